@@ -1,0 +1,156 @@
+"""The command line `python -m model`: train, evaluate, export, info."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.checkpoint import Checkpoint, MeasuredResult, TrainingData, save_checkpoint
+from model.datasets import open_data_set
+from model.datasets.base import EvaluationSplit, hold_out
+from model.errors import DataError, ModelError
+from model.evaluate import evaluate_features, read_features
+from model.metrics import Metrics
+
+commands = typer.Typer(
+    name="python -m model", help="Train MGN, judge it, and carry it where it is used.", no_args_is_help=True
+)
+console = Console()
+
+DataOption = Annotated[str, typer.Option("--data", help="KIND:FOLDER, for instance market1501:/data/Market-1501")]
+
+
+@commands.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, for instance model/recipes/mobile.toml")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The folder that the run is written into")],
+    hold_out_identities: Annotated[
+        int, typer.Option("--hold-out", min=0, help="Identities kept from training and used to judge its result")
+    ] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out")] = False,
+) -> None:
+    """Train by a recipe, and judge the result on the identities held out."""
+    from model.recipe import read_recipe
+    from model.train import CHECKPOINT_FILE, Run
+    from model.train import train as run_training
+
+    settings = read_recipe(recipe)
+    data_set = open_data_set(data)
+    samples, split = data_set.train(), None
+    if hold_out_identities:
+        samples, split = hold_out(samples, hold_out_identities)
+    facts = TrainingData(
+        name=data_set.name,
+        terms=data_set.terms,
+        identities=len({sample.pid for sample in samples}),
+        crops=len(samples),
+        held_out_identities=hold_out_identities,
+    )
+    console.print(f"{settings.name}: {facts.crops} crops of {facts.identities} identities, into {out}")
+    checkpoint = run_training(Run(settings, samples, facts, out), resume)
+    if split:
+        metrics = _judge(checkpoint, split)
+        checkpoint = save_checkpoint(
+            out / CHECKPOINT_FILE,
+            checkpoint.weights,
+            checkpoint.metadata.model_copy(
+                update={"results": (_result(metrics, data_set.name, hold_out_identities),)}
+            ),
+        )
+        _show(metrics, as_json=False)
+    console.print(f"{out / CHECKPOINT_FILE} is {checkpoint.metadata.model_id}")
+
+
+@commands.command()
+def evaluate(
+    checkpoint: Annotated[Path | None, typer.Option(help="A .safetensors or .onnx checkpoint")] = None,
+    data: Annotated[str | None, typer.Option(help="KIND:FOLDER that the checkpoint is judged on")] = None,
+    features: Annotated[Path | None, typer.Option(help="An NPZ file with fq, fg, qp, qc, gp, gc")] = None,
+    hold_out_identities: Annotated[
+        int | None,
+        typer.Option("--hold-out", min=1, help="Judge on so many identities held out of the training part"),
+    ] = None,
+    rerank: Annotated[bool, typer.Option(help="Re-rank by k-reciprocal neighbours")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
+) -> None:
+    """Judge a checkpoint on a data set, or features that any network made."""
+    if (features is None) == (checkpoint is None) or (checkpoint is None) != (data is None):
+        raise ModelError("give either --features FILE.npz, or --checkpoint FILE with --data KIND:FOLDER")
+    if features is not None:
+        query, gallery = read_features(features)
+    else:
+        from model.evaluate import embed_split
+        from model.loading import load_for_inference
+
+        assert checkpoint is not None and data is not None
+        loaded = load_for_inference(checkpoint)
+        split = _split(data, loaded.metadata.training_data, hold_out_identities)
+        query, gallery = embed_split(split, loaded.metadata.input, loaded.embed)
+    _show(evaluate_features(query, gallery, rerank), as_json)
+
+
+def _judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
+    from model.evaluate import embed_split
+    from model.loading import inference_of
+
+    loaded = inference_of(checkpoint)
+    return evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+
+
+def _split(data: str, trained_on: TrainingData, hold_out_identities: int | None) -> EvaluationSplit:
+    """The official test part; or identities held out of the training part, as asked or as the checkpoint says."""
+    data_set = open_data_set(data)
+    if hold_out_identities is None and data_set.has_test():
+        return data_set.test()
+    held_out = hold_out_identities or trained_on.held_out_identities
+    if not held_out:
+        raise DataError(
+            f"{data} has no test part, and no identities were held out when the checkpoint was trained; "
+            "--hold-out N judges on N identities of the training part"
+        )
+    if trained_on.name == data_set.name and trained_on.held_out_identities < held_out:
+        Console(stderr=True).print(
+            "[yellow]note:[/] the checkpoint has seen these identities in training; the figures say nothing about new ones"
+        )
+    _, split = hold_out(data_set.train(), held_out, trained_on.hold_out_seed)
+    return split
+
+
+def _result(metrics: Metrics, data: str, held_out: int) -> MeasuredResult:
+    figures = {name: round(value, 4) for name, value in metrics.as_dict().items() if name != "unanswerable"}
+    return MeasuredResult(
+        data=data,
+        protocol=f"{held_out} training identities held out, single query, no re-ranking",
+        **figures,
+    )
+
+
+def _show(metrics: Metrics, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(metrics.as_dict()))
+        return
+    table = Table("rank-1", "rank-5", "rank-10", "mAP (step)", "mAP (trapezoid)", "mINP")
+    shown = (
+        metrics.rank1, metrics.rank5, metrics.rank10, metrics.map_step, metrics.map_trapezoid, metrics.minp
+    )
+    table.add_row(*(f"{100 * value:.2f} %" for value in shown))
+    console.print(table)
+    console.print(f"{metrics.queries} queries; {metrics.unanswerable} more have no right answer in the gallery")
+
+
+def main() -> None:
+    """Run a command; what its user got wrong is one sentence and exit code 2."""
+    try:
+        commands(standalone_mode=True)
+    except ModelError as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

