@@ -9,11 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model.checkpoint import Checkpoint, MeasuredResult, TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, MeasuredResult, TrainingData, load_checkpoint, save_checkpoint
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, hold_out
 from model.errors import DataError, ModelError
 from model.evaluate import evaluate_features, read_features
+from model.loading import read_metadata
 from model.metrics import Metrics
 
 commands = typer.Typer(
@@ -30,7 +31,8 @@ def train(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The folder that the run is written into")],
     hold_out_identities: Annotated[
-        int, typer.Option("--hold-out", min=0, help="Identities kept from training and used to judge its result")
+        int,
+        typer.Option("--hold-out", min=0, help="Identities kept from training and used to judge its result"),
     ] = 0,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out")] = False,
 ) -> None:
@@ -58,9 +60,7 @@ def train(
         checkpoint = save_checkpoint(
             out / CHECKPOINT_FILE,
             checkpoint.weights,
-            checkpoint.metadata.model_copy(
-                update={"results": (_result(metrics, data_set.name, hold_out_identities),)}
-            ),
+            checkpoint.metadata.model_copy(update={"results": (_result(metrics, data_set.name, hold_out_identities),)}),
         )
         _show(metrics, as_json=False)
     console.print(f"{out / CHECKPOINT_FILE} is {checkpoint.metadata.model_id}")
@@ -79,19 +79,53 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
 ) -> None:
     """Judge a checkpoint on a data set, or features that any network made."""
-    if (features is None) == (checkpoint is None) or (checkpoint is None) != (data is None):
-        raise ModelError("give either --features FILE.npz, or --checkpoint FILE with --data KIND:FOLDER")
-    if features is not None:
+    if features is not None and checkpoint is None and data is None:
         query, gallery = read_features(features)
-    else:
+    elif features is None and checkpoint is not None and data is not None:
         from model.evaluate import embed_split
         from model.loading import load_for_inference
 
-        assert checkpoint is not None and data is not None
         loaded = load_for_inference(checkpoint)
         split = _split(data, loaded.metadata.training_data, hold_out_identities)
         query, gallery = embed_split(split, loaded.metadata.input, loaded.embed)
+    else:
+        raise ModelError("give either --features FILE.npz, or --checkpoint FILE with --data KIND:FOLDER")
     _show(evaluate_features(query, gallery, rerank), as_json)
+
+
+@commands.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="A .safetensors checkpoint")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write")],
+) -> None:
+    """Write a checkpoint as ONNX, for the CPU service, and prove that it gives the same embeddings."""
+    from model.export import export_onnx
+
+    loaded = load_checkpoint(checkpoint)
+    cosine = export_onnx(loaded, out)
+    size = out.stat().st_size / 1e6
+    console.print(f"{out}: {size:.1f} MB, {loaded.metadata.model_id}, lowest cosine to the checkpoint {cosine:.6f}")
+
+
+@commands.command()
+def info(file: Annotated[Path, typer.Argument(help="A .safetensors or .onnx checkpoint")]) -> None:
+    """Tell what a checkpoint is."""
+    metadata = read_metadata(file)
+    table = Table(show_header=False, title=metadata.model_id)
+    data, shape = metadata.training_data, metadata.input
+    table.add_row("network", f"MGN ({metadata.architecture.name}) on {metadata.architecture.backbone}")
+    table.add_row("embedding", f"{len(metadata.parts)} parts: {', '.join(metadata.parts)}")
+    table.add_row("input", f"{shape.height} x {shape.width} pixels, {shape.interpolation}, flip averaging {shape.flip}")
+    table.add_row("training data", f"{data.name}: {data.crops} crops of {data.identities} identities")
+    table.add_row("terms", data.terms)
+    for result in metadata.results:
+        table.add_row(
+            f"{result.data}",
+            f"rank-1 {100 * result.rank1:.1f} %, mAP {100 * result.map_step:.1f} % (step), "
+            f"{100 * result.map_trapezoid:.1f} % (trapezoid); {result.protocol}, {result.queries} queries",
+        )
+    table.add_row("sha256", metadata.sha256)
+    console.print(table)
 
 
 def _judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
@@ -115,7 +149,7 @@ def _split(data: str, trained_on: TrainingData, hold_out_identities: int | None)
         )
     if trained_on.name == data_set.name and trained_on.held_out_identities < held_out:
         Console(stderr=True).print(
-            "[yellow]note:[/] the checkpoint has seen these identities in training; the figures say nothing about new ones"
+            "[yellow]note:[/] the checkpoint has seen these identities in training; they say nothing of others"
         )
     _, split = hold_out(data_set.train(), held_out, trained_on.hold_out_seed)
     return split
@@ -136,7 +170,12 @@ def _show(metrics: Metrics, as_json: bool) -> None:
         return
     table = Table("rank-1", "rank-5", "rank-10", "mAP (step)", "mAP (trapezoid)", "mINP")
     shown = (
-        metrics.rank1, metrics.rank5, metrics.rank10, metrics.map_step, metrics.map_trapezoid, metrics.minp
+        metrics.rank1,
+        metrics.rank5,
+        metrics.rank10,
+        metrics.map_step,
+        metrics.map_trapezoid,
+        metrics.minp,
     )
     table.add_row(*(f"{100 * value:.2f} %" for value in shown))
     console.print(table)

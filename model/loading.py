@@ -19,6 +19,11 @@ class Inference:
     embed: Embed
 
 
+def read_metadata(path: Path) -> CheckpointMetadata:
+    """What a checkpoint of either form says of itself. Raises CheckpointError."""
+    return load_for_inference(path).metadata if path.suffix == ".onnx" else load_checkpoint(path).metadata
+
+
 def load_for_inference(path: Path) -> Inference:
     """Load a `.onnx` checkpoint with ONNX Runtime, any other with torch. Raises CheckpointError."""
     if path.suffix == ".onnx":
@@ -37,7 +42,8 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
 
     def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return embedder(torch.from_numpy(crops).to(device)).cpu().numpy()
+            parts: NDArray[np.float32] = embedder(torch.from_numpy(crops).to(device)).cpu().numpy()
+        return parts
 
     return Inference(checkpoint.metadata, embed)
 
@@ -54,6 +60,7 @@ def _onnx_inference(path: Path) -> Inference:
     metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
 
     def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(None, {"crops": crops})[0]
+        parts: NDArray[np.float32] = session.run(None, {"crops": crops})[0]
+        return parts
 
     return Inference(metadata, embed)

@@ -26,9 +26,7 @@ def batch_hard_triplet_loss(features: Tensor, labels: Tensor, margin: float) -> 
     return F.relu(margin + hardest_positive - hardest_negative).mean()
 
 
-def global_triplet_loss(
-    parts: Tensor, labels: Tensor, margin: float, normalise: bool = False
-) -> Tensor:
+def global_triplet_loss(parts: Tensor, labels: Tensor, margin: float, normalise: bool = False) -> Tensor:
     """Mean batch-hard triplet loss of the three whole-crop parts of `(N, 8, 256)`; none on the stripes."""
     globals_ = parts[:, :GLOBAL_PARTS]
     if normalise:

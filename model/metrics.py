@@ -88,9 +88,7 @@ def evaluate_ranking(
     unanswerable = query = 0
     for block in similarities:
         for row in block:
-            ranks = ranks_of_right_answers(
-                row, query_pids[query], query_cameras[query], gallery_pids, gallery_cameras
-            )
+            ranks = ranks_of_right_answers(row, query_pids[query], query_cameras[query], gallery_pids, gallery_cameras)
             query += 1
             if not len(ranks):
                 unanswerable += 1
@@ -113,9 +111,7 @@ def evaluate_ranking(
     )
 
 
-def cosine_blocks(
-    query: NDArray[np.float32], gallery: NDArray[np.float32], rows: int = 256
-) -> Iterator[Similarities]:
+def cosine_blocks(query: NDArray[np.float32], gallery: NDArray[np.float32], rows: int = 256) -> Iterator[Similarities]:
     """Cosine similarities of L2-normalised `(Q, D)` and `(G, D)`, `rows` queries at a time."""
     for start in range(0, len(query), rows):
         yield query[start : start + rows] @ gallery.T

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.architecture import EMBEDDING_DIM, GLOBAL_PARTS, PART_DIM, PARTS, MGNConfig, Pooling
+from model.architecture import GLOBAL_PARTS, PART_DIM, PARTS, MGNConfig, Pooling
 from model.backbones import Backbone, build_backbone
 from model.checkpoint import Checkpoint, InputFormat
 from model.errors import CheckpointError
@@ -41,13 +41,9 @@ class MGN(nn.Module):
         super().__init__()
         self.config = config
         self.trunk = backbone.trunk
-        self.branches = nn.ModuleList(
-            backbone.new_tail(downsample) for downsample in (True, False, False)
-        )
+        self.branches = nn.ModuleList(backbone.new_tail(downsample) for downsample in (True, False, False))
         self.pools = nn.ModuleList(_pool(config.pooling) for _ in PARTS)
-        self.reductions = nn.ModuleList(
-            _reduction(backbone.channels, config.reduction_relu) for _ in PARTS
-        )
+        self.reductions = nn.ModuleList(_reduction(backbone.channels, config.reduction_relu) for _ in PARTS)
         self.classifiers = nn.ModuleList()
         if classes:
             for part in range(len(PARTS)):
@@ -61,10 +57,7 @@ class MGN(nn.Module):
         maps = [branch(shared) for branch in self.branches]
         stripes = [*maps, *_stripes(maps[1], 2), *_stripes(maps[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]
-        reduced = [
-            reduce(feature).flatten(1)
-            for reduce, feature in zip(self.reductions, pooled, strict=True)
-        ]
+        reduced = [reduce(feature).flatten(1) for reduce, feature in zip(self.reductions, pooled, strict=True)]
         logits = [
             classify(self._softmax_input(part, pooled[part], reduced[part]))
             for part, classify in enumerate(self.classifiers)
@@ -95,8 +88,8 @@ class Normalise(nn.Module):
 class Embedder(nn.Module):
     """A trained MGN as the service uses it: decoded crops in, embeddings out.
 
-    `(N, H, W, 3)` uint8 RGB of the checkpoint's input size -> `(N, 8, 256)` float32, each part L2-normalised and divided
-    by sqrt(8), so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the mirror image
+    `(N, H, W, 3)` uint8 RGB of the checkpoint's input size -> `(N, 8, 256)` float32, each part L2-normalised and
+    divided by sqrt(8), so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the mirror image
     (paper, section 4.2), which costs twice the time.
     """
 
@@ -131,7 +124,8 @@ def load_embedder(checkpoint: Checkpoint) -> Embedder:
 
 def unit_parts(parts: Tensor) -> Tensor:
     """Parts `(N, 8, 256)` of any length -> each L2-normalised, all eight together of norm 1."""
-    return F.normalize(parts, dim=2) * (PART_DIM / EMBEDDING_DIM) ** 0.5
+    unit: Tensor = F.normalize(parts, dim=2) * len(PARTS) ** -0.5
+    return unit
 
 
 def _stripes(features: Tensor, count: int) -> list[Tensor]:

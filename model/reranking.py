@@ -16,8 +16,8 @@ def rerank_similarities(
     neighbourhoods alone. All other symbols are the paper's.
     """
     features = np.concatenate([query, gallery])
-    neighbours, distances, largest = _nearest(features, min(k1 + 1, len(features)))
-    encodings = _encode(features, neighbours, largest, k1)
+    neighbours, largest = _nearest(features, min(max(k1 + 1, k2), len(features)))
+    encodings = _encode(features, neighbours[:, : k1 + 1], largest, k1)
     if k2 > 1:
         encodings = _expand(encodings, neighbours[:, :k2])
     result = np.empty((len(query), len(gallery)), dtype=np.float32)
@@ -29,12 +29,9 @@ def rerank_similarities(
     return result
 
 
-def _nearest(
-    features: Features, count: int, rows: int = 512
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """For each feature its `count` nearest, nearest first, their squared distances, and its largest distance."""
+def _nearest(features: Features, count: int, rows: int = 512) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each feature its `count` nearest, nearest first, and its largest squared distance to any."""
     neighbours = np.empty((len(features), count), dtype=np.int64)
-    distances = np.empty((len(features), count), dtype=np.float32)
     largest = np.empty(len(features), dtype=np.float32)
     for start in range(0, len(features), rows):
         block = slice(start, start + rows)
@@ -44,13 +41,13 @@ def _nearest(
         near_distances = np.take_along_axis(all_distances, near, axis=1)
         order = np.lexsort((near, near_distances), axis=1)
         neighbours[block] = np.take_along_axis(near, order, axis=1)
-        distances[block] = np.take_along_axis(near_distances, order, axis=1)
-    return neighbours, distances, largest
+    return neighbours, largest
 
 
 def _squared_euclidean(left: Features, right: Features) -> NDArray[np.float32]:
     """Squared distances `(L, R)` of L2-normalised features."""
-    return np.maximum(2 - 2 * (left @ right.T), 0)
+    distances: NDArray[np.float32] = np.maximum(2 - 2 * (left @ right.T), 0)
+    return distances
 
 
 def _encode(
@@ -94,9 +91,7 @@ def _expand(encodings: sparse.csr_matrix, nearest: NDArray[np.int64]) -> sparse.
     return (mean @ encodings).tocsr()
 
 
-def _overlap(
-    encodings: sparse.csr_matrix, by_column: sparse.csc_matrix, row: int
-) -> NDArray[np.float64]:
+def _overlap(encodings: sparse.csr_matrix, by_column: sparse.csc_matrix, row: int) -> NDArray[np.float64]:
     """Equation 10: the Jaccard similarity `(N,)` of one encoding with all, through the columns that it uses."""
     own = slice(encodings.indptr[row], encodings.indptr[row + 1])
     columns, weights = encodings.indices[own], encodings.data[own]

@@ -96,7 +96,7 @@ def train(run: Run, resume: bool = False) -> Checkpoint:
 
 def _start(recipe: Recipe, classes: int, device: torch.device) -> _Progress:
     backbone = initial_backbone(recipe.architecture.backbone, recipe.initialisation)
-    mgn = MGN(backbone, recipe.architecture, classes).to(device, memory_format=torch.channels_last)
+    mgn = MGN(backbone, recipe.architecture, classes).to(memory_format=torch.channels_last).to(device)
     for parameter in _frozen(mgn, recipe).parameters():
         parameter.requires_grad_(False)
     return _Progress(mgn, _optimizer(mgn, recipe))
@@ -117,9 +117,7 @@ def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     if how.kind == "adamw":
         return torch.optim.AdamW(groups, lr=how.learning_rate, weight_decay=how.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=how.learning_rate, momentum=how.momentum, weight_decay=how.weight_decay
-    )
+    return torch.optim.SGD(groups, lr=how.learning_rate, momentum=how.momentum, weight_decay=how.weight_decay)
 
 
 def _sampler(labels: np.ndarray[Any, np.dtype[np.int64]], recipe: Recipe) -> IdentitySampler:
@@ -147,7 +145,7 @@ def _step(progress: _Progress, images: Tensor, labels: Tensor, recipe: Recipe) -
             f"triplet {triplet:.3g}; lower the learning rate, then start again or --resume"
         )
     progress.optimizer.zero_grad()
-    total.backward()
+    torch.autograd.backward(total)
     progress.optimizer.step()
     return {"softmax": round(softmax.item(), 4), "triplet": round(triplet.item(), 4)}
 
@@ -228,6 +226,6 @@ def _progress_bar(total: int, done: int) -> Iterator[Any]:
         task = bar.add_task("", total=total, completed=done, softmax=math.nan, triplet=math.nan)
 
         def show(losses: dict[str, float]) -> None:
-            bar.update(task, advance=1, **losses)
+            bar.update(task, advance=1, softmax=losses["softmax"], triplet=losses["triplet"])
 
         yield show

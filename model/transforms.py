@@ -14,9 +14,7 @@ _RESAMPLING = {
 }
 
 
-def to_input(
-    picture: Image.Image, size: tuple[int, int], interpolation: Interpolation
-) -> NDArray[np.uint8]:
+def to_input(picture: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> NDArray[np.uint8]:
     """Resize a picture to `size` (height, width in pixels): `(height, width, 3)` uint8 RGB.
 
     The aspect ratio is not kept: MGN's stripes are fractions of the crop's height. Pillow's antialiased resize.

@@ -6,7 +6,7 @@ from pathlib import Path
 from model.datasets.base import JUNK, EvaluationSplit, Sample
 from model.errors import DataError
 
-_NAME = re.compile(r"(-1|\d{4})_c(\d)s\d_\d+_\d+\.jpg(\.jpg)?$")
+_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d+)_\d+\.jpg(?:\.jpg)?$")
 
 
 class Market1501:
@@ -48,5 +48,5 @@ class Market1501:
 
 
 def market_name(file_name: str) -> re.Match[str] | None:
-    """Match a name such as `0002_c1s1_000451_03.jpg`: group 1 is the pid (-1 is junk), group 2 the camera."""
+    """Match a name such as `0002_c1s1_000451_03.jpg`: pid (-1 is junk), camera, sequence and frame are groups 1 to 4."""
     return _NAME.match(file_name)

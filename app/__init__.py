@@ -1,0 +1,1 @@
+"""Passerby, the service: crops in, ranked matches out."""

@@ -1,0 +1,152 @@
+"""The `passerby` command: serve, import, search, demo."""
+
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from app.client.errors import ClientError
+from app.client.http import DEFAULT_URL, Query
+
+commands = typer.Typer(
+    name="passerby",
+    help="Cross-camera person search: post a picture of a person, get back where else that person was seen.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+console = Console()
+
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on; any but loopback needs PASSERBY_API_KEY")]
+PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on")]
+DataDirOption = Annotated[Path | None, typer.Option(help="Holds database, images and index snapshots")]
+UrlOption = Annotated[
+    str,
+    typer.Option(envvar="PASSERBY_URL", help="The service; PASSERBY_API_KEY holds its key, if any"),
+]
+SourceArgument = Annotated[
+    Path, typer.Argument(help="A CSV manifest, a folder per camera, or a folder of Market-1501 names")
+]
+CameraOption = Annotated[
+    str | None, typer.Option("--camera", help="The camera, if the source is a folder of nothing but pictures")
+]
+FailuresOption = Annotated[
+    Path | None, typer.Option(help="A CSV file to be written that lists every crop that was not stored")
+]
+ImagesArgument = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", help="A picture of the person, or several of the same")
+]
+TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
+ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude-camera", help="Not this camera; can be repeated")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the service's answer and nothing else")]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Crops of your own, anything that `import` takes; drawn ones by default")
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Stop after the search, and fail if the query's person is not first")
+]
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no ISO 8601 time such as 2026-05-01T14:30") from error
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+FromOption = Annotated[
+    datetime | None,
+    typer.Option("--from", parser=_moment, metavar="TIME", help="Captured then or later: 2026-05-01T14:30"),
+]
+ToOption = Annotated[datetime | None, typer.Option("--to", parser=_moment, metavar="TIME", help="Captured before then")]
+
+
+@commands.command()
+def serve(host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None) -> None:
+    """Run the service. Everything else that can be set comes from the environment, PASSERBY_..."""
+    from app.server import serve as run_service
+    from app.settings import Settings
+
+    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ClientError("; ".join(_complaint(one) for one in error.errors())) from error
+    run_service(settings)
+
+
+def _complaint(error: Any) -> str:
+    name = f"PASSERBY_{'_'.join(map(str, error['loc'])).upper()}: " if error["loc"] else ""
+    return name + str(error["msg"]).removeprefix("Value error, ")
+
+
+@commands.command("import")
+def import_(
+    source: SourceArgument,
+    url: UrlOption = DEFAULT_URL,
+    camera_id: CameraOption = None,
+    failures: FailuresOption = None,
+) -> None:
+    """Put crops into the gallery. It can be stopped and run again at any time: nothing is stored twice."""
+    from app.client.importing import run_import
+
+    raise typer.Exit(run_import(source, url, camera_id, failures, console))
+
+
+@commands.command()
+def search(
+    images: ImagesArgument,
+    url: UrlOption = DEFAULT_URL,
+    top_k: TopOption = 20,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask where the person of a picture was seen. Times without a zone are in this computer's."""
+    from app.client.searching import read_picture, run_search
+
+    query = Query(
+        [read_picture(image) for image in images],
+        top_k,
+        camera_ids or (),
+        exclude_camera_ids or (),
+        captured_from,
+        captured_to,
+    )
+    run_search(query, url, as_json, console)
+
+
+@commands.command()
+def demo(
+    data: DataOption = None,
+    camera_id: CameraOption = None,
+    check: CheckOption = False,
+    port: PortOption = None,
+) -> None:
+    """Show everything at once: start a service, import crops, search, stay up."""
+    from app.client.demo import run_demo
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the demo's service ends with the demo
+    raise typer.Exit(run_demo(data, camera_id, port, check, console))
+
+
+def main() -> None:
+    """Run a command; what its user got wrong is one sentence and exit code 2."""
+    try:
+        commands()
+    except ClientError as error:
+        Console(stderr=True).print("[red]error:[/]", end=" ")
+        Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""`passerby demo`: from pictures to ranked matches with a service of its own, each step printed."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from app.client.errors import ClientError, Refused, Unreachable
+from app.client.http import Query, ServiceClient
+from app.client.importing import Tally, import_items, show_source, show_tally
+from app.client.searching import Found, read_picture, search, show_matches
+from app.client.sources import Source, SourceItem, read_source
+
+HOST = "127.0.0.1"
+PREFERRED_PORT = 8000
+TOP_K = 10
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
+
+# A demo must neither write into the operator's gallery nor ask a browser for the operator's key.
+_NOT_FOR_THE_DEMO = ("PASSERBY_API_KEY", "PASSERBY_DATABASE_URL", "PASSERBY_IMAGES_URL")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One crop to be the query, the others for the gallery, and cameras whose matches would prove nothing."""
+
+    query: SourceItem
+    gallery: tuple[SourceItem, ...]
+    exclude_camera_ids: tuple[str, ...]
+    seen_elsewhere: tuple[str, ...]
+    """The other cameras that saw the query's person, as far as the source says who is who."""
+
+
+def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: bool, console: Console) -> int:
+    """Import, search, show; stay up until Ctrl-C, or with `check` stop: the exit code. Raises ClientError.
+
+    `data` is any source that can be imported; without it a gallery is drawn. `port` is a free one by default.
+    """
+    with tempfile.TemporaryDirectory(prefix="passerby-demo-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        _step(console, 1, "A gallery")
+        source = _drawn_source(folder / "crops", console) if data is None else _read(data, camera_id, console)
+        show_source(source, console)
+        trial = choose_trial(source.items)
+        if check and not trial.seen_elsewhere:
+            raise ClientError(f"there is nothing to check: {data} names no person whom two cameras saw")
+        port = _loopback_port(port)
+        _step(console, 2, "The service")
+        with _service(folder, port, console) as (url, process):
+            console.print(f"Ready at {url}")
+            _step(console, 3, "The import")
+            tally = Tally()
+            import_items(trial.gallery, ServiceClient(url, None), tally, console)
+            show_tally(tally, len(trial.gallery), None, console)
+            _step(console, 4, "The search")
+            found = _search(trial, url, console)
+            show_matches(found, console)
+            right = _judge(trial, found, console)
+            if check:
+                return 0 if right else 1
+            _stay_up(url, folder, process, console)
+            return 0
+
+
+def choose_trial(items: Sequence[SourceItem]) -> Trial:
+    """The first crop of the person whom most cameras saw, or of all crops if no person is named.
+
+    Its camera is left out of the search where there are others, so that every match is across cameras.
+    """
+    cameras: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        if item.person_id is not None:
+            cameras[item.person_id].add(item.camera_id)
+    person_id = min(cameras, key=lambda person: (-len(cameras[person]), person), default=None)
+    position = next(i for i, item in enumerate(items) if item.person_id == person_id)
+    query = items[position]
+    gallery = (*items[:position], *items[position + 1 :])
+    in_gallery = {item.camera_id for item in gallery}
+    leave_out = query.camera_id in in_gallery and len(in_gallery) > 1
+    return Trial(
+        query,
+        gallery,
+        exclude_camera_ids=(query.camera_id,) if leave_out else (),
+        seen_elsewhere=tuple(sorted(cameras.get(person_id or "", set()) - {query.camera_id})),
+    )
+
+
+def _step(console: Console, number: int, title: str) -> None:
+    console.print(f"\n[bold]{number}. {title}[/]", highlight=False)
+
+
+def _drawn_source(folder: Path, console: Console) -> Source:
+    from model.datasets.synthetic import write_synthetic
+
+    with console.status("Drawing people as several cameras see them"):
+        write_synthetic(folder)
+    console.print("People were drawn as several cameras see them, with light, colours and things in the way")
+    return read_source(folder)
+
+
+def _read(data: Path, camera_id: str | None, console: Console) -> Source:
+    with console.status(f"Reading {data}"):
+        return read_source(data, camera_id)
+
+
+def _loopback_port(wanted: int | None) -> int:
+    """A port that nobody listens on, so that no other service can be taken for the demo's own."""
+    for port in (wanted,) if wanted else (PREFERRED_PORT, 0):
+        with socket.socket() as probe:
+            if os.name == "posix":  # connections that linger do not count; on Windows it would share ports
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise ClientError(f"port {wanted} is in use; without --port the demo takes a free one")
+
+
+@contextmanager
+def _service(folder: Path, port: int, console: Console) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A service in a process of its own; its address while it is ready, its end afterwards."""
+    log, data_dir = folder / "service.log", folder / "data"
+    serve = ("serve", "--host", HOST, "--port", str(port), "--data-dir", str(data_dir))
+    console.print(f"passerby {' '.join(serve)}", highlight=False, soft_wrap=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            (sys.executable, "-P", "-m", "app.cli", *serve),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+        )
+    try:
+        url = f"http://{HOST}:{port}"
+        with console.status("Loading the model"):
+            if not asyncio.run(_ready(url, process)):
+                raise ClientError(f"the service did not start; it says:\n{_tail(log)}")
+        yield url, process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment() -> Mapping[str, str]:
+    """With this very package in reach, even if the current folder holds another one that is called `app`."""
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_DEMO}
+    reach = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return kept | {"PYTHONPATH": os.pathsep.join(reach)}
+
+
+async def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
+    async with ServiceClient(url, None) as service:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while process.poll() is None:
+                    try:
+                        await service.check_ready()
+                    except (Unreachable, Refused):
+                        await asyncio.sleep(0.2)
+                    else:
+                        return True
+        except TimeoutError:
+            pass
+    return False
+
+
+def _tail(log: Path, lines: int = 20) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _search(trial: Trial, url: str, console: Console) -> Found:
+    query = trial.query
+    console.print(f"The query, which is not in the gallery: {query.path}", highlight=False, soft_wrap=True)
+    if query.person_id:
+        others = f"; also seen by {', '.join(trial.seen_elsewhere)}" if trial.seen_elsewhere else ""
+        console.print(f"It shows person {query.person_id}, by {query.camera_id}{others}", highlight=False)
+    if trial.exclude_camera_ids:
+        console.print(f"Left out: crops by {query.camera_id}, so that every match is by another camera")
+    asked = Query([read_picture(query.path)], TOP_K, exclude_camera_ids=trial.exclude_camera_ids)
+    return asyncio.run(search(asked, ServiceClient(url, None)))
+
+
+def _judge(trial: Trial, found: Found, console: Console) -> bool:
+    """Whether the query's person comes first; what cannot be judged is not spoken of."""
+    if not trial.seen_elsewhere:
+        return False
+    first = found.answer.matches[0].crop.person_id if found.answer.matches else None
+    right = first == trial.query.person_id
+    told = "[green]is first[/]" if right else f"[red]is not first[/], but {first or 'nobody'} is"
+    console.print(f"The query's person, {trial.query.person_id}, {told}", highlight=False)
+    return right
+
+
+def _stay_up(url: str, folder: Path, process: subprocess.Popen[bytes], console: Console) -> None:
+    _step(console, 5, "Your turn")
+    console.print(f"Try it in the browser: {url}/docs", soft_wrap=True)
+    console.print(f"Gallery and log are in {folder} until the demo stops. Ctrl-C stops it.", soft_wrap=True)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        console.print("Stopped")
+        return
+    raise ClientError(f"the service ended by itself; it says:\n{_tail(folder / 'service.log')}")

@@ -1,0 +1,226 @@
+"""`passerby import`: sends the crops of a source to the service, several requests at once."""
+
+import asyncio
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+from app.client.errors import ClientError, Refused
+from app.client.http import Picture, ServiceClient, Upload
+from app.client.sources import Source, SourceItem, read_source
+
+REQUESTS_IN_FLIGHT = 4
+CROPS_PER_REQUEST = 32
+BYTES_PER_REQUEST = 16 * 1024 * 1024  # with the requests in flight, what the import holds in memory at most
+FAILURES_SHOWN = 20
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C stopped, as shells have it."""
+
+_FAULT_OF_AN_ITEM = frozenset({400, 413, 422})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A crop that was not stored, and why."""
+
+    path: Path
+    problem: str
+
+
+@dataclass
+class Tally:
+    """What became of the crops so far."""
+
+    created: int = 0
+    existing: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def handled(self) -> int:
+        """How many crops the service or the disk gave an answer for."""
+        return self.created + self.existing + len(self.failures)
+
+
+def run_import(source: Path, url: str, camera_id: str | None, failures_file: Path | None, console: Console) -> int:
+    """Import a source and print what became of it: the exit code. Raises ClientError.
+
+    Whatever stops it, crops that the service answered for are stored, and a second run finds them `existing`.
+    """
+    asyncio.run(_check(url))  # before the files are read, which takes long where there are many
+    with console.status(f"Reading {source}"):
+        read = read_source(source, camera_id)
+    show_source(read, console)
+    tally = Tally()
+    stopped = False
+    try:
+        import_items(read.items, ServiceClient.at(url), tally, console)
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        show_tally(tally, len(read.items), failures_file, console)
+    if stopped:
+        console.print("[yellow]Stopped.[/] The same command goes on where this one stopped.")
+        return INTERRUPTED
+    return 1 if tally.failures else 0
+
+
+def show_source(source: Source, console: Console) -> None:
+    """Print how many crops a source holds, how they are laid out, and what is to be known of them."""
+    cameras = len({item.camera_id for item in source.items})
+    console.print(f"{_count(len(source.items), 'crop')} of {_count(cameras, 'camera')}, {source.layout}")
+    for note in source.notes:
+        console.print(f"  [dim]{note}[/]", highlight=False)
+
+
+def import_items(items: Sequence[SourceItem], service: ServiceClient, tally: Tally, console: Console) -> None:
+    """Send crops under a progress bar, counting into `tally`. Raises ClientError; Ctrl-C stops it at once."""
+    columns = (BarColumn(), MofNCompleteColumn(), _CropsPerSecond(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("import", total=len(items))
+        asyncio.run(_send_all(items, service, tally, lambda: progress.update(task, completed=tally.handled)))
+
+
+async def _check(url: str) -> None:
+    async with ServiceClient.at(url) as service:
+        await service.check_ready()
+
+
+async def _send_all(
+    items: Iterable[SourceItem], service: ServiceClient, tally: Tally, progressed: Callable[[], None]
+) -> None:
+    batches = _batches(items)
+
+    async def send_batches() -> None:
+        for batch in batches:  # one iterator for all senders: each takes the next batch when it is free
+            await _send(await asyncio.to_thread(_read, batch, tally), service, tally)
+            progressed()
+
+    async with service:
+        try:
+            async with asyncio.TaskGroup() as senders:
+                for _ in range(REQUESTS_IN_FLIGHT):
+                    senders.create_task(send_batches())
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+
+def _batches(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
+    """Runs of items that make one request each."""
+    batch: list[SourceItem] = []
+    total = 0
+    for item in items:
+        size = _size(item.path)
+        if batch and (len(batch) == CROPS_PER_REQUEST or total + size > BYTES_PER_REQUEST):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += size
+    if batch:
+        yield batch
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # reading it will say why
+        return 0
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    item: SourceItem
+    content: bytes
+
+    def upload(self) -> Upload:
+        known: dict[str, Any] = {
+            "camera_id": self.item.camera_id,
+            "captured_at": self.item.captured_at,
+            "track_id": self.item.track_id,
+            "person_id": self.item.person_id,
+            "attributes": self.item.attributes,
+        }
+        metadata = {name: value for name, value in known.items() if value}
+        return Upload(Picture(self.item.path.name, self.content), metadata)
+
+
+def _read(batch: Iterable[SourceItem], tally: Tally) -> list[_Loaded]:
+    loaded = []
+    for item in batch:
+        try:
+            loaded.append(_Loaded(item, item.path.read_bytes()))
+        except OSError as error:
+            tally.failures.append(Failure(item.path, f"cannot be read: {error.strerror}"))
+    return loaded
+
+
+async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> None:
+    """Send crops in one request; if it is refused as a whole, in halves, so that a bad crop fails alone."""
+    if not crops:
+        return
+    try:
+        answers = await service.embed([crop.upload() for crop in crops])
+    except Refused as refused:
+        if refused.status not in _FAULT_OF_AN_ITEM:
+            raise
+        if len(crops) == 1:
+            tally.failures.append(Failure(crops[0].item.path, str(refused)))
+            return
+        middle = len(crops) // 2
+        await _send(crops[:middle], service, tally)
+        await _send(crops[middle:], service, tally)
+        return
+    for crop, answer in zip(crops, answers, strict=True):
+        if answer.status == "failed":
+            problem = str(answer.problem or "the service does not say why")
+            tally.failures.append(Failure(crop.item.path, problem))
+        elif answer.status == "created":
+            tally.created += 1
+        else:
+            tally.existing += 1
+
+
+def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Console) -> None:
+    """Print what became of `total` crops and the first failures; `failures_file` gets all of them."""
+    parts = [f"{tally.created:,} stored", f"{tally.existing:,} there already"]
+    if tally.failures:
+        parts.append(f"[red]{len(tally.failures):,} failed[/]")
+    if tally.handled < total:
+        parts.append(f"{total - tally.handled:,} not sent")
+    console.print(", ".join(parts))
+    for failure in tally.failures[:FAILURES_SHOWN]:
+        console.print(f"  {failure.path}: {failure.problem}", highlight=False, markup=False, soft_wrap=True)
+    if failures_file:
+        _write_failures(tally.failures, failures_file)
+        console.print(f"All failures are listed in {failures_file}")
+    elif len(tally.failures) > FAILURES_SHOWN:
+        rest = len(tally.failures) - FAILURES_SHOWN
+        console.print(f"  and {rest:,} more; --failures FILE lists them all")
+
+
+def _write_failures(failures: Iterable[Failure], path: Path) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("file", "problem"))
+            rows.writerows((failure.path, failure.problem) for failure in failures)
+    except OSError as error:
+        raise ClientError(f"cannot write {path}: {error.strerror}") from error
+
+
+class _CropsPerSecond(ProgressColumn):
+    """How many crops a second were handled of late."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f} crops/s" if speed else "", style="progress.data.speed")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

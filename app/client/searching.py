@@ -1,0 +1,93 @@
+"""`passerby search`: asks where the person of a picture was seen, and shows the ranked matches."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from app.client.errors import ClientError
+from app.client.http import Match, Picture, Query, SearchAnswer, ServiceClient
+
+WIDE = 100  # characters; in a narrower terminal columns stand closer, and numbers have no bars
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found; `sheet_url` is the full address of its contact sheet."""
+
+    answer: SearchAnswer
+    sheet_url: str
+
+
+def run_search(query: Query, url: str, as_json: bool, console: Console) -> None:
+    """Search and print the matches as a table, or the service's answer as it came. Raises ClientError."""
+    if as_json:
+        print(asyncio.run(_search_json(query, url)))
+    else:
+        show_matches(asyncio.run(search(query, ServiceClient.at(url))), console)
+
+
+def read_picture(path: Path) -> Picture:
+    """A picture file as it lies on the disk. Raises ClientError."""
+    try:
+        return Picture(path.name, path.read_bytes())
+    except OSError as error:
+        raise ClientError(f"cannot read {path}: {error.strerror}") from error
+
+
+async def search(query: Query, service: ServiceClient) -> Found:
+    """Search, and close the client. Raises ClientError."""
+    async with service:
+        answer = await service.search(query)
+        return Found(answer, service.absolute(answer.sheet_url))
+
+
+def show_matches(found: Found, console: Console) -> None:
+    """Print ranked matches and the address of their contact sheet."""
+    answer = found.answer
+    console.print(_table(answer.matches, wide=console.width >= WIDE) if answer.matches else "No match.")
+    console.print(f"{answer.compared:,} of {answer.gallery_size:,} crops compared", highlight=False)
+    console.print(f"Contact sheet: {found.sheet_url}", soft_wrap=True)
+
+
+async def _search_json(query: Query, url: str) -> str:
+    async with ServiceClient.at(url) as service:
+        return await service.search_json(query)
+
+
+def _table(matches: Sequence[Match], wide: bool) -> Table:
+    zones = {match.crop.captured_at.tzname() for match in matches}
+    zone = f" ({zones.pop()})" if len(zones) == 1 else ""
+    columns: list[tuple[str, Callable[[Match], RenderableType]]] = [
+        ("rank", lambda match: f"{match.rank:4}"),
+        ("similarity", lambda match: f"{match.similarity:.3f}"),
+        ("camera", lambda match: escape(match.crop.camera_id)),
+        (f"captured{zone}", lambda match: _local_time(match.crop.captured_at, with_zone=not zone)),
+    ]
+    if wide:
+        columns.insert(2, ("", lambda match: ProgressBar(completed=100 * max(match.similarity, 0.0), width=10)))
+    if any(match.crop.person_id for match in matches):
+        columns.append(("person", lambda match: escape(match.crop.person_id or "")))
+    if any(match.crop.track_id for match in matches):
+        columns.append(("track", lambda match: escape(match.crop.track_id or "")))
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, int(wide), 0, 0))
+    for name, _ in columns:
+        table.add_column(name, no_wrap=True)
+    table.add_column("crop", no_wrap=True)  # an id that is cut cannot be asked for
+    for match in matches:
+        table.add_row(*(cell(match) for _, cell in columns), match.crop.id)
+    return table
+
+
+def _local_time(moment: datetime, with_zone: bool) -> str:
+    """A time as the clock beside the camera shows it, which is how its contact sheet has it too."""
+    text = f"{moment:%Y-%m-%d %H:%M:%S}"
+    return f"{text} {moment.tzname()}" if with_zone else text

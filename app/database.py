@@ -1,0 +1,122 @@
+"""The database: engine, units of work for reading and for writing, and the migrations applied at start."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, MetaData, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+_WRITES = "passerby_writes"
+_WRITE_LOCK = 0x7061_7373_6572  # any number that no other user of a shared PostgreSQL takes
+_MIGRATION_LOCK = _WRITE_LOCK + 1
+_SQLITE_BUSY_MS = 30_000
+
+_NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+
+class Table(DeclarativeBase):
+    """The base of all tables."""
+
+    metadata = MetaData(naming_convention=_NAMING)
+
+
+class Database:
+    """One database, SQLite or PostgreSQL.
+
+    Writing units of work come one after the other, in this process and in all others. That keeps the change log honest:
+    sequence numbers become visible in their order, so whoever reads up to one number has missed none below it.
+    """
+
+    def __init__(self, url: str) -> None:
+        """url: `sqlite:///FILE` or `postgresql://...`."""
+        parsed = make_url(url)
+        drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+        self._kind = parsed.get_backend_name()
+        if self._kind not in drivers:
+            raise ValueError(f"PASSERBY_DATABASE_URL is for {self._kind}; use sqlite:///FILE or postgresql://...")
+        self._sqlite = self._kind == "sqlite"
+        if self._sqlite and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = create_async_engine(parsed.set(drivername=drivers[self._kind]), pool_pre_ping=not self._sqlite)
+        self._local_lock = asyncio.Lock()
+        if self._sqlite:
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A unit of work that only reads; it sees one state of the database."""
+        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """A unit of work that writes: committed where the block ends, rolled back where it raises."""
+        async with self._local_lock, self.engine.connect() as connection:
+            await self._lock_for_writing(connection, _WRITE_LOCK)
+            async with AsyncSession(connection, expire_on_commit=False) as session:
+                yield session
+                await session.commit()
+            await connection.commit()
+
+    async def migrate(self) -> None:
+        """Bring the tables up to date; of several processes that start together one does it, the others wait."""
+        async with self.engine.connect() as connection:
+            await self._lock_for_writing(connection, _MIGRATION_LOCK)
+            await connection.run_sync(_upgrade)
+            await connection.commit()
+
+    async def ping(self) -> None:
+        """Raise whatever the driver raises if the database does not answer."""
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+    async def _lock_for_writing(self, connection: AsyncConnection, lock: int) -> None:
+        if self._sqlite:
+            await connection.execution_options(**{_WRITES: True})
+            await connection.begin()
+        else:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin in _begin_sqlite, not where the driver guesses
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_SQLITE_BUSY_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",  # an acknowledged crop survives a power cut
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,206 @@
+"""From the bytes of a picture to a crop in the network's input size, or to why it cannot be used."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from app.kit.hashing import sha256_hex
+from model.checkpoint import InputFormat
+from model.transforms import to_input
+
+MediaType = Literal["image/jpeg", "image/png", "image/webp"]
+
+PictureErrorKind = Literal[
+    "not-a-picture",
+    "unsupported-format",
+    "too-many-pixels",
+    "too-small",
+    "too-many-bytes",
+    "empty",
+    "damaged",
+]
+
+DRAFT_MARGIN = 2
+"""A large JPEG is decoded at a half, a quarter or an eighth of its size, but never below this many times the
+input's longer side: the crop then differs from that of the whole picture by less than half a grey level."""
+
+LARGE_PIXELS = 4_000_000
+"""A picture of more pixels is large; Pillow takes up to 16 bytes a pixel while it decodes one."""
+
+_PILLOW_FORMATS: dict[MediaType, str] = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+
+_OTHER_SIGNATURES = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\0\0\1\0": "icon",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"8BPS": "Photoshop",
+    b"%PDF": "PDF",
+}
+
+_PNG_END = b"IEND\xaeB`\x82"
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by its EXIF orientation."""
+
+_SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
+
+
+class PictureError(Exception):
+    """The bytes are no picture that can be used; `kind` says why, the message what to do."""
+
+    def __init__(self, kind: PictureErrorKind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """What a picture may be: at most `max_pixels` and `max_bytes`, each side of `min_side` pixels or more.
+
+    Pillow refuses pictures of more than 179 million pixels by itself, whatever `max_pixels` says.
+    """
+
+    max_pixels: int = 50_000_000
+    min_side: int = 16
+    max_bytes: int = 20 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedCrop:
+    """A picture that can be embedded. `width` and `height` are the upright picture's, in pixels.
+
+    `sha256` is the hexadecimal digest of the bytes; `pixels` `(h, w, 3)` uint8 RGB has the input's size.
+    """
+
+    sha256: str
+    media_type: MediaType
+    width: int
+    height: int
+    pixels: NDArray[np.uint8]
+
+
+def decode(
+    content: bytes,
+    limits: PictureLimits,
+    input_format: InputFormat,
+    large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+) -> DecodedCrop:
+    """Check, hash and decode a JPEG, PNG or WebP picture; of an animation the first frame.
+
+    EXIF orientation is applied. What is transparent becomes the mean colour of `input_format`, which is zero
+    after normalisation: the network learned from erased boxes that it says nothing. `large` is held while a
+    picture of more than LARGE_PIXELS is decoded: a lock that threads share bounds their memory. Raises
+    PictureError.
+    """
+    if not content:
+        raise PictureError("empty", "the file has no bytes: was the upload cut off?")
+    if len(content) > limits.max_bytes:
+        raise PictureError(
+            "too-many-bytes",
+            f"the file has {len(content):,} bytes, {limits.max_bytes:,} are allowed: post it smaller",
+        )
+    media_type = _media_type(content)
+    try:
+        (width, height), pixels = _decoded(content, media_type, limits, input_format, large)
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureError(
+            "too-many-pixels", f"the picture has more pixels than the {limits.max_pixels:,} that are allowed"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise PictureError("damaged", "the file is damaged or cut off: its header cannot be read") from error
+    except Exception as error:  # on malformed data Pillow raises OSError, SyntaxError, struct.error and more
+        raise PictureError("damaged", f"the file is damaged or cut off: {error}") from error
+    return DecodedCrop(sha256_hex(content), media_type, width, height, pixels)
+
+
+def _decoded(
+    content: bytes,
+    media_type: MediaType,
+    limits: PictureLimits,
+    input_format: InputFormat,
+    large: AbstractContextManager[object],
+) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+    """(width, height) of the upright picture and its pixels in the input size."""
+    with Image.open(BytesIO(content), formats=(_PILLOW_FORMATS[media_type],)) as picture:
+        width, height = picture.size
+        _check_size(width, height, limits)
+        if media_type == "image/png" and _PNG_END not in content:  # which Pillow forgives
+            raise PictureError("damaged", "the file is damaged or cut off: the PNG has no end")
+        with large if width * height > LARGE_PIXELS else nullcontext():
+            if media_type == "image/jpeg":
+                side = DRAFT_MARGIN * max(input_format.size)
+                picture.draft(picture.mode, (side, side))
+            picture.load()
+            turn = _turn(picture)
+            upright = picture if turn is None else picture.transpose(turn)
+            pixels = to_input(_opaque(upright, input_format), input_format.size, input_format.interpolation)
+    return (height, width) if turn in _SIDEWAYS else (width, height), pixels
+
+
+def _check_size(width: int, height: int, limits: PictureLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise PictureError(
+            "too-many-pixels",
+            f"the picture has {width} x {height} pixels, {limits.max_pixels:,} are allowed: post it smaller",
+        )
+    if min(width, height) < limits.min_side:
+        raise PictureError(
+            "too-small",
+            f"the picture has {width} x {height} pixels, each side needs {limits.min_side}: post it larger",
+        )
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What sets a loaded picture upright. A broken EXIF block leaves the pixels usable and is passed over."""
+    try:
+        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow answers malformed EXIF with struct.error, SyntaxError and more
+        return None
+
+
+def _opaque(picture: Image.Image, input_format: InputFormat) -> Image.Image:
+    if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if not picture.has_transparency_data:
+        return picture
+    red, green, blue = (round(255 * mean) for mean in input_format.mean)
+    ground = Image.new("RGB", picture.size, (red, green, blue))
+    colours = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    ground.paste(colours, mask=colours)
+    return ground
+
+
+def _media_type(content: bytes) -> MediaType:
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[4:8] == b"ftyp":
+        other: str | None = "HEIC, AVIF or video"
+    else:
+        other = next((name for start, name in _OTHER_SIGNATURES.items() if content.startswith(start)), None)
+    if other is None:
+        raise PictureError("not-a-picture", "the file is no picture: post JPEG, PNG or WebP")
+    raise PictureError("unsupported-format", f"{other} files are not read: post JPEG, PNG or WebP")

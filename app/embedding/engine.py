@@ -1,0 +1,64 @@
+"""The engine port: what turns crops into parts, and which engine a checkpoint gets."""
+
+import os
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.checkpoint import CheckpointMetadata
+
+EngineKind = Literal["auto", "onnx", "torch"]
+
+_KIND_OF_SUFFIX: dict[str, EngineKind] = {".onnx": "onnx", ".safetensors": "torch"}
+
+
+class EngineError(Exception):
+    """An engine cannot be set up, or failed on a crop."""
+
+
+class Engine(Protocol):
+    """A network ready to embed, of one checkpoint. It is called from one thread at a time."""
+
+    @property
+    def metadata(self) -> CheckpointMetadata:
+        """What the checkpoint says about itself, its input size among it."""
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32, each part L2-normalised / sqrt(8).
+
+        Blocks. The parts of a crop do not depend on the other crops of the call. `crops` is not kept.
+        """
+
+
+def load_engine(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> Engine:
+    """Load a checkpoint with the engine of that kind; `auto` goes by the file's suffix.
+
+    `threads` is how many the engine computes with; None takes every core that the process may use. Raises
+    EngineError, or model.errors.CheckpointError where the file itself cannot be used.
+    """
+    fitting = _KIND_OF_SUFFIX.get(checkpoint.suffix)
+    if fitting is None:
+        raise EngineError(f"{checkpoint} is no checkpoint: its name must end in .onnx or .safetensors")
+    if kind not in ("auto", fitting):
+        raise EngineError(f"the {kind} engine cannot run {checkpoint}: take the {fitting} engine or `auto`")
+    threads = threads or available_cores()
+    try:
+        if fitting == "onnx":
+            from app.embedding.onnx_engine import OnnxEngine
+
+            return OnnxEngine(checkpoint, threads)
+        from app.embedding.torch_engine import TorchEngine
+
+        return TorchEngine(checkpoint, threads)
+    except ImportError as error:
+        extra = "cpu" if fitting == "onnx" else "gpu"
+        raise EngineError(f"{checkpoint} needs the extra `{extra}`, pip install passerby[{extra}]: {error}") from error
+
+
+def available_cores() -> int:
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,45 @@
+"""What can be watched of embedding: how much waits, how full batches are, and where the time goes."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class EmbeddingMetrics:
+    """Prometheus metrics; times in seconds, everything else counts crops."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.queue_length = Gauge(
+            "passerby_embedding_queue_length", "Crops that wait for the engine", registry=registry
+        )
+        self.batch_size = Histogram(
+            "passerby_embedding_batch_size",
+            "Crops that the engine was given at once",
+            buckets=(1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256),
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "passerby_embedding_queue_seconds",
+            "How long a crop waited for the engine, by priority",
+            ["priority"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=registry,
+        )
+        self.engine_seconds = Histogram(
+            "passerby_embedding_engine_seconds",
+            "How long the engine took for a batch",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=registry,
+        )
+        self.decode_seconds = Histogram(
+            "passerby_embedding_decode_seconds",
+            "How long it took to check, hash, decode and resize one picture",
+            buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "passerby_embedding_rejected",
+            "Files that were not embedded: `queue-full`, or why the picture cannot be used",
+            ["reason"],
+            registry=registry,
+        )
+        self.failed = Counter("passerby_embedding_failed", "Crops that the engine failed on", registry=registry)
+        self.dropped = Counter("passerby_embedding_dropped", "Crops that nobody waited for any more", registry=registry)

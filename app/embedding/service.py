@@ -1,0 +1,125 @@
+"""The embedding service: files in, embedded crops out, each file on its own."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
+from app.embedding.engine import Engine, EngineError, available_cores
+from app.embedding.metrics import EmbeddingMetrics
+from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
+from model.checkpoint import CheckpointMetadata
+
+FILES_PER_JOB = 8
+"""How many files a decoding thread takes at once: few enough to share a request out, enough to be cheap."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedCrop:
+    """A crop and its parts, `(8, 256)` float32, each L2-normalised / sqrt(8)."""
+
+    crop: DecodedCrop
+    parts: NDArray[np.float32]
+
+
+Result = EmbeddedCrop | PictureError | EngineError
+
+
+class EmbeddingService:
+    """Decodes files in threads and embeds them through the batch queue of one engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: PictureLimits,
+        metrics: EmbeddingMetrics,
+        max_batch: int = 32,
+        capacity: int = 1024,
+        decode_threads: int | None = None,
+    ) -> None:
+        """`max_batch`, `capacity`: see BatchQueue. `decode_threads`: of each priority; None: one a core."""
+        self._engine = engine
+        self._limits = limits
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self._queue = BatchQueue(engine, metrics, max_batch, capacity)
+        threads = decode_threads or available_cores()
+        self._decoders = {  # two, so that a search does not wait until bulk work is decoded
+            priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
+        }
+        self._one_large = threading.Lock()
+        self._warm = False
+
+    @property
+    def metadata(self) -> CheckpointMetadata:
+        """What the checkpoint says about itself."""
+        return self._engine.metadata
+
+    @property
+    def ready(self) -> bool:
+        """Whether files are embedded: the engine is warm, alive and not shutting down."""
+        return self._warm and self._queue.alive
+
+    async def start(self) -> None:
+        """Start the queue and run the engine once with one crop and a full batch. Raises EngineError."""
+        await self._queue.start()
+        blank = np.zeros((*self.metadata.input.size, 3), dtype=np.uint8)
+        for count in (1, self._max_batch):
+            for outcome in await self._queue.embed([blank] * count, Priority.SEARCH):
+                if isinstance(outcome, EngineError):
+                    await self.stop()
+                    raise EngineError(f"{self.metadata.model_id} cannot be used: {outcome}")
+        self._warm = True
+
+    async def stop(self) -> None:
+        """Finish what was accepted, then stop."""
+        await self._queue.stop()
+        for decoder in self._decoders.values():
+            decoder.shutdown(wait=False, cancel_futures=True)
+
+    async def embed(self, contents: Sequence[bytes], priority: Priority) -> list[Result]:
+        """What has become of each file, in their order: one that cannot be used fails alone.
+
+        Files are decoded while others of the same request are in the engine. Raises QueueFull, QueueClosed.
+        """
+        with self._queue.admit(len(contents), priority) as embed:
+            batches = [contents[i : i + self._max_batch] for i in range(0, len(contents), self._max_batch)]
+            results = await asyncio.gather(*(self._embed_batch(batch, priority, embed) for batch in batches))
+            return list(chain.from_iterable(results))
+
+    async def _embed_batch(self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted) -> list[Result]:
+        decoded = await self._decode_all(contents, priority)
+        outcomes = iter(await embed([crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]))
+        return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
+
+    async def _decode_all(self, contents: Sequence[bytes], priority: Priority) -> list[DecodedCrop | PictureError]:
+        loop = asyncio.get_running_loop()
+        jobs = [
+            loop.run_in_executor(self._decoders[priority], self._decode_some, contents[i : i + FILES_PER_JOB])
+            for i in range(0, len(contents), FILES_PER_JOB)
+        ]
+        return list(chain.from_iterable(await asyncio.gather(*jobs)))
+
+    def _decode_some(self, contents: Sequence[bytes]) -> list[DecodedCrop | PictureError]:
+        return [self._decode(content) for content in contents]
+
+    def _decode(self, content: bytes) -> DecodedCrop | PictureError:
+        started = time.perf_counter()
+        try:
+            return decode(content, self._limits, self.metadata.input, self._one_large)
+        except PictureError as error:
+            self._metrics.rejected.labels(error.kind).inc()
+            return error
+        finally:
+            self._metrics.decode_seconds.observe(time.perf_counter() - started)
+
+
+def _result(crop: DecodedCrop, outcome: Outcome) -> Result:
+    return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop, outcome)

@@ -1,0 +1,116 @@
+"""What can go wrong, and the one table that says how each kind is told over HTTP (RFC 9457, problem+json)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.embedding.decoding import PictureError
+from app.embedding.engine import EngineError
+from app.embedding.queue import QueueClosed, QueueFull
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class PasserbyError(Exception):
+    """The base of the service's own errors; the message says what was wrong, with which value, and what to do."""
+
+
+class InvalidRequest(PasserbyError):
+    """A request, or one item of it, cannot be understood; `where` names the field."""
+
+    def __init__(self, message: str, where: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+class UnknownCamera(InvalidRequest):
+    """A filter names a camera that does not exist."""
+
+
+class NotFound(PasserbyError):
+    """What a URL names does not exist."""
+
+
+class Unauthorised(PasserbyError):
+    """The API key is missing or wrong."""
+
+
+class NotReady(PasserbyError):
+    """A part of the service that the request needs does not work now."""
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="The kind of error; the same for all errors of a kind")
+    title: str = Field(description="The kind of error in words")
+    status: int = Field(description="The HTTP status")
+    detail: str = Field(description="What was wrong with this request, and what to do")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    status: int
+    slug: str
+    title: str
+
+
+_KINDS: dict[type[Exception], _Kind] = {
+    InvalidRequest: _Kind(422, "invalid-request", "The request cannot be understood"),
+    UnknownCamera: _Kind(422, "unknown-camera", "A camera is not known"),
+    NotFound: _Kind(404, "not-found", "There is no such thing"),
+    Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
+    NotReady: _Kind(503, "not-ready", "The service cannot answer now"),
+    PictureError: _Kind(422, "picture", "A picture cannot be used"),
+    EngineError: _Kind(500, "engine", "The model failed on this picture"),
+    QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),
+    QueueClosed: _Kind(503, "shutting-down", "The service is shutting down"),
+}
+
+KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)
+"""Every exception that `problem_of` has its own form for."""
+
+_BY_STATUS = {
+    400: _Kind(400, "bad-request", "The request cannot be read"),
+    404: _Kind(404, "not-found", "There is no such thing"),
+    405: _Kind(405, "method-not-allowed", "This address does not take that method"),
+    413: _Kind(413, "request-too-large", "The request is too large"),
+    500: _Kind(500, "internal", "The service failed"),
+}
+
+
+def problem_of(error: Exception, **extra: Any) -> Problem:
+    """The form of one of KNOWN_ERRORS that a client sees."""
+    kind = next(_KINDS[base] for base in type(error).__mro__ if base in _KINDS)
+    slug = kind.slug
+    if isinstance(error, InvalidRequest):
+        extra["where"] = error.where
+    if isinstance(error, PictureError):
+        slug = f"{kind.slug}-{error.kind}"
+    return _problem(_Kind(kind.status, slug, kind.title), str(error), extra)
+
+
+def problem_of_status(status: int, detail: str, **extra: Any) -> Problem:
+    """The form of an error that only has an HTTP status."""
+    return _problem(_BY_STATUS.get(status, _Kind(status, "error", "The request failed")), detail, extra)
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint documents of the errors that it answers."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _description(status), "content": content} for status in (*statuses, 401)}
+
+
+def _problem(kind: _Kind, detail: str, extra: Mapping[str, Any]) -> Problem:
+    return Problem(
+        type=f"urn:passerby:problem:{kind.slug}", title=kind.title, status=kind.status, detail=detail, **extra
+    )
+
+
+def _description(status: int) -> str:
+    titles = [kind.title for kind in (*_BY_STATUS.values(), *_KINDS.values()) if kind.status == status]
+    return titles[0]

@@ -1,0 +1,1 @@
+"""The gallery: cameras, crops, their images and embeddings."""

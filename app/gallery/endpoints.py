@@ -1,0 +1,227 @@
+"""The gallery over HTTP."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile, status
+
+from app.dependencies import EmbeddingDep, GalleryDep
+from app.embedding.queue import Priority
+from app.embedding.service import EmbeddedCrop
+from app.errors import InvalidRequest, Problem, problem_of, problem_responses
+from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
+from app.gallery.schemas import (
+    CameraId,
+    CameraIn,
+    CameraOut,
+    CropId,
+    CropOut,
+    CropPage,
+    EmbedAnswer,
+    EmbeddingOut,
+    EmbedItem,
+    Instant,
+    ItemMetadata,
+    Name,
+)
+from app.gallery.service import GalleryService, NewCrop, StoredCrop
+from app.kit.pagination import decode_cursor, encode_cursor
+
+router = APIRouter()
+
+Include = Literal["embedding", "vector", "parts"]
+CropIdPath = Annotated[CropId, Path(description="A crop's id, as `POST /embed` and matches tell it")]
+CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
+
+_IMAGE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {} for kind in ("image/jpeg", "image/png", "image/webp")}}
+}
+
+
+@router.post(
+    "/embed",
+    status_code=status.HTTP_201_CREATED,
+    tags=["crops"],
+    summary="Put crops into the gallery",
+    responses=problem_responses(400, 413, 422, 429, 503),
+)
+async def embed(
+    gallery: GalleryDep,
+    embedding: EmbeddingDep,
+    files: Annotated[list[UploadFile], File(description="One or many crops: jpeg, png or webp, one person each")],
+    camera_id: Annotated[
+        CameraId | None,
+        Form(description="Which camera saw them; new ones come to be", examples=["gate-north"]),
+    ] = None,
+    captured_at: Annotated[
+        Instant | None, Form(description="When, with the zone", examples=["2026-05-04T17:30:00+02:00"])
+    ] = None,
+    track_id: Annotated[Name | None, Form(description="The track, where all files are of one")] = None,
+    person_id: Annotated[Name | None, Form(description="The person, where it is known")] = None,
+    attributes: Annotated[
+        str | None, Form(description="A JSON object, kept and given back as it is", examples=['{"lane": 2}'])
+    ] = None,
+    items: Annotated[
+        str | None,
+        Form(
+            description="A JSON array with an object for each file, in order, whose camera_id, captured_at, track_id, "
+            "person_id and attributes hold for that file alone"
+        ),
+    ] = None,
+    store: Annotated[bool, Form(description="false: embed only, keep nothing; no metadata is needed then")] = True,
+    include: Annotated[
+        list[Include] | None,
+        Form(description="embedding: give embeddings back; or only their vector or parts"),
+    ] = None,
+) -> EmbedAnswer:
+    """Embeds crops and stores them with their pictures and metadata, so that searches find them.
+
+    Every file has its own outcome, in the order given: a picture that cannot be used fails alone. The same bytes by the
+    same camera at the same time are the same crop: posting them again changes nothing and answers `existing`.
+    """
+    shared = ItemMetadata(
+        camera_id=camera_id,
+        captured_at=captured_at,
+        track_id=track_id,
+        person_id=person_id,
+        attributes=parse_attributes(attributes),
+    )
+    form = EmbedForm(shared, parse_items(items, len(files)))
+    contents = [await file.read() for file in files]
+    names = [file.filename for file in files]
+    wanted = set(include or ())
+    if store:
+        answers = await _store(gallery, form, contents, names, wanted)
+    else:
+        outcomes = await embedding.embed(contents, Priority.BULK)
+        answers = [
+            EmbedItem(index=i, filename=names[i], status="embedded", embedding=_embedding(one, wanted))
+            if isinstance(one, EmbeddedCrop)
+            else _failed(i, names[i], problem_of(one))
+            for i, one in enumerate(outcomes)
+        ]
+    return EmbedAnswer(model_id=embedding.metadata.model_id, items=answers)
+
+
+async def _store(
+    gallery: GalleryService,
+    form: EmbedForm,
+    contents: list[bytes],
+    names: list[str | None],
+    wanted: set[Include],
+) -> list[EmbedItem]:
+    answers: dict[int, EmbedItem] = {}
+    crops: dict[int, NewCrop] = {}
+    for index, content in enumerate(contents):
+        try:
+            crops[index] = form.new_crop(index, content)
+        except InvalidRequest as error:
+            if not form.items:  # then every file lacks it
+                raise
+            answers[index] = _failed(index, names[index], problem_of(error))
+    outcomes = await gallery.store(list(crops.values()))
+    for index, outcome in zip(crops, outcomes, strict=True):
+        if isinstance(outcome, StoredCrop):
+            answers[index] = EmbedItem(
+                index=index,
+                filename=names[index],
+                status=outcome.status,
+                crop=CropOut.of(outcome.crop),
+                embedding=_embedding(outcome, wanted),
+            )
+        else:
+            answers[index] = _failed(index, names[index], problem_of(outcome))
+    return [answers[index] for index in range(len(contents))]
+
+
+def _embedding(one: EmbeddedCrop | StoredCrop, wanted: set[Include]) -> EmbeddingOut | None:
+    if not wanted:
+        return None
+    both = "embedding" in wanted
+    return EmbeddingOut.of(one.parts, both or "vector" in wanted, both or "parts" in wanted)
+
+
+def _failed(index: int, filename: str | None, problem: Problem) -> EmbedItem:
+    return EmbedItem(index=index, filename=filename, status="failed", problem=problem)
+
+
+@router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(422, 503))
+async def list_crops(
+    gallery: GalleryDep,
+    camera_ids: Annotated[list[CameraId] | None, Query(description="Only these cameras")] = None,
+    exclude_camera_ids: Annotated[list[CameraId] | None, Query(description="None of these cameras")] = None,
+    captured_from: Annotated[Instant | None, Query(description="Captured then or later")] = None,
+    captured_to: Annotated[Instant | None, Query(description="Captured before then")] = None,
+    person_id: Annotated[Name | None, Query()] = None,
+    track_id: Annotated[Name | None, Query()] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> CropPage:
+    """One page of the crops that pass all filters. Pages neither skip nor repeat crops while new ones come."""
+    which = crop_filter(camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id)
+    try:
+        before = None if cursor is None else decode_cursor(cursor)
+    except ValueError as error:
+        raise InvalidRequest(f"{error}: give next_cursor of the page before", "cursor") from error
+    crops, following = await gallery.page(which, before, limit)
+    return CropPage(
+        items=[CropOut.of(crop) for crop in crops],
+        next_cursor=None if following is None else encode_cursor(following),
+    )
+
+
+@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop", responses=problem_responses(404, 422, 503))
+async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
+    """A crop with its metadata."""
+    return CropOut.of(await gallery.crop(crop_id))
+
+
+@router.get(
+    "/crops/{crop_id}/image",
+    tags=["crops"],
+    summary="A crop's picture",
+    response_class=Response,
+    responses={**_IMAGE, **problem_responses(404, 422, 503)},
+)
+async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
+    """The picture, byte for byte as it was posted."""
+    content, facts = await gallery.image(crop_id)
+    return Response(
+        content,
+        media_type=facts.media_type,
+        headers={"ETag": f'"{facts.sha256}"', "Cache-Control": "private, max-age=3600"},
+    )
+
+
+@router.delete(
+    "/crops/{crop_id}",
+    tags=["crops"],
+    summary="Delete a crop",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=problem_responses(404, 422, 503),
+)
+async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
+    """Deletes a crop, its embedding and its picture. No search finds it any more from then on."""
+    await gallery.delete(crop_id)
+
+
+@router.get("/cameras", tags=["cameras"], summary="All cameras", responses=problem_responses(503))
+async def list_cameras(gallery: GalleryDep) -> list[CameraOut]:
+    """All cameras by id."""
+    return [CameraOut.of(camera, crops) for camera, crops in await gallery.cameras()]
+
+
+@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 422, 503))
+async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
+    """A camera, and how many crops come from it."""
+    return CameraOut.of(*await gallery.camera(camera_id))
+
+
+@router.put(
+    "/cameras/{camera_id}",
+    tags=["cameras"],
+    summary="Describe a camera",
+    responses=problem_responses(400, 413, 422, 503),
+)
+async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
+    """Names a camera and says where it is; also before its first crop."""
+    return CameraOut.of(*await gallery.put_camera(camera_id, camera.name, camera.place, camera.time_zone))

@@ -1,0 +1,94 @@
+"""From HTTP to the gallery's own values: filters, and which metadata of `POST /embed` belongs to which file."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.errors import InvalidRequest
+from app.gallery.schemas import Attributes, ItemMetadata
+from app.gallery.service import NewCrop
+from app.index.port import Filter
+from app.kit.times import to_microseconds
+
+_OBJECTS = TypeAdapter(list[dict[str, Any]])
+_ATTRIBUTES = TypeAdapter(Attributes)
+
+
+@dataclass(frozen=True)
+class EmbedForm:
+    """A request's metadata, and what single files say otherwise (`items`, one JSON object a file)."""
+
+    shared: ItemMetadata
+    items: Sequence[dict[str, Any]]
+
+    def new_crop(self, index: int, content: bytes) -> NewCrop:
+        """File number `index` with its metadata. Raises InvalidRequest for what this file lacks or has wrong."""
+        own = _parse_item(self.items[index], index) if self.items else ItemMetadata()
+        told = self.shared.model_copy(update=own.model_dump(exclude_none=True))
+        if told.camera_id is None:
+            raise InvalidRequest("camera_id is missing: say which camera the crop comes from", "camera_id")
+        if told.captured_at is None:
+            raise InvalidRequest(
+                "captured_at is missing: say when the crop was captured, such as 2026-05-04T17:30:00+02:00",
+                "captured_at",
+            )
+        return NewCrop(content, told.camera_id, told.captured_at, told.track_id, told.person_id, told.attributes or {})
+
+
+def crop_filter(
+    camera_ids: Sequence[str] | None,
+    exclude_camera_ids: Sequence[str] | None,
+    captured_from: datetime | None,
+    captured_to: datetime | None,
+    person_id: str | None,
+    track_id: str | None,
+) -> Filter:
+    """The filters that listing and searching share; None lets everything pass."""
+    return Filter(
+        camera_ids=frozenset(camera_ids or ()),
+        exclude_camera_ids=frozenset(exclude_camera_ids or ()),
+        captured_from=None if captured_from is None else to_microseconds(captured_from),
+        captured_to=None if captured_to is None else to_microseconds(captured_to),
+        person_id=person_id,
+        track_id=track_id,
+    )
+
+
+def parse_attributes(text: str | None) -> dict[str, Any] | None:
+    """The form field `attributes`. Raises InvalidRequest."""
+    if text is None:
+        return None
+    try:
+        return _ATTRIBUTES.validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequest(f"attributes is no JSON object that can be kept: {_first(error)}", "attributes") from error
+
+
+def parse_items(text: str | None, files: int) -> list[dict[str, Any]]:
+    """The form field `items`, an object for each file or nothing at all. Raises InvalidRequest."""
+    if text is None:
+        return []
+    try:
+        items = _OBJECTS.validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequest(f"items is no JSON array of objects: {_first(error)}", "items") from error
+    if len(items) != files:
+        raise InvalidRequest(f"items has {len(items)} objects for {files} files; give one a file", "items")
+    return items
+
+
+def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
+    try:
+        return ItemMetadata.model_validate_json(json.dumps(item))
+    except ValidationError as error:
+        raise InvalidRequest(f"items[{index}]: {_first(error)}", f"items[{index}]") from error
+
+
+def _first(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(map(str, fault["loc"]))
+    return f"{where}: {fault['msg']}" if where else fault["msg"]

@@ -1,0 +1,58 @@
+"""Image files, named by their content's hash, on any file system that fsspec knows."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from app.kit.files import write_atomically
+
+
+class ImageStore:
+    """Stores images under `URL/ab/cd/abcd...`. Blocking work runs in threads."""
+
+    def __init__(self, url: str) -> None:
+        """url: `file:///...`, `s3://bucket/prefix`, or any other that fsspec and its installed plugins know."""
+        self._files, self._root = fsspec.core.url_to_fs(url)
+        self._local = isinstance(self._files, LocalFileSystem)
+
+    async def put(self, images: Mapping[str, bytes]) -> None:
+        """Store images by hash; what is already there is left as it is."""
+        await asyncio.to_thread(self._put_all, images)
+
+    async def missing(self, hashes: Iterable[str]) -> list[str]:
+        """Which of the images are not there."""
+        return await asyncio.to_thread(
+            lambda: [sha256 for sha256 in hashes if not self._files.exists(self._path(sha256))]
+        )
+
+    async def read(self, sha256: str) -> bytes | None:
+        """An image's bytes, or None if it is not there."""
+        try:
+            content: bytes = await asyncio.to_thread(self._files.cat_file, self._path(sha256))
+        except FileNotFoundError:
+            return None
+        return content
+
+    async def delete(self, sha256: str) -> None:
+        """Delete an image, if it is there."""
+        try:
+            await asyncio.to_thread(self._files.rm_file, self._path(sha256))
+        except FileNotFoundError:
+            return
+
+    def _put_all(self, images: Mapping[str, bytes]) -> None:
+        for sha256, content in images.items():
+            path = self._path(sha256)
+            if self._files.exists(path):
+                continue
+            if self._local:  # object stores publish a file when it is whole; a local one must be made to
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(Path(path), content)
+            else:
+                self._files.pipe_file(path, content)
+
+    def _path(self, sha256: str) -> str:
+        return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"

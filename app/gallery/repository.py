@@ -1,0 +1,237 @@
+"""All queries of the gallery."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.gallery.tables import ADDED, REMOVED, Camera, Change, Crop, DoomedImage, Embedding, Image, ImageUse
+from app.index.port import Filter
+
+_STORED = np.dtype("<f2")
+
+Identity = tuple[str, int, str]
+"""What makes two crops the same: camera_id, captured_at, image_sha256."""
+
+
+@dataclass(frozen=True)
+class LoggedChange:
+    """A row of the change log with the crop that it tells of; `crop` and `vector` are None where that is gone."""
+
+    sequence: int
+    crop_key: int
+    added: bool
+    crop: Crop | None
+    vector: NDArray[np.float16] | None
+
+
+class GalleryRepository:
+    """The gallery's queries within one unit of work."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    # cameras
+
+    async def camera(self, camera_id: str) -> Camera | None:
+        """One camera."""
+        return await self._session.get(Camera, camera_id)
+
+    async def cameras(self) -> Sequence[Camera]:
+        """All cameras by id."""
+        return (await self._session.scalars(select(Camera).order_by(Camera.id))).all()
+
+    async def crop_counts(self) -> Mapping[str, int]:
+        """How many crops each camera has; cameras without any are left out."""
+        rows = await self._session.execute(select(Crop.camera_id, func.count()).group_by(Crop.camera_id))
+        return dict(rows.tuples().all())
+
+    async def known_cameras(self, camera_ids: Collection[str]) -> set[str]:
+        """Those of the ids that belong to a camera."""
+        return set(await self._session.scalars(select(Camera.id).where(Camera.id.in_(camera_ids))))
+
+    def add(self, row: Camera | Crop) -> None:
+        """Add a row."""
+        self._session.add(row)
+
+    # crops
+
+    async def crops_by_identity(self, identities: Collection[Identity]) -> dict[Identity, Crop]:
+        """Those of the identities that are crops already."""
+        columns = tuple_(Crop.camera_id, Crop.captured_at, Crop.image_sha256)
+        found = await self._session.scalars(select(Crop).where(columns.in_(list(identities))))
+        return {(crop.camera_id, crop.captured_at, crop.image_sha256): crop for crop in found}
+
+    async def crop(self, crop_id: str) -> Crop | None:
+        """One crop."""
+        return (await self._session.scalars(select(Crop).where(Crop.id == crop_id))).one_or_none()
+
+    async def crops(self, crop_ids: Collection[str]) -> dict[str, Crop]:
+        """Crops by id; those that do not exist are left out."""
+        return {crop.id: crop for crop in await self._session.scalars(select(Crop).where(Crop.id.in_(crop_ids)))}
+
+    async def page(self, which: Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
+        """Crops that pass the filter, latest first, from just after the position (captured_at, key)."""
+        query = select(Crop).where(*_conditions(which))
+        if before is not None:
+            query = query.where(tuple_(Crop.captured_at, Crop.key) < tuple_(*before))
+        query = query.order_by(Crop.captured_at.desc(), Crop.key.desc()).limit(limit)
+        return (await self._session.scalars(query)).all()
+
+    async def flush_crops(self, crops: Sequence[Crop]) -> None:
+        """Insert crops, so that they have keys."""
+        self._session.add_all(crops)
+        await self._session.flush()
+
+    async def delete_crop(self, crop: Crop) -> None:
+        """Delete a crop with its embeddings, log that, and doom its image if nothing else refers to it."""
+        models = await self._session.scalars(select(Embedding.model_id).where(Embedding.crop_key == crop.key))
+        self._session.add_all(Change(model_id=model_id, crop_key=crop.key, what=REMOVED) for model_id in models.all())
+        await self._session.execute(delete(Embedding).where(Embedding.crop_key == crop.key))
+        await self._session.execute(delete(Crop).where(Crop.key == crop.key))
+        sha256 = crop.image_sha256
+        if not await self._is_image_used(sha256):
+            await self._session.execute(delete(Image).where(Image.sha256 == sha256))
+            await self._session.merge(DoomedImage(sha256=sha256))
+
+    # images
+
+    async def image(self, sha256: str) -> Image | None:
+        """The facts of one image."""
+        return await self._session.get(Image, sha256)
+
+    async def add_images(self, images: Mapping[str, Image]) -> None:
+        """Add the facts of images, by hash, that are not there yet; none of them is doomed any more."""
+        known = await self._session.scalars(select(Image.sha256).where(Image.sha256.in_(images)))
+        new = images.keys() - set(known.all())
+        self._session.add_all(images[sha256] for sha256 in sorted(new))
+        await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256.in_(images)))
+        await self._session.flush()
+
+    def use_images(self, owner_id: str, hashes: Sequence[str]) -> None:
+        """Note that something else than a crop refers to images, in this order."""
+        self._session.add_all(
+            ImageUse(owner_id=owner_id, position=position, image_sha256=sha256)
+            for position, sha256 in enumerate(hashes)
+        )
+
+    async def used_images(self, owner_id: str) -> Sequence[str]:
+        """The hashes of the images that an owner refers to, in its order."""
+        query = select(ImageUse.image_sha256).where(ImageUse.owner_id == owner_id).order_by(ImageUse.position)
+        return (await self._session.scalars(query)).all()
+
+    async def doomed_images(self) -> Sequence[str]:
+        """The hashes of images whose files are to be deleted."""
+        return (await self._session.scalars(select(DoomedImage.sha256))).all()
+
+    async def forget_doomed_image(self, sha256: str) -> None:
+        """Note that an image's file is deleted."""
+        await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256 == sha256))
+
+    async def _is_image_used(self, sha256: str) -> bool:
+        by_crop = exists().where(Crop.image_sha256 == sha256)
+        by_other = exists().where(ImageUse.image_sha256 == sha256)
+        return bool(await self._session.scalar(select(or_(by_crop, by_other))))
+
+    # embeddings and the change log
+
+    async def embeddings(self, crop_keys: Collection[int], model_id: str) -> dict[int, NDArray[np.float16]]:
+        """One model's embeddings `(2048,)` by crop key; crops that it has not embedded are left out."""
+        query = select(Embedding.crop_key, Embedding.vector).where(
+            Embedding.model_id == model_id, Embedding.crop_key.in_(crop_keys)
+        )
+        return {key: _unpack(vector) for key, vector in await self._session.execute(query)}
+
+    async def add_embeddings(self, vectors: Mapping[int, NDArray[np.floating]], model_id: str) -> None:
+        """Add one model's embeddings `(2048,)` by crop key, and log them."""
+        if not vectors:
+            return
+        await self._session.execute(
+            insert(Embedding),
+            [
+                {"model_id": model_id, "crop_key": key, "vector": vector.astype(_STORED).tobytes()}
+                for key, vector in vectors.items()
+            ],
+        )
+        await self._session.execute(
+            insert(Change),
+            [{"model_id": model_id, "crop_key": key, "what": ADDED} for key in vectors],
+        )
+
+    async def embedding_counts(self) -> Mapping[str, int]:
+        """How many crops each model has embedded."""
+        rows = await self._session.execute(select(Embedding.model_id, func.count()).group_by(Embedding.model_id))
+        return dict(rows.tuples().all())
+
+    async def last_sequence(self, model_id: str) -> int:
+        """The number of the last change of one model's embeddings; 0 where there is none."""
+        last = select(func.max(Change.sequence)).where(Change.model_id == model_id)
+        return await self._session.scalar(last) or 0
+
+    async def changes(self, after: int, model_id: str, limit: int) -> list[LoggedChange]:
+        """The next changes of one model's embeddings."""
+        of_model = and_(Embedding.crop_key == Change.crop_key, Embedding.model_id == model_id)
+        query = (
+            select(Change, Crop, Embedding.vector)
+            .outerjoin(Embedding, of_model)
+            .outerjoin(Crop, Crop.key == Embedding.crop_key)
+            .where(Change.model_id == model_id, Change.sequence > after)
+            .order_by(Change.sequence)
+            .limit(limit)
+        )
+        return [
+            LoggedChange(
+                change.sequence,
+                change.crop_key,
+                change.what == ADDED,
+                crop,
+                None if vector is None else _unpack(vector),
+            )
+            for change, crop, vector in await self._session.execute(query)
+        ]
+
+    async def embedded_crops(self, after: int, model_id: str, limit: int) -> list[tuple[Crop, NDArray[np.float16]]]:
+        """Crops with one model's embedding, by key."""
+        query = (
+            select(Crop, Embedding.vector)
+            .join(Embedding, Embedding.crop_key == Crop.key)
+            .where(Embedding.model_id == model_id, Embedding.crop_key > after)
+            .order_by(Embedding.crop_key)
+            .limit(limit)
+        )
+        return [(crop, _unpack(vector)) for crop, vector in await self._session.execute(query)]
+
+    async def embedded_crops_by_key(
+        self, keys: Collection[int], model_id: str
+    ) -> dict[int, tuple[Crop, NDArray[np.float16]]]:
+        """Crops with one model's embedding, by key; those that are gone are left out."""
+        query = (
+            select(Crop, Embedding.vector)
+            .join(Embedding, Embedding.crop_key == Crop.key)
+            .where(Embedding.model_id == model_id, Crop.key.in_(keys))
+        )
+        return {crop.key: (crop, _unpack(vector)) for crop, vector in await self._session.execute(query)}
+
+
+def _unpack(vector: bytes) -> NDArray[np.float16]:
+    return np.frombuffer(vector, dtype=_STORED)
+
+
+def _conditions(which: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if which.camera_ids:
+        conditions.append(Crop.camera_id.in_(which.camera_ids))
+    if which.exclude_camera_ids:
+        conditions.append(Crop.camera_id.not_in(which.exclude_camera_ids))
+    if which.captured_from is not None:
+        conditions.append(Crop.captured_at >= which.captured_from)
+    if which.captured_to is not None:
+        conditions.append(Crop.captured_at < which.captured_to)
+    if which.person_id is not None:
+        conditions.append(Crop.person_id == which.person_id)
+    if which.track_id is not None:
+        conditions.append(Crop.track_id == which.track_id)
+    return conditions

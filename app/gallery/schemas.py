@@ -1,0 +1,174 @@
+"""What goes in and out of the gallery over HTTP."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.errors import Problem
+from app.gallery.tables import Camera, Crop
+from app.kit.ids import ID_PATTERN
+from app.kit.times import from_microseconds
+from model.architecture import PARTS
+
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_MOST_ATTRIBUTE_BYTES = 16_384
+
+
+def _in_range(moment: datetime) -> datetime:
+    if not _EARLIEST <= moment.replace(tzinfo=UTC) <= _LATEST:
+        raise ValueError(f"must lie between {_EARLIEST.year} and {_LATEST.year}")
+    return moment
+
+
+def _small_json(attributes: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(attributes, allow_nan=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError("must be plain JSON without NaN and infinity") from error
+    if size > _MOST_ATTRIBUTE_BYTES:
+        raise ValueError(f"must not be larger than {_MOST_ATTRIBUTE_BYTES} bytes, is {size}")
+    return attributes
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("must be an IANA time zone such as Europe/Vienna") from error
+    return name
+
+
+CameraId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+CropId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+Instant = Annotated[AwareDatetime, AfterValidator(_in_range)]
+Attributes = Annotated[dict[str, Any], AfterValidator(_small_json)]
+TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
+
+
+class ItemMetadata(BaseModel):
+    """What is told of one file; what is left out here is taken from the request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    camera_id: CameraId | None = None
+    captured_at: Instant | None = None
+    track_id: Name | None = None
+    person_id: Name | None = None
+    attributes: Attributes | None = None
+
+
+class CropOut(BaseModel):
+    """A crop of the gallery."""
+
+    id: str
+    camera_id: str
+    captured_at: datetime = Field(description="In the zone that it was posted with")
+    track_id: str | None
+    person_id: str | None
+    attributes: dict[str, Any]
+    image_url: str = Field(description="Where the picture is, on this service")
+    created_at: datetime = Field(description="When the crop came into the gallery")
+
+    @classmethod
+    def of(cls, crop: Crop) -> "CropOut":
+        """The outer form of a row."""
+        return cls(
+            id=crop.id,
+            camera_id=crop.camera_id,
+            captured_at=from_microseconds(crop.captured_at, crop.utc_offset),
+            track_id=crop.track_id,
+            person_id=crop.person_id,
+            attributes=crop.attributes,
+            image_url=f"/crops/{crop.id}/image",
+            created_at=from_microseconds(crop.created_at),
+        )
+
+
+class EmbeddingOut(BaseModel):
+    """An embedding, whole, by part, or both. The whole has norm 1; the parts are its eight slices."""
+
+    vector: list[float] | None = Field(description="2048 numbers")
+    parts: dict[str, list[float]] | None = Field(description="256 numbers for each of the eight parts")
+
+    @classmethod
+    def of(cls, parts: NDArray[np.float32], vector: bool, by_part: bool) -> "EmbeddingOut":
+        """parts: `(8, 256)`."""
+        return cls(
+            vector=parts.reshape(-1).tolist() if vector else None,
+            parts=dict(zip(PARTS, parts.tolist(), strict=True)) if by_part else None,
+        )
+
+
+class EmbedItem(BaseModel):
+    """What became of one file."""
+
+    index: int = Field(description="The file's place in the request, from 0")
+    filename: str | None
+    status: Literal["created", "existing", "embedded", "failed"] = Field(
+        description="created: new in the gallery; existing: it was there before; embedded: not stored, as asked; "
+        "failed: see the problem"
+    )
+    crop: CropOut | None = None
+    embedding: EmbeddingOut | None = None
+    problem: Problem | None = None
+
+
+class EmbedAnswer(BaseModel):
+    """What became of every file, in the order in which they were given."""
+
+    model_id: str
+    items: list[EmbedItem]
+
+
+class CropPage(BaseModel):
+    """Some crops, latest first."""
+
+    items: list[CropOut]
+    next_cursor: str | None = Field(description="Give this as `cursor` to get the next page; null on the last")
+
+
+class CameraIn(BaseModel):
+    """What is told of a camera."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"name": "North gate", "place": "Gate 3, facing in", "time_zone": "Europe/Vienna"}
+        },
+    )
+
+    name: Name
+    place: Name | None = None
+    time_zone: TimeZone | None = Field(
+        None,
+        description="Where local times of contact sheets are to be in; by default as the crops were posted",
+    )
+
+
+class CameraOut(BaseModel):
+    """A camera."""
+
+    id: str
+    name: str
+    place: str | None
+    time_zone: str | None
+    crops: int = Field(description="How many crops of the gallery come from it")
+    created_at: datetime
+
+    @classmethod
+    def of(cls, camera: Camera, crops: int) -> "CameraOut":
+        """The outer form of a row."""
+        return cls(
+            id=camera.id,
+            name=camera.name,
+            place=camera.place,
+            time_zone=camera.time_zone,
+            crops=crops,
+            created_at=from_microseconds(camera.created_at),
+        )

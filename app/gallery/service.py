@@ -1,0 +1,254 @@
+"""The gallery's rules: how crops and cameras come, are read and go."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.database import Database
+from app.embedding.decoding import PictureError
+from app.embedding.engine import EngineError
+from app.embedding.queue import Priority
+from app.embedding.service import EmbeddedCrop, EmbeddingService
+from app.errors import NotFound
+from app.gallery.images import ImageStore
+from app.gallery.pictures import Picture, record, store_files
+from app.gallery.repository import GalleryRepository, Identity
+from app.gallery.tables import Camera, Crop, Image
+from app.index.keeper import IndexKeeper
+from app.index.port import Filter
+from app.kit.hashing import sha256_hex
+from app.kit.ids import new_id
+from app.kit.times import now_microseconds, to_microseconds, utc_offset_seconds
+from model.architecture import PART_DIM, PARTS
+
+
+@dataclass(frozen=True)
+class NewCrop:
+    """A crop that a camera pipeline gives; `captured_at` is aware."""
+
+    content: bytes
+    camera_id: str
+    captured_at: datetime
+    track_id: str | None = None
+    person_id: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The same bytes by the same camera at the same time are the same crop."""
+        return self.camera_id, to_microseconds(self.captured_at), sha256_hex(self.content)
+
+
+@dataclass(frozen=True)
+class StoredCrop:
+    """What became of a new crop. parts: `(8, 256)` float32."""
+
+    status: Literal["created", "existing"]
+    crop: Crop
+    parts: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A crop with its embedding, ready to be stored."""
+
+    new: NewCrop
+    picture: Picture
+    parts: NDArray[np.float32]
+
+
+class GalleryService:
+    """Everything that can be done with the gallery, but for searching it."""
+
+    def __init__(self, database: Database, images: ImageStore, embedding: EmbeddingService, index: IndexKeeper) -> None:
+        self._database = database
+        self._images = images
+        self._embedding = embedding
+        self._index = index
+
+    # crops
+
+    async def store(self, crops: Sequence[NewCrop]) -> list[StoredCrop | PictureError | EngineError]:
+        """Embed crops and store them; when this returns they are durable and can be found.
+
+        One outcome for each, in order: a picture that cannot be used fails alone. Raises QueueFull or QueueClosed,
+        and then nothing is stored.
+        """
+        given = {crop.identity: crop for crop in crops}
+        known = await self._already_stored(given.keys())
+        fresh = [crop for identity, crop in given.items() if identity not in known]
+        outcomes = await self._embedding.embed([crop.content for crop in fresh], Priority.BULK)
+        failed: dict[Identity, PictureError | EngineError] = {}
+        prepared: dict[Identity, _Prepared] = {}
+        for crop, outcome in zip(fresh, outcomes, strict=True):
+            if isinstance(outcome, EmbeddedCrop):
+                prepared[crop.identity] = _Prepared(crop, Picture(crop.content, outcome.crop), outcome.parts)
+            else:
+                failed[crop.identity] = outcome
+        stored = known | await self._insert(prepared)
+        answers: list[StoredCrop | PictureError | EngineError] = []
+        told: set[Identity] = set()
+        for crop in crops:
+            answers.append(failed.get(crop.identity) or _told(stored[crop.identity], again=crop.identity in told))
+            told.add(crop.identity)
+        return answers
+
+    async def crop(self, crop_id: str) -> Crop:
+        """One crop. Raises NotFound."""
+        async with self._database.read() as session:
+            crop = await GalleryRepository(session).crop(crop_id)
+        if crop is None:
+            raise NotFound(f"there is no crop {crop_id}")
+        return crop
+
+    async def page(
+        self, which: Filter, before: tuple[int, int] | None, limit: int
+    ) -> tuple[Sequence[Crop], tuple[int, int] | None]:
+        """Crops that pass the filter, latest first, and the position to go on from, if there are more."""
+        async with self._database.read() as session:
+            crops = await GalleryRepository(session).page(which, before, limit + 1)
+        if len(crops) <= limit:
+            return crops, None
+        last = crops[limit - 1]
+        return crops[:limit], (last.captured_at, last.key)
+
+    async def image(self, crop_id: str) -> tuple[bytes, Image]:
+        """The picture of a crop as it was posted, and its facts. Raises NotFound."""
+        crop = await self.crop(crop_id)
+        async with self._database.read() as session:
+            facts = await GalleryRepository(session).image(crop.image_sha256)
+        content = await self._images.read(crop.image_sha256)
+        if facts is None or content is None:
+            raise NotFound(f"the image of crop {crop_id} is gone")
+        return content, facts
+
+    async def delete(self, crop_id: str) -> None:
+        """Delete a crop; when this returns it is found no more and its image is gone. Raises NotFound."""
+        async with self._database.write() as session:
+            repository = GalleryRepository(session)
+            crop = await repository.crop(crop_id)
+            if crop is None:
+                raise NotFound(f"there is no crop {crop_id}")
+            await repository.delete_crop(crop)
+        await self._index.catch_up()
+        await self.delete_doomed_images()
+
+    async def delete_doomed_images(self) -> None:
+        """Delete the files of images that nothing refers to; also those that a crash left over."""
+        async with self._database.write() as session:
+            repository = GalleryRepository(session)
+            for sha256 in await repository.doomed_images():
+                await self._images.delete(sha256)
+                await repository.forget_doomed_image(sha256)
+
+    # cameras
+
+    async def camera(self, camera_id: str) -> tuple[Camera, int]:
+        """A camera and how many crops it has. Raises NotFound."""
+        async with self._database.read() as session:
+            repository = GalleryRepository(session)
+            camera = await repository.camera(camera_id)
+            counts = await repository.crop_counts()
+        if camera is None:
+            raise NotFound(f"there is no camera {camera_id!r}")
+        return camera, counts.get(camera_id, 0)
+
+    async def cameras(self) -> list[tuple[Camera, int]]:
+        """All cameras, each with how many crops it has."""
+        async with self._database.read() as session:
+            repository = GalleryRepository(session)
+            cameras, counts = await repository.cameras(), await repository.crop_counts()
+        return [(camera, counts.get(camera.id, 0)) for camera in cameras]
+
+    async def put_camera(
+        self, camera_id: str, name: str, place: str | None, time_zone: str | None
+    ) -> tuple[Camera, int]:
+        """Describe a camera; it need not exist before."""
+        async with self._database.write() as session:
+            repository = GalleryRepository(session)
+            camera = await repository.camera(camera_id)
+            if camera is None:
+                camera = Camera(id=camera_id, created_at=now_microseconds())
+                repository.add(camera)
+            camera.name, camera.place, camera.time_zone = name, place, time_zone
+        return await self.camera(camera_id)
+
+    # storing, step by step
+
+    async def _already_stored(self, identities: Collection[Identity]) -> dict[Identity, StoredCrop]:
+        """Crops that the present model has embedded before; they need no second look."""
+        async with self._database.read() as session:
+            repository = GalleryRepository(session)
+            crops = await repository.crops_by_identity(identities)
+            vectors = await repository.embeddings(
+                [crop.key for crop in crops.values()], self._embedding.metadata.model_id
+            )
+        return {
+            identity: StoredCrop("existing", crop, unpack_parts(vectors[crop.key]))
+            for identity, crop in crops.items()
+            if crop.key in vectors
+        }
+
+    async def _insert(self, prepared: Mapping[Identity, _Prepared]) -> dict[Identity, StoredCrop]:
+        """Images first, then everything else in one transaction, then the index."""
+        if not prepared:
+            return {}
+        pictures = [one.picture for one in prepared.values()]
+        await store_files(self._images, pictures)
+        async with self._database.write() as session:
+            repository = GalleryRepository(session)
+            await self._ensure_cameras(repository, {camera_id for camera_id, _, _ in prepared})
+            await record(repository, self._images, pictures)
+            existing = await repository.crops_by_identity(prepared.keys())
+            new = {identity: _row(one) for identity, one in prepared.items() if identity not in existing}
+            await repository.flush_crops(list(new.values()))
+            rows = existing | new
+            model_id = self._embedding.metadata.model_id
+            known = await repository.embeddings([crop.key for crop in existing.values()], model_id)
+            await repository.add_embeddings(
+                {
+                    rows[identity].key: one.parts.reshape(-1)
+                    for identity, one in prepared.items()
+                    if rows[identity].key not in known
+                },
+                model_id,
+            )
+        await self._index.catch_up()
+        return {
+            identity: StoredCrop("created" if identity in new else "existing", rows[identity], one.parts)
+            for identity, one in prepared.items()
+        }
+
+    async def _ensure_cameras(self, repository: GalleryRepository, camera_ids: set[str]) -> None:
+        for camera_id in camera_ids - await repository.known_cameras(camera_ids):
+            repository.add(Camera(id=camera_id, name=camera_id, created_at=now_microseconds()))
+
+
+def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:
+    """A stored embedding `(2048,)` as parts `(8, 256)`."""
+    return vector.astype(np.float32).reshape(len(PARTS), PART_DIM)
+
+
+def _row(one: _Prepared) -> Crop:
+    camera_id, captured_at, sha256 = one.new.identity
+    return Crop(
+        id=new_id(),
+        camera_id=camera_id,
+        captured_at=captured_at,
+        utc_offset=utc_offset_seconds(one.new.captured_at),
+        track_id=one.new.track_id,
+        person_id=one.new.person_id,
+        attributes=dict(one.new.attributes),
+        image_sha256=sha256,
+        created_at=now_microseconds(),
+    )
+
+
+def _told(one: StoredCrop, again: bool) -> StoredCrop:
+    """How a crop is answered that was given before in the same request, or not."""
+    return replace(one, status="existing") if again else one

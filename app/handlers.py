@@ -1,0 +1,60 @@
+"""Turns every error that leaves an endpoint into problem+json."""
+
+import math
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from app.embedding.queue import QueueFull
+from app.errors import KNOWN_ERRORS, MEDIA_TYPE, InvalidRequest, Problem, problem_of, problem_of_status
+
+log = structlog.get_logger("app.errors")
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Register the handlers."""
+    for kind in KNOWN_ERRORS:
+        app.add_exception_handler(kind, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _known(_: Request, error: Exception) -> Response:
+    headers = {}
+    if isinstance(error, QueueFull):
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    problem = problem_of(error)
+    if problem.status >= 500:
+        log.error("request failed", error=str(error), kind=type(error).__name__)
+    return _respond(problem, headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """The validation of parameters and bodies; every fault is told, not only the first."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    faults = [
+        {"where": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
+    ]
+    detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in faults)
+    first = InvalidRequest(detail, faults[0]["where"])
+    return _respond(problem_of(first, errors=faults))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return _respond(problem_of_status(error.status_code, str(error.detail)), dict(error.headers or {}))
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    log.error("request failed unexpectedly", exc_info=error)
+    return _respond(problem_of_status(500, "an error that we did not foresee; the service's log tells more"))
+
+
+def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    return Response(problem.model_dump_json(), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

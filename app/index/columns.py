@@ -1,0 +1,149 @@
+"""The keys of an index's rows and what filters look at, in NumPy arrays."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.index.port import CropColumns, Filter
+
+_NUMBERS = ("key", "captured_at")
+_TEXTS = ("camera_id", "track_id", "person_id")
+_NONE = -1
+_TEXTS_BEFORE_TRIM = 1024
+
+
+class Columns:
+    """One row a crop, without gaps: a removed row's place is taken by the last one. Not safe among threads."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._arrays: dict[str, NDArray[Any]] = {
+            **{name: np.empty(0, np.int64) for name in _NUMBERS},
+            **{name: np.empty(0, np.int32) for name in _TEXTS},
+        }
+        self._texts = {name: _Texts() for name in _TEXTS}
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """The key of each row, `(N,)`; a view that holds until the next change."""
+        return self._column("key")
+
+    def append(self, key: int, columns: CropColumns) -> None:
+        """Add a row."""
+        if self._size == len(self._arrays["key"]):
+            self._reserve(max(1024, 2 * self._size))
+        self._arrays["key"][self._size] = key
+        self._arrays["captured_at"][self._size] = columns.captured_at
+        for name, texts in self._texts.items():
+            self._arrays[name][self._size] = texts.code(getattr(columns, name))
+        self._size += 1
+
+    def remove(self, row: int) -> None:
+        """Drop a row; the last row moves into its place."""
+        self._size -= 1
+        for array in self._arrays.values():
+            array[row] = array[self._size]
+        for name, texts in self._texts.items():
+            # Tracks come and go with their crops: forget the texts of gone ones, now and then.
+            if len(texts) > 2 * self._size + _TEXTS_BEFORE_TRIM:
+                self._texts[name], self._column(name)[:] = texts.trimmed(self._column(name))
+
+    def matching(self, which: Filter) -> NDArray[np.int64] | None:
+        """The rows that pass the filter, ascending, or None where it tests nothing."""
+        tests: list[NDArray[np.bool_]] = []
+        if which.camera_ids:
+            tests.append(self._is_any("camera_id", which.camera_ids))
+        if which.exclude_camera_ids:
+            tests.append(~self._is_any("camera_id", which.exclude_camera_ids))
+        if which.captured_from is not None:
+            tests.append(self._column("captured_at") >= which.captured_from)
+        if which.captured_to is not None:
+            tests.append(self._column("captured_at") < which.captured_to)
+        if which.person_id is not None:
+            tests.append(self._is_any("person_id", [which.person_id]))
+        if which.track_id is not None:
+            tests.append(self._is_any("track_id", [which.track_id]))
+        if not tests:
+            return None
+        return np.flatnonzero(np.logical_and.reduce(tests)).astype(np.int64, copy=False)
+
+    def selected(self, rows: slice | NDArray[np.int64]) -> "Columns":
+        """A copy of some rows that later changes leave alone."""
+        columns = Columns()
+        columns._arrays = {name: self._column(name)[rows].copy() for name in self._arrays}
+        columns._texts = {name: _Texts(texts) for name, texts in self._texts.items()}
+        columns._size = len(columns._arrays["key"])
+        return columns
+
+    def save(self, path: Path) -> None:
+        """Write to a file of NumPy's npz format."""
+        arrays: dict[str, Any] = {name: self._column(name) for name in self._arrays}
+        arrays |= {f"{name}_texts": _as_bytes(texts) for name, texts in self._texts.items()}
+        np.savez(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote. Raises OSError, ValueError, KeyError or BadZipFile if it is not that."""
+        columns = cls()
+        with np.load(path, allow_pickle=False) as file:
+            columns._arrays = {name: file[name] for name in columns._arrays}
+            columns._texts = {name: _Texts(json.loads(file[f"{name}_texts"].tobytes())) for name in _TEXTS}
+        columns._size = len(columns._arrays["key"])
+        return columns
+
+    def _column(self, name: str) -> NDArray[Any]:
+        return self._arrays[name][: self._size]
+
+    def _is_any(self, name: str, texts: Iterable[str]) -> NDArray[np.bool_]:
+        codes = [code for text in texts if (code := self._texts[name].known_code(text)) is not None]
+        return np.isin(self._column(name), np.array(codes, np.int32))
+
+    def _reserve(self, rows: int) -> None:
+        for name, old in self._arrays.items():
+            self._arrays[name] = np.empty(rows, old.dtype)
+            self._arrays[name][: self._size] = old[: self._size]
+
+
+class _Texts:
+    """The distinct texts of one column. Rows hold codes: the position of their text here, or -1 for none."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._all = list(texts)
+        self._codes = {text: code for code, text in enumerate(self._all)}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def code(self, text: str | None) -> int:
+        """The code of a text, which is new from now on if it was not known."""
+        if text is None:
+            return _NONE
+        code = self._codes.setdefault(text, len(self._all))
+        if code == len(self._all):
+            self._all.append(text)
+        return code
+
+    def known_code(self, text: str) -> int | None:
+        """The code of a text, or None if no row can have it."""
+        return self._codes.get(text)
+
+    def trimmed(self, codes: NDArray[np.int32]) -> tuple["_Texts", NDArray[np.int32]]:
+        """Only the texts that `codes` use, and the codes that mean the same by them."""
+        used = np.unique(codes[codes != _NONE])
+        renamed = np.where(codes == _NONE, _NONE, np.searchsorted(used, codes))
+        return _Texts(self._all[code] for code in used), renamed.astype(np.int32)
+
+
+def _as_bytes(texts: Iterable[str]) -> NDArray[np.uint8]:
+    """Texts for a file: NumPy's own text arrays would give each the length of the longest."""
+    return np.frombuffer(json.dumps(list(texts)).encode(), np.uint8)

@@ -1,0 +1,149 @@
+"""Snapshots of an index on disk: generations of which the newest sound one counts."""
+
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.index.faiss_exact import FaissExactIndex
+from app.index.port import SavedState, SnapshotError, VectorIndex
+from app.kit.files import sync_file, sync_folder
+
+Restore = Callable[[Path, SavedState], VectorIndex]
+
+_MANIFEST = "snapshot.json"
+_GENERATION = re.compile(r"(\d{8})(\.damaged)?")
+
+_log = structlog.get_logger()
+
+
+class _Manifest(BaseModel):
+    """What lies beside an index's own files. `sha256` covers these files and `state`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    state: SavedState
+    sha256: str
+
+
+class SnapshotStore:
+    """Keeps the last snapshots of each model's index, in one folder that belongs to one process.
+
+    A generation is a folder `00000001`, `00000002` ... It gets this name when all of it is on the disk, so that a
+    crash at any moment leaves the older generations as they were. Methods block and may be called by any thread.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, restore: Restore = FaissExactIndex.restore) -> None:
+        """keep: generations of each model that are kept; restore: how the adapter reads what it saved."""
+        self._folder = folder
+        self._draft = folder / "draft"
+        self._keep = keep
+        self._restore = restore
+        self._alone = threading.Lock()
+
+    def save(self, index: VectorIndex) -> SavedState:
+        """Make a new generation and drop those that are too old. Raises OSError; the older ones stay then."""
+        with self._alone:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._clear_draft()
+            try:
+                state = self._write_draft(index)
+                self._draft.rename(self._folder / f"{self._last_number() + 1:08}")
+                sync_folder(self._folder)
+            finally:
+                self._clear_draft()
+            for old in self._generations(index.model_id)[self._keep :]:
+                self._drop(old)
+            return state
+
+    def newest(self, model_id: str) -> VectorIndex | None:
+        """The newest sound snapshot of a model's index, or None. Damaged ones on the way to it are set aside."""
+        with self._alone:
+            self._clear_draft()
+            for generation in self._generations():
+                try:
+                    manifest = _read_manifest(generation)
+                    if manifest.state.model_id != model_id:
+                        continue
+                    if _digest(generation, manifest.state) != manifest.sha256:
+                        raise SnapshotError(f"{generation} does not match its SHA-256")
+                    return self._restore(generation, manifest.state)
+                except (SnapshotError, OSError) as error:
+                    _set_aside(generation, str(error))
+            return None
+
+    def drop_all(self, model_id: str) -> None:
+        """Delete all snapshots of a model's index. Raises OSError."""
+        with self._alone:
+            for generation in self._generations(model_id):
+                self._drop(generation)
+
+    def _write_draft(self, index: VectorIndex) -> SavedState:
+        self._draft.mkdir()
+        state = index.save(self._draft)
+        manifest = _Manifest(state=state, sha256=_digest(self._draft, state))
+        (self._draft / _MANIFEST).write_text(manifest.model_dump_json(indent=2))
+        for path in self._draft.iterdir():
+            sync_file(path)
+        sync_folder(self._draft)
+        return state
+
+    def _clear_draft(self) -> None:
+        shutil.rmtree(self._draft, ignore_errors=True)
+
+    def _drop(self, generation: Path) -> None:
+        generation.rename(self._draft)  # so that no half of it ever bears a generation's name
+        self._clear_draft()
+
+    def _generations(self, model_id: str | None = None) -> list[Path]:
+        """Folders of generations, newest first: all, or those that say they are of one model."""
+        if not self._folder.exists():
+            return []
+        found = (path for path in self._folder.iterdir() if _GENERATION.fullmatch(path.name) and not path.suffix)
+        return [path for path in sorted(found, reverse=True) if model_id is None or _is_of(path, model_id)]
+
+    def _last_number(self) -> int:
+        """The highest number that was ever given, also to generations that are set aside."""
+        names = (_GENERATION.fullmatch(path.name) for path in self._folder.iterdir())
+        return max((int(name[1]) for name in names if name), default=0)
+
+
+def _read_manifest(generation: Path) -> _Manifest:
+    try:
+        return _Manifest.model_validate_json((generation / _MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise SnapshotError(f"{generation / _MANIFEST} is damaged: {error}") from error
+
+
+def _is_of(generation: Path, model_id: str) -> bool:
+    try:
+        return _read_manifest(generation).state.model_id == model_id
+    except (SnapshotError, OSError):
+        return False
+
+
+def _digest(generation: Path, state: SavedState) -> str:
+    """SHA-256 of what the index says it saved, and of the names and contents of its files."""
+    digest = hashlib.sha256(f"{state.model_id} {state.size} {state.last_sequence}\n".encode())
+    for path in sorted(generation.iterdir()):
+        if path.name == _MANIFEST:
+            continue
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _set_aside(generation: Path, reason: str) -> None:
+    _log.error("a snapshot of the index is damaged", snapshot=str(generation), reason=reason)
+    try:
+        generation.rename(generation.with_name(f"{generation.name}.damaged"))
+    except OSError as error:
+        _log.error("the damaged snapshot could not be set aside", snapshot=str(generation), reason=str(error))

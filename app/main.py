@@ -1,0 +1,98 @@
+"""`create_app`: puts the domains together."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
+
+from app.database import Database
+from app.dependencies import Services, require_api_key
+from app.embedding.decoding import PictureLimits
+from app.embedding.engine import load_engine
+from app.embedding.metrics import EmbeddingMetrics
+from app.embedding.service import EmbeddingService
+from app.gallery import endpoints as gallery_endpoints
+from app.gallery.feed import DatabaseChangeFeed
+from app.gallery.images import ImageStore
+from app.gallery.service import GalleryService
+from app.handlers import handle_errors
+from app.index.faiss_exact import FaissExactIndex
+from app.index.keeper import IndexKeeper
+from app.index.snapshots import SnapshotStore
+from app.openapi import DESCRIPTION, TAGS, describe
+from app.requests import RequestLog
+from app.search import endpoints as search_endpoints
+from app.search.service import SearchService
+from app.settings import Settings
+from app.status import endpoints as status_endpoints
+
+VERSION = version("passerby")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application; its parts start and stop with the application's lifespan."""
+    registry = CollectorRegistry()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_services(settings, registry) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPIOffline(
+        title="Passerby",
+        version=VERSION,
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        redoc_url=None,
+        lifespan=lifespan,
+        max_body_size=settings.max_request_bytes,
+        form_limits={"max_files": settings.max_files, "max_fields": 10_000, "max_part_size": 1024 * 1024},
+        swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True, "docExpansion": "list"},
+    )
+    app.state.registry = registry
+    app.add_middleware(RequestLog, registry=registry)
+    handle_errors(app)
+    secured = [Depends(require_api_key)]
+    app.include_router(search_endpoints.router, dependencies=secured)
+    app.include_router(gallery_endpoints.router, dependencies=secured)
+    app.include_router(status_endpoints.health)
+    app.include_router(status_endpoints.router)
+    describe(app)
+    return app
+
+
+@asynccontextmanager
+async def running_services(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Services]:
+    """Start every part in its order, and stop them in the opposite one."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings.resolved_database_url)
+        stack.push_async_callback(database.close)
+        await database.migrate()
+
+        engine = load_engine(settings.checkpoint, settings.engine, settings.threads)
+        metrics = EmbeddingMetrics(registry)
+        limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
+        embedding = EmbeddingService(engine, limits, metrics, settings.batch_size, settings.queue_capacity)
+        await embedding.start()
+        stack.push_async_callback(embedding.stop)
+
+        model_id = embedding.metadata.model_id
+        index = IndexKeeper(
+            DatabaseChangeFeed(database, model_id),
+            SnapshotStore(settings.snapshots_dir),
+            lambda: FaissExactIndex(model_id),
+            snapshot_every=settings.snapshot_every,
+            poll_seconds=settings.index_poll_seconds,
+        )
+        await index.start()
+        stack.push_async_callback(index.stop)
+
+        images = ImageStore(settings.resolved_images_url)
+        gallery = GalleryService(database, images, embedding, index)
+        await gallery.delete_doomed_images()
+        search = SearchService(database, images, embedding, index)
+        yield Services(settings, database, embedding, index, gallery, search)

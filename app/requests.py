@@ -1,0 +1,63 @@
+"""What happens to every request: it gets an id, one log line, and its place in the metrics."""
+
+import re
+import time
+from secrets import token_hex
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_HEADER = "X-Request-ID"
+_SOUND = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET = ("/health/", "/metrics")
+
+log = structlog.get_logger("app.requests")
+
+
+class RequestLog:
+    """ASGI middleware. A sound X-Request-ID is taken over, else one is made; the answer carries it."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._seconds = Histogram(
+            "passerby_http_request_seconds",
+            "Time from a request's first byte to its answer's last",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(_HEADER, "")
+        request_id = given if _SOUND.fullmatch(given) else token_hex(8)
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[_HEADER] = request_id
+            await send(message)
+
+        began = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                self._note(scope, status, time.perf_counter() - began)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._seconds.labels(scope["method"], route, status).observe(seconds)
+        if not scope["path"].startswith(_QUIET):
+            log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                seconds=round(seconds, 4),
+            )

@@ -1,0 +1,87 @@
+"""Searching over HTTP."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Path, Response, UploadFile
+
+from app.dependencies import SearchDep
+from app.errors import InvalidRequest, problem_responses
+from app.gallery.forms import crop_filter
+from app.gallery.schemas import CameraId, CropId, Instant, Name
+from app.search.schemas import Filters, SearchAnswer, SearchId
+from app.search.service import QueryPicture, Question
+
+router = APIRouter(tags=["search"])
+
+SearchIdPath = Annotated[SearchId, Path(description="`search_id` of an answer of `POST /search`")]
+
+
+@router.post("/search", summary="Find a person", responses=problem_responses(400, 413, 422, 429, 500, 503))
+async def search(
+    service: SearchDep,
+    files: Annotated[
+        list[UploadFile] | None, File(description="A picture of the person, or several of the same person")
+    ] = None,
+    crop_ids: Annotated[
+        list[CropId] | None,
+        Form(description="Or crops of the gallery that show the person; no match is one of them"),
+    ] = None,
+    camera_ids: Annotated[list[CameraId] | None, Form(description="Only crops of these cameras")] = None,
+    exclude_camera_ids: Annotated[list[CameraId] | None, Form(description="No crops of these cameras")] = None,
+    captured_from: Annotated[Instant | None, Form(description="Only crops captured then or later")] = None,
+    captured_to: Annotated[Instant | None, Form(description="Only crops captured before then")] = None,
+    person_id: Annotated[Name | None, Form(description="Only crops of this person")] = None,
+    track_id: Annotated[Name | None, Form(description="Only crops of this track")] = None,
+    top_k: Annotated[int, Form(ge=1, le=1000, description="How many matches at most")] = 20,
+    min_similarity: Annotated[
+        float | None, Form(ge=-1, le=1, description="Leave out matches that are less alike than this")
+    ] = None,
+) -> SearchAnswer:
+    """Ranks the crops of the gallery by how alike they are to the person asked for.
+
+    A match is a candidate for you to look at. The answer says which filters were applied and how many crops were
+    looked at, and is kept: `GET /searches/{id}` gives it again, `sheet_url` shows it as one picture.
+    """
+    if bool(files) == bool(crop_ids):
+        raise InvalidRequest("give either files or crop_ids: what is the person like that you look for?", "files")
+    shown = Filters(
+        camera_ids=camera_ids or [],
+        exclude_camera_ids=exclude_camera_ids or [],
+        captured_from=captured_from,
+        captured_to=captured_to,
+        person_id=person_id,
+        track_id=track_id,
+        min_similarity=min_similarity,
+        top_k=top_k,
+    )
+    question = Question(
+        pictures=await _read(files or []),
+        crop_ids=tuple(dict.fromkeys(crop_ids or ())),
+        filters=crop_filter(camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id),
+        shown_filters=shown.model_dump(mode="json"),
+        top_k=top_k,
+        min_similarity=min_similarity,
+    )
+    return SearchAnswer.of(await service.search(question))
+
+
+@router.get("/searches/{search_id}", summary="A search again", responses=problem_responses(404, 422, 503))
+async def get_search(service: SearchDep, search_id: SearchIdPath) -> SearchAnswer:
+    """An earlier search as it was answered, without matches that were deleted since."""
+    return SearchAnswer.of(await service.stored(search_id))
+
+
+@router.get(
+    "/searches/{search_id}/sheet.jpg",
+    summary="The contact sheet of a search",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(404, 422, 503)},
+)
+async def get_sheet(service: SearchDep, search_id: SearchIdPath) -> Response:
+    """One picture: the query, then the matches with rank, camera, local time and similarity."""
+    return Response(await service.sheet(search_id), media_type="image/jpeg")
+
+
+async def _read(files: Sequence[UploadFile]) -> list[QueryPicture]:
+    return [QueryPicture(await file.read(), file.filename or f"files[{index}]") for index, file in enumerate(files)]

@@ -1,0 +1,20 @@
+"""Runs the service with uvicorn."""
+
+import uvicorn
+
+from app.logs import configure_logging
+from app.main import create_app
+from app.settings import Settings
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; requests under way are answered first."""
+    configure_logging(settings.log_format, settings.log_level)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=30,
+    )

@@ -1,0 +1,84 @@
+"""Everything that an operator can set, from the environment (prefix PASSERBY_) or the command line."""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.checkpoint import BUNDLED
+
+
+class Settings(BaseSettings):
+    """The settings of one service process. Raises pydantic's ValidationError for values that make no sense."""
+
+    model_config = SettingsConfigDict(env_prefix="PASSERBY_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key")
+    port: int = Field(8000, ge=0, le=65535)
+    api_key: SecretStr | None = Field(None, description="What clients send as X-API-Key")
+
+    data_dir: Path = Field(Path("data"), description="Holds database, images and index snapshots by default")
+    database_url: str | None = Field(
+        None, description="postgresql://... or sqlite:///...; SQLite in data_dir by default"
+    )
+    images_url: str | None = Field(
+        None, description="An fsspec URL such as s3://bucket/images; data_dir/images by default"
+    )
+
+    checkpoint: Path = Field(BUNDLED, description="A .onnx or .safetensors checkpoint")
+    engine: Literal["auto", "onnx", "torch"] = "auto"
+    threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
+    batch_size: int = Field(32, ge=1, le=1024, description="Most crops that the engine is given at once")
+    queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
+
+    max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    max_files: int = Field(256, ge=1, le=10_000, description="Most pictures in one request")
+    max_pixels: int = Field(50_000_000, ge=1024, description="Most pixels of one picture")
+    min_side: int = Field(16, ge=1, description="Least pixels of a picture's width and of its height")
+
+    snapshot_every: int = Field(10_000, ge=1, description="Changes of the gallery after which the index is saved")
+    index_poll_seconds: float = Field(1.0, gt=0, description="How often other processes' changes are looked for")
+
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("api_key", "database_url", "images_url", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: object) -> object:
+        """A line such as `PASSERBY_API_KEY=` in an environment file means that nothing is set."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _safe_by_default(self) -> "Settings":
+        if self.api_key is None and not is_loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host} lets others reach the gallery: set PASSERBY_API_KEY, or listen on 127.0.0.1"
+            )
+        return self
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database's URL, with the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'passerby.sqlite3'}"
+
+    @property
+    def resolved_images_url(self) -> str:
+        """The images' URL, with the default filled in."""
+        return self.images_url or (self.data_dir.resolve() / "images").as_uri()
+
+    @property
+    def snapshots_dir(self) -> Path:
+        """Where snapshots of the index lie."""
+        return self.data_dir.resolve() / "snapshots"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

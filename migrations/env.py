@@ -1,0 +1,32 @@
+"""Runs the migrations, on the connection that app/database.py gives or, from the command line, on the set database."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+
+import app.gallery.tables  # Table.metadata is complete only with all tables
+import app.search.tables  # noqa: F401
+from app.database import Database, Table
+from app.settings import Settings
+
+
+def _run(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=Table.metadata)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def _run_alone() -> None:
+    database = Database(Settings().resolved_database_url)
+    async with database.engine.connect() as connection:
+        await connection.run_sync(_run)
+        await connection.commit()
+    await database.close()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    _run(given)
+else:
+    asyncio.run(_run_alone())

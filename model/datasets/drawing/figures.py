@@ -1,0 +1,33 @@
+"""Putting a person together."""
+
+from dataclasses import replace
+
+from model.datasets.drawing.bags import draw_bag
+from model.datasets.drawing.body import draw_arm, draw_hips, draw_leg, draw_torso
+from model.datasets.drawing.canvas import Canvas, Limb, Material, View
+from model.datasets.drawing.fabrics import plain
+from model.datasets.drawing.head import draw_head
+from model.datasets.drawing.pose import Pose, arm, leg
+from model.datasets.drawing.wardrobe import Person
+
+
+def draw_person(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
+    """Draw the whole person standing on the view's origin."""
+    legs = [leg(side, person, pose) for side in (-1.0, 1.0)]
+    right_arm, left_arm = (arm(side, person, pose) for side in (-1.0, 1.0))
+    lowest = min(each.lowest for each in legs)
+    view = replace(view, y=view.y + view.scale * lowest)
+    # Garments hang over the legs although a swinging thigh is rounder than they are.
+    under = replace(view, depth=view.depth - 0.05)
+    for each in legs:
+        draw_leg(canvas, person, each, pose, under)
+    draw_hips(canvas, person, pose, under if person.outfit.cut != "dress" else view)
+    draw_torso(canvas, person, pose, view)
+    draw_arm(canvas, person, right_arm, view)
+    draw_arm(canvas, person, left_arm, view)
+    if pose.gesture == "phone":
+        left, up, forward = left_arm.hand
+        phone = Limb(left_arm.hand, (left, up + 0.035, forward + 0.01), 0.014, 0.014)
+        canvas.limb(phone, view, Material(plain((0.07, 0.07, 0.08))))
+    draw_head(canvas, person, replace(view, yaw=view.yaw + pose.turn))
+    draw_bag(canvas, person, right_arm, view)

@@ -1,0 +1,223 @@
+"""Drawn people who walk past several cameras: a gallery to try the service with, without pictures of anybody."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model.datasets.base import EvaluationSplit, Sample
+from model.datasets.drawing.cameras import CAMERAS
+from model.datasets.drawing.fabrics import Colour
+from model.datasets.drawing.photograph import Box, Companion, Obstacle, Shot, Stand, photograph
+from model.datasets.drawing.pose import Gesture, Pose
+from model.datasets.drawing.wardrobe import Person, dress_people
+from model.errors import DataError
+
+MANIFEST = "manifest.csv"
+
+_BEGIN = datetime(2026, 3, 16, 7, 30, tzinfo=UTC)
+_FRAMES_A_SECOND = 25
+_FRAME = timedelta(seconds=1) / _FRAMES_A_SECOND
+_COLUMNS = ("file", "camera_id", "captured_at", "track_id", "person_id")
+_WRITTEN_QUALITY = 92
+
+_HEADINGS = (0.0, np.pi, np.pi / 2, -np.pi / 2, 0.7, -0.7, np.pi - 0.7, np.pi + 0.7)
+_HEADING_SHARES = (0.2, 0.16, 0.12, 0.12, 0.1, 0.1, 0.1, 0.1)
+_GESTURES: tuple[Gesture, ...] = ("swing", "phone", "pockets", "folded")
+_GESTURE_SHARES = (0.74, 0.12, 0.08, 0.06)
+
+
+@dataclass(frozen=True)
+class SyntheticCrop:
+    """One drawn crop. pid and camera count from 1; track: the number of the visit, in the order of time."""
+
+    pid: int
+    camera: int
+    camera_id: str
+    captured_at: datetime
+    track: int
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One person's way past one camera; `frames` are the times of its crops."""
+
+    pid: int
+    camera: int
+    frames: tuple[int, ...]
+
+
+def synthetic_crops(
+    people: int = 40, cameras: int = 4, crops_per_visit: int = 3, seed: int = 0
+) -> Iterator[SyntheticCrop]:
+    """Draw crops of `people` persons in the order of time, the same for the same arguments.
+
+    Every person is seen by 2 to `cameras` cameras, once by each: a visit, which is one track of `crops_per_visit`
+    crops. Raises ValueError for numbers that cannot be.
+    """
+    if not 1 <= people <= 9999:
+        raise ValueError(f"people is {people}; it must be from 1 to 9999")
+    if not 2 <= cameras <= len(CAMERAS):
+        raise ValueError(f"cameras is {cameras}; it must be from 2 to {len(CAMERAS)}")
+    if crops_per_visit < 1:
+        raise ValueError(f"crops_per_visit is {crops_per_visit}; it must be 1 or more")
+    return _crops(people, cameras, crops_per_visit, seed)
+
+
+def write_synthetic(folder: Path, people: int = 40, cameras: int = 4, crops_per_visit: int = 3, seed: int = 0) -> int:
+    """Write what `synthetic_crops` draws: a folder per camera, and at last the manifest; gives the number of crops.
+
+    The names are Market-1501's (`0002_c1s1_000451_01.jpg`: person, camera, frame, crop of the track). The manifest has
+    the columns file, camera_id, captured_at, track_id and person_id. Raises ValueError as `synthetic_crops` does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, seen = [], Counter[int]()
+    for crop in synthetic_crops(people, cameras, crops_per_visit, seed):
+        seen[crop.track] += 1
+        frame = (crop.captured_at - _BEGIN) // _FRAME
+        name = f"{crop.pid:04d}_c{crop.camera}s1_{frame:06d}_{seen[crop.track]:02d}.jpg"
+        path = folder / crop.camera_id / name
+        path.parent.mkdir(exist_ok=True)
+        crop.picture.save(path, "JPEG", quality=_WRITTEN_QUALITY)
+        track = f"{crop.camera_id}-{crop.track:04d}"
+        rows.append(
+            (
+                f"{crop.camera_id}/{name}",
+                crop.camera_id,
+                crop.captured_at.isoformat(),
+                track,
+                f"{crop.pid:04d}",
+            )
+        )
+    with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(rows)
+    return len(rows)
+
+
+class Synthetic:
+    """A folder that `write_synthetic` wrote, as a data set: every crop is for training."""
+
+    name = "synthetic"
+    terms = "drawn by Passerby, shows nobody, free to use"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def train(self) -> tuple[Sample, ...]:
+        path = self._root / MANIFEST
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            cameras = sorted({row["camera_id"] for row in rows})
+            return tuple(
+                Sample(self._root / row["file"], int(row["person_id"]), cameras.index(row["camera_id"]) + 1)
+                for row in rows
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(f"{path} is no manifest of drawn crops: {error}") from error
+
+    def has_test(self) -> bool:
+        return False
+
+    def test(self) -> EvaluationSplit:
+        raise DataError("drawn crops have no test part: hold identities out instead")
+
+
+def _crops(people: int, cameras: int, crops_per_visit: int, seed: int) -> Iterator[SyntheticCrop]:
+    persons = dress_people(people, np.random.default_rng((seed, 0)))
+    empty = [_empty_frame(camera, seed) for camera in range(1, cameras + 1)]
+    visits = [
+        visit
+        for pid in range(1, people + 1)
+        for visit in _walk(pid, cameras, crops_per_visit, np.random.default_rng((seed, 1, pid)))
+    ]
+    visits.sort(key=lambda visit: (visit.frames, visit.pid))
+    for track, visit in enumerate(visits, start=1):
+        rng = np.random.default_rng((seed, 2, visit.pid, visit.camera))
+        camera = CAMERAS[visit.camera - 1]
+        exposure = float(np.clip(rng.normal(1, 0.05), 0.88, 1.12))
+        shots = _shots(persons, visit.pid, len(visit.frames), rng)
+        for frame, shot in zip(visit.frames, shots, strict=True):
+            picture = photograph(shot, camera, empty[visit.camera - 1], exposure, rng)
+            yield SyntheticCrop(visit.pid, visit.camera, camera.id, _BEGIN + frame * _FRAME, track, picture)
+
+
+def _empty_frame(camera: int, seed: int) -> Image.Image:
+    drawn = CAMERAS[camera - 1]
+    frame = drawn.scene(drawn.palette, np.random.default_rng((seed, 3, camera)))
+    return Image.fromarray((frame * 255).astype(np.uint8))
+
+
+def _walk(pid: int, cameras: int, crops_per_visit: int, rng: np.random.Generator) -> list[_Visit]:
+    """A person's visits: some of the cameras, one after the other, with minutes of walking between them."""
+    path = rng.permutation(cameras)[: int(rng.integers(2, cameras + 1))]
+    seconds = float(rng.uniform(0, 90 * 60))
+    visits = []
+    for camera in path:
+        times = seconds + np.cumsum(rng.uniform(0.4, 1.4, crops_per_visit))
+        visits.append(_Visit(pid, int(camera) + 1, tuple(int(t * _FRAMES_A_SECOND) for t in times)))
+        seconds = float(times[-1] + rng.uniform(40, 260))
+    return visits
+
+
+def _shots(people: Sequence[Person], pid: int, count: int, rng: np.random.Generator) -> Iterator[Shot]:
+    """The crops of one visit: the person goes on in one direction; boxes and what is in the way change."""
+    yaw = float(rng.choice(_HEADINGS, p=_HEADING_SHARES) + rng.normal(0, 0.2))
+    z = float(rng.uniform(7.0, 12.0))
+    x = float(rng.uniform(-0.4, 0.4) * z)
+    phase = float(rng.uniform(0, 2 * np.pi))
+    stride = float(rng.uniform(0.34, 0.48)) if rng.random() < 0.9 else 0.04
+    gesture = _GESTURES[int(rng.choice(len(_GESTURES), p=_GESTURE_SHARES))]
+    for _ in range(count):
+        pose = Pose(phase, stride, float(rng.normal(0, 0.25)), gesture)
+        yield Shot(
+            person=people[pid - 1],
+            stand=Stand(x, z, yaw + float(rng.normal(0, 0.08)), pose),
+            box=_box(rng),
+            companion=_companion(people, pid, rng) if rng.random() < 0.12 else None,
+            obstacle=_obstacle(rng) if rng.random() < 0.08 else None,
+            motion=int(rng.integers(3, 7)) if rng.random() < 0.12 else 0,
+        )
+        way = 0.9 * stride / 0.4
+        x, z = x + way * float(np.sin(yaw)), float(np.clip(z - way * np.cos(yaw), 6.0, 13.0))
+        phase += float(rng.uniform(0.8, 2.4))
+
+
+def _box(rng: np.random.Generator) -> Box:
+    """Mostly around the whole person; one in twelve cuts the feet off, one in twelve is far too large."""
+    kind = rng.random()
+    if kind < 1 / 12:
+        return Box(float(rng.uniform(0.98, 1.06)), 0.5 + float(rng.normal(0, 0.03)), float(rng.uniform(1.03, 1.12)))
+    height = float(rng.uniform(1.3, 1.4)) if kind < 1 / 6 else float(1.13 * np.exp(rng.normal(0, 0.04)))
+    return Box(height, 0.5 + float(rng.normal(0, 0.035)), 0.95 + float(rng.normal(0, 0.014)))
+
+
+def _companion(people: Sequence[Person], pid: int, rng: np.random.Generator) -> Companion | None:
+    """Another person at the crop's edge, if there is another."""
+    others = [number for number in range(1, len(people) + 1) if number != pid]
+    if not others:
+        return None
+    other = people[others[int(rng.integers(len(others)))] - 1]
+    pose = Pose(float(rng.uniform(0, 6.28)), 0.4, 0.0, "swing")
+    side = 1 if rng.random() < 0.5 else -1
+    stand = Stand(0.0, 0.0, float(rng.uniform(-np.pi, np.pi)), pose)
+    nearer = bool(rng.random() < 0.4)
+    return Companion(other, stand, side * float(rng.uniform(0.27, 0.36) if nearer else rng.uniform(0.2, 0.34)), nearer)
+
+
+def _obstacle(rng: np.random.Generator) -> Obstacle:
+    """A pole beside the middle or a rail before the legs."""
+    grey = float(rng.uniform(0.25, 0.75))
+    colour: Colour = (grey, grey, grey * 1.03)
+    if rng.random() < 0.5:
+        centre = 0.5 + (1 if rng.random() < 0.5 else -1) * float(rng.uniform(0.12, 0.3))
+        return Obstacle(True, centre, float(rng.uniform(0.07, 0.14)), colour)
+    return Obstacle(False, float(rng.uniform(0.66, 0.85)), float(rng.uniform(0.025, 0.05)), colour)

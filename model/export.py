@@ -1,0 +1,97 @@
+"""Checkpoints as ONNX: half-precision numbers in the file, single precision when it runs, any batch size."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from model.checkpoint import METADATA_KEY, Checkpoint, write_atomically
+from model.errors import CheckpointError
+from model.loading import inference_of, load_for_inference
+from model.mgn import load_embedder
+
+OPSET = 18
+PARITY_BATCHES = (1, 3, 32)
+LOWEST_COSINE = 0.999
+
+_SMALLEST_HALVED = 64  # numbers; what is smaller weighs nothing and may be a shape or an axis
+
+
+def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
+    """Write a checkpoint's embedder as ONNX and prove it equal.
+
+    The graph takes `crops` `(N, height, width, 3)` uint8 RGB and gives `parts` `(N, 8, 256)` float32; the file carries
+    the checkpoint's metadata. Returns the lowest cosine to the torch network over random crops in batches of 1, 3 and
+    32. Raises CheckpointError, and writes nothing, if that is below LOWEST_COSINE.
+    """
+    embedder = load_embedder(checkpoint)
+    height, width = checkpoint.metadata.input.size
+    example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    with TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.onnx"
+        torch.onnx.export(
+            embedder,
+            (example,),
+            raw,
+            input_names=["crops"],
+            output_names=["parts"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            optimize=True,
+            verbose=False,
+        )
+        graph = onnx.load(raw)
+        _halve_initialisers(graph.graph)
+        _describe(graph, checkpoint)
+        candidate = Path(folder) / "candidate.onnx"
+        onnx.save(graph, candidate)
+        cosine = _lowest_cosine(checkpoint, candidate)
+        if cosine < LOWEST_COSINE:
+            raise CheckpointError(
+                f"the exported network differs from the checkpoint: lowest cosine {cosine:.6f}, "
+                f"at least {LOWEST_COSINE} is wanted; nothing was written"
+            )
+        write_atomically(path, candidate.read_bytes())
+    return cosine
+
+
+def _halve_initialisers(graph: onnx.GraphProto) -> None:
+    """Keep large single-precision constants as float16 with a cast behind each, which runtimes fold when they load."""
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST_HALVED:
+            continue
+        name, halved = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint) -> None:
+    graph.producer_name = "passerby"
+    graph.doc_string = f"MGN {checkpoint.metadata.model_id}"
+    for node in graph.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in graph.graph.value_info:
+        del value.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    helper.set_model_props(graph, {METADATA_KEY: checkpoint.metadata.model_dump_json()})
+
+
+def _lowest_cosine(checkpoint: Checkpoint, path: Path) -> float:
+    reference, exported = inference_of(checkpoint), load_for_inference(path)
+    rng = np.random.default_rng(0)
+    lowest = 1.0
+    for count in PARITY_BATCHES:
+        crops = rng.integers(0, 256, (count, *checkpoint.metadata.input.size, 3), dtype=np.uint8)
+        products = reference.embed(crops) * exported.embed(crops)
+        lowest = min(lowest, float(products.sum(axis=(1, 2)).min()))
+    return lowest

@@ -1,0 +1,47 @@
+"""An engine that does what a test's crops tell it, for the faults that no healthy engine shows."""
+
+import threading
+
+import numpy as np
+from factories import tiny_metadata
+from numpy.typing import NDArray
+
+from model.architecture import PART_DIM, PARTS
+
+RAISES, GIVES_NAN, DIES = 251, 252, 253
+
+SIZE = (64, 32)
+
+
+def crop(value: int) -> NDArray[np.uint8]:
+    """A crop of one value, which the engine repeats in every part, or which names the fault it shows."""
+    return np.full((*SIZE, 3), value, dtype=np.uint8)
+
+
+class ScriptedEngine:
+    """Repeats a crop's value in its parts. It waits while `go` is cleared, and remembers the values of each batch."""
+
+    def __init__(self, largest_batch: int = 1_000_000) -> None:
+        self.metadata = tiny_metadata(*SIZE)
+        self.batches: list[list[int]] = []
+        self.go = threading.Event()
+        self.go.set()
+        self.busy = threading.Event()
+        self._largest_batch = largest_batch
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        values = crops[:, 0, 0, 0].tolist()
+        self.batches.append(values)
+        self.busy.set()
+        self.go.wait()
+        self.busy.clear()
+        if DIES in values:
+            raise SystemExit("the engine was told to die")
+        if RAISES in values:
+            raise RuntimeError("the engine was told to raise")
+        if len(values) > self._largest_batch:
+            raise MemoryError("the batch is too large")
+        parts = np.empty((len(values), len(PARTS), PART_DIM), dtype=np.float32)
+        parts[:] = crops[:, 0, 0, 0, None, None]
+        parts[crops[:, 0, 0, 0] == GIVES_NAN, 3, 7] = np.nan
+        return parts

@@ -1,0 +1,258 @@
+"""Decoding: what may come in, what comes out, and that nothing but PictureError ever escapes."""
+
+import hashlib
+import random
+import struct
+import time
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from factories import encoded, picture
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
+from model.checkpoint import InputFormat
+from model.transforms import to_input
+
+INPUT = InputFormat(height=192, width=96)
+LIMITS = PictureLimits()
+FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+def decoded(content: bytes, limits: PictureLimits = LIMITS) -> DecodedCrop:
+    return decode(content, limits, INPUT)
+
+
+def refusal(content: bytes, limits: PictureLimits = LIMITS) -> PictureError:
+    with pytest.raises(PictureError) as caught:
+        decode(content, limits, INPUT)
+    return caught.value
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean absolute difference in grey levels."""
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[0x0112] = orientation
+    return block
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header)
+
+
+@pytest.mark.parametrize(
+    ("pillow_format", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")]
+)
+def test_each_format_is_told_by_its_content_and_hashed(pillow_format: str, media_type: str) -> None:
+    content = encoded(picture(1), pillow_format)
+    crop = decoded(content)
+    assert (crop.media_type, crop.width, crop.height) == (media_type, 64, 128)
+    assert crop.sha256 == hashlib.sha256(content).hexdigest()
+    assert crop.pixels.shape == (192, 96, 3)
+    assert crop.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("pillow_format", FORMATS)
+def test_a_crop_has_exactly_the_pixels_that_training_sees(pillow_format: str) -> None:
+    content = encoded(picture(2), pillow_format)
+    with Image.open(BytesIO(content)) as opened:
+        expected = to_input(opened, INPUT.size, INPUT.interpolation)
+    assert np.array_equal(decoded(content).pixels, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("pillow_format", FORMATS)
+def test_exif_orientation_sets_the_picture_upright(orientation: int, pillow_format: str) -> None:
+    upright = picture(3)
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    stored = upright if undo is None else upright.transpose(undo)
+    crop = decoded(encoded(stored, pillow_format, exif=exif(orientation), quality=100))
+    assert (crop.width, crop.height) == (64, 128)
+    assert difference(crop.pixels, to_input(upright, INPUT.size, INPUT.interpolation)) < 6
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_makes_no_sense_is_passed_over(orientation: int) -> None:
+    assert decoded(encoded(picture(4), exif=exif(orientation))).width == 64
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # which Pillow gives, and which say nothing more
+def test_a_broken_exif_block_is_passed_over() -> None:
+    good = encoded(picture(4), exif=exif(6))
+    at = good.index(b"Exif\0\0") + 6
+    for broken in (good[:at] + b"XX" + good[at + 2 :], good[:at] + b"II*\0\xff\xff\xff\xff" + good[at + 8 :]):
+        assert (decoded(broken).width, decoded(broken).height) == (64, 128)
+
+
+def test_what_is_transparent_becomes_the_mean_colour() -> None:
+    mean = np.array([round(255 * value) for value in INPUT.mean])
+    clear = picture(5).convert("RGBA")
+    clear.putalpha(0)
+    palette = Image.new("P", (64, 128), 0)
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    grey = Image.new("LA", (64, 128), (200, 0))
+    for content in (
+        encoded(clear, "PNG"),
+        encoded(clear, "WEBP", lossless=True, exact=True),
+        encoded(palette, "PNG", transparency=0),
+        encoded(grey, "PNG"),
+        encoded(Image.new("RGB", (64, 128), (9, 8, 7)), "PNG", transparency=(9, 8, 7)),
+    ):
+        assert np.array_equal(decoded(content).pixels, np.broadcast_to(mean, (192, 96, 3)))
+
+
+def test_what_is_opaque_keeps_its_colour_beside_transparency() -> None:
+    opaque = picture(6)
+    content = encoded(opaque.convert("RGBA"), "PNG")
+    assert np.array_equal(decoded(content).pixels, to_input(opaque, INPUT.size, INPUT.interpolation))
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    deep = Image.fromarray(np.full((128, 64), 0x80FF, dtype=np.uint16))
+    assert np.all(decoded(encoded(deep, "PNG")).pixels == 0x80)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "1", "P"])
+def test_every_colour_mode_becomes_rgb(mode: str) -> None:
+    converted = picture(7).convert(mode)
+    content = encoded(converted, "JPEG", quality=100) if mode == "CMYK" else encoded(converted, "PNG")
+    crop = decoded(content)
+    assert difference(crop.pixels, to_input(converted, INPUT.size, INPUT.interpolation)) < 6
+
+
+@pytest.mark.parametrize("pillow_format", ["PNG", "WEBP"])
+def test_the_first_frame_of_an_animation_is_taken(pillow_format: str) -> None:
+    content = encoded(picture(8), pillow_format, save_all=True, append_images=[picture(9)], lossless=True)
+    expected = to_input(picture(8), INPUT.size, INPUT.interpolation)
+    assert difference(decoded(content).pixels, expected) < 1
+
+
+def test_the_first_picture_of_a_multi_picture_jpeg_is_taken() -> None:
+    crop = decoded(encoded(picture(8), "MPO", save_all=True, append_images=[picture(9)]))
+    assert crop.media_type == "image/jpeg"
+    assert difference(crop.pixels, to_input(picture(8), INPUT.size, INPUT.interpolation)) < 6
+
+
+def test_a_large_jpeg_gives_nearly_the_same_crop_in_less_time() -> None:
+    noise = np.random.default_rng(10).normal(0, 10, (3072, 1536, 3))
+    large = (np.asarray(picture(10).resize((1536, 3072), Image.Resampling.BICUBIC)) + noise).clip(0, 255)
+    content = encoded(Image.fromarray(large.astype(np.uint8)), quality=92)
+    started = time.perf_counter()
+    crop = decoded(content)
+    draft_seconds = time.perf_counter() - started
+    with Image.open(BytesIO(content)) as whole:
+        expected = to_input(whole, INPUT.size, INPUT.interpolation)
+    assert (crop.width, crop.height) == (1536, 3072)
+    assert difference(crop.pixels, expected) < 0.5
+    assert draft_seconds < time.perf_counter() - started - draft_seconds
+
+
+@pytest.mark.parametrize("content", [b"hello, this is no picture", b"<svg></svg>", b"\0" * 100, b"\xff\xd8"])
+def test_other_bytes_are_no_picture(content: bytes) -> None:
+    assert refusal(content).kind == "not-a-picture"
+
+
+@pytest.mark.parametrize("pillow_format", ["GIF", "BMP", "TIFF", "ICO", "AVIF"])
+def test_other_formats_are_refused_by_name(pillow_format: str) -> None:
+    assert refusal(encoded(picture(11), pillow_format)).kind == "unsupported-format"
+
+
+def test_no_bytes_are_empty() -> None:
+    assert refusal(b"").kind == "empty"
+
+
+def test_limits_hold_to_the_last_byte_and_pixel() -> None:
+    content = encoded(picture(12))
+    exact = PictureLimits(max_pixels=64 * 128, min_side=64, max_bytes=len(content))
+    assert decoded(content, exact).width == 64
+    assert refusal(content, PictureLimits(max_pixels=64 * 128 - 1)).kind == "too-many-pixels"
+    assert refusal(content, PictureLimits(min_side=65)).kind == "too-small"
+    assert refusal(content, PictureLimits(max_bytes=len(content) - 1)).kind == "too-many-bytes"
+
+
+@pytest.mark.parametrize("side", [8_000, 12_000, 60_000, 2**31 - 1])
+def test_a_huge_header_is_refused_before_anything_is_decoded(side: int) -> None:
+    bomb = png_header(side, side) + png_chunk(b"IDAT", zlib.compress(b"\0" * 10_000)) + png_chunk(b"IEND", b"")
+    started = time.perf_counter()
+    assert refusal(bomb).kind == "too-many-pixels"
+    assert time.perf_counter() - started < 0.2
+
+
+@pytest.mark.parametrize("pillow_format", FORMATS)
+def test_a_picture_that_is_cut_off_anywhere_is_damaged(pillow_format: str) -> None:
+    content = encoded(picture(13), pillow_format)
+    for length in range(12, len(content)):
+        assert refusal(content[:length]).kind == "damaged"
+
+
+def test_bytes_behind_the_end_do_no_harm() -> None:
+    for pillow_format in FORMATS:
+        assert decoded(encoded(picture(14), pillow_format) + b"\0" * 50).width == 64
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_mutated_files_give_a_crop_or_a_picture_error() -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    good = [
+        encoded(picture(15), "JPEG", exif=exif(6)),
+        encoded(picture(15), "JPEG", progressive=True),
+        encoded(picture(15).convert("CMYK"), "JPEG"),
+        encoded(picture(15), "MPO", save_all=True, append_images=[picture(16)]),
+        encoded(picture(15), "PNG", exif=exif(3)),
+        encoded(picture(15).convert("P"), "PNG", transparency=1),
+        encoded(picture(15), "PNG", save_all=True, append_images=[picture(16)]),
+        encoded(picture(15), "WEBP"),
+        encoded(picture(15).convert("RGBA"), "WEBP", lossless=True, exif=exif(8)),
+        encoded(picture(15), "WEBP", save_all=True, append_images=[picture(16)]),
+    ]
+    outcomes = {"crop": 0, "error": 0}
+    for _ in range(3_000):
+        try:
+            crop = decoded(mutated(rng.choice(good), rng))
+            assert crop.pixels.shape == (192, 96, 3)
+            outcomes["crop"] += 1
+        except PictureError:
+            outcomes["error"] += 1
+    assert min(outcomes.values()) > 100
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Change a few bytes, more often in the headers, or take some out, put some in, repeat some."""
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 5, 20))):
+        at = rng.randrange(min(len(changed), rng.choice((40, 200, len(changed)))))
+        match rng.randrange(6):
+            case 0 | 1 | 2:
+                changed[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+            case 3:
+                del changed[at : at + rng.randrange(1, 30)]
+            case 4:
+                changed[at:at] = rng.randbytes(rng.randrange(1, 30))
+            case 5:
+                changed[at:at] = changed[at : at + rng.randrange(1, 60)]
+        if not changed:
+            return b""
+    return bytes(changed)

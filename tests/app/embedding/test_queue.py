@@ -1,0 +1,409 @@
+"""The batch queue: full batches, bounded admission, and faults that hurt only those whom they concern."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import CollectorRegistry
+from scripted_engine import DIES, GIVES_NAN, RAISES, ScriptedEngine, crop
+
+from app.embedding.engine import EngineError
+from app.embedding.metrics import EmbeddingMetrics
+from app.embedding.queue import BatchQueue, Outcome, Priority, QueueClosed, QueueFull
+
+SEARCH, BULK = Priority.SEARCH, Priority.BULK
+
+
+@asynccontextmanager
+async def running(
+    engine: ScriptedEngine,
+    max_batch: int = 8,
+    capacity: int = 100,
+    stall_seconds: float = 60.0,
+    registry: CollectorRegistry | None = None,
+) -> AsyncIterator[BatchQueue]:
+    metrics = EmbeddingMetrics(registry or CollectorRegistry())
+    queue = BatchQueue(engine, metrics, max_batch, capacity, stall_seconds)
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        engine.go.set()
+        await queue.stop()
+
+
+def embedding(queue: BatchQueue, values: Iterable[int], priority: Priority = BULK) -> asyncio.Task[list[Outcome]]:
+    """A request under way."""
+    return asyncio.create_task(queue.embed([crop(value) for value in values], priority))
+
+
+def seen(outcomes: Iterable[Outcome]) -> list[int | str]:
+    """The value of each crop as the engine repeated it, or `error`."""
+    return ["error" if isinstance(outcome, EngineError) else int(outcome[7, 255]) for outcome in outcomes]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread brings about."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+async def busy_with(queue: BatchQueue, engine: ScriptedEngine, value: int = 0) -> asyncio.Task[list[Outcome]]:
+    """Keep the engine busy with one crop until `engine.go` is set."""
+    engine.go.clear()
+    task = embedding(queue, [value])
+    await until(engine.busy.is_set)
+    return task
+
+
+def test_outcomes_come_in_the_order_of_the_crops() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine()) as queue:
+            assert seen(await queue.embed([crop(value) for value in range(30)], BULK)) == list(range(30))
+            assert await queue.embed([], BULK) == []
+
+    asyncio.run(scenario())
+
+
+def test_requests_share_batches_and_nothing_is_waited_for() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine) as queue:
+            first = await busy_with(queue, engine)
+            others = [embedding(queue, [value, value]) for value in range(1, 6)]
+            await asyncio.sleep(0)
+            engine.go.set()
+            await asyncio.gather(first, *others)
+
+    asyncio.run(scenario())
+    assert engine.batches == [[0], [1, 1, 2, 2, 3, 3, 4, 4], [5, 5]]
+
+
+def test_a_search_overtakes_bulk_work() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine) as queue:
+            first = await busy_with(queue, engine)
+            bulk = embedding(queue, range(1, 60))
+            await asyncio.sleep(0)
+            search = embedding(queue, [200], SEARCH)
+            await asyncio.sleep(0)
+            engine.go.set()
+            await search
+            await asyncio.gather(first, bulk)
+
+    asyncio.run(scenario())
+    assert 200 in engine.batches[1]
+
+
+def test_crops_beyond_the_capacity_are_refused_with_the_time_to_come_back() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        async with running(engine, capacity=10, registry=registry) as queue:
+            first = await busy_with(queue, engine)
+            accepted = embedding(queue, range(1, 10))
+            await asyncio.sleep(0)
+            with pytest.raises(QueueFull) as refused:
+                await queue.embed([crop(0)] * 3, BULK)
+            assert refused.value.retry_after >= 1
+            search = embedding(queue, [200], SEARCH)
+            await asyncio.sleep(0)
+            engine.go.set()
+            assert seen(await search) == [200]
+            await asyncio.gather(first, accepted)
+            assert seen(await queue.embed([crop(7)] * 3, BULK)) == [7, 7, 7]
+
+    asyncio.run(scenario())
+    assert registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "queue-full"}) == 3
+
+
+def test_the_time_to_come_back_follows_the_measured_speed() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine, capacity=10) as queue:
+            first = await busy_with(queue, engine)
+            await asyncio.sleep(0.5)  # one crop in half a second
+            engine.go.set()
+            await first
+            second = await busy_with(queue, engine)
+            full = embedding(queue, range(9))
+            await asyncio.sleep(0)
+            with pytest.raises(QueueFull) as refused:
+                await queue.embed([crop(0)] * 8, BULK)
+            assert 4 <= refused.value.retry_after <= 6
+            engine.go.set()
+            await asyncio.gather(second, full)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_larger_than_the_capacity_is_embedded_when_nothing_else_is_there() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine, capacity=10) as queue:
+            assert seen(await queue.embed([crop(value) for value in range(50)], BULK)) == list(range(50))
+            first = await busy_with(queue, engine)
+            with pytest.raises(QueueFull):
+                await queue.embed([crop(0)] * 50, BULK)
+            engine.go.set()
+            await first
+
+    asyncio.run(scenario())
+
+
+def test_admission_holds_places_before_there_are_crops() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine(), capacity=10) as queue:
+            with queue.admit(8, BULK) as embed:
+                with pytest.raises(QueueFull):
+                    await queue.embed([crop(0)] * 3, BULK)
+                assert seen(await embed([crop(1)] * 4)) == [1] * 4
+                assert seen(await embed([crop(2)] * 4)) == [2] * 4
+            assert len(await queue.embed([crop(0)] * 10, BULK)) == 10
+
+    asyncio.run(scenario())
+
+
+def test_crops_of_a_caller_that_left_never_reach_the_engine() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        async with running(engine, capacity=20, registry=registry) as queue:
+            first = await busy_with(queue, engine)
+            leaves = embedding(queue, [100] * 15)
+            stays = embedding(queue, [1, 2])
+            await asyncio.sleep(0)
+            leaves.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaves
+            more = embedding(queue, [3] * 15)  # the places are free again
+            await asyncio.sleep(0)
+            engine.go.set()
+            assert seen(await stays) == [1, 2]
+            await asyncio.gather(first, more)
+
+    asyncio.run(scenario())
+    assert not any(100 in batch for batch in engine.batches)
+    assert registry.get_sample_value("passerby_embedding_dropped_total") == 15
+
+
+def test_a_caller_that_leaves_while_its_crop_is_embedded_hurts_nobody() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine) as queue:
+            leaves = await busy_with(queue, engine)
+            stays = embedding(queue, [1])
+            await asyncio.sleep(0)
+            leaves.cancel()
+            engine.go.set()
+            assert seen(await stays) == [1]
+            assert queue.alive
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [RAISES, GIVES_NAN])
+def test_a_poisoned_crop_fails_alone(fault: int) -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine, max_batch=32) as queue:
+            first = await busy_with(queue, engine)
+            poisoned = embedding(queue, [1, fault, 2])
+            neighbours = [embedding(queue, [value] * 3) for value in range(10, 18)]
+            await asyncio.sleep(0)
+            engine.go.set()
+            assert seen(await poisoned) == [1, "error", 2]
+            assert [seen(await neighbour) for neighbour in neighbours] == [[value] * 3 for value in range(10, 18)]
+            await first
+            assert queue.alive
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_always_raises_fails_every_crop_and_the_queue_lives_on() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine()) as queue:
+            assert seen(await queue.embed([crop(RAISES)] * 20, BULK)) == ["error"] * 20
+            assert queue.alive
+            assert seen(await queue.embed([crop(1)], BULK)) == [1]
+
+    asyncio.run(scenario())
+
+
+def test_a_batch_too_large_for_the_memory_is_embedded_in_pieces() -> None:
+    engine = ScriptedEngine(largest_batch=3)
+
+    async def scenario() -> None:
+        async with running(engine) as queue:
+            assert seen(await queue.embed([crop(value) for value in range(8)], BULK)) == list(range(8))
+
+    asyncio.run(scenario())
+    assert [len(batch) for batch in engine.batches] == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_when_the_engine_dies_everybody_who_waits_is_told() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine) as queue:
+            dying = await busy_with(queue, engine, DIES)
+            waiting = [embedding(queue, [value] * 10) for value in range(5)]
+            with queue.admit(1, SEARCH) as embed:
+                await asyncio.sleep(0)
+                engine.go.set()
+                async with asyncio.timeout(10):
+                    assert seen(await dying) == ["error"]
+                    for task in waiting:
+                        assert seen(await task) == ["error"] * 10
+                    assert not queue.alive
+                    assert seen(await embed([crop(1)])) == ["error"]  # accepted before it died
+            with pytest.raises(QueueClosed, match="died"):
+                await queue.embed([crop(1)], SEARCH)
+
+    asyncio.run(scenario())
+
+
+def test_stopping_finishes_what_was_accepted_and_refuses_the_rest() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine) as queue:
+            accepted = [await busy_with(queue, engine), *(embedding(queue, [value] * 5) for value in range(1, 9))]
+            await asyncio.sleep(0)
+            with queue.admit(2, BULK) as embed:
+                stopping = asyncio.create_task(queue.stop())
+                await asyncio.sleep(0)
+                assert not queue.alive
+                with pytest.raises(QueueClosed, match="shutting down"):
+                    await queue.embed([crop(1)], SEARCH)
+                engine.go.set()
+                outcomes = await asyncio.gather(*accepted)
+                assert not stopping.done()  # the admitted crops are still to come
+                assert seen(await embed([crop(50), crop(51)])) == [50, 51]
+            await stopping
+            assert [seen(outcome) for outcome in outcomes] == [[0], *([value] * 5 for value in range(1, 9))]
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine, stall_seconds=0.05) as queue:
+            hanging = await busy_with(queue, engine)
+            waiting = embedding(queue, [1])
+            await asyncio.sleep(0.1)
+            assert not queue.alive
+            await queue.stop(drain_seconds=0.05)
+            assert seen(await hanging) == seen(await waiting) == ["error"]
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hung_for_a_while_is_alive_again() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        async with running(engine, stall_seconds=0.05) as queue:
+            hanging = await busy_with(queue, engine)
+            await asyncio.sleep(0.1)
+            assert not queue.alive
+            engine.go.set()
+            assert seen(await hanging) == [0]
+            assert queue.alive
+
+    asyncio.run(scenario())
+
+
+def test_a_queue_that_was_not_started_refuses_and_stops() -> None:
+    async def scenario() -> None:
+        queue = BatchQueue(ScriptedEngine(), EmbeddingMetrics(CollectorRegistry()))
+        assert not queue.alive
+        with pytest.raises(QueueClosed, match="not been started"):
+            await queue.embed([crop(1)], BULK)
+        await queue.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_crop_of_another_size_is_a_mistake_of_the_caller() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine()) as queue:
+            with pytest.raises(ValueError, match="the model takes"):
+                await queue.embed([crop(1), crop(1)[:32]], BULK)
+            assert seen(await queue.embed([crop(1)], BULK)) == [1]
+
+    asyncio.run(scenario())
+
+
+def test_every_crop_of_a_mixed_load_is_answered_once_and_rightly() -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    engine = ScriptedEngine()
+    faults = Counter[str]()
+
+    async def client(queue: BatchQueue, number: int) -> None:
+        for _ in range(10):
+            values = [rng.choice((number, number, number, RAISES, GIVES_NAN)) for _ in range(rng.randrange(1, 20))]
+            task = embedding(queue, values, rng.choice((SEARCH, BULK)))
+            await asyncio.sleep(rng.choice((0, 0, 0.001)))
+            if rng.random() < 0.2:
+                task.cancel()
+            try:
+                outcomes = await task
+            except QueueFull:
+                faults["full"] += 1
+                await asyncio.sleep(0.005)
+            except asyncio.CancelledError:
+                faults["left"] += 1
+            else:
+                assert seen(outcomes) == [value if value < 200 else "error" for value in values]
+                faults["answered"] += 1
+
+    async def scenario() -> None:
+        async with running(engine, capacity=60) as queue:
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(client(queue, number) for number in range(20)))
+
+    asyncio.run(scenario())
+    assert faults["answered"] > 20
+    assert max(map(len, engine.batches)) <= 8
+
+
+def test_metrics_tell_what_the_engine_did() -> None:
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        async with running(ScriptedEngine(), registry=registry) as queue:
+            started = time.monotonic()
+            await queue.embed([crop(1), crop(RAISES), crop(2)], SEARCH)
+            await queue.stop()
+            assert sample("passerby_embedding_engine_seconds_sum") <= time.monotonic() - started
+
+    def sample(name: str, **labels: str) -> float:
+        value = registry.get_sample_value(name, labels)
+        assert value is not None
+        return value
+
+    asyncio.run(scenario())
+    assert sample("passerby_embedding_batch_size_sum") == 3
+    assert sample("passerby_embedding_queue_seconds_count", priority="search") == 3
+    assert sample("passerby_embedding_failed_total") == 1
+    assert sample("passerby_embedding_queue_length") == 0

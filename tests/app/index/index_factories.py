@@ -1,0 +1,61 @@
+"""Small factories for the tests of the index."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.index.port import Addition, CropColumns, Filter, Found, VectorIndex
+
+MODEL = "mgn-test-0123456789ab"
+ANY = Filter()
+
+
+def embedding(seed: int) -> NDArray[np.float16]:
+    """A random embedding `(2048,)` of norm 1, always the same for the same seed."""
+    vector = np.random.default_rng(seed).standard_normal(2048)
+    return (vector / np.linalg.norm(vector)).astype(np.float16)
+
+
+def crop(
+    key: int,
+    sequence: int | None = None,
+    vector: NDArray[np.float16] | None = None,
+    camera: str = "gate",
+    at: int = 0,
+    track: str | None = None,
+    person: str | None = None,
+) -> Addition:
+    """An addition; unless told otherwise its sequence is its key, and its embedding comes from its key."""
+    return Addition(
+        key if sequence is None else sequence,
+        key,
+        embedding(key) if vector is None else vector,
+        CropColumns(camera, at, track, person),
+    )
+
+
+def query_for(key: int) -> NDArray[np.float32]:
+    """A query that is most similar to the crop of that key."""
+    return embedding(key).astype(np.float32)
+
+
+def keys(found: Found) -> list[int]:
+    """The keys of the hits, best first."""
+    return [hit.key for hit in found.hits]
+
+
+def all_keys(index: VectorIndex, which: Filter = ANY) -> set[int]:
+    """The keys of everything that a search can find."""
+    return set(keys(index.search(query_for(0), which, max(index.size, 1))))
+
+
+def is_found(index: VectorIndex, key: int) -> bool:
+    """Whether a search for exactly this crop finds it first."""
+    hits = index.search(query_for(key), ANY, 1).hits
+    return len(hits) == 1 and hits[0].key == key and abs(hits[0].similarity - 1) < 2e-3
+
+
+def similarities(query: NDArray[np.float32], additions: Sequence[Addition]) -> NDArray[np.float32]:
+    """By brute force: the dot product of the query with each embedding."""
+    return np.stack([addition.embedding for addition in additions]).astype(np.float32) @ query

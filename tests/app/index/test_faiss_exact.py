@@ -1,0 +1,163 @@
+"""What the exact FAISS index promises beyond the port: threads, memory, and changes while it is being saved."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, query_for
+from numpy.typing import NDArray
+
+from app.index.columns import Columns
+from app.index.faiss_exact import FaissExactIndex
+from app.index.port import Addition, CropColumns, Filter, Found, Removal, SavedState
+
+Vector = NDArray[np.float32]
+
+
+def test_searches_by_several_threads_are_right_while_changes_are_applied() -> None:
+    staying = {key: crop(key, sequence=0, camera="staying") for key in range(100)}
+    passing = {key: crop(key, sequence=0, camera="passing") for key in range(100, 400)}
+    embeddings = {key: one.embedding.astype(np.float32) for key, one in (staying | passing).items()}
+    index = FaissExactIndex(MODEL, block_rows=64)
+    index.load(list(staying.values()), 0)
+
+    def search_until_done(seed: int) -> None:
+        rng = random.Random(seed)
+        while not done.is_set():
+            key = rng.randrange(400)
+            query = embeddings[key]
+            which = rng.choice([ANY, Filter(camera_ids=frozenset({"staying"}))])
+            _assert_consistent(index.search(query, which, 500), query, embeddings, staying.keys(), which)
+
+    done = threading.Event()
+    with ThreadPoolExecutor(3) as threads:
+        searches = [threads.submit(search_until_done, seed) for seed in range(3)]
+        try:
+            _apply_random_changes(index, passing, seconds=2.0)
+        finally:
+            done.set()
+        for search in searches:
+            search.result()
+
+
+def _apply_random_changes(index: FaissExactIndex, passing: dict[int, Addition], seconds: float) -> None:
+    rng = random.Random(0)
+    there: set[int] = set()
+    sequence = 0
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        changes: list[Addition | Removal] = []
+        for key in rng.sample(sorted(passing), rng.randrange(1, 40)):
+            sequence += 1
+            if key in there:
+                changes.append(Removal(sequence, key))
+            else:
+                one = passing[key]
+                changes.append(Addition(sequence, key, one.embedding, one.columns))
+            there ^= {key}
+        index.apply(changes)
+
+
+def _assert_consistent(
+    found: Found, query: Vector, embeddings: dict[int, Vector], staying: Collection[int], which: Filter
+) -> None:
+    """All that stays is found, nothing twice, and each with the similarity of its own embedding."""
+    keys = [hit.key for hit in found.hits]
+    assert len(set(keys)) == len(keys) == found.compared
+    assert set(staying) <= set(keys)
+    if which is ANY:
+        assert found.compared == found.gallery_size
+    else:
+        assert found.compared == len(staying)
+    for hit in found.hits[:20]:
+        assert hit.similarity == pytest.approx(float(embeddings[hit.key] @ query), abs=1e-5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
+def test_changes_and_searches_go_on_while_the_index_is_being_saved(tmp_path: Path) -> None:
+    index = FaissExactIndex(MODEL, block_rows=256)
+    first = crop(1)
+    index.apply([first, *(crop(key, vector=embedding(key % 50)) for key in range(2, 1601))])
+    changes: list[Addition | Removal] = [
+        *(Removal(2000 + key, key) for key in range(1, 1601, 3)),
+        crop(5000, camera="late"),
+        crop(5001, vector=first.embedding),
+        Removal(5002, 5001),
+        crop(1, sequence=5003, vector=embedding(5003), camera="again"),
+    ]
+
+    def change_and_search() -> bool:
+        index.apply(changes)
+        return is_found(index, 5000)
+
+    state, went_on = _save_held_up_by(index, tmp_path, change_and_search)
+
+    assert went_on
+    assert (state.last_sequence, state.size < 1600) == (1600, True)
+    restored = FaissExactIndex.restore(tmp_path, state)
+    assert restored.size == state.size
+    restored.apply(changes)
+    assert restored.size == index.size
+    for which in (ANY, Filter(camera_ids=frozenset({"late"})), Filter(camera_ids=frozenset({"again"}))):
+        for seed in (3, 30, 5000, 5003):
+            assert restored.search(query_for(seed), which, 2000) == index.search(query_for(seed), which, 2000)
+
+
+def _save_held_up_by(index: FaissExactIndex, folder: Path, work: Callable[[], bool]) -> tuple[SavedState, bool]:
+    """Save an index into a pipe that takes the first embeddings, but the last ones only when the work is done."""
+    pipe = folder / "embeddings.f16"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(2) as threads:
+        saving = threads.submit(index.save, folder)
+        with pipe.open("rb") as file:
+            content = file.read(4096)
+            working = threads.submit(work)
+            wait([working], timeout=10)
+            finished = working.done()
+            content += file.read()
+        state, outcome = saving.result(), working.result()
+    pipe.unlink()
+    pipe.write_bytes(content)
+    return state, finished and outcome
+
+
+def test_memory_of_removed_crops_is_given_back() -> None:
+    index = FaissExactIndex(MODEL, block_rows=8)
+    index.apply([crop(key) for key in range(1, 41)])
+    assert len(index._blocks) == 5
+    index.apply([Removal(100 + key, key) for key in range(1, 33)])
+    assert len(index._blocks) == 1
+    assert all_keys(index) == set(range(33, 41))
+    index.apply([Removal(200 + key, key) for key in range(33, 41)])
+    assert index._blocks == []
+
+
+def test_texts_of_removed_crops_are_forgotten() -> None:
+    columns = Columns()
+    for key in range(5000):
+        columns.append(key, CropColumns("gate", key, f"track {key}", None))
+    while len(columns) > 100:
+        columns.remove(0)
+    assert len(columns._texts["track_id"]) < 1500
+    for key in columns.keys.tolist():
+        rows = columns.matching(Filter(track_id=f"track {key}", camera_ids=frozenset({"gate"})))
+        assert rows is not None
+        assert columns.keys[rows].tolist() == [key]
+    rows = columns.matching(Filter(track_id="track 0"))
+    assert rows is not None
+    assert rows.tolist() == []
+
+
+def test_equal_embeddings_have_equal_similarities_wherever_they_lie() -> None:
+    index = FaissExactIndex(MODEL, block_rows=37)
+    index.apply([crop(key, vector=embedding(5)) for key in range(1, 200)])
+    for which in (ANY, Filter(captured_from=0)):
+        found = index.search(query_for(6), which, 199)
+        assert len({hit.similarity for hit in found.hits}) == 1
+        assert [hit.key for hit in found.hits] == list(range(1, 200))

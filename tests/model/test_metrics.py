@@ -1,0 +1,89 @@
+"""Evaluation gives the numbers that the field's right implementations give."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.evaluate import evaluate_features, read_features
+from model.metrics import Metrics, average_precision, evaluate_ranking, ranks_of_right_answers
+
+
+def rank(similarities: list[float], pids: list[int], cameras: list[int]) -> list[int]:
+    """The ranks of the right answers to a query for person 1 by camera 1."""
+    ranks = ranks_of_right_answers(np.array(similarities, dtype=np.float32), 1, 1, np.array(pids), np.array(cameras))
+    return ranks.tolist()
+
+
+def test_the_hand_case_gives_both_average_precisions() -> None:
+    step, trapezoid = average_precision(np.array([1, 2, 4, 7]))
+    assert step == pytest.approx(0.8304, abs=5e-5)
+    assert trapezoid == pytest.approx(0.8110, abs=5e-5)
+
+
+def test_the_same_person_by_the_same_camera_does_not_count() -> None:
+    assert rank([0.9, 0.8, 0.7], pids=[1, 2, 1], cameras=[1, 1, 2]) == [2]
+
+
+def test_another_person_by_the_same_camera_and_distractors_count() -> None:
+    assert rank([0.9, 0.8, 0.7], pids=[2, 0, 1], cameras=[1, 3, 2]) == [3]
+
+
+def test_equal_similarities_keep_the_order_of_the_gallery() -> None:
+    assert rank([0.5, 0.5, 0.5, 0.5], pids=[2, 1, 3, 1], cameras=[2, 2, 2, 2]) == [2, 4]
+
+
+def test_a_query_without_right_answer_is_left_out_and_counted() -> None:
+    similarities = np.array([[0.9, 0.1], [0.9, 0.1]], dtype=np.float32)
+    metrics = evaluate_ranking(
+        iter([similarities]), np.array([1, 5]), np.array([1, 1]), np.array([1, 2]), np.array([2, 2])
+    )
+    assert (metrics.queries, metrics.unanswerable, metrics.rank1) == (1, 1, 1.0)
+
+
+def test_all_pictures_from_one_camera_are_no_crash() -> None:
+    metrics = evaluate_ranking(
+        iter([np.ones((1, 2), dtype=np.float32)]), np.array([1]), np.array([1]), np.array([1, 2]), np.array([1, 1])
+    )
+    assert metrics.queries == 0
+    assert metrics.unanswerable == 1
+
+
+def brute_force(similarities: np.ndarray, qp: np.ndarray, qc: np.ndarray, gp: np.ndarray, gc: np.ndarray) -> Metrics:
+    """The definitions, by sorting everything."""
+    rows = []
+    for row, pid, camera in zip(similarities, qp, qc, strict=True):
+        keep = ~((gp == pid) & (gc == camera))
+        order = np.argsort(-row[keep], kind="stable")
+        right = (gp[keep] == pid)[order]
+        if right.any():
+            ranks = np.flatnonzero(right) + 1
+            precision = np.arange(1, len(ranks) + 1) / ranks
+            rows.append((ranks[0] <= 1, ranks[0] <= 5, ranks[0] <= 10, precision.mean(), len(ranks) / ranks[-1]))
+    means = np.mean(rows, axis=0) if rows else np.full(5, np.nan)
+    return Metrics(len(rows), len(qp) - len(rows), means[0], means[1], means[2], means[3], np.nan, means[4])
+
+
+@given(seed=st.integers(0, 10_000))
+def test_metrics_equal_brute_force_also_with_many_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    similarities = rng.integers(0, 6, (5, 30)).astype(np.float32)
+    qp, qc, gp, gc = (rng.integers(1, 5, n) for n in (5, 5, 30, 30))
+    ours = evaluate_ranking(iter([similarities[:2], similarities[2:]]), qp, qc, gp, gc)
+    theirs = brute_force(similarities, qp, qc, gp, gc)
+    for name in ("queries", "unanswerable", "rank1", "rank5", "rank10", "map_step", "minp"):
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), nan_ok=True), name
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("network", ["0287", "0288"])
+@pytest.mark.parametrize("kind", ["plain", "reranked"])
+def test_golden_features_give_the_published_figures(shared: Path, network: str, kind: str) -> None:
+    golden = shared / "data" / "golden"
+    expected = json.loads((golden / "expected.json").read_text())["files"][f"{network}.npz"][kind]
+    ours = evaluate_features(*read_features(golden / f"{network}.npz"), rerank=kind == "reranked").as_dict()
+    for name, value in expected.items():
+        assert ours[name] == pytest.approx(value, abs=1e-4), name
