@@ -23,7 +23,7 @@ check: $(VENV)/.development
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.development
-	$(VENV)/bin/python -m tests.bench
+	$(VENV)/bin/python -m bench
 
 $(VENV)/.service: pyproject.toml
 	@echo "== setting up $(VENV) for the service ($(ENGINE))"

@@ -18,6 +18,7 @@ commands = typer.Typer(
     help="Cross-camera person search: post a picture of a person, get back where else that person was seen.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
 )
 console = Console()
 

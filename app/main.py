@@ -23,7 +23,7 @@ from app.index.faiss_exact import FaissExactIndex
 from app.index.keeper import IndexKeeper
 from app.index.snapshots import SnapshotStore
 from app.openapi import DESCRIPTION, TAGS, describe
-from app.requests import RequestLog
+from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
 from app.settings import Settings
@@ -49,11 +49,11 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=settings.max_request_bytes,
         form_limits={"max_files": settings.max_files, "max_fields": 10_000, "max_part_size": 1024 * 1024},
         swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True, "docExpansion": "list"},
     )
     app.state.registry = registry
+    app.add_middleware(BodyLimit, most_bytes=settings.max_request_bytes)
     app.add_middleware(RequestLog, registry=registry)
     handle_errors(app)
     secured = [Depends(require_api_key)]
@@ -73,7 +73,7 @@ async def running_services(settings: Settings, registry: CollectorRegistry) -> A
         stack.push_async_callback(database.close)
         await database.migrate()
 
-        engine = load_engine(settings.checkpoint, settings.engine, settings.threads)
+        engine = load_engine(settings.resolved_checkpoint, settings.engine, settings.threads)
         metrics = EmbeddingMetrics(registry)
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
         embedding = EmbeddingService(engine, limits, metrics, settings.batch_size, settings.queue_capacity)

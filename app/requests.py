@@ -1,10 +1,11 @@
-"""What happens to every request: it gets an id, one log line, and its place in the metrics."""
+"""What happens to every request: its size is bounded; it gets an id, one log line, and its place in the metrics."""
 
 import re
 import time
 from secrets import token_hex
 
 import structlog
+from fastapi import HTTPException
 from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,32 @@ _SOUND = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/health/", "/metrics")
 
 log = structlog.get_logger("app.requests")
+
+
+class BodyLimit:
+    """ASGI middleware. A body that is larger than allowed is refused: by what it declares, or where it gets there."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+        self._app = app
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        received = int(declared) if declared.isdecimal() and int(declared) > self._most_bytes else 0
+
+        async def counted() -> Message:
+            nonlocal received
+            if received <= self._most_bytes:
+                message = await receive()
+                received += len(message.get("body", b""))
+                if received <= self._most_bytes:
+                    return message
+            raise HTTPException(413, f"the request's body is larger than {self._most_bytes:,} bytes; send less at once")
+
+        await self._app(scope, counted, send)
 
 
 class RequestLog:

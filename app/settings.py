@@ -1,6 +1,7 @@
 """Everything that an operator can set, from the environment (prefix PASSERBY_) or the command line."""
 
 import ipaddress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +28,7 @@ class Settings(BaseSettings):
         None, description="An fsspec URL such as s3://bucket/images; data_dir/images by default"
     )
 
-    checkpoint: Path = Field(BUNDLED, description="A .onnx or .safetensors checkpoint")
+    checkpoint: Path | None = Field(None, description="A .onnx or .safetensors checkpoint; the bundled one by default")
     engine: Literal["auto", "onnx", "torch"] = "auto"
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int = Field(32, ge=1, le=1024, description="Most crops that the engine is given at once")
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("api_key", "database_url", "images_url", mode="before")
+    @field_validator("api_key", "database_url", "images_url", "checkpoint", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         """A line such as `PASSERBY_API_KEY=` in an environment file means that nothing is set."""
@@ -67,6 +68,11 @@ class Settings(BaseSettings):
     def resolved_images_url(self) -> str:
         """The images' URL, with the default filled in."""
         return self.images_url or (self.data_dir.resolve() / "images").as_uri()
+
+    @property
+    def resolved_checkpoint(self) -> Path:
+        """The checkpoint, by default the bundled one in the form that what is installed can run."""
+        return self.checkpoint or BUNDLED.with_suffix(".onnx" if find_spec("onnxruntime") else ".safetensors")
 
     @property
     def snapshots_dir(self) -> Path:

@@ -96,13 +96,14 @@ def evaluate(
 @commands.command()
 def export(
     checkpoint: Annotated[Path, typer.Option(help="A .safetensors checkpoint")],
-    out: Annotated[Path, typer.Option(help="The .onnx file to write")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write, or a .safetensors file of half the size")],
 ) -> None:
-    """Write a checkpoint as ONNX, for the CPU service, and prove that it gives the same embeddings."""
-    from model.export import export_onnx
+    """Write a checkpoint in another form, and prove that it gives the same embeddings."""
+    from model.export import export_half, export_onnx
 
     loaded = load_checkpoint(checkpoint)
-    cosine = export_onnx(loaded, out)
+    cosine = export_half(loaded, out) if out.suffix == ".safetensors" else export_onnx(loaded, out)
+    loaded = load_checkpoint(out) if out.suffix == ".safetensors" else loaded
     size = out.stat().st_size / 1e6
     console.print(f"{out}: {size:.1f} MB, {loaded.metadata.model_id}, lowest cosine to the checkpoint {cosine:.6f}")
 

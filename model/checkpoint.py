@@ -18,7 +18,7 @@ from model.errors import CheckpointError
 from model.transforms import Interpolation
 
 BUNDLED = Path(__file__).parent / "weights" / "mgn-mobilenet_v2.onnx"
-"""The ONNX form of the checkpoint that ships with Passerby; the safetensors form lies beside it."""
+"""The checkpoint that ships with Passerby, as ONNX; with the suffix .safetensors it is the same for torch."""
 
 METADATA_KEY = "passerby"
 """The key under which a safetensors or ONNX file holds its metadata as JSON."""

@@ -1,4 +1,4 @@
-"""Checkpoints as ONNX: half-precision numbers in the file, single precision when it runs, any batch size."""
+"""Checkpoints in other forms: of half the size, and as ONNX for any batch size."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,9 +8,9 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from model.checkpoint import METADATA_KEY, Checkpoint, write_atomically
+from model.checkpoint import METADATA_KEY, Checkpoint, save_checkpoint, write_atomically
 from model.errors import CheckpointError
-from model.loading import inference_of, load_for_inference
+from model.loading import Inference, inference_of, load_for_inference
 from model.mgn import load_embedder
 
 OPSET = 18
@@ -18,6 +18,20 @@ PARITY_BATCHES = (1, 3, 32)
 LOWEST_COSINE = 0.999
 
 _SMALLEST_HALVED = 64  # numbers; what is smaller weighs nothing and may be a shape or an axis
+
+
+def export_half(checkpoint: Checkpoint, path: Path) -> float:
+    """Write a checkpoint with float16 weights, half as large; its numbers differ, so its model id does too.
+
+    Returns the lowest cosine to the checkpoint over random crops. Raises CheckpointError, and writes nothing, if that
+    is below LOWEST_COSINE.
+    """
+    halved = Checkpoint(
+        {name: weights.astype(np.float16) for name, weights in checkpoint.weights.items()}, checkpoint.metadata
+    )
+    cosine = _lowest_cosine(checkpoint, inference_of(halved))
+    save_checkpoint(path, halved.weights, halved.metadata)
+    return cosine
 
 
 def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
@@ -50,12 +64,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
         _describe(graph, checkpoint)
         candidate = Path(folder) / "candidate.onnx"
         onnx.save(graph, candidate)
-        cosine = _lowest_cosine(checkpoint, candidate)
-        if cosine < LOWEST_COSINE:
-            raise CheckpointError(
-                f"the exported network differs from the checkpoint: lowest cosine {cosine:.6f}, "
-                f"at least {LOWEST_COSINE} is wanted; nothing was written"
-            )
+        cosine = _lowest_cosine(checkpoint, load_for_inference(candidate))
         write_atomically(path, candidate.read_bytes())
     return cosine
 
@@ -86,12 +95,17 @@ def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint) -> None:
     helper.set_model_props(graph, {METADATA_KEY: checkpoint.metadata.model_dump_json()})
 
 
-def _lowest_cosine(checkpoint: Checkpoint, path: Path) -> float:
-    reference, exported = inference_of(checkpoint), load_for_inference(path)
+def _lowest_cosine(checkpoint: Checkpoint, exported: Inference) -> float:
+    reference = inference_of(checkpoint)
     rng = np.random.default_rng(0)
     lowest = 1.0
     for count in PARITY_BATCHES:
         crops = rng.integers(0, 256, (count, *checkpoint.metadata.input.size, 3), dtype=np.uint8)
         products = reference.embed(crops) * exported.embed(crops)
         lowest = min(lowest, float(products.sum(axis=(1, 2)).min()))
+    if lowest < LOWEST_COSINE:
+        raise CheckpointError(
+            f"the exported network differs from the checkpoint: lowest cosine {lowest:.6f}, "
+            f"at least {LOWEST_COSINE} is wanted; nothing was written"
+        )
     return lowest

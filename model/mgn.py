@@ -89,8 +89,8 @@ class Embedder(nn.Module):
     """A trained MGN as the service uses it: decoded crops in, embeddings out.
 
     `(N, H, W, 3)` uint8 RGB of the checkpoint's input size -> `(N, 8, 256)` float32, each part L2-normalised and
-    divided by sqrt(8), so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the mirror image
-    (paper, section 4.2), which costs twice the time.
+    divided by sqrt(8), so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the
+    mirror image (paper, section 4.2), which costs twice the time.
     """
 
     def __init__(self, mgn: MGN, input_format: InputFormat) -> None:

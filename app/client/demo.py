@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from app.client.errors import ClientError, Refused, Unreachable
 from app.client.http import Query, ServiceClient
@@ -105,12 +106,12 @@ def _drawn_source(folder: Path, console: Console) -> Source:
 
     with console.status("Drawing people as several cameras see them"):
         write_synthetic(folder)
-    console.print("People were drawn as several cameras see them, with light, colours and things in the way")
+    console.print("Drawn people, each as several cameras see them")
     return read_source(folder)
 
 
 def _read(data: Path, camera_id: str | None, console: Console) -> Source:
-    with console.status(f"Reading {data}"):
+    with console.status(f"Reading {escape(str(data))}"):
         return read_source(data, camera_id)
 
 
@@ -186,12 +187,16 @@ def _tail(log: Path, lines: int = 20) -> str:
 
 def _search(trial: Trial, url: str, console: Console) -> Found:
     query = trial.query
-    console.print(f"The query, which is not in the gallery: {query.path}", highlight=False, soft_wrap=True)
+    console.print(
+        f"The query, which is not in the gallery: {query.path}", markup=False, highlight=False, soft_wrap=True
+    )
     if query.person_id:
         others = f"; also seen by {', '.join(trial.seen_elsewhere)}" if trial.seen_elsewhere else ""
-        console.print(f"It shows person {query.person_id}, by {query.camera_id}{others}", highlight=False)
+        console.print(f"It shows person {query.person_id}, by {query.camera_id}{others}", markup=False, highlight=False)
     if trial.exclude_camera_ids:
-        console.print(f"Left out: crops by {query.camera_id}, so that every match is by another camera")
+        console.print(
+            f"Left out: crops by {query.camera_id}, so that every match is by another camera", highlight=False
+        )
     asked = Query([read_picture(query.path)], TOP_K, exclude_camera_ids=trial.exclude_camera_ids)
     return asyncio.run(search(asked, ServiceClient(url, None)))
 
@@ -202,15 +207,16 @@ def _judge(trial: Trial, found: Found, console: Console) -> bool:
         return False
     first = found.answer.matches[0].crop.person_id if found.answer.matches else None
     right = first == trial.query.person_id
-    told = "[green]is first[/]" if right else f"[red]is not first[/], but {first or 'nobody'} is"
-    console.print(f"The query's person, {trial.query.person_id}, {told}", highlight=False)
+    told = "[green]is first[/]" if right else f"[red]is not first[/], but {escape(first or 'nobody')} is"
+    console.print(f"The query's person, {escape(trial.query.person_id or '')}, {told}", highlight=False)
     return right
 
 
 def _stay_up(url: str, folder: Path, process: subprocess.Popen[bytes], console: Console) -> None:
     _step(console, 5, "Your turn")
     console.print(f"Try it in the browser: {url}/docs", soft_wrap=True)
-    console.print(f"Gallery and log are in {folder} until the demo stops. Ctrl-C stops it.", soft_wrap=True)
+    console.print("Keep a gallery of your own: passerby serve, and beside it passerby import FOLDER")
+    console.print(f"This one is in {folder} until the demo stops. Ctrl-C stops it.", soft_wrap=True)
     try:
         process.wait()
     except KeyboardInterrupt:

@@ -117,7 +117,7 @@ class ServiceClient:
             host = urlsplit(url).hostname or ""
         except ValueError as error:
             raise ClientError(_no_url(url)) from error
-        self._api_key = api_key
+        self.has_key = api_key is not None
         self._http = httpx.AsyncClient(
             headers={"X-API-Key": api_key} if api_key else {},
             timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
@@ -203,7 +203,7 @@ class ServiceClient:
 
     def _complaint(self, response: httpx.Response) -> str:
         if response.status_code == 401:
-            what = "refuses the API key in" if self._api_key else "asks for an API key: set"
+            what = "refuses the API key in" if self.has_key else "asks for an API key: set"
             return f"{self.url} {what} {API_KEY_VARIABLE}"
         try:
             problem = str(Problem.model_validate_json(response.content))

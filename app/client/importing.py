@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
@@ -54,7 +55,7 @@ def run_import(source: Path, url: str, camera_id: str | None, failures_file: Pat
     Whatever stops it, crops that the service answered for are stored, and a second run finds them `existing`.
     """
     asyncio.run(_check(url))  # before the files are read, which takes long where there are many
-    with console.status(f"Reading {source}"):
+    with console.status(f"Reading {escape(str(source))}"):
         read = read_source(source, camera_id)
     show_source(read, console)
     tally = Tally()
@@ -76,7 +77,7 @@ def show_source(source: Source, console: Console) -> None:
     cameras = len({item.camera_id for item in source.items})
     console.print(f"{_count(len(source.items), 'crop')} of {_count(cameras, 'camera')}, {source.layout}")
     for note in source.notes:
-        console.print(f"  [dim]{note}[/]", highlight=False)
+        console.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def import_items(items: Sequence[SourceItem], service: ServiceClient, tally: Tally, console: Console) -> None:
@@ -198,7 +199,7 @@ def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Co
         console.print(f"  {failure.path}: {failure.problem}", highlight=False, markup=False, soft_wrap=True)
     if failures_file:
         _write_failures(tally.failures, failures_file)
-        console.print(f"All failures are listed in {failures_file}")
+        console.print(f"All failures are listed in {failures_file}", markup=False, soft_wrap=True)
     elif len(tally.failures) > FAILURES_SHOWN:
         rest = len(tally.failures) - FAILURES_SHOWN
         console.print(f"  and {rest:,} more; --failures FILE lists them all")

@@ -15,7 +15,7 @@ from rich.table import Table
 from app.client.errors import ClientError
 from app.client.http import Match, Picture, Query, SearchAnswer, ServiceClient
 
-WIDE = 100  # characters; in a narrower terminal columns stand closer, and numbers have no bars
+WIDE = 100  # characters; in a narrower terminal columns stand closer, and there are fewer
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Found:
 
     answer: SearchAnswer
     sheet_url: str
+    needs_key: bool
 
 
 def run_search(query: Query, url: str, as_json: bool, console: Console) -> None:
@@ -46,7 +47,7 @@ async def search(query: Query, service: ServiceClient) -> Found:
     """Search, and close the client. Raises ClientError."""
     async with service:
         answer = await service.search(query)
-        return Found(answer, service.absolute(answer.sheet_url))
+        return Found(answer, service.absolute(answer.sheet_url), service.has_key)
 
 
 def show_matches(found: Found, console: Console) -> None:
@@ -55,6 +56,8 @@ def show_matches(found: Found, console: Console) -> None:
     console.print(_table(answer.matches, wide=console.width >= WIDE) if answer.matches else "No match.")
     console.print(f"{answer.compared:,} of {answer.gallery_size:,} crops compared", highlight=False)
     console.print(f"Contact sheet: {found.sheet_url}", soft_wrap=True)
+    if found.needs_key:
+        console.print("A browser is refused there; Authorize with the API key in /docs, and ask for the sheet in it")
 
 
 async def _search_json(query: Query, url: str) -> str:
@@ -73,15 +76,16 @@ def _table(matches: Sequence[Match], wide: bool) -> Table:
     ]
     if wide:
         columns.insert(2, ("", lambda match: ProgressBar(completed=100 * max(match.similarity, 0.0), width=10)))
-    if any(match.crop.person_id for match in matches):
+    persons_known = any(match.crop.person_id for match in matches)
+    if persons_known:
         columns.append(("person", lambda match: escape(match.crop.person_id or "")))
-    if any(match.crop.track_id for match in matches):
+    if any(match.crop.track_id for match in matches) and (wide or not persons_known):
         columns.append(("track", lambda match: escape(match.crop.track_id or "")))
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, int(wide), 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, int(wide), 0, 0))
     for name, _ in columns:
         table.add_column(name, no_wrap=True)
-    table.add_column("crop", no_wrap=True)  # an id that is cut cannot be asked for
+    table.add_column("crop", overflow="fold")  # an id that is cut cannot be asked for
     for match in matches:
         table.add_row(*(cell(match) for _, cell in columns), match.crop.id)
     return table

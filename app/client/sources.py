@@ -84,9 +84,9 @@ def _read_folder(folder: Path, camera_id: str | None) -> Source:
     files, folders = _entries(folder)
     if any(market_name(path.name) for path in files):
         _refuse_camera(camera_id, f"the names of the crops in {folder} say their cameras")
-        return _read_market(files)
+        return _read_market([*files, *folders])
     if camera_id is not None:
-        return _read_flat(files, camera_id)
+        return _read_flat([*files, *folders], camera_id)
     pictures = [path for path in files if _is_picture(path)]
     if pictures:
         raise SourceError(
@@ -104,9 +104,9 @@ def _refuse_camera(camera_id: str | None, why: str) -> None:
 # Market-1501
 
 
-def _read_market(files: Iterable[Path]) -> Source:
+def _read_market(entries: Iterable[Path]) -> Source:
     items, junk, strays = [], 0, []
-    for path in files:
+    for path in entries:
         match = market_name(path.name)
         if not match:
             strays.append(path)
@@ -121,9 +121,9 @@ def _read_market(files: Iterable[Path]) -> Source:
                     person_id=match[1] if int(match[1]) else None,  # 0000: distractors, which are nobody
                 )
             )
-    notes = ["times are counted from 2015-01-01, 25 frames a second, two hours a sequence: it has no clock"]
+    notes = ["there is no clock: sequence 1 is said to begin on 2015-01-01 UTC, every other two hours after the last"]
     if junk:
-        notes.append(f"{junk:,} junk crops (person -1) left out")
+        notes.append(f"left out as junk (person -1): {junk:,}")
     return Source("named as in Market-1501", tuple(items), (*notes, *_strays_note(strays)))
 
 
@@ -135,8 +135,8 @@ def _market_time(sequence: int, frame: int) -> datetime:
 # Folders
 
 
-def _read_flat(files: Iterable[Path], camera_id: str) -> Source:
-    pictures, strays = _partition(files)
+def _read_flat(entries: Iterable[Path], camera_id: str) -> Source:
+    pictures, strays = _partition(entries)
     clock = _Clock()
     items = [SourceItem(path, camera_id, clock.read(path)) for path in pictures]
     return Source("a folder of pictures", tuple(items), (*clock.notes(), *_strays_note(strays)))
@@ -198,12 +198,9 @@ class _Clock:
 
     def notes(self) -> Iterator[str]:
         if self._by_exif:
-            yield f"times of {self._by_exif:,} crops are from their EXIF data"
+            yield f"captured as the EXIF data say: {self._by_exif:,}"
         if self._by_file:
-            yield (
-                f"times of {self._by_file:,} crops are when their files were last modified, "
-                "for want of an EXIF DateTimeOriginal"
-            )
+            yield f"captured when the file was last modified, for want of EXIF DateTimeOriginal: {self._by_file:,}"
 
 
 def _exif_time(path: Path) -> datetime | None:
@@ -317,10 +314,10 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
-def _partition(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+def _partition(entries: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     pictures: list[Path] = []
     others: list[Path] = []
-    for path in files:
+    for path in entries:
         (pictures if _is_picture(path) else others).append(path)
     return pictures, others
 
@@ -328,4 +325,4 @@ def _partition(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 def _strays_note(strays: list[Path]) -> Iterator[str]:
     if strays:
         kinds = Counter(path.suffix.lower() or path.name for path in strays)
-        yield f"{len(strays):,} other files ignored ({', '.join(kind for kind, _ in kinds.most_common(5))})"
+        yield f"left alone: {len(strays):,} ({', '.join(kind for kind, _ in kinds.most_common(5))})"

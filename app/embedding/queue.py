@@ -25,7 +25,6 @@ Outcome = NDArray[np.float32] | EngineError
 EmbedAdmitted = Callable[[Sequence[NDArray[np.uint8]]], Awaitable[list[Outcome]]]
 """Embeds crops `(height, width, 3)` for which places are reserved; the outcomes come in their order."""
 
-
 _NOT_FINITE = "the engine gave numbers for this crop that are not finite"
 
 
@@ -68,6 +67,7 @@ class BatchQueue:
         self._stall_seconds = stall_seconds
         self._size = engine.metadata.input.size
         self._room = WaitingRoom["_Request"](self._size, max_batch)
+        metrics.queue_length.set_function(lambda: len(self._room))
         self._requests: set[_Request] = set()
         self._accepted = dict.fromkeys(Priority, 0)
         self._nothing_accepted = asyncio.Event()
@@ -76,6 +76,7 @@ class BatchQueue:
         self._worker_ended.set()
         self._closed_because: str | None = "it has not been started"
         self._crops_per_second: float | None = None
+        self._queue_seconds = {p: metrics.queue_seconds.labels(p.name.lower()) for p in Priority}
         self._busy_since: float | None = None
 
     async def start(self) -> None:
@@ -146,7 +147,6 @@ class BatchQueue:
             self._fail_all("the engine has ended")
         else:
             self._room.put([WaitingCrop(crop, priority, request, i) for i, crop in enumerate(crops)])
-            self._metrics.queue_length.set(len(self._room))
         try:
             return await request.answer
         finally:
@@ -174,7 +174,6 @@ class BatchQueue:
         self._room.prepare()
         for crop, outcome in zip(crops, outcomes, strict=True):
             crop.owner.settle(crop.position, outcome)
-        self._metrics.queue_length.set(len(self._room))
 
     def _end(self, death: BaseException | None) -> None:
         self._worker_ended.set()
@@ -190,15 +189,16 @@ class BatchQueue:
             while (batch := self._room.take()) is not None:
                 self._serve(batch)
         except BaseException as error:  # whatever ends this thread, those who wait must learn of it
-            structlog.get_logger().critical("the engine died", exc_info=error)
             death = error
         self._call_in_loop(lambda: self._end(death))
+        if death is not None:
+            structlog.get_logger().critical("the engine died", exc_info=death)
 
     def _serve(self, batch: Batch["_Request"]) -> None:
         started = time.monotonic()
         self._busy_since = started
         for crop in batch.crops:
-            self._metrics.queue_seconds.labels(crop.priority.name.lower()).observe(started - crop.since)
+            self._queue_seconds[crop.priority].observe(started - crop.since)
         outcomes = self._outcomes(batch.pixels)
         seconds = time.monotonic() - started
         self._busy_since = None

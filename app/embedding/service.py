@@ -78,9 +78,9 @@ class EmbeddingService:
                     raise EngineError(f"{self.metadata.model_id} cannot be used: {outcome}")
         self._warm = True
 
-    async def stop(self) -> None:
-        """Finish what was accepted, then stop."""
-        await self._queue.stop()
+    async def stop(self, drain_seconds: float = 30.0) -> None:
+        """Finish what was accepted, for at most `drain_seconds`, then stop."""
+        await self._queue.stop(drain_seconds)
         for decoder in self._decoders.values():
             decoder.shutdown(wait=False, cancel_futures=True)
 

@@ -4,7 +4,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,27 +17,28 @@ from app.kit.files import sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], VectorIndex]
 
-_MANIFEST = "snapshot.json"
+_FACTS = "snapshot.json"
+_SUMS = "SHA256SUMS"
 _GENERATION = re.compile(r"(\d{8})(\.damaged)?")
 
 _log = structlog.get_logger()
 
 
-class _Manifest(BaseModel):
-    """What lies beside an index's own files. `sha256` covers these files and `state`."""
+class _Facts(BaseModel):
+    """What lies beside an index's own files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
     state: SavedState
-    sha256: str
 
 
 class SnapshotStore:
     """Keeps the last snapshots of each model's index, in one folder that belongs to one process.
 
     A generation is a folder `00000001`, `00000002` ... It gets this name when all of it is on the disk, so that a
-    crash at any moment leaves the older generations as they were. Methods block and may be called by any thread.
+    crash at any moment leaves the older generations as they were. In it lie the adapter's files, `snapshot.json`, and
+    `SHA256SUMS` as the command `sha256sum --check` reads it. Methods block and may be called by any thread.
     """
 
     def __init__(self, folder: Path, keep: int = 2, restore: Restore = FaissExactIndex.restore) -> None:
@@ -69,12 +70,11 @@ class SnapshotStore:
             self._clear_draft()
             for generation in self._generations():
                 try:
-                    manifest = _read_manifest(generation)
-                    if manifest.state.model_id != model_id:
+                    state = _state(generation)
+                    if state.model_id != model_id:
                         continue
-                    if _digest(generation, manifest.state) != manifest.sha256:
-                        raise SnapshotError(f"{generation} does not match its SHA-256")
-                    return self._restore(generation, manifest.state)
+                    _check_all(generation)
+                    return self._restore(generation, state)
                 except (SnapshotError, OSError) as error:
                     _set_aside(generation, str(error))
             return None
@@ -88,8 +88,9 @@ class SnapshotStore:
     def _write_draft(self, index: VectorIndex) -> SavedState:
         self._draft.mkdir()
         state = index.save(self._draft)
-        manifest = _Manifest(state=state, sha256=_digest(self._draft, state))
-        (self._draft / _MANIFEST).write_text(manifest.model_dump_json(indent=2))
+        (self._draft / _FACTS).write_bytes(_Facts(state=state).model_dump_json(indent=2).encode())
+        sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(self._draft.iterdir()))
+        (self._draft / _SUMS).write_bytes(sums.encode("ascii"))
         for path in self._draft.iterdir():
             sync_file(path)
         sync_folder(self._draft)
@@ -115,30 +116,49 @@ class SnapshotStore:
         return max((int(name[1]) for name in names if name), default=0)
 
 
-def _read_manifest(generation: Path) -> _Manifest:
+def _state(generation: Path) -> SavedState:
+    """What a generation is of. Raises SnapshotError or OSError if that is damaged; looks at nothing else."""
+    _check(generation, {_FACTS: _sums(generation).get(_FACTS, "")})
     try:
-        return _Manifest.model_validate_json((generation / _MANIFEST).read_bytes())
+        return _Facts.model_validate_json((generation / _FACTS).read_bytes()).state
     except ValidationError as error:
-        raise SnapshotError(f"{generation / _MANIFEST} is damaged: {error}") from error
+        raise SnapshotError(f"{generation / _FACTS} is of another version of Passerby: {error}") from error
 
 
 def _is_of(generation: Path, model_id: str) -> bool:
     try:
-        return _read_manifest(generation).state.model_id == model_id
+        return _state(generation).model_id == model_id
     except (SnapshotError, OSError):
         return False
 
 
-def _digest(generation: Path, state: SavedState) -> str:
-    """SHA-256 of what the index says it saved, and of the names and contents of its files."""
-    digest = hashlib.sha256(f"{state.model_id} {state.size} {state.last_sequence}\n".encode())
-    for path in sorted(generation.iterdir()):
-        if path.name == _MANIFEST:
-            continue
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name} {content}\n".encode())
-    return digest.hexdigest()
+def _sums(generation: Path) -> dict[str, str]:
+    """The SHA-256 that each file should have. Raises SnapshotError or OSError."""
+    text = (generation / _SUMS).read_bytes().decode("ascii", errors="replace")
+    *lines, rest = text.split("\n")
+    if rest:
+        raise SnapshotError(f"{generation / _SUMS} does not end where a line ends")
+    return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+
+
+def _check(generation: Path, sums: Mapping[str, str]) -> None:
+    """Raises SnapshotError or OSError unless the files are as their SHA-256 say."""
+    for name, sha256 in sums.items():
+        if _sha256(generation / name) != sha256:
+            raise SnapshotError(f"{generation / name} does not match its SHA-256")
+
+
+def _check_all(generation: Path) -> None:
+    """Raises SnapshotError or OSError unless a generation is what it was when it was made."""
+    sums = _sums(generation)
+    if sums.keys() != {path.name for path in generation.iterdir()} - {_SUMS}:
+        raise SnapshotError(f"{generation} does not hold the files that its {_SUMS} names")
+    _check(generation, sums)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _set_aside(generation: Path, reason: str) -> None:

@@ -135,8 +135,8 @@ class SearchService:
             asked_with = await repository.crops(answer.search.query_crop_ids)
             cameras = {camera.id: camera for camera in await repository.cameras()}
         queries += [asked_with[i].image_sha256 if i in asked_with else "" for i in answer.search.query_crop_ids]
-        drawn = answer.matches[:MOST_DRAWN]
-        contents = await self._read_images([*queries, *(match.crop.image_sha256 for match in drawn)])
+        drawn = [match.crop.image_sha256 for match in answer.matches[:MOST_DRAWN]]
+        contents = await self._read_images([*queries, *drawn])
         sheet = Sheet(
             queries=[contents.get(sha256) for sha256 in queries],
             matches=[
@@ -147,7 +147,7 @@ class SearchService:
                     captured_at=local_time(match.crop, cameras[match.crop.camera_id]),
                     similarity=match.similarity,
                 )
-                for match in drawn
+                for match in answer.matches
             ],
             title=f"{len(answer.matches)} matches among {answer.search.compared:,} crops",
             subtitle=f"search {search_id} · {answer.search.model_id} · matches are candidates, not identities",

@@ -1,12 +1,14 @@
 """The data sets that models are trained on and judged by; one file each."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from model.datasets.base import DataSet
 from model.datasets.market1501 import Market1501
+from model.datasets.synthetic import Synthetic
 from model.errors import DataError
 
-_KINDS = {"market1501": Market1501}
+_KINDS: dict[str, Callable[[Path], DataSet]] = {"market1501": Market1501, "synthetic": Synthetic}
 
 
 def open_data_set(spec: str) -> DataSet:

@@ -48,5 +48,5 @@ class Market1501:
 
 
 def market_name(file_name: str) -> re.Match[str] | None:
-    """Match a name such as `0002_c1s1_000451_03.jpg`: pid (-1 is junk), camera, sequence and frame are groups 1 to 4."""
+    """Match a name such as `0002_c1s1_000451_03.jpg`; groups: pid (-1 is junk), camera, sequence, frame."""
     return _NAME.match(file_name)

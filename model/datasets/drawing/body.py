@@ -31,7 +31,7 @@ def draw_leg(canvas: Canvas, person: Person, leg: Leg, pose: Pose, view: View) -
     outfit, girth = person.outfit, person.girth**0.7
     skin = Material(plain(person.skin))
     knee = 0.036 * girth
-    cloth = Material(lower_paint(outfit), crease=0.13)
+    cloth = Material(lower_paint(outfit), crease=0.1)
     if wears_skirt(outfit) or outfit.lower_kind == "shorts":
         canvas.limb(Limb(leg.hip, leg.knee, 0.052 * girth, knee), view, skin)
         canvas.limb(Limb(leg.knee, leg.ankle, knee, 0.021), view, skin)

@@ -172,7 +172,7 @@ def _develop(
     light = light * np.array(camera.cast, dtype=np.float32) * (camera.exposure * exposure)
     light = (light - 0.45) * camera.contrast + 0.45
     light = camera.veil + (1 - camera.veil) * light
-    grain = rng.normal(0, camera.noise, (CROP_SIZE[1], CROP_SIZE[0], 3)).astype(np.float32)
+    grain = camera.noise * rng.standard_normal(light.shape, dtype=np.float32)
     grain = 0.5 * grain + 0.5 * grain[..., :1]
     exposed = Image.fromarray((np.clip(light + grain, 0, 1) * 255).astype(np.uint8))
     compressed = BytesIO()

@@ -89,9 +89,9 @@ class Stage:
     def finish(self) -> Plane:
         """The frame as `(720, 1280, 3)` float32, with grain, stains and uneven light."""
         frame = np.asarray(self._picture.filter(ImageFilter.GaussianBlur(0.8)), dtype=np.float32) / 255
-        stains = self.rng.normal(0, 1, (24, 40)).astype(np.float32)
+        stains = self.rng.standard_normal((24, 40), dtype=np.float32)
         cloudy = np.asarray(Image.fromarray(stains).resize(FRAME_SIZE, Image.Resampling.BICUBIC))
-        grain = self.rng.normal(0, 1, frame.shape[:2]).astype(np.float32)
+        grain = self.rng.standard_normal(frame.shape[:2], dtype=np.float32)
         return np.clip(frame * (1 + 0.045 * cloudy + 0.02 * grain)[..., None], 0, 1)
 
 

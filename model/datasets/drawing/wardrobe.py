@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.datasets.drawing.fabrics import Colour
 
@@ -16,6 +17,7 @@ Bag = Literal["none", "backpack", "messenger", "shoulder", "tote", "briefcase"]
 Hat = Literal["none", "cap", "beanie", "sunhat"]
 
 _Option = TypeVar("_Option")
+_Features = NDArray[np.float64]
 
 # Fair to dark.
 _SKINS: tuple[Colour, ...] = (
@@ -157,7 +159,7 @@ _OTHER_PATTERNS: dict[Pattern, float] = {
 }
 _SKIRT_PATTERNS: dict[Pattern, float] = {"plain": 0.7, "checked": 0.1, "dotted": 0.1, "flowered": 0.1}
 
-_CANDIDATES = 24
+_CANDIDATES = 14
 """How many outfits a newcomer tries on; the one least like the others' is kept."""
 
 _PEOPLE_A_LOOK_ALIKE = 8
@@ -204,12 +206,16 @@ class Person:
 def dress_people(count: int, rng: np.random.Generator) -> tuple[Person, ...]:
     """`count` persons whose clothes differ, and now and then one who dresses nearly as another does."""
     people: list[Person] = []
+    known: list[_Features] = []
     for number in range(count):
         if number % _PEOPLE_A_LOOK_ALIKE == _PEOPLE_A_LOOK_ALIKE - 1:
-            people.append(_look_alike(_choose(rng, [p for p in people if p.outfit.cut not in _ALL_OF_ONE]), rng))
-            continue
-        candidates = [_person(rng) for _ in range(_CANDIDATES)]
-        people.append(max(candidates, key=lambda person: _difference(person, people)))
+            copied = [person for person in people if person.outfit.cut not in _ALL_OF_ONE] or people
+            candidates = [_look_alike(_choose(rng, copied), rng) for _ in range(_CANDIDATES)]
+        else:
+            candidates = [_person(rng) for _ in range(_CANDIDATES)]
+        unlike = [_difference(_features(person), known) for person in candidates]
+        people.append(candidates[int(np.argmax(unlike))])
+        known.append(_features(people[-1]))
     return tuple(people)
 
 
@@ -251,7 +257,7 @@ def _outfit(woman: bool, rng: np.random.Generator) -> Outfit:
 
 
 def _look_alike(person: Person, rng: np.random.Generator) -> Person:
-    """The same upper garment on somebody else, with another lower one or another bag: a hard case on purpose."""
+    """The same body and upper garment on somebody else, with another lower one: a hard case on purpose."""
     stranger, worn = _person(rng), person.outfit
     lower = _choose(rng, [other for other in _LOWERS if _contrast(other, worn.lower) > 0.5])
     lower_kind: Lower = "shorts" if worn.lower_kind in ("trousers", "jeans", "leggings") else "trousers"
@@ -273,20 +279,20 @@ def _look_alike(person: Person, rng: np.random.Generator) -> Person:
     )
 
 
-def _difference(person: Person, others: Sequence[Person]) -> float:
-    """How unlike a person is to the one most like them."""
-    return min((float(np.linalg.norm(_features(person) - _features(other))) for other in others), default=0.0)
+def _difference(features: _Features, others: Sequence[_Features]) -> float:
+    """How unlike somebody is to the one most like them."""
+    return float(np.linalg.norm(np.array(others) - features, axis=1).min()) if others else 0.0
 
 
-def _features(person: Person) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _features(person: Person) -> _Features:
     """What a glance from far away takes in; distances between these are roughly differences in looks."""
     worn = person.outfit
     dress = worn.cut in ("dress", "coat")
-    pattern = 0.0 if worn.pattern == "plain" else 0.3
+    pattern = 0.0 if worn.pattern == "plain" else 0.2
     return np.array(
         [
             *worn.upper,
-            *(np.array(worn.second) * (0.5 if worn.pattern != "plain" or worn.cut == "open" else 0)),
+            *(np.array(worn.second) * (0.35 if worn.pattern != "plain" or worn.cut == "open" else 0)),
             *(np.array(worn.upper if worn.cut == "dress" else worn.lower) * 0.9),
             pattern,
             0.4 * (worn.lower_kind in ("shorts", "skirt")),

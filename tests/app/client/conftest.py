@@ -31,6 +31,7 @@ class Service:
     url: str = ""
     api_key: str | None = None
     busy_answers: int = 0  # how many requests are answered 429 first
+    retry_after: str = "0"
     fail_after: int | None = None  # how many requests succeed before all others are answered 500
     seconds_a_request: float = 0.0
     crops: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,7 +106,7 @@ def _app(state: Service) -> FastAPI:
     def embed(files: Annotated[list[UploadFile], File()], items: Annotated[str, Form()]) -> Any:
         if state.busy_answers:
             state.busy_answers -= 1
-            return _problem(429, "the queue is full", {"Retry-After": "0"})
+            return _problem(429, "the queue is full", {"Retry-After": state.retry_after})
         if state.fail_after is not None and len(state.request_sizes) >= state.fail_after:
             return _problem(500, "the disk is full")
         state.in_flight += 1

@@ -69,6 +69,14 @@ def test_a_busy_service_is_asked_again(passerby: Passerby, service: Any, tmp_pat
     assert len(service.crops) == 100
 
 
+def test_a_busy_service_gets_the_pause_that_it_asks_for(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+    service.busy_answers, service.retry_after = 1, "2"
+    begin = time.monotonic()
+    passerby("import", write_crops(tmp_path, 1))
+    assert time.monotonic() - begin >= 2
+    assert len(service.crops) == 1
+
+
 def test_a_damaged_crop_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 40, {7: b"damaged"}))
     assert ran.code == 1
@@ -83,10 +91,11 @@ def test_a_crop_that_gets_its_request_refused_fails_alone(passerby: Passerby, se
     assert "answered 413: too large" in ran.out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that nobody can read")
 def test_a_file_that_cannot_be_read_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     write_crops(tmp_path, 40)
     (tmp_path / "0007.jpg").unlink()
-    (tmp_path / "0007.jpg").symlink_to("/proc/self/mem")  # a file that even root cannot read from its start
+    (tmp_path / "0007.jpg").symlink_to("/proc/self/mem")  # not even root can read its start
     ran = passerby("import", tmp_path)
     assert ran.code == 1
     assert "0007.jpg: cannot be read" in ran.out

@@ -30,7 +30,7 @@ def test_matches_are_shown_ranked(passerby: Passerby, service: Any, tmp_path: Pa
     ]
     ran = passerby("search", image(tmp_path))
     assert ran.code == 0
-    heading, _, first, second = (line.split() for line in ran.out.splitlines()[1:5])
+    heading, _, first, second = (line.split() for line in ran.out.splitlines()[:4])
     assert heading == ["rank", "similarity", "camera", "captured", "(+02:00)", "person", "crop"]
     assert [part for part in first if "━" not in part] == [
         "1", "0.912", "gate", "2024-05-01", "12:00:00", "p7", CROP_ID
@@ -53,9 +53,9 @@ def test_a_narrow_terminal_shows_crop_ids_whole(
     passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    service.matches = [match(1, 0.9, person_id="person-17")]
+    service.matches = [match(1, 0.9, person_id="a-long-name-17")]
     lines = passerby("search", image(tmp_path)).out.splitlines()
-    assert CROP_ID == lines[3].split()[-1] + lines[4].strip()
+    assert lines[2].split()[-1] + lines[3].strip() == CROP_ID
 
 
 def test_no_match_is_said(passerby: Passerby, tmp_path: Path) -> None:
@@ -115,3 +115,12 @@ def test_a_missing_picture_is_named(passerby: Passerby, tmp_path: Path) -> None:
     ran = passerby("search", tmp_path / "gone.jpg")
     assert ran.code == 2
     assert "gone.jpg" in ran.err
+
+
+def test_a_browser_that_has_no_key_is_thought_of(
+    passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "/docs" not in passerby("search", image(tmp_path)).out
+    service.api_key = "secret"
+    monkeypatch.setenv("PASSERBY_API_KEY", "secret")
+    assert "in /docs" in passerby("search", image(tmp_path)).out

@@ -54,12 +54,12 @@ def test_market_distractors_are_nobody_and_junk_is_left_out_and_counted(tmp_path
     touch(tmp_path / "0000_c1s1_000001_00.jpg", tmp_path / "-1_c1s1_000001_00.jpg")
     source = read_source(tmp_path)
     assert [item.person_id for item in source.items] == [None]
-    assert "1 junk crops (person -1) left out" in source.notes
+    assert "left out as junk (person -1): 1" in source.notes
 
 
 def test_stray_files_are_counted_by_kind(tmp_path: Path) -> None:
     touch(tmp_path / "0002_c1s1_000451_03.jpg", tmp_path / "Thumbs.db", tmp_path / "._0002_c1s1_000451_03.jpg")
-    assert "2 other files ignored (.jpg, .db)" in read_source(tmp_path).notes
+    assert "left alone: 2 (.jpg, .db)" in read_source(tmp_path).notes
 
 
 def test_the_parts_of_market_are_not_taken_for_cameras(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_exif_says_when_with_its_zone(tmp_path: Path, suffix: str) -> None:
     captured_at = source.items[0].captured_at
     assert captured_at == datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     assert captured_at.utcoffset() == timedelta(hours=2)
-    assert source.notes == ("times of 1 crops are from their EXIF data",)
+    assert source.notes == ("captured as the EXIF data say: 1",)
 
 
 def test_exif_without_zone_is_in_this_computers(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_without_a_usable_exif_time_the_file_says_when(tmp_path: Path, taken: st
     source = read_source(tmp_path)
     assert source.items[0].captured_at == datetime.fromtimestamp(1_700_000_000, UTC)
     assert source.items[0].captured_at.tzinfo is not None
-    assert "1 crops are when their files were last modified" in source.notes[0]
+    assert "captured when the file was last modified" in source.notes[0]
 
 
 def test_what_is_no_picture_inside_is_left_to_the_service_to_refuse(tmp_path: Path) -> None:
@@ -135,6 +135,11 @@ def test_a_flat_folder_needs_a_camera(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"1\.jpg.*--camera ID"):
         read_source(tmp_path)
     assert [item.camera_id for item in read_source(tmp_path, "gate").items] == ["gate"]
+
+
+def test_folders_in_a_flat_folder_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    touch(tmp_path / "1.jpg", tmp_path / "night" / "2.jpg")
+    assert "left alone: 1 (night)" in read_source(tmp_path, "gate").notes
 
 
 def test_loose_pictures_beside_camera_folders_are_not_dropped_in_silence(tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def folder_of_texts(folder: Path) -> Path:
         (lambda folder: folder / "nowhere", "there is nothing at"),
         (text_file, "neither a folder nor a CSV file"),
         (lambda folder: folder, "holds no crop to import"),
-        (folder_of_texts, r"holds no crop to import; 1 other files ignored \(.txt\)"),
+        (folder_of_texts, r"holds no crop to import; left alone: 1 \(.txt\)"),
     ],
 )
 def test_anything_else_is_refused_with_what_would_do(

@@ -26,7 +26,8 @@ def taken(room: WaitingRoom[str]) -> list[int]:
     batch = room.take()
     assert batch is not None
     assert [waiting.pixels[0, 0, 0] for waiting in batch.crops] == batch.pixels[:, 0, 0, 0].tolist()
-    return batch.pixels[:, 0, 0, 0].tolist()
+    values: list[int] = batch.pixels[:, 0, 0, 0].tolist()
+    return values
 
 
 def test_a_batch_is_what_waits() -> None:

@@ -1,0 +1,28 @@
+# The service as an image: `docker build .` for the CPU, `--build-arg ENGINE=gpu` for NVIDIA GPUs.
+
+FROM python:3.11-slim-bookworm AS build
+ARG ENGINE=cpu
+WORKDIR /src
+RUN python -m venv /opt/passerby
+# What the service depends on changes less often than the service: a layer of its own.
+COPY pyproject.toml README.md LICENSE ./
+RUN mkdir app model migrations && touch app/__init__.py model/__init__.py migrations/__init__.py \
+ && /opt/passerby/bin/pip install --no-cache-dir ".[${ENGINE}]"
+COPY app app
+COPY model model
+COPY migrations migrations
+RUN /opt/passerby/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+
+FROM python:3.11-slim-bookworm
+RUN useradd --system --uid 10001 --create-home --home-dir /data passerby
+COPY --from=build /opt/passerby /opt/passerby
+COPY --chmod=755 docker/entrypoint.sh /usr/local/bin/passerby-entrypoint
+ENV PATH=/opt/passerby/bin:$PATH PYTHONUNBUFFERED=1 PASSERBY_HOST=0.0.0.0 PASSERBY_DATA_DIR=/data
+USER passerby
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+ENTRYPOINT ["passerby-entrypoint"]
+CMD ["passerby", "serve"]

@@ -1,0 +1,191 @@
+"""The embedding service from bytes to parts, with a real engine."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import encoded, picture
+from PIL import Image
+from prometheus_client import CollectorRegistry
+from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, crop
+
+from app.embedding.decoding import PictureLimits, decode
+from app.embedding.engine import Engine, EngineError, load_engine
+from app.embedding.metrics import EmbeddingMetrics
+from app.embedding.queue import Priority, QueueClosed, QueueFull
+from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+
+
+@asynccontextmanager
+async def running(
+    engine: Engine, limits: PictureLimits | None = None, capacity: int = 1024, registry: CollectorRegistry | None = None
+) -> AsyncIterator[EmbeddingService]:
+    metrics = EmbeddingMetrics(registry or CollectorRegistry())
+    service = EmbeddingService(engine, limits or PictureLimits(), metrics, capacity=capacity)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+
+
+def kinds(results: list[Result]) -> list[str]:
+    """`crop`, `engine`, or the kind of the picture error, of each result."""
+    return ["crop" if isinstance(result, EmbeddedCrop) else getattr(result, "kind", "engine") for result in results]
+
+
+def flat(value: int) -> bytes:
+    """A file that holds a crop for the scripted engine."""
+    return encoded(Image.fromarray(crop(value)), "PNG")
+
+
+def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
+    engine = load_engine(tiny_checkpoint)
+    contents = [encoded(picture(seed)) for seed in range(100)]
+
+    async def scenario() -> list[Result]:
+        async with running(engine) as service:
+            return await service.embed(contents, Priority.BULK)
+
+    for content, result in zip(contents, asyncio.run(scenario()), strict=True):
+        assert isinstance(result, EmbeddedCrop)
+        alone = decode(content, PictureLimits(), engine.metadata.input)
+        assert result.crop.sha256 == alone.sha256
+        assert np.abs(result.parts - engine.embed(alone.pixels[None])[0]).max() < 1e-5
+
+
+def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None:
+    good = encoded(picture(1))
+    contents = [good, b"", good, b"no picture", good[:-20], encoded(picture(1), "GIF"), good]
+    registry = CollectorRegistry()
+
+    async def scenario() -> list[Result]:
+        async with running(load_engine(tiny_checkpoint), registry=registry) as service:
+            return await service.embed(contents, Priority.SEARCH)
+
+    assert kinds(asyncio.run(scenario())) == [
+        "crop",
+        "empty",
+        "crop",
+        "not-a-picture",
+        "damaged",
+        "unsupported-format",
+        "crop",
+    ]
+    assert registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "damaged"}) == 1
+    assert registry.get_sample_value("passerby_embedding_decode_seconds_count") == len(contents)
+
+
+def test_good_files_among_thousands_of_bad_ones_are_all_embedded(tiny_checkpoint: Path) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    good = [encoded(picture(number), pillow_format) for number, pillow_format in enumerate(("JPEG", "PNG", "WEBP"))]
+
+    def bad() -> bytes:
+        content = rng.choice(good)
+        return rng.choice((b"", b"text", content[: rng.randrange(len(content))], rng.randbytes(500), b"GIF89a"))
+
+    async def client(service: EmbeddingService) -> None:
+        contents = [rng.choice(good) if rng.random() < 0.3 else bad() for _ in range(64)]
+        results = await service.embed(contents, rng.choice(list(Priority)))
+        assert [kind == "crop" for kind in kinds(results)] == [content in good for content in contents]
+
+    async def scenario() -> None:
+        async with running(load_engine(tiny_checkpoint), capacity=2048) as service:
+            await asyncio.gather(*(client(service) for _ in range(30)))
+            assert service.ready
+
+    asyncio.run(scenario())
+
+
+def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
+    async def scenario() -> list[Result]:
+        async with running(ScriptedEngine()) as service:
+            return await service.embed([flat(1), flat(GIVES_NAN), flat(2)], Priority.BULK)
+
+    assert kinds(asyncio.run(scenario())) == ["crop", "engine", "crop"]
+
+
+def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
+    async def scenario() -> list[Result]:
+        async with running(load_engine(tiny_checkpoint)) as service:
+            return await service.embed([encoded(picture(1))] * 256, Priority.BULK)
+
+    assert kinds(asyncio.run(scenario())) == ["crop"] * 256
+
+
+def test_a_request_is_refused_before_its_files_are_decoded() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        async with running(engine, capacity=2, registry=registry) as service:
+            engine.go.clear()
+            first = asyncio.create_task(service.embed([flat(1)] * 2, Priority.BULK))
+            await asyncio.sleep(0)
+            with pytest.raises(QueueFull):
+                await service.embed([flat(1)], Priority.BULK)
+            engine.go.set()
+            assert kinds(await first) == ["crop"] * 2
+
+    asyncio.run(scenario())
+    assert registry.get_sample_value("passerby_embedding_decode_seconds_count") == 2
+
+
+def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> None:
+        service = EmbeddingService(engine, PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+        assert not service.ready
+        await service.start()
+        assert service.ready
+        assert [len(batch) for batch in engine.batches] == [1, 32]
+        await service.stop()
+        assert not service.ready
+        with pytest.raises(QueueClosed):
+            await service.embed([flat(1)], Priority.SEARCH)
+
+    asyncio.run(scenario())
+
+
+def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> None:
+    async def scenario() -> list[Result]:
+        async with running(ScriptedEngine()) as service:
+            request = asyncio.create_task(service.embed([flat(value) for value in range(200)], Priority.BULK))
+            await asyncio.sleep(0)
+            await service.stop()
+            return await request
+
+    results = asyncio.run(scenario())
+    assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == list(range(200))
+
+
+def test_a_dead_engine_is_not_ready_and_leaves_nobody_waiting() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine()) as service:
+            async with asyncio.timeout(10):
+                results = await service.embed([flat(1), flat(DIES), *[flat(2)] * 100], Priority.BULK)
+            assert kinds(results) == ["engine"] * 102
+            assert not service.ready
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_gives_no_numbers_does_not_start() -> None:
+    class Broken(ScriptedEngine):
+        def embed(self, crops: np.ndarray) -> np.ndarray:
+            return super().embed(crops) * np.float32("nan")
+
+    async def scenario() -> None:
+        service = EmbeddingService(Broken(), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+        with pytest.raises(EngineError, match="tiny-0123456789ab cannot be used"):
+            await service.start()
+        assert not service.ready
+
+    asyncio.run(scenario())

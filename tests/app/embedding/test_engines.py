@@ -1,0 +1,110 @@
+"""Both engines: the same contract, and clear words when a checkpoint does not fit."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from factories import picture, tiny_metadata, write_tiny_checkpoint
+from numpy.typing import NDArray
+
+from app.embedding.engine import Engine, EngineError, EngineKind, load_engine
+from model.architecture import PART_DIM, PARTS
+from model.checkpoint import METADATA_KEY, save_checkpoint
+from model.errors import CheckpointError
+from model.transforms import to_input
+
+
+@pytest.fixture(scope="module")
+def torch_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MobileNetV2 MGN with random weights for inputs of 64 x 32 pixels."""
+    torch = pytest.importorskip("torch")
+    from model.backbones import build_backbone
+    from model.mgn import MGN
+
+    metadata = tiny_metadata()
+    torch.manual_seed(1)
+    mgn = MGN(build_backbone(metadata.architecture.backbone), metadata.architecture).eval()
+    path = tmp_path_factory.mktemp("torch") / "random.safetensors"
+    save_checkpoint(path, {name: tensor.numpy() for name, tensor in mgn.state_dict().items()}, metadata)
+    return path
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine on a small checkpoint of its form."""
+    fixture = "tiny_checkpoint" if request.param == "onnx" else "torch_checkpoint"
+    return load_engine(request.getfixturevalue(fixture), threads=1)
+
+
+def crops(seed: int, count: int) -> NDArray[np.uint8]:
+    return np.stack([to_input(picture(seed + i), (64, 32), "bilinear") for i in range(count)])
+
+
+def test_parts_have_their_shape_and_norm(engine: Engine) -> None:
+    parts = engine.embed(crops(0, 3))
+    assert parts.shape == (3, len(PARTS), PART_DIM)
+    assert parts.dtype == np.float32
+    assert np.allclose(np.linalg.norm(parts, axis=2), len(PARTS) ** -0.5, atol=1e-4)
+
+
+def test_the_parts_of_a_crop_do_not_depend_on_its_batch(engine: Engine) -> None:
+    seed = random.randrange(2**16)
+    print("seed", seed)
+    some = crops(seed, 12)
+    alone = np.concatenate([engine.embed(some[i : i + 1]) for i in range(len(some))])
+    for count in range(2, len(some) + 1):
+        order = np.random.default_rng(seed + count).permutation(len(some))[:count]
+        assert np.abs(engine.embed(some[order]) - alone[order]).max() < 1e-5
+
+
+def test_the_metadata_comes_from_the_checkpoint(engine: Engine) -> None:
+    assert engine.metadata.input.size == (64, 32)
+    assert engine.metadata.model_id.startswith("tiny-")
+
+
+@pytest.mark.parametrize(("fixture", "kind"), [("tiny_checkpoint", "torch"), ("torch_checkpoint", "onnx")])
+def test_an_engine_that_does_not_fit_the_checkpoint_is_refused(
+    fixture: str, kind: EngineKind, request: pytest.FixtureRequest
+) -> None:
+    with pytest.raises(EngineError, match=f"the {kind} engine cannot run"):
+        load_engine(request.getfixturevalue(fixture), kind)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="must end in"):
+        load_engine(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", ["none.onnx", "none.safetensors"])
+def test_a_missing_checkpoint_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"there is no checkpoint at .*{name}"):
+        load_engine(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["damaged.onnx", "damaged.safetensors"])
+def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"\x08" * 100)
+    with pytest.raises(CheckpointError, match=name):
+        load_engine(path)
+
+
+def test_an_onnx_file_without_metadata_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_checkpoint(tmp_path / "bare.onnx")
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match="no Passerby metadata"):
+        load_engine(path)
+
+
+def test_an_onnx_file_for_another_input_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_checkpoint(tmp_path / "other.onnx")
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {METADATA_KEY: tiny_metadata(128, 64).model_dump_json()})
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match="128 x 64"):
+        load_engine(path)

@@ -1,0 +1,57 @@
+"""Saves snapshots in child processes each of which dies one line of code later than the one before; see the test."""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from index_factories import MODEL, all_keys, crop
+
+import app
+from app.index.faiss_exact import FaissExactIndex
+from app.index.port import Removal
+from app.index.snapshots import SnapshotStore
+
+APP = str(Path(app.__file__).parent)
+
+
+def main(folder: Path) -> None:
+    """Prints at how many lines a process died. Raises AssertionError where the folder is not sound afterwards."""
+    index = FaissExactIndex(MODEL)
+    last_saved = 0
+    for line in itertools.count(1):
+        index.apply([crop(line, sequence=2 * line), Removal(2 * line + 1, line - 1)])
+        survived = _save_and_die(SnapshotStore(folder), index, line)
+        newest = SnapshotStore(folder).newest(MODEL)
+        now_saved = 0 if newest is None else newest.last_sequence // 2
+        assert now_saved == line or (now_saved == last_saved and not survived), (line, last_saved, now_saved)
+        assert newest is None or all_keys(newest) == {now_saved}
+        last_saved = now_saved
+        if survived:
+            print(line - 1)
+            return
+
+
+def _save_and_die(store: SnapshotStore, index: FaissExactIndex, line: int) -> bool:
+    """Save in a child process that is gone before the given line of Passerby's code; True if it needs fewer."""
+    child = os.fork()
+    if child == 0:
+        lines = itertools.count(1)
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            if not frame.f_code.co_filename.startswith(APP):
+                return None
+            if event == "line" and next(lines) == line:
+                os._exit(9)
+            return trace
+
+        sys.settrace(trace)
+        store.save(index)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

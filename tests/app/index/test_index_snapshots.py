@@ -1,0 +1,164 @@
+"""Snapshots: what is damaged is noticed, what is sound is used, whatever happens while saving."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from index_factories import MODEL, all_keys, crop
+from structlog.testing import LogCapture
+
+from app.index.faiss_exact import FaissExactIndex
+from app.index.port import Removal
+from app.index.snapshots import SnapshotStore
+
+OTHER_MODEL = "mgn-other-ffffffffffff"
+
+
+def index_of(*keys: int, model_id: str = MODEL) -> FaissExactIndex:
+    index = FaissExactIndex(model_id)
+    index.apply([crop(key) for key in keys])
+    return index
+
+
+def newest_keys(store: SnapshotStore, model_id: str = MODEL) -> set[int] | None:
+    index = store.newest(model_id)
+    return None if index is None else all_keys(index)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_without_snapshots_there_is_none(tmp_path: Path) -> None:
+    assert SnapshotStore(tmp_path / "not" / "there").newest(MODEL) is None
+
+
+def test_the_newest_snapshot_counts_and_the_oldest_go(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path / "snapshots", keep=2)
+    for last in (1, 2, 3, 4):
+        store.save(index_of(*range(1, last + 1)))
+    assert newest_keys(store) == {1, 2, 3, 4}
+    assert names(tmp_path / "snapshots") == ["00000003", "00000004"]
+
+
+def test_a_later_snapshot_counts_even_if_it_holds_fewer_changes(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    store.save(index_of(1, 2, 3))
+    store.save(index_of(1))
+    assert newest_keys(store) == {1}
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    bit = random.randrange(8 * len(content))
+    print(f"flipping bit {bit} of {path}")
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+def lengthen(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0")
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, lengthen, Path.unlink])
+@pytest.mark.parametrize("name", ["embeddings.f16", "columns.npz", "snapshot.json", "SHA256SUMS"])
+def test_a_damaged_snapshot_is_set_aside_and_the_next_older_one_used(
+    tmp_path: Path, logged: LogCapture, name: str, damage: Callable[[Path], None]
+) -> None:
+    store = SnapshotStore(tmp_path)
+    store.save(index_of(1))
+    store.save(index_of(1, 2))
+    damage(tmp_path / "00000002" / name)
+    assert newest_keys(store) == {1}
+    assert names(tmp_path) == ["00000001", "00000002.damaged"]
+    assert [entry["snapshot"] for entry in logged.entries] == [str(tmp_path / "00000002")]
+
+
+@pytest.mark.parametrize("name", ["snapshot.json", "SHA256SUMS"])
+def test_no_flipped_bit_of_what_describes_a_snapshot_goes_unnoticed(
+    tmp_path: Path, logged: LogCapture, name: str
+) -> None:
+    store = SnapshotStore(tmp_path)
+    store.save(index_of(1, 2, 3))
+    generation = tmp_path / "00000001"
+    sound = (generation / name).read_bytes()
+    for bit in range(0, 8 * len(sound), 3):
+        content = bytearray(sound)
+        content[bit // 8] ^= 1 << bit % 8
+        (generation / name).write_bytes(content)
+        assert store.newest(MODEL) is None, f"bit {bit}"
+        (tmp_path / "00000001.damaged").rename(generation)
+    (generation / name).write_bytes(sound)
+    assert newest_keys(store) == {1, 2, 3}
+
+
+def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: Path, logged: LogCapture) -> None:
+    store = SnapshotStore(tmp_path)
+    for last in (1, 2):
+        store.save(index_of(last))
+        truncate(tmp_path / f"0000000{last}" / "embeddings.f16")
+    assert newest_keys(store) is None
+    assert names(tmp_path) == ["00000001.damaged", "00000002.damaged"]
+    store.save(index_of(7))
+    assert newest_keys(store) == {7}
+    assert names(tmp_path) == ["00000001.damaged", "00000002.damaged", "00000003"]
+
+
+def test_a_snapshot_of_another_model_is_never_used_and_not_harmed(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path, keep=1)
+    store.save(index_of(1))
+    store.save(index_of(2, model_id=OTHER_MODEL))
+    assert newest_keys(store) == {1}
+    assert newest_keys(store, OTHER_MODEL) == {2}
+    assert newest_keys(store, "mgn-third-000000000000") is None
+    store.save(index_of(3))
+    assert newest_keys(store) == {3}
+    assert newest_keys(store, OTHER_MODEL) == {2}
+    store.drop_all(MODEL)
+    assert newest_keys(store) is None
+    assert newest_keys(store, OTHER_MODEL) == {2}
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_older_snapshot(tmp_path: Path) -> None:
+    class FullDisk(FaissExactIndex):
+        def save(self, folder: Path):  # type: ignore[no-untyped-def]
+            super().save(folder)
+            raise OSError("no space left on device")
+
+    store = SnapshotStore(tmp_path)
+    store.save(index_of(1))
+    with pytest.raises(OSError, match="no space"):
+        store.save(FullDisk(MODEL))
+    assert newest_keys(store) == {1}
+    assert names(tmp_path) == ["00000001"]
+
+
+def test_removals_are_part_of_a_snapshot(tmp_path: Path) -> None:
+    store = SnapshotStore(tmp_path)
+    index = index_of(1, 2, 3)
+    index.apply([Removal(4, 1)])
+    state = store.save(index)
+    assert (state.size, state.last_sequence) == (2, 4)
+    assert newest_keys(store) == {2, 3}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_crash_at_any_line_of_saving_leaves_sound_snapshots(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "crash_while_saving.py"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, env=environment, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 50
+    assert len(names(tmp_path)) == 2  # neither damaged ones nor drafts

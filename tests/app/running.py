@@ -1,0 +1,70 @@
+"""Running the service in a thread of the test, and talking to it over a real socket."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+from factories import encoded, picture
+
+from app.main import create_app
+from app.settings import Settings
+
+CAPTURED_AT = "2026-05-04T17:30:00+02:00"
+
+
+@contextmanager
+def running_service(settings: Settings) -> Iterator[httpx.Client]:
+    """A service on a free port of loopback, as long as the block lasts."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                if not thread.is_alive():
+                    raise RuntimeError("the service did not start; its log says why")
+                time.sleep(0.01)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def jpeg(seed: int) -> bytes:
+    """A crop that is like no other of another seed."""
+    return encoded(picture(seed))
+
+
+def embed(client: httpx.Client, *contents: bytes, camera: str | None = "gate", **form: Any) -> httpx.Response:
+    """Post crops."""
+    data = {"captured_at": CAPTURED_AT} | ({"camera_id": camera} if camera else {}) | form
+    files = [("files", (f"{index}.jpg", content)) for index, content in enumerate(contents)]
+    return client.post("/embed", files=files, data={k: v for k, v in data.items() if v is not None})
+
+
+def stored(client: httpx.Client, *seeds: int, **form: Any) -> list[dict[str, Any]]:
+    """Post crops that must be accepted; gives them as the service tells them."""
+    answer = embed(client, *(jpeg(seed) for seed in seeds), **form)
+    assert answer.status_code == 201, answer.text
+    return [item["crop"] for item in answer.json()["items"]]
+
+
+def search(client: httpx.Client, *contents: bytes, **form: Any) -> httpx.Response:
+    """Search by pictures."""
+    files = [("files", (f"{index}.jpg", content)) for index, content in enumerate(contents)]
+    return client.post("/search", files=files, data=form)
+
+
+def found(client: httpx.Client, seed: int, **form: Any) -> list[str]:
+    """The ids of the crops that a search finds, best first."""
+    answer = search(client, jpeg(seed), **form)
+    assert answer.status_code == 200, answer.text
+    return [match["crop"]["id"] for match in answer.json()["matches"]]

@@ -1,0 +1,143 @@
+"""A kill -9 at any moment loses nothing that was acknowledged, and brings back nothing that was deleted."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from running import embed, jpeg
+
+from app.settings import Settings
+
+ROUNDS = 5
+
+
+class Service:
+    """`passerby serve` in a process of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        environment = os.environ | {
+            "PASSERBY_DATABASE_URL": settings.resolved_database_url,
+            "PASSERBY_CHECKPOINT": str(settings.checkpoint),
+            "PASSERBY_SNAPSHOT_EVERY": "20",
+            "PASSERBY_LOG_LEVEL": "error",
+        }
+        command = ["serve", "--port", str(self.port), "--data-dir", str(settings.data_dir)]
+        self.process = subprocess.Popen([sys.executable, "-m", "app.cli", *command], env=environment)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            assert self.process.poll() is None, "the service ended by itself"
+            assert time.monotonic() < deadline, "the service is not ready"
+            try:
+                if self.client.get("/health/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.client.close()
+
+
+def keep_posting(service: Service, seeds: "range", kept: dict[str, int], deleted: set[str]) -> None:
+    """Post three crops at a time and delete one of them, noting what was acknowledged, until the service dies."""
+    try:
+        for first in seeds:
+            numbers = [first * 3 + i for i in range(3)]
+            answer = embed(service.client, *(jpeg(number) for number in numbers))
+            assert answer.status_code == 201, answer.text
+            ids = [item["crop"]["id"] for item in answer.json()["items"]]
+            kept.update(zip(ids, numbers, strict=True))
+            del kept[ids[0]]  # from here on it may be gone, until the answer says that it is
+            if service.client.delete(f"/crops/{ids[0]}").status_code == 204:
+                deleted.add(ids[0])
+    except httpx.TransportError:
+        return
+
+
+def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    kept: dict[str, int] = {}
+    deleted: set[str] = set()
+    service = Service(settings)
+    try:
+        service.wait_until_ready()
+        for round_ in range(ROUNDS):
+            posters = [
+                threading.Thread(
+                    target=keep_posting,
+                    args=(service, range(10_000 * round_ + 1_000 * i, 10_000 * (round_ + 1)), kept, deleted),
+                )
+                for i in range(3)
+            ]
+            for poster in posters:
+                poster.start()
+            time.sleep(rng.uniform(0.05, 0.8))
+            service.kill()
+            for poster in posters:
+                poster.join()
+            service = Service(settings)
+            service.wait_until_ready()
+            check(service, kept, deleted)
+        assert kept, "the service was killed before it acknowledged anything: this test showed nothing"
+    finally:
+        service.kill()
+
+
+def check(service: Service, kept: dict[str, int], deleted: set[str]) -> None:
+    for crop_id, number in kept.items():
+        assert service.client.get(f"/crops/{crop_id}/image").content == jpeg(number)
+    for crop_id in deleted:
+        assert service.client.get(f"/crops/{crop_id}").status_code == 404
+    listed = {crop["id"] for crop in service.client.get("/crops", params={"limit": 1000}).json()["items"]}
+    assert kept.keys() <= listed
+    answer = service.client.post("/search", files={"files": ("q.jpg", jpeg(0))}, data={"top_k": "1000"}).json()
+    found = {match["crop"]["id"] for match in answer["matches"]}
+    assert found == listed, "the index holds what the database holds, no more and no less"
+    some = list(kept.items())[-5:]
+    for crop_id, number in some:
+        answer = service.client.post("/search", files={"files": ("q.jpg", jpeg(number))}, data={"top_k": "1"}).json()
+        assert answer["matches"][0]["crop"]["id"] == crop_id
+
+
+def test_images_of_unfinished_deletions_go_at_the_next_start(settings: Settings, tmp_path: Path) -> None:
+    """A crash between the deletion of a crop and of its file must not leave the picture behind."""
+    import asyncio
+
+    from running import running_service, stored
+
+    from app.database import Database
+    from app.gallery.repository import GalleryRepository
+
+    with running_service(settings) as client:
+        (crop,) = stored(client, 1)
+
+    async def delete_and_crash() -> None:
+        database = Database(settings.resolved_database_url)
+        async with database.write() as session:
+            repository = GalleryRepository(session)
+            row = await repository.crop(crop["id"])
+            assert row is not None
+            await repository.delete_crop(row)
+        await database.close()
+
+    asyncio.run(delete_and_crash())
+    files = [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
+    assert len(files) == 1
+    with running_service(settings):
+        assert not files[0].exists()

@@ -1,0 +1,149 @@
+"""`POST /search`: ranked matches, filters that hold, and searches that are kept."""
+
+from io import BytesIO
+
+import httpx
+import pytest
+from PIL import Image
+from running import found, jpeg, search, stored
+
+from model.architecture import PARTS
+
+
+@pytest.fixture
+def gallery(client: httpx.Client) -> dict[str, str]:
+    """Crops of three cameras; the letter names the camera, the number the picture."""
+    times = {"a": "2026-05-04T08:00:00Z", "b": "2026-05-04T09:00:00Z", "c": "2026-05-04T10:00:00Z"}
+    crops = {}
+    for camera, captured_at in times.items():
+        for seed in (1, 2, 3):
+            (crop,) = stored(
+                client, seed, camera=camera, captured_at=captured_at, person_id=f"p{seed}", track_id=f"{camera}{seed}"
+            )
+            crops[f"{camera}{seed}"] = crop["id"]
+    return crops
+
+
+def test_matches_are_ranked_with_similarity_whole_and_by_part(client: httpx.Client, gallery: dict[str, str]) -> None:
+    answer = search(client, jpeg(2)).json()
+    matches = answer["matches"]
+    assert [match["rank"] for match in matches] == list(range(1, 10))
+    assert {match["crop"]["id"] for match in matches[:3]} == {gallery["a2"], gallery["b2"], gallery["c2"]}
+    similarities = [match["similarity"] for match in matches]
+    assert similarities == sorted(similarities, reverse=True)
+    assert similarities[0] == pytest.approx(1, abs=1e-3)
+    for match in matches:
+        assert list(match["parts"]) == list(PARTS)
+        assert sum(match["parts"].values()) / 8 == pytest.approx(match["similarity"], abs=1e-5)
+    assert (answer["gallery_size"], answer["compared"]) == (9, 9)
+    assert client.get(matches[0]["crop"]["image_url"]).content == jpeg(2)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"camera_ids": ["b"]}, {"b1", "b2", "b3"}),
+        ({"camera_ids": ["a", "b"]}, {"a1", "a2", "a3", "b1", "b2", "b3"}),
+        ({"exclude_camera_ids": ["a", "b"]}, {"c1", "c2", "c3"}),
+        ({"captured_from": "2026-05-04T09:00:00Z"}, {"b1", "b2", "b3", "c1", "c2", "c3"}),
+        ({"captured_to": "2026-05-04T09:00:00Z"}, {"a1", "a2", "a3"}),
+        (
+            {"captured_from": "2026-05-04T10:30:00+02:00", "captured_to": "2026-05-04T11:30:00+02:00"},
+            {"b1", "b2", "b3"},
+        ),
+        ({"person_id": "p2"}, {"a2", "b2", "c2"}),
+        ({"person_id": "nobody"}, set()),
+        ({"track_id": "c3"}, {"c3"}),
+        ({"person_id": "p2", "exclude_camera_ids": ["a"]}, {"b2", "c2"}),
+        ({"min_similarity": 0.99}, {"a2", "b2", "c2"}),
+    ],
+)
+def test_filters_hold_in_searches_and_in_lists(
+    client: httpx.Client, gallery: dict[str, str], filters: dict[str, object], expected: set[str]
+) -> None:
+    answer = search(client, jpeg(2), **filters).json()
+    ids = {gallery[name] for name in expected}
+    assert {match["crop"]["id"] for match in answer["matches"]} == ids
+    for name in filters:
+        assert answer["filters"][name] is not None
+    if "min_similarity" in filters:
+        return
+    assert answer["compared"] == len(expected)
+    listed = client.get("/crops", params=filters).json()["items"]  # type: ignore[arg-type]
+    assert {crop["id"] for crop in listed} == ids
+
+
+def test_top_k_bounds_the_matches(client: httpx.Client, gallery: dict[str, str]) -> None:
+    assert len(found(client, 1, top_k=2)) == 2
+    for wrong in (0, 1001, "many"):
+        assert search(client, jpeg(1), top_k=wrong).status_code == 422
+
+
+def test_an_unknown_camera_in_a_filter_is_an_error_not_an_empty_answer(
+    client: httpx.Client, gallery: dict[str, str]
+) -> None:
+    for name in ("camera_ids", "exclude_camera_ids"):
+        answer = search(client, jpeg(1), **{name: ["a", "typo"]})
+        assert answer.status_code == 422
+        assert answer.json()["type"] == "urn:passerby:problem:unknown-camera"
+        assert "typo" in answer.json()["detail"]
+
+
+def test_several_pictures_of_one_person_make_one_query(client: httpx.Client, gallery: dict[str, str]) -> None:
+    both = search(client, jpeg(1), jpeg(3)).json()["matches"]
+    assert {match["crop"]["person_id"] for match in both[:6]} == {"p1", "p3"}
+
+
+def test_crops_of_the_gallery_can_be_the_query_and_are_no_matches(
+    client: httpx.Client, gallery: dict[str, str]
+) -> None:
+    answer = client.post("/search", data={"crop_ids": [gallery["a2"]], "top_k": 2}).json()
+    assert [match["crop"]["id"] for match in answer["matches"]] == sorted((gallery["b2"], gallery["c2"]))
+    assert answer["query_crop_ids"] == [gallery["a2"]]
+    gone = client.post("/search", data={"crop_ids": ["0" * 26]})
+    assert gone.status_code == 422
+    assert "0" * 26 in gone.json()["detail"]
+
+
+def test_neither_or_both_kinds_of_query_are_an_error(client: httpx.Client, gallery: dict[str, str]) -> None:
+    assert client.post("/search", data={"top_k": "3"}).status_code == 422
+    assert search(client, jpeg(1), crop_ids=[gallery["a1"]]).status_code == 422
+
+
+def test_a_query_that_is_no_picture_says_which(client: httpx.Client) -> None:
+    answer = search(client, jpeg(1), b"nothing")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("1.jpg: ")
+
+
+def test_an_empty_gallery_gives_no_match(client: httpx.Client) -> None:
+    answer = search(client, jpeg(1)).json()
+    assert (answer["matches"], answer["gallery_size"]) == ([], 0)
+    assert client.get(answer["sheet_url"]).headers["content-type"] == "image/jpeg"
+
+
+def test_a_search_is_kept_and_loses_only_what_is_deleted(client: httpx.Client, gallery: dict[str, str]) -> None:
+    answer = search(client, jpeg(2), captured_from="2026-05-04T08:30:00Z").json()
+    assert client.get(f"/searches/{answer['search_id']}").json() == answer
+    first = answer["matches"].pop(0)
+    client.delete(f"/crops/{first['crop']['id']}")
+    assert client.get(f"/searches/{answer['search_id']}").json() == answer
+    assert client.get("/searches/" + "0" * 26).status_code == 404
+
+
+def test_the_contact_sheet_is_a_picture_also_after_deletions(client: httpx.Client, gallery: dict[str, str]) -> None:
+    answer = search(client, jpeg(2)).json()
+    sheet = client.get(answer["sheet_url"])
+    assert sheet.headers["content-type"] == "image/jpeg"
+    before = Image.open(BytesIO(sheet.content))
+    assert before.width > 300
+    for crop_id in gallery.values():
+        client.delete(f"/crops/{crop_id}")
+    after = Image.open(BytesIO(client.get(answer["sheet_url"]).content))
+    assert after.height <= before.height
+
+
+def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, gallery: dict[str, str]) -> None:
+    client.put("/cameras/b", json={"name": "Büro 北", "time_zone": "Asia/Tokyo"})
+    answer = client.post("/search", data={"crop_ids": [gallery["a2"]]}).json()
+    assert client.get(answer["sheet_url"]).status_code == 200

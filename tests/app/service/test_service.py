@@ -1,0 +1,116 @@
+"""The service as a whole: safe by default, honest about its state, in step after a restart and beside others."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from factories import tiny_metadata, write_tiny_checkpoint
+from pydantic import SecretStr, ValidationError
+from running import embed, found, jpeg, stored
+
+from app.settings import Settings
+
+Run = Callable[[Settings], httpx.Client]
+
+
+def test_everything_is_there_again_after_a_restart(run: Run, settings: Settings) -> None:
+    from running import running_service
+
+    with running_service(settings) as client:
+        crops = stored(client, 1, 2, 3)
+        client.delete(f"/crops/{crops[1]['id']}")
+    again = run(settings)
+    assert set(found(again, 1)) == {crops[0]["id"], crops[2]["id"]}
+    assert found(again, 1)[0] == crops[0]["id"]
+
+
+def test_the_index_comes_back_from_the_rows_alone(run: Run, settings: Settings) -> None:
+    from running import running_service
+
+    with running_service(settings) as client:
+        crops = stored(client, 1, 2, 3)
+    for path in settings.snapshots_dir.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    assert {crop["id"] for crop in crops} == set(found(run(settings), 1))
+
+
+def test_two_services_on_one_database_see_each_others_crops(run: Run, settings: Settings, tmp_path: Path) -> None:
+    images_url = (tmp_path / "images").as_uri()
+    one = run(settings.model_copy(update={"data_dir": tmp_path / "one", "images_url": images_url}))
+    two = run(settings.model_copy(update={"data_dir": tmp_path / "two", "images_url": images_url}))
+    (crop,) = stored(one, 1)
+    deadline = time.monotonic() + 5
+    while found(two, 1) != [crop["id"]]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    two.delete(f"/crops/{crop['id']}")
+    assert found(one, 1) == [], "a deletion holds everywhere at once, through the database"
+
+
+def test_vectors_of_two_models_never_meet(run: Run, settings: Settings, tmp_path: Path) -> None:
+    from running import running_service
+
+    with running_service(settings) as client:
+        (old,) = stored(client, 1)
+    other = write_tiny_checkpoint(tmp_path / "other.onnx", tiny_metadata(name="other"))
+    client = run(settings.model_copy(update={"checkpoint": other}))
+    assert found(client, 1) == []
+    assert [(model["in_use"], model["crops"]) for model in client.get("/models").json()] == [(True, 0), (False, 1)]
+    again = embed(client, jpeg(1)).json()["items"][0]
+    assert (again["status"], again["crop"]["id"]) == ("existing", old["id"])
+    assert found(client, 1) == [old["id"]], "posting a crop again embeds it with the model in use"
+
+
+def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, settings: Settings) -> None:
+    client = run(settings.model_copy(update={"api_key": SecretStr("secret")}))
+    for path in ("/health/live", "/health/ready", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200, path
+    for path in ("/crops", "/cameras", "/models", "/metrics", "/searches/" + "0" * 26):
+        for headers in ({}, {"X-API-Key": "wrong"}, {"X-API-Key": "sécret".encode("latin-1").decode("latin-1")}):
+            answer = client.get(path, headers={k: v.encode("latin-1") for k, v in headers.items()})  # type: ignore[arg-type]
+            assert answer.status_code == 401, path
+            assert answer.json()["type"] == "urn:passerby:problem:unauthorised"
+        assert client.get(path, headers={"X-API-Key": "secret"}).status_code in (200, 404), path
+    assert embed(client, jpeg(1)).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_listening_to_others_needs_an_api_key(host: str) -> None:
+    with pytest.raises(ValidationError, match="PASSERBY_API_KEY"):
+        Settings(host=host)
+    assert Settings(host=host, api_key=SecretStr("x")).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_loopback_needs_none(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+def test_ready_tells_the_model_and_metrics_count_requests(client: httpx.Client) -> None:
+    stored(client, 1)
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.json()["gallery_size"]) == (200, 1)
+    assert ready.json()["model_id"].startswith("tiny-")
+    metrics = client.get("/metrics").text
+    assert 'passerby_http_request_seconds_count{method="POST",route="/embed",status="201"} 1.0' in metrics
+
+
+def test_every_answer_carries_a_request_id(client: httpx.Client) -> None:
+    assert client.get("/cameras", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    made = {client.get("/nowhere", headers={"X-Request-ID": "no good"}).headers["x-request-id"] for _ in range(2)}
+    assert len(made) == 2
+
+
+def test_errors_of_every_kind_are_problems(client: httpx.Client) -> None:
+    for answer, status in (
+        (client.get("/nowhere"), 404),
+        (client.patch("/cameras"), 405),
+        (client.get("/crops/notanid"), 422),
+        (client.post("/embed", content=b"x", headers={"content-type": "multipart/form-data; boundary=b"}), 400),
+    ):
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert {"type", "title", "status", "detail"} <= answer.json().keys()

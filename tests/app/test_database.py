@@ -1,0 +1,120 @@
+"""Units of work and migrations, on both kinds of database."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+import app.search.tables  # all tables must be known
+from app.database import Database, Table
+from app.gallery.repository import GalleryRepository
+from app.gallery.tables import Camera
+
+
+def on(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
+    """Run some work on a migrated database."""
+
+    async def run() -> None:
+        database = Database(url)
+        await database.migrate()
+        await work(database)
+        await database.close()
+
+    asyncio.run(run())
+
+
+async def camera_ids(database: Database) -> list[str]:
+    async with database.read() as session:
+        return [camera.id for camera in await GalleryRepository(session).cameras()]
+
+
+def add_camera(session: object, camera_id: str) -> None:
+    GalleryRepository(session).add(Camera(id=camera_id, name="x", created_at=0))  # type: ignore[arg-type]
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:
+    def differences(connection: Connection) -> list[object]:
+        return compare_metadata(MigrationContext.configure(connection), Table.metadata)
+
+    async def compare(database: Database) -> None:
+        async with database.engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+
+    assert app.search.tables
+    on(database_url, compare)
+
+
+def test_processes_that_start_together_migrate_once(database_url: str) -> None:
+    async def run() -> None:
+        databases = [Database(database_url) for _ in range(4)]
+        await asyncio.gather(*(database.migrate() for database in databases))
+        assert await camera_ids(databases[0]) == []
+        for database in databases:
+            await database.close()
+
+    asyncio.run(run())
+
+
+def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
+    async def work(database: Database) -> None:
+        async def fail() -> None:
+            async with database.write() as session:
+                add_camera(session, "lost")
+                await session.flush()
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            await fail()
+        async with database.write() as session:
+            add_camera(session, "kept")
+        assert await camera_ids(database) == ["kept"]
+
+    on(database_url, work)
+
+
+def test_writers_of_several_processes_come_one_after_the_other(database_url: str) -> None:
+    """Two Database objects stand for two processes: the second may not begin before the first has committed."""
+
+    async def work(first: Database) -> None:
+        second = Database(database_url)
+        order: list[str] = []
+
+        async def slow() -> None:
+            async with first.write() as session:
+                order.append("first begins")
+                add_camera(session, "a")
+                await session.flush()
+                await asyncio.sleep(0.3)
+                order.append("first ends")
+
+        async def late() -> None:
+            await asyncio.sleep(0.1)
+            async with second.write() as session:
+                order.append("second begins")
+                add_camera(session, "b")
+
+        await asyncio.gather(slow(), late())
+        assert order == ["first begins", "first ends", "second begins"]
+        await second.close()
+
+    on(database_url, work)
+
+
+def test_readers_do_not_wait_for_writers(database_url: str) -> None:
+    async def work(database: Database) -> None:
+        async with database.write() as session:
+            add_camera(session, "a")
+            await session.flush()
+            assert await asyncio.wait_for(camera_ids(database), 5) == []
+        assert await camera_ids(database) == ["a"]
+
+    on(database_url, work)
+
+
+def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"PASSERBY_DATABASE_URL is for mysql"):
+        Database("mysql://localhost/x")

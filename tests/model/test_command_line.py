@@ -1,0 +1,71 @@
+"""`python -m model`: figures out, one sentence and exit code 2 for what its user got wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_factories import write_checkpoint, write_market
+
+
+def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "model", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def write_features(path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(5, 8))
+    pids, cameras = np.repeat(np.arange(5), 4), np.tile(np.arange(4), 5)
+    features = (centres[pids] + 0.1 * rng.normal(size=(20, 8))).astype(np.float16)
+    query = cameras == 0
+    np.savez(path, fq=features[query], qp=pids[query], qc=cameras[query], fg=features[~query], gp=pids[~query],
+             gc=cameras[~query])  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["--rerank"]])
+def test_features_are_judged(tmp_path: Path, options: list[str]) -> None:
+    ended = run("evaluate", "--features", write_features(tmp_path / "f.npz"), "--json", *options)
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(ended.stdout)
+    assert {"queries", "rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp"} <= figures.keys()
+    assert figures["queries"] == 5
+    assert figures["rank1"] == 1
+
+
+def test_a_checkpoint_is_judged_on_the_test_part_or_on_held_out_identities(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.safetensors")
+    market = write_market(tmp_path / "market")
+    options = ("evaluate", "--checkpoint", tmp_path / "c.safetensors", "--data", f"market1501:{market}", "--json")
+    ended = run(*options)
+    assert json.loads(ended.stdout)["queries"] == 18, ended.stderr
+    assert json.loads(run(*options, "--hold-out", 2).stdout)["queries"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate",), "give either --features"),
+        (("evaluate", "--features", "nowhere.npz"), "no NPZ file"),
+        (("info", "nowhere.safetensors"), "there is no checkpoint at nowhere.safetensors"),
+        (("info", __file__), "no safetensors file"),
+        (("export", "--checkpoint", "nowhere.safetensors", "--out", "x.onnx"), "there is no checkpoint"),
+        (("train", "nowhere.toml", "--data", "market1501:/x", "--out", "y"), "cannot read the recipe"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(arguments: tuple[str, ...], words: str) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_info_tells_what_a_checkpoint_is(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c.safetensors")
+    ended = run("info", tmp_path / "c.safetensors")
+    assert checkpoint.metadata.model_id in ended.stdout
+    assert "64 x 32 pixels" in ended.stdout
