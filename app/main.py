@@ -9,7 +9,6 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from app.database import Database
-from app.dependencies import Services, require_api_key
 from app.embedding.decoding import PictureLimits
 from app.embedding.engine import load_engine
 from app.embedding.metrics import EmbeddingMetrics
@@ -22,10 +21,12 @@ from app.handlers import handle_errors
 from app.index.faiss_exact import FaissExactIndex
 from app.index.keeper import IndexKeeper
 from app.index.snapshots import SnapshotStore
+from app.kit.provide import provide
 from app.openapi import DESCRIPTION, TAGS, describe
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
+from app.security import require_api_key
 from app.settings import Settings
 from app.status import endpoints as status_endpoints
 
@@ -38,8 +39,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_services(settings, registry) as services:
-            app.state.services = services
+        async with running_parts(settings, registry) as parts:
+            provide(app, settings, registry, *parts)
             yield
 
     app = FastAPIOffline(
@@ -52,7 +53,6 @@ def create_app(settings: Settings) -> FastAPI:
         form_limits={"max_files": settings.max_files, "max_fields": 10_000, "max_part_size": 1024 * 1024},
         swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True, "docExpansion": "list"},
     )
-    app.state.registry = registry
     app.add_middleware(BodyLimit, most_bytes=settings.max_request_bytes)
     app.add_middleware(RequestLog, registry=registry)
     handle_errors(app)
@@ -66,7 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def running_services(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Services]:
+async def running_parts(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[tuple[object, ...]]:
     """Start every part in its order, and stop them in the opposite one."""
     async with AsyncExitStack() as stack:
         database = Database(settings.resolved_database_url)
@@ -95,4 +95,4 @@ async def running_services(settings: Settings, registry: CollectorRegistry) -> A
         gallery = GalleryService(database, images, embedding, index)
         await gallery.delete_doomed_images()
         search = SearchService(database, images, embedding, index)
-        yield Services(settings, database, embedding, index, gallery, search)
+        yield database, embedding, index, gallery, search

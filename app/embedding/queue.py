@@ -190,9 +190,9 @@ class BatchQueue:
                 self._serve(batch)
         except BaseException as error:  # whatever ends this thread, those who wait must learn of it
             death = error
-        self._call_in_loop(lambda: self._end(death))
-        if death is not None:
-            structlog.get_logger().critical("the engine died", exc_info=death)
+            structlog.get_logger().critical("the engine died", exc_info=error)
+        finally:
+            self._call_in_loop(lambda: self._end(death))
 
     def _serve(self, batch: Batch["_Request"]) -> None:
         started = time.monotonic()

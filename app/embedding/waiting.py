@@ -91,12 +91,10 @@ class WaitingRoom(Generic[Owner]):
     def take(self) -> Batch[Owner] | None:
         """The next batch as soon as anything waits; None once the room is closed and empty."""
         with self._changed:
-            self._lay_out(self._limit)
-            while not self._next.crops:
+            while not self._lay_out(self._limit):
                 if self._closed:
                     return None
                 self._changed.wait()
-                self._lay_out(self._limit)
             self._lay_out(self._next.max_batch)
             self._next, self._taken = self._taken, self._next
             return self._taken.leave()
@@ -107,10 +105,12 @@ class WaitingRoom(Generic[Owner]):
             self._closed = True
             self._changed.notify_all()
 
-    def _lay_out(self, limit: int) -> None:
+    def _lay_out(self, limit: int) -> bool:
+        """Fill the next batch with up to `limit` crops of each priority, and say whether there are any in it."""
         for priority, waiting in self._waiting.items():
             while waiting and self._next.has_room(priority, limit):
                 self._next.append(waiting.popleft())
+        return bool(self._next.crops)
 
 
 class _Layout(Generic[Owner]):

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Path, Query, Response, UploadFile, status
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
 
-from app.dependencies import EmbeddingDep, GalleryDep
 from app.embedding.queue import Priority
-from app.embedding.service import EmbeddedCrop
+from app.embedding.service import EmbeddedCrop, EmbeddingService
 from app.errors import InvalidRequest, Problem, problem_of, problem_responses
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
 from app.gallery.schemas import (
@@ -25,9 +24,12 @@ from app.gallery.schemas import (
 )
 from app.gallery.service import GalleryService, NewCrop, StoredCrop
 from app.kit.pagination import decode_cursor, encode_cursor
+from app.kit.provide import provided
 
 router = APIRouter()
 
+GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
+EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
 Include = Literal["embedding", "vector", "parts"]
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as `POST /embed` and matches tell it")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]

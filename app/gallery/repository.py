@@ -47,7 +47,7 @@ class GalleryRepository:
     async def crop_counts(self) -> Mapping[str, int]:
         """How many crops each camera has; cameras without any are left out."""
         rows = await self._session.execute(select(Crop.camera_id, func.count()).group_by(Crop.camera_id))
-        return dict(rows.tuples().all())
+        return {row[0]: row[1] for row in rows}
 
     async def known_cameras(self, camera_ids: Collection[str]) -> set[str]:
         """Those of the ids that belong to a camera."""
@@ -164,7 +164,7 @@ class GalleryRepository:
     async def embedding_counts(self) -> Mapping[str, int]:
         """How many crops each model has embedded."""
         rows = await self._session.execute(select(Embedding.model_id, func.count()).group_by(Embedding.model_id))
-        return dict(rows.tuples().all())
+        return {row[0]: row[1] for row in rows}
 
     async def last_sequence(self, model_id: str) -> int:
         """The number of the last change of one model's embeddings; 0 where there is none."""

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Path, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
 
-from app.dependencies import SearchDep
 from app.errors import InvalidRequest, problem_responses
 from app.gallery.forms import crop_filter
 from app.gallery.schemas import CameraId, CropId, Instant, Name
+from app.kit.provide import provided
 from app.search.schemas import Filters, SearchAnswer, SearchId
-from app.search.service import QueryPicture, Question
+from app.search.service import QueryPicture, Question, SearchService
 
 router = APIRouter(tags=["search"])
 
+SearchDep = Annotated[SearchService, Depends(provided(SearchService))]
 SearchIdPath = Annotated[SearchId, Path(description="`search_id` of an answer of `POST /search`")]
 
 

@@ -1,13 +1,24 @@
 """Health, metrics and models over HTTP."""
 
-from fastapi import APIRouter, Depends, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.dependencies import ServicesDep, require_api_key
+from app.database import Database
+from app.embedding.service import EmbeddingService
 from app.errors import NotReady, problem_responses
 from app.gallery.repository import GalleryRepository
+from app.index.keeper import IndexKeeper
+from app.kit.provide import provided
+from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready
+
+DatabaseDep = Annotated[Database, Depends(provided(Database))]
+EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
+IndexDep = Annotated[IndexKeeper, Depends(provided(IndexKeeper))]
+RegistryDep = Annotated[CollectorRegistry, Depends(provided(CollectorRegistry))]
 
 health = APIRouter(tags=["service"])
 router = APIRouter(tags=["service"], dependencies=[Depends(require_api_key)])
@@ -24,28 +35,28 @@ async def live() -> Alive:
     summary="Does everything work?",
     responses={503: problem_responses(503)[503]},
 )
-async def ready(parts: ServicesDep) -> Ready:
+async def ready(embedding: EmbeddingDep, index: IndexDep, database: DatabaseDep) -> Ready:
     """Green once the model is loaded and warm, the index is in step and the database answers."""
     broken = []
-    if not parts.embedding.ready:
+    if not embedding.ready:
         broken.append("the model does not run")
-    if not parts.index.ready:
+    if not index.ready:
         broken.append("the index is not loaded")
     try:
-        await parts.database.ping()
+        await database.ping()
     except (SQLAlchemyError, OSError) as error:
         broken.append(f"the database does not answer ({type(error).__name__})")
     if broken:
         raise NotReady("; ".join(broken))
-    return Ready(model_id=parts.embedding.metadata.model_id, gallery_size=parts.index.index.size)
+    return Ready(model_id=embedding.metadata.model_id, gallery_size=index.index.size)
 
 
 @router.get("/models", summary="The models", responses=problem_responses(503))
-async def models(parts: ServicesDep) -> list[ModelOut]:
+async def models(embedding: EmbeddingDep, database: DatabaseDep) -> list[ModelOut]:
     """The model in use first, then others whose embeddings the gallery still holds."""
-    async with parts.database.read() as session:
+    async with database.read() as session:
         counts = await GalleryRepository(session).embedding_counts()
-    metadata = parts.embedding.metadata
+    metadata = embedding.metadata
     in_use = ModelOut(
         model_id=metadata.model_id,
         in_use=True,
@@ -69,7 +80,6 @@ async def models(parts: ServicesDep) -> list[ModelOut]:
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}, **problem_responses()},
 )
-async def metrics(request: Request) -> Response:
+async def metrics(registry: RegistryDep) -> Response:
     """Counters and histograms in Prometheus' text format."""
-    registry: CollectorRegistry = request.app.state.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

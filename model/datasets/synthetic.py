@@ -182,7 +182,7 @@ def _shots(people: Sequence[Person], pid: int, count: int, rng: np.random.Genera
             person=people[pid - 1],
             stand=Stand(x, z, yaw + float(rng.normal(0, 0.08)), pose),
             box=_box(rng),
-            companion=_companion(people, pid, rng) if rng.random() < 0.12 else None,
+            companion=_companion(people, pid, rng) if rng.random() < 0.08 else None,
             obstacle=_obstacle(rng) if rng.random() < 0.08 else None,
             motion=int(rng.integers(3, 7)) if rng.random() < 0.12 else 0,
         )
@@ -192,12 +192,13 @@ def _shots(people: Sequence[Person], pid: int, count: int, rng: np.random.Genera
 
 
 def _box(rng: np.random.Generator) -> Box:
-    """Mostly around the whole person; one in twelve cuts the feet off, one in twelve is far too large."""
+    """Mostly around the whole person; one in fourteen cuts the feet off, one in fourteen is far too large."""
     kind = rng.random()
-    if kind < 1 / 12:
-        return Box(float(rng.uniform(0.98, 1.06)), 0.5 + float(rng.normal(0, 0.03)), float(rng.uniform(1.03, 1.12)))
-    height = float(rng.uniform(1.3, 1.4)) if kind < 1 / 6 else float(1.13 * np.exp(rng.normal(0, 0.04)))
-    return Box(height, 0.5 + float(rng.normal(0, 0.035)), 0.95 + float(rng.normal(0, 0.014)))
+    feet_x = 0.5 + float(rng.normal(0, 0.03))
+    if kind < 1 / 14:
+        return Box(float(rng.uniform(0.96, 1.04)), feet_x, float(rng.uniform(1.02, 1.1)))
+    height = float(rng.uniform(1.25, 1.35)) if kind < 1 / 7 else float(1.09 * np.exp(rng.normal(0, 0.03)))
+    return Box(height, feet_x, 0.96 + float(rng.normal(0, 0.012)))
 
 
 def _companion(people: Sequence[Person], pid: int, rng: np.random.Generator) -> Companion | None:
@@ -210,7 +211,7 @@ def _companion(people: Sequence[Person], pid: int, rng: np.random.Generator) -> 
     side = 1 if rng.random() < 0.5 else -1
     stand = Stand(0.0, 0.0, float(rng.uniform(-np.pi, np.pi)), pose)
     nearer = bool(rng.random() < 0.4)
-    return Companion(other, stand, side * float(rng.uniform(0.27, 0.36) if nearer else rng.uniform(0.2, 0.34)), nearer)
+    return Companion(other, stand, side * float(rng.uniform(0.32, 0.4) if nearer else rng.uniform(0.24, 0.36)), nearer)
 
 
 def _obstacle(rng: np.random.Generator) -> Obstacle:

@@ -13,7 +13,14 @@ import pytest
 from factories import write_tiny_checkpoint
 from running import running_service
 
+from app.logs import configure_logging
 from app.settings import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """Logs as the service writes them."""
+    configure_logging("text", "warning")
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def draw_leg(canvas: Canvas, person: Person, leg: Leg, pose: Pose, view: View) -
     outfit, girth = person.outfit, person.girth**0.7
     skin = Material(plain(person.skin))
     knee = 0.036 * girth
-    cloth = Material(lower_paint(outfit), crease=0.1)
+    cloth = Material(lower_paint(outfit), crease=0.07)
     if wears_skirt(outfit) or outfit.lower_kind == "shorts":
         canvas.limb(Limb(leg.hip, leg.knee, 0.052 * girth, knee), view, skin)
         canvas.limb(Limb(leg.knee, leg.ankle, knee, 0.021), view, skin)
@@ -86,7 +86,7 @@ def draw_torso(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
     )
     lowest = (hem, 0.1 * body, max(0.072 * body + belly, swing), 0.0, belly / 2)
     torso = Turned((lowest, *(section for section in sections if section[0] > hem)))
-    canvas.turned(torso, view, Material(upper_paint(person), crease=0.12))
+    canvas.turned(torso, view, Material(upper_paint(person), crease=0.09))
     throat = Limb((0.0, 0.80, -0.004), (0.0, 0.885, 0.004), 0.034, 0.03)
     canvas.limb(throat, view, Material(plain(darker(person.skin, 0.12))))
     if outfit.cut == "hoodie":
@@ -102,17 +102,16 @@ def draw_arm(canvas: Canvas, person: Person, arm: Arm, view: View) -> None:
     """An arm with its sleeve."""
     outfit, girth = person.outfit, person.girth**0.6
     skin = Material(plain(person.skin))
-    canvas.limb(Limb(arm.shoulder, arm.elbow, 0.031 * girth, 0.025 * girth), view, skin)
-    canvas.limb(Limb(arm.elbow, arm.wrist, 0.025 * girth, 0.017), view, skin)
     canvas.limb(Limb(arm.wrist, arm.hand, 0.017, 0.015), view, skin)
-    if outfit.cut == "tank" or (outfit.cut == "dress" and not outfit.long_sleeves):
-        return
-    cloth = Material(sleeve_paint(outfit), crease=0.13)
+    cloth = Material(sleeve_paint(outfit), crease=0.1)
     thick = girth * (1.14 if outfit.cut in ("jacket", "coat", "hoodie") else 1.05)
     if outfit.long_sleeves:
         canvas.limb(Limb(arm.shoulder, arm.elbow, 0.034 * thick, 0.03 * thick), view, cloth)
         canvas.limb(Limb(arm.elbow, arm.wrist, 0.03 * thick, 0.024, cut=True), view, cloth)
-    else:
+        return
+    canvas.limb(Limb(arm.shoulder, arm.elbow, 0.031 * girth, 0.025 * girth), view, skin)
+    canvas.limb(Limb(arm.elbow, arm.wrist, 0.025 * girth, 0.017), view, skin)
+    if outfit.cut not in ("tank", "dress"):
         end = between(arm.shoulder, arm.elbow, 0.74)
         canvas.limb(Limb(arm.shoulder, end, 0.034 * thick, 0.034 * thick, cut=True), view, cloth)
 
@@ -140,4 +139,4 @@ def _draw_skirt(canvas: Canvas, paint: Paint, hem: float, girth: float, pose: Po
         (0.52, 0.098 * girth, 0.07 * girth, 0.0, 0.0),
         (0.63, 0.078 * girth, 0.056 * girth, 0.0, 0.0),
     )
-    canvas.turned(Turned(sections), view, Material(paint, crease=0.18))
+    canvas.turned(Turned(sections), view, Material(paint, crease=0.13))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from model.datasets.drawing.bags import draw_bag
-from model.datasets.drawing.body import draw_arm, draw_hips, draw_leg, draw_torso
+from model.datasets.drawing.body import draw_arm, draw_hips, draw_leg, draw_torso, wears_skirt
 from model.datasets.drawing.canvas import Canvas, Limb, Material, View
 from model.datasets.drawing.fabrics import plain
 from model.datasets.drawing.head import draw_head
@@ -18,10 +18,10 @@ def draw_person(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
     lowest = min(each.lowest for each in legs)
     view = replace(view, y=view.y + view.scale * lowest)
     # Garments hang over the legs although a swinging thigh is rounder than they are.
-    under = replace(view, depth=view.depth - 0.05)
+    under = replace(view, depth=view.depth - (0.2 if wears_skirt(person.outfit) else 0.05))
     for each in legs:
         draw_leg(canvas, person, each, pose, under)
-    draw_hips(canvas, person, pose, under if person.outfit.cut != "dress" else view)
+    draw_hips(canvas, person, pose, replace(view, depth=view.depth - 0.05))
     draw_torso(canvas, person, pose, view)
     draw_arm(canvas, person, right_arm, view)
     draw_arm(canvas, person, left_arm, view)

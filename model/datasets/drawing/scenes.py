@@ -88,7 +88,7 @@ class Stage:
 
     def finish(self) -> Plane:
         """The frame as `(720, 1280, 3)` float32, with grain, stains and uneven light."""
-        frame = np.asarray(self._picture.filter(ImageFilter.GaussianBlur(0.8)), dtype=np.float32) / 255
+        frame = np.asarray(self._picture.filter(ImageFilter.GaussianBlur(1.6)), dtype=np.float32) / 255
         stains = self.rng.standard_normal((24, 40), dtype=np.float32)
         cloudy = np.asarray(Image.fromarray(stains).resize(FRAME_SIZE, Image.Resampling.BICUBIC))
         grain = self.rng.standard_normal(frame.shape[:2], dtype=np.float32)

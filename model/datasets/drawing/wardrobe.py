@@ -59,6 +59,7 @@ _UPPERS: tuple[Colour, ...] = (
     (0.80, 0.70, 0.55),
     (0.70, 0.62, 0.82),
 )
+_NEUTRALS = _UPPERS[:5]
 _LOWERS: tuple[Colour, ...] = (
     (0.10, 0.10, 0.11),
     (0.27, 0.28, 0.30),
@@ -159,11 +160,14 @@ _OTHER_PATTERNS: dict[Pattern, float] = {
 }
 _SKIRT_PATTERNS: dict[Pattern, float] = {"plain": 0.7, "checked": 0.1, "dotted": 0.1, "flowered": 0.1}
 
-_CANDIDATES = 14
+_CANDIDATES = 20
 """How many outfits a newcomer tries on; the one least like the others' is kept."""
 
 _PEOPLE_A_LOOK_ALIKE = 8
 """One person in so many dresses nearly as somebody else does."""
+
+_WARM: tuple[Cut, ...] = ("sweater", "hoodie", "jacket", "open", "coat")
+"""Garments that always have long sleeves."""
 
 _ALL_OF_ONE: tuple[Cut, ...] = ("dress", "coat")
 """Garments that leave too little else to tell look-alikes apart by."""
@@ -243,8 +247,8 @@ def _outfit(woman: bool, rng: np.random.Generator) -> Outfit:
         cut=cut,
         pattern=_weigh(rng, _PATTERNS.get(cut, _OTHER_PATTERNS)),
         upper=upper,
-        second=_choose(rng, [other for other in _UPPERS if _contrast(other, upper) > 0.75]),
-        long_sleeves=cut in ("sweater", "hoodie", "jacket", "open", "coat") or bool(rng.random() < 0.25),
+        second=_second(cut, upper, rng),
+        long_sleeves=cut in _WARM or (cut != "tank" and bool(rng.random() < 0.25)),
         lower_kind=lower_kind,
         lower=_choose(rng, lowers),
         lower_pattern=_weigh(rng, _SKIRT_PATTERNS) if lower_kind in ("skirt", "long-skirt", "shorts") else "plain",
@@ -254,6 +258,12 @@ def _outfit(woman: bool, rng: np.random.Generator) -> Outfit:
         hat=_weigh(rng, _HATS),
         hat_colour=_choose(rng, _UPPERS),
     )
+
+
+def _second(cut: Cut, upper: Colour, rng: np.random.Generator) -> Colour:
+    """A colour that stands out against the upper garment's; a quiet one below an open jacket."""
+    colours, contrast = (_NEUTRALS, 0.6) if cut == "open" else (_UPPERS, 0.75)
+    return _choose(rng, [colour for colour in colours if _contrast(colour, upper) > contrast])
 
 
 def _look_alike(person: Person, rng: np.random.Generator) -> Person:

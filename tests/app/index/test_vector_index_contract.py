@@ -12,7 +12,7 @@ import pytest
 from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for, similarities
 
 from app.index.faiss_exact import FaissExactIndex
-from app.index.port import Addition, Filter, Removal, SavedState, SnapshotError, VectorIndex
+from app.index.port import Addition, Change, Filter, Removal, SavedState, SnapshotError, VectorIndex
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def test_a_filter_never_costs_matches_while_more_exist(index: VectorIndex) -> No
 
 
 def test_applying_changes_again_changes_nothing(index: VectorIndex) -> None:
-    changes = [crop(1), crop(2), Removal(3, 1), crop(4)]
+    changes: list[Change] = [crop(1), crop(2), Removal(3, 1), crop(4)]
     index.apply(changes)
     index.apply(changes)
     index.apply(changes[2:])
@@ -222,7 +222,7 @@ def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, tm
     index = adapter.new()
     index.apply(GALLERY)
     restored = adapter.restore(tmp_path, index.save(tmp_path))
-    later = [crop(5), crop(7, camera="hall"), Removal(8, 1), Removal(9, 6), crop(10, camera="yard")]
+    later: list[Change] = [crop(5), crop(7, camera="hall"), Removal(8, 1), Removal(9, 6), crop(10, camera="yard")]
     for one in (index, restored):
         one.apply(later)
     assert restored.last_sequence == 10

@@ -1,0 +1,23 @@
+"""Gives endpoints the parts that an application was put together from, each by its class."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from fastapi import FastAPI, Request
+
+Part = TypeVar("Part")
+
+
+def provide(app: FastAPI, *parts: object) -> None:
+    """Make parts available to the application's endpoints."""
+    app.state.parts = {type(part): part for part in parts}
+
+
+def provided(kind: type[Part]) -> Callable[[Request], Part]:
+    """A dependency for FastAPI: the part of that class."""
+
+    def part(request: Request) -> Part:
+        found: Part = request.app.state.parts[kind]
+        return found
+
+    return part

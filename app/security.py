@@ -1,0 +1,28 @@
+"""Who may use the service: whoever sends its API key."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import Depends, Security
+from fastapi.security import APIKeyHeader
+
+from app.errors import Unauthorised
+from app.kit.provide import provided
+from app.settings import Settings
+
+_API_KEY = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    description="What PASSERBY_API_KEY was set to when the service started; nothing where it was not set",
+)
+
+
+def require_api_key(
+    settings: Annotated[Settings, Depends(provided(Settings))], given: Annotated[str | None, Security(_API_KEY)]
+) -> None:
+    """Let a request pass if no API key is set or it has the right one. Raises Unauthorised."""
+    if settings.api_key is None:
+        return
+    wanted = settings.api_key.get_secret_value()
+    if given is None or not secrets.compare_digest(given.encode(), wanted.encode()):
+        raise Unauthorised("send the service's API key in the header X-API-Key")
