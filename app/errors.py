@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import QueueClosed, QueueFull
+from app.index.keeper import IndexNotReady
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -65,6 +66,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     NotFound: _Kind(404, "not-found", "There is no such thing"),
     Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
     NotReady: _Kind(503, "not-ready", "The service cannot answer now"),
+    IndexNotReady: _Kind(503, "not-ready", "The service cannot answer now"),
     PictureError: _Kind(422, "picture", "A picture cannot be used"),
     EngineError: _Kind(500, "engine", "The model failed on this picture"),
     QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),

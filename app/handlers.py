@@ -3,10 +3,11 @@
 import math
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from app.embedding.queue import QueueFull
 from app.errors import KNOWN_ERRORS, MEDIA_TYPE, InvalidRequest, Problem, problem_of, problem_of_status
@@ -45,10 +46,23 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _respond(problem_of(first, errors=faults))
 
 
-async def _http(_: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return _respond(problem_of_status(error.status_code, str(error.detail)), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == status.HTTP_405_METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+    return _respond(problem_of_status(error.status_code, str(error.detail)), headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """The methods of all operations at the request's address; the framework names those of the first alone."""
+    return sorted(
+        method.upper()
+        for template, operations in request.app.openapi()["paths"].items()
+        if compile_path(template)[0].match(request.url.path)
+        for method in operations
+    )
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:

@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(gallery_endpoints.router, dependencies=secured)
     app.include_router(status_endpoints.health)
     app.include_router(status_endpoints.router)
-    describe(app)
+    describe(app, needs_api_key=settings.api_key is not None)
     return app
 
 

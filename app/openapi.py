@@ -24,8 +24,8 @@ TAGS = [
 ]
 
 
-def describe(app: FastAPI) -> None:
-    """Complete the document: files that Swagger UI draws as file pickers, errors as problem+json."""
+def describe(app: FastAPI, needs_api_key: bool) -> None:
+    """Complete the document: files that Swagger UI draws as file pickers, errors as problem+json, the key if needed."""
     generate = app.openapi
 
     def complete() -> dict[str, Any]:
@@ -37,9 +37,48 @@ def describe(app: FastAPI) -> None:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         _mark_binary(document)
+        _leave_out_null(document)
+        _leave_optional_fields_empty(document)
+        if not needs_api_key:
+            _leave_out_security(document)
         return document
 
     app.openapi = complete  # type: ignore[method-assign]
+
+
+def _leave_out_security(document: dict[str, Any]) -> None:
+    del document["components"]["securitySchemes"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
+
+
+def _leave_out_null(document: dict[str, Any]) -> None:
+    """Forms and queries cannot say null, only say nothing: what is optional there is just not required.
+
+    Without this, Swagger UI draws a text box for an optional list of files.
+    """
+    places = [field for form in _forms(document) for field in form["properties"].values()]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            places += [parameter["schema"] for parameter in operation.get("parameters", [])]
+    for schema in places:
+        kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+        if len(kinds) == 1:
+            del schema["anyOf"]
+            schema.update(kinds[0])
+
+
+def _leave_optional_fields_empty(document: dict[str, Any]) -> None:
+    """Swagger UI fills in an invented value, and sends it, wherever neither a default nor an example says otherwise."""
+    for form in _forms(document):
+        for name, field in form["properties"].items():
+            if name not in form.get("required", []) and "default" not in field:
+                field.setdefault("examples", [[] if field.get("type") == "array" else ""])
+
+
+def _forms(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [schema for name, schema in document["components"]["schemas"].items() if name.startswith("Body_")]
 
 
 def _mark_binary(node: Any) -> None:

@@ -23,6 +23,7 @@ from app.gallery.schemas import (
     Name,
 )
 from app.gallery.service import GalleryService, NewCrop, StoredCrop
+from app.kit.forms import Several
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
 
@@ -71,7 +72,7 @@ async def embed(
     ] = None,
     store: Annotated[bool, Form(description="false: embed only, keep nothing; no metadata is needed then")] = True,
     include: Annotated[
-        list[Include] | None,
+        Several[Include] | None,
         Form(description="embedding: give embeddings back; or only their vector or parts"),
     ] = None,
 ) -> EmbedAnswer:

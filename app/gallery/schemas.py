@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from app.errors import Problem
 from app.gallery.tables import Camera, Crop
@@ -22,6 +22,15 @@ _MOST_ATTRIBUTE_BYTES = 16_384
 def _in_range(moment: datetime) -> datetime:
     if not _EARLIEST <= moment.replace(tzinfo=UTC) <= _LATEST:
         raise ValueError(f"must lie between {_EARLIEST.year} and {_LATEST.year}")
+    return moment
+
+
+def _no_number(moment: object) -> object:
+    """A number would be taken for seconds since 1970, in a zone that nobody said."""
+    if isinstance(moment, int | float) or (
+        isinstance(moment, str) and moment.replace(".", "").lstrip("+-").isdecimal()
+    ):
+        raise ValueError("must be ISO 8601 with a zone, such as 2026-05-04T17:30:00+02:00")
     return moment
 
 
@@ -46,7 +55,7 @@ def _known_zone(name: str) -> str:
 CameraId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 CropId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
-Instant = Annotated[AwareDatetime, AfterValidator(_in_range)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_range)]
 Attributes = Annotated[dict[str, Any], AfterValidator(_small_json)]
 TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
 

@@ -17,8 +17,9 @@ from model.architecture import EMBEDDING_DIM
 Block = NDArray[np.float32]
 
 BLOCK_ROWS = 4096
-"""Rows of a block, 32 MiB. From about 10,000 rows on FAISS splits one query over its threads, which on two cores
-takes longer than one thread does: 9.5 against 6.8 ms for 20,000 rows, and 24 against 7 ms where both are busy."""
+"""Rows of a block, 32 MiB: few enough for FAISS to search it in the calling thread. From about 10,000 rows on FAISS
+splits one query over its threads, which takes longer on two cores: 9.5 against 6.8 ms for 20,000 rows where the cores
+are idle, 24 against 7 ms where they are busy."""
 
 _PIECE_ROWS = 512
 """Rows that a snapshot takes at a time, so that changes wait for it a few milliseconds at most."""

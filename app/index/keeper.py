@@ -9,7 +9,7 @@ import structlog
 from app.index.port import Addition, Change, VectorIndex
 from app.index.snapshots import SnapshotStore
 
-_CHANGES_AT_ONCE = 500  # keeps searches waiting for about 3 ms
+_CHANGES_AT_ONCE = 500  # searches wait for about 4 ms while these are applied
 
 _log = structlog.get_logger()
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
 from app.errors import InvalidRequest, problem_responses
 from app.gallery.forms import crop_filter
 from app.gallery.schemas import CameraId, CropId, Instant, Name
+from app.kit.forms import Several
 from app.kit.provide import provided
 from app.search.schemas import Filters, SearchAnswer, SearchId
 from app.search.service import QueryPicture, Question, SearchService
@@ -22,14 +23,14 @@ SearchIdPath = Annotated[SearchId, Path(description="`search_id` of an answer of
 async def search(
     service: SearchDep,
     files: Annotated[
-        list[UploadFile] | None, File(description="A picture of the person, or several of the same person")
+        Several[UploadFile] | None, File(description="A picture of the person, or several of the same person")
     ] = None,
     crop_ids: Annotated[
-        list[CropId] | None,
+        Several[CropId] | None,
         Form(description="Or crops of the gallery that show the person; no match is one of them"),
     ] = None,
-    camera_ids: Annotated[list[CameraId] | None, Form(description="Only crops of these cameras")] = None,
-    exclude_camera_ids: Annotated[list[CameraId] | None, Form(description="No crops of these cameras")] = None,
+    camera_ids: Annotated[Several[CameraId] | None, Form(description="Only crops of these cameras")] = None,
+    exclude_camera_ids: Annotated[Several[CameraId] | None, Form(description="No crops of these cameras")] = None,
     captured_from: Annotated[Instant | None, Form(description="Only crops captured then or later")] = None,
     captured_to: Annotated[Instant | None, Form(description="Only crops captured before then")] = None,
     person_id: Annotated[Name | None, Form(description="Only crops of this person")] = None,

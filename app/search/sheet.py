@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cache
 from io import BytesIO
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 MOST_DRAWN = 100
@@ -161,7 +162,8 @@ def _mount(
     draw.rectangle((left, top, left + width - 1, top + height - 1), ground)
     picture = None if content is None else _read(content, (width, height))
     if picture is not None:
-        sheet.paste(picture, (left + (width - picture.width) // 2, top + (height - picture.height) // 2))
+        corner = (left + (width - picture.width) // 2, top + (height - picture.height) // 2)
+        sheet.paste(picture, corner, mask=picture)
         return
     words = ("picture", "is gone") if content is None else ("picture", "unreadable")
     size = 14 if width > 100 else 12
@@ -171,15 +173,25 @@ def _mount(
 
 
 def _read(content: bytes, size: tuple[int, int]) -> Image.Image | None:
-    """The picture, upright and as large as fits into `size`; None if it cannot be read."""
+    """The picture as RGBA, upright and as large as fits into `size`; None if it cannot be read."""
     try:
         with Image.open(BytesIO(content)) as picture:
             # A JPEG far larger than its place on the sheet is decoded small.
-            picture.draft("RGB", (size[0] * 2, size[1] * 2))
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            picture.draft(picture.mode, (size[0] * 2, size[1] * 2))
+            picture.load()
+            return ImageOps.contain(_upright(picture).convert("RGBA"), size, Image.Resampling.LANCZOS)
+    except Exception:  # on malformed data Pillow raises OSError, SyntaxError, struct.error and more
         return None
-    return ImageOps.contain(upright, size, Image.Resampling.LANCZOS)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Eight bits a channel, turned as its EXIF block says; a broken block leaves it as it is."""
+    if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # Pillow answers malformed EXIF with struct.error, SyntaxError and more
+        return picture
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: float) -> str:

@@ -47,9 +47,7 @@ class DataSet(Protocol):
         """The official test part."""
 
 
-def hold_out(
-    samples: Sequence[Sample], identities: int, seed: int = 0
-) -> tuple[tuple[Sample, ...], EvaluationSplit]:
+def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[tuple[Sample, ...], EvaluationSplit]:
     """Set `identities` persons aside for validation: the other persons' crops, and a split made of theirs.
 
     As in the official splits, a person's query is one crop from each camera that saw it, the rest is the gallery.

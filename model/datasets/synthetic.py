@@ -206,12 +206,15 @@ def _companion(people: Sequence[Person], pid: int, rng: np.random.Generator) -> 
     others = [number for number in range(1, len(people) + 1) if number != pid]
     if not others:
         return None
-    other = people[others[int(rng.integers(len(others)))] - 1]
-    pose = Pose(float(rng.uniform(0, 6.28)), 0.4, 0.0, "swing")
-    side = 1 if rng.random() < 0.5 else -1
-    stand = Stand(0.0, 0.0, float(rng.uniform(-np.pi, np.pi)), pose)
     nearer = bool(rng.random() < 0.4)
-    return Companion(other, stand, side * float(rng.uniform(0.32, 0.4) if nearer else rng.uniform(0.24, 0.36)), nearer)
+    across = float(rng.uniform(0.32, 0.4) if nearer else rng.uniform(0.24, 0.36))
+    return Companion(
+        person=people[others[int(rng.integers(len(others)))] - 1],
+        yaw=float(rng.uniform(-np.pi, np.pi)),
+        pose=Pose(float(rng.uniform(0, 2 * np.pi)), 0.4, 0.0, "swing"),
+        across=across if rng.random() < 0.5 else -across,
+        nearer=nearer,
+    )
 
 
 def _obstacle(rng: np.random.Generator) -> Obstacle:

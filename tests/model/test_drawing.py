@@ -63,6 +63,17 @@ def test_a_body_facing_right_shows_its_front_at_the_right() -> None:
     assert (colour_at(drawn, column=42), colour_at(drawn, column=58)) == ("blue", "red")
 
 
+def test_an_arm_stretched_forward_points_where_the_body_faces() -> None:
+    def columns(yaw: float) -> NDArray[np.intp]:
+        drawn = canvas()
+        drawn.limb(Limb((0.0, 0.5, 0.1), (0.0, 0.5, 0.4), 0.03, 0.03), view(yaw), Material(plain(RED)))
+        return np.nonzero((drawn.colour[..., 0] != 0.5).any(axis=0))[0]
+
+    assert columns(math.pi / 2).min() > 50
+    assert columns(-math.pi / 2).max() < 50
+    assert np.ptp(columns(0.0)) < 8
+
+
 def test_a_body_is_as_wide_as_its_section_seen_from_there() -> None:
     def width(yaw: float) -> int:
         drawn = canvas()

@@ -19,7 +19,7 @@ from model.datasets.market1501 import market_name
 from model.datasets.synthetic import MANIFEST, Synthetic, SyntheticCrop, synthetic_crops, write_synthetic
 from model.errors import DataError
 
-PEOPLE = 10
+PEOPLE = 8
 CAMERAS = 3
 CROPS = 2
 
@@ -32,7 +32,7 @@ def crops() -> tuple[SyntheticCrop, ...]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic")
-    write_synthetic(folder, people=4, cameras=2, crops_per_visit=2, seed=1)
+    assert write_synthetic(folder, people=4, cameras=2, crops_per_visit=2, seed=1) == 4 * 2 * 2
     return folder
 
 
@@ -100,7 +100,7 @@ def test_crops_are_pictures_of_one_size_with_something_on_them(crops: tuple[Synt
 
 
 def test_people_are_recognised_by_their_clothes_across_cameras(crops: tuple[SyntheticCrop, ...]) -> None:
-    """By nothing but the mean colours of torso and legs: far from perfect, far above the chance of one in ten."""
+    """By nothing but the mean colours of torso and legs: far from perfect, far above the chance of one in eight."""
     looks = np.array([clothes(crop.picture) for crop in crops])
     cameras = np.array([crop.camera for crop in crops])
     for camera in range(1, CAMERAS + 1):
@@ -117,15 +117,15 @@ def clothes(picture: Image.Image) -> NDArray[np.float64]:
 
 
 def test_people_dress_differently_but_some_look_alike() -> None:
-    people = dress_people(64, np.random.default_rng(5))
-    assert len({person.outfit for person in people}) == 64
+    people = dress_people(40, np.random.default_rng(5))
+    assert len({person.outfit for person in people}) == 40
     uppers = [(p.outfit.cut, p.outfit.pattern, p.outfit.upper, p.outfit.second) for p in people]
-    assert len(set(uppers)) <= 64 - 4
+    assert len(set(uppers)) <= 40 - 3
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(written: Path, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "again", people=4, cameras=2, crops_per_visit=2, seed=1)
-    write_synthetic(tmp_path / "other", people=4, cameras=2, crops_per_visit=2, seed=2)
+    write_synthetic(tmp_path / "other", people=2, cameras=2, crops_per_visit=1, seed=2)
     assert files(tmp_path / "again") == files(written)
     assert not set(files(tmp_path / "other").values()) & set(files(written).values())
 
@@ -141,10 +141,6 @@ def test_the_manifest_lists_every_picture_and_agrees_with_its_name(written: Path
         assert (folder, named[1]) == (row["camera_id"], row["person_id"])
         assert datetime.fromisoformat(row["captured_at"]).utcoffset() is not None
         assert row["track_id"].startswith(row["camera_id"])
-
-
-def test_the_number_of_crops_is_given_back(tmp_path: Path) -> None:
-    assert write_synthetic(tmp_path, people=2, cameras=2, crops_per_visit=1) == len(manifest(tmp_path)) == 4
 
 
 def test_a_written_folder_is_a_data_set_of_training_crops(written: Path) -> None:

@@ -26,7 +26,7 @@ _OTHER_HEM = 0.505
 _TROUSERS = {"trousers": (1.16, 0.036), "jeans": (1.08, 0.031), "leggings": (0.98, 0.0225)}
 
 
-def draw_leg(canvas: Canvas, person: Person, leg: Leg, pose: Pose, view: View) -> None:
+def draw_leg(canvas: Canvas, person: Person, leg: Leg, view: View) -> None:
     """A leg with its skin, trouser leg and shoe."""
     outfit, girth = person.outfit, person.girth**0.7
     skin = Material(plain(person.skin))

@@ -17,10 +17,11 @@ def draw_person(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
     right_arm, left_arm = (arm(side, person, pose) for side in (-1.0, 1.0))
     lowest = min(each.lowest for each in legs)
     view = replace(view, y=view.y + view.scale * lowest)
-    # Garments hang over the legs although a swinging thigh is rounder than they are.
-    under = replace(view, depth=view.depth - (0.2 if wears_skirt(person.outfit) else 0.05))
+    # What hangs over the legs hides them, although a knee in mid-step is farther forward than the cloth is drawn.
+    covered = wears_skirt(person.outfit) or person.outfit.cut in ("dress", "coat")
+    under = replace(view, depth=view.depth - (0.2 if covered else 0.05))
     for each in legs:
-        draw_leg(canvas, person, each, pose, under)
+        draw_leg(canvas, person, each, under)
     draw_hips(canvas, person, pose, replace(view, depth=view.depth - 0.05))
     draw_torso(canvas, person, pose, view)
     draw_arm(canvas, person, right_arm, view)

@@ -36,10 +36,11 @@ class Stand:
 
 @dataclass(frozen=True)
 class Companion:
-    """Somebody else in the crop; `nearer` hides the person in part. Across: body heights to the right."""
+    """Somebody else in the crop; who is `nearer` hides the person in part. across: body heights to the right."""
 
     person: Person
-    stand: Stand
+    yaw: float
+    pose: Pose
     across: float
     nearer: bool
 
@@ -131,12 +132,12 @@ def _draw_companion(canvas: Canvas, companion: Companion, person: Person, view: 
     draw_person(
         canvas,
         companion.person,
-        companion.stand.pose,
+        companion.pose,
         View(
             x=view.x + companion.across * view.scale,
             y=view.y + (0.13 if companion.nearer else -0.12) * view.scale,
             scale=view.scale * larger,
-            yaw=companion.stand.yaw,
+            yaw=companion.yaw,
             pitch=view.pitch,
             light=view.light,
             depth=2.0 if companion.nearer else -2.0,

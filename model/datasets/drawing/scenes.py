@@ -9,12 +9,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from model.datasets.drawing.canvas import Plane
 from model.datasets.drawing.fabrics import Colour, darker, paler
 
-FRAME_SIZE = (1280, 720)
+FRAME_SIZE = (960, 540)
 """Width and height of a frame in pixels."""
 
-_FOCAL = 1100.0
+_FOCAL = 825.0
 _CAMERA_HEIGHT = 2.9
-_HORIZON = 90.0
+_HORIZON = 68.0
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Stage:
             self.line((-14, 0, float(z)), (14, 0, float(z)), colour, width)
 
     def finish(self) -> Plane:
-        """The frame as `(720, 1280, 3)` float32, with grain, stains and uneven light."""
-        frame = np.asarray(self._picture.filter(ImageFilter.GaussianBlur(1.6)), dtype=np.float32) / 255
+        """The frame as `(540, 960, 3)` float32, with grain, stains and uneven light."""
+        frame = np.asarray(self._picture.filter(ImageFilter.GaussianBlur(1.2)), dtype=np.float32) / 255
         stains = self.rng.standard_normal((24, 40), dtype=np.float32)
         cloudy = np.asarray(Image.fromarray(stains).resize(FRAME_SIZE, Image.Resampling.BICUBIC))
         grain = self.rng.standard_normal(frame.shape[:2], dtype=np.float32)

@@ -61,6 +61,34 @@ def test_a_picture_is_shown_upright() -> None:
     assert height == pytest.approx(2 * width, rel=0.05)
 
 
+def encoded(source: Image.Image, **options: object) -> bytes:
+    content = BytesIO()
+    source.save(content, "PNG", **options)
+    return content.getvalue()
+
+
+def test_any_kind_of_pixels_is_shown() -> None:
+    half = Image.new("RGBA", (64, 128), (*RED, 255))
+    half.paste((0, 0, 0, 0), (0, 64, 64, 128))
+    palette = Image.new("RGB", (64, 128), RED).quantize(4)
+    whole = reddish(drawn([match()])).sum()
+    assert reddish(drawn([match(content=encoded(palette, transparency=b"\xff"))])).sum() == pytest.approx(
+        whole, rel=0.02
+    )
+    assert reddish(drawn([match(content=encoded(half))])).sum() == pytest.approx(whole / 2, rel=0.05)
+    bright, dark = (
+        drawn([match(content=encoded(Image.fromarray(np.full((128, 64), level, dtype=np.uint16))))])[250, 300, 0]
+        for level in (50_000, 5_000)
+    )
+    assert (bright, dark) == (pytest.approx(195, abs=6), pytest.approx(19, abs=6))
+
+
+def test_a_broken_exif_block_leaves_the_picture_shown() -> None:
+    content = BytesIO()
+    Image.new("RGB", (64, 128), RED).save(content, "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\x00\x00")
+    assert reddish(drawn([match(content=content.getvalue())])).any()
+
+
 def test_the_query_is_shown_larger_than_its_matches() -> None:
     red = reddish(drawn([match()], queries=[picture()]))
     query, found = red[:, :228], red[:, 228:]

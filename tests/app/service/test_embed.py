@@ -77,6 +77,7 @@ def test_wrong_metadata_of_a_single_file_fails_that_file_alone(client: httpx.Cli
         ({"camera": None}, "camera_id"),
         ({"captured_at": None}, "captured_at"),
         ({"captured_at": "2026-05-04T17:30:00"}, "body.captured_at"),
+        ({"captured_at": "1777908600"}, "body.captured_at"),
         ({"captured_at": "0001-01-01T00:00:00+14:00"}, "body.captured_at"),
         ({"camera": "../etc"}, "body.camera_id"),
         ({"person_id": "a\x00b"}, "body.person_id"),

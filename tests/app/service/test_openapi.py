@@ -2,19 +2,30 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from running import jpeg, search, stored
 
 from app.settings import Settings
+
+Run = Callable[[Settings], httpx.Client]
 
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_checkpoint: Path) -> Settings:
     """SQLite is enough here."""
-    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint)
+    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint, api_key=SecretStr("secret"))
+
+
+@pytest.fixture
+def client(client: httpx.Client) -> httpx.Client:
+    """A client that sends the key."""
+    client.headers["X-API-Key"] = "secret"
+    return client
 
 
 def test_lists_of_files_are_drawn_as_file_pickers(client: httpx.Client) -> None:
@@ -32,6 +43,16 @@ def test_every_documented_error_is_a_problem(client: httpx.Client) -> None:
                     assert list(response["content"]) == ["application/problem+json"], (path, method, status)
 
 
+def test_the_document_asks_for_a_key_only_where_one_is_set(client: httpx.Client, run: Run, settings: Settings) -> None:
+    assert client.get("/openapi.json").json()["paths"]["/crops"]["get"]["security"]
+    open_to_all = run(settings.model_copy(update={"api_key": None, "data_dir": settings.data_dir / "other"}))
+    assert "security" not in open_to_all.get("/openapi.json").json()["paths"]["/crops"]["get"]
+
+
+def test_an_address_tells_all_its_methods(client: httpx.Client) -> None:
+    assert client.patch("/crops/" + "0" * 26).headers["allow"] == "DELETE, GET"
+
+
 def test_no_page_of_the_docs_needs_the_network(client: httpx.Client) -> None:
     page = client.get("/docs").text
     assert "https://" not in page.replace("https://fastapi.tiangolo.com", "")
@@ -45,7 +66,7 @@ def test_schemathesis_finds_no_fault(client: httpx.Client, tmp_path: Path) -> No
         str(Path(sys.executable).with_name("schemathesis")), "run", str(client.base_url.join("/openapi.json")),
         "--checks", "all", "--exclude-checks", "positive_data_acceptance,unsupported_method",
         "--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "20261122", "--workers", "1",
-        "--no-color", "--suppress-health-check", "all",
+        "--header", "X-API-Key: secret", "--no-color", "--suppress-health-check", "all",
     ]  # fmt: skip
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]

@@ -147,3 +147,8 @@ def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, 
     client.put("/cameras/b", json={"name": "Büro 北", "time_zone": "Asia/Tokyo"})
     answer = client.post("/search", data={"crop_ids": [gallery["a2"]]}).json()
     assert client.get(answer["sheet_url"]).status_code == 200
+
+
+def test_fields_that_a_browser_sends_blank_count_as_nothing(client: httpx.Client, gallery: dict[str, str]) -> None:
+    blank = ("crop_ids", "camera_ids", "exclude_camera_ids", "captured_from", "person_id", "min_similarity")
+    assert len(found(client, 1, **dict.fromkeys(blank, ""))) == 9

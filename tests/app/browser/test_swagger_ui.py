@@ -1,0 +1,136 @@
+"""Swagger UI in a real browser with the network cut off: upload through the file pickers, search, see the sheet."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from running import jpeg
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from app.settings import Settings
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (CHROMIUM and CHROMEDRIVER), reason="needs Chromium and its driver (Debian: chromium-driver)"
+    ),
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_checkpoint: Path) -> Settings:
+    """SQLite is enough here."""
+    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """Chromium that can reach this machine and nothing else."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1400,2400",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+class Operation:
+    """One operation of the page, unfolded."""
+
+    def __init__(self, browser: webdriver.Chrome, name: str) -> None:
+        self.browser = browser
+        self.block = self.wait(lambda: browser.find_element(By.CSS_SELECTOR, f"[id$='-{name}']"))
+        self.block.find_element(By.CSS_SELECTOR, ".opblock-summary-control").click()
+        self.wait(lambda: self.block.find_element(By.CSS_SELECTOR, "button.execute"))
+
+    def wait(self, find: Callable[[], WebElement | None]) -> WebElement:
+        def found(_: webdriver.Chrome) -> WebElement | None:
+            return find()
+
+        waiting = WebDriverWait(self.browser, 30, ignored_exceptions=[Exception])
+        element = waiting.until(found)
+        assert element is not None
+        return element
+
+    def field(self, name: str) -> WebElement:
+        return self.block.find_element(
+            By.CSS_SELECTOR, f"tr[data-property-name='{name}'], tr[data-param-name='{name}']"
+        )
+
+    def choose_files(self, name: str, *paths: Path) -> None:
+        for number, path in enumerate(paths):
+            row = self.field(name)
+            if len(row.find_elements(By.CSS_SELECTOR, "input[type=file]")) <= number:
+                row.find_element(By.CSS_SELECTOR, ".json-schema-form-item-add").click()
+
+            def picker(number: int = number) -> WebElement:
+                return self.field(name).find_elements(By.CSS_SELECTOR, "input[type=file]")[number]
+
+            self.wait(picker).send_keys(str(path))
+
+    def type(self, name: str, text: str) -> None:
+        field = self.field(name).find_element(By.CSS_SELECTOR, "input[type=text], textarea")
+        field.clear()
+        field.send_keys(text)
+
+    def execute(self) -> str:
+        """Press Execute; gives the answer's status."""
+        self.block.find_element(By.CSS_SELECTOR, "button.execute").click()
+        status = ".live-responses-table .response-col_status"
+        return self.wait(lambda: self.block.find_elements(By.CSS_SELECTOR, status)[1]).text.split()[0]
+
+    def body(self) -> str:
+        return self.wait(lambda: self.block.find_element(By.CSS_SELECTOR, ".live-responses-table code")).text
+
+
+def test_two_crops_go_in_and_a_search_shows_its_sheet(
+    client: httpx.Client, browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    pictures = [tmp_path / "one.jpg", tmp_path / "two.jpg"]
+    for seed, path in enumerate(pictures):
+        path.write_bytes(jpeg(seed))
+    browser.get(str(client.base_url.join("/docs")))
+
+    embed = Operation(browser, "embed_embed_post")
+    embed.choose_files("files", *pictures)
+    assert embed.execute() == "201", embed.body()
+    crops = client.get("/crops").json()["items"]
+    assert len(crops) == 2
+    assert {crop["camera_id"] for crop in crops} == {"gate-north"}, "the examples run as they are"
+
+    search = Operation(browser, "search_search_post")
+    search.choose_files("files", pictures[0])
+    assert search.execute() == "200", search.body()
+    answer = json.loads(search.body())
+    assert len(answer["matches"]) == 2
+
+    sheet = Operation(browser, "get_sheet_searches__search_id__sheet_jpg_get")
+    sheet.type("search_id", answer["search_id"])
+    assert sheet.execute() == "200"
+    image = sheet.wait(lambda: sheet.block.find_element(By.CSS_SELECTOR, ".live-responses-table img"))
+    width = "return arguments[0].naturalWidth"
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(width, image) > 300)
+    browser.save_screenshot(str(tmp_path / "swagger.png"))

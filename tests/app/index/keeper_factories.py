@@ -1,0 +1,107 @@
+"""A feed that lives in memory, and keepers that follow it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from index_factories import MODEL, crop
+from structlog.testing import LogCapture
+
+from app.index.faiss_exact import FaissExactIndex
+from app.index.keeper import ChangesTrimmed, IndexKeeper
+from app.index.port import Addition, Change, Removal
+from app.index.snapshots import SnapshotStore
+
+
+class MemoryFeed:
+    """A database of embeddings that lives in memory, can lose things, and can be held up."""
+
+    def __init__(self) -> None:
+        self.crops: dict[int, Addition] = {}
+        self.log: list[Change] = []
+        self.trimmed_to = 0
+        self.error: Exception | None = None
+        self.looks = 0
+        self.row_batches = 0
+        self.after_look: Callable[[], Awaitable[object]] | None = None
+        self.during_rows: Callable[[], object] | None = None
+
+    def add(self, *additions: int) -> None:
+        for key in additions:
+            self.crops[key] = crop(key, sequence=self._next_sequence())
+            self.log.append(self.crops[key])
+
+    def remove(self, *keys: int) -> None:
+        for key in keys:
+            del self.crops[key]
+            self.log.append(Removal(self._next_sequence(), key))
+
+    def _next_sequence(self) -> int:
+        return self.log[-1].sequence + 1 if self.log else 1
+
+    async def last_sequence(self) -> int:
+        self._fail()
+        self.looks += 1
+        last = self.log[-1].sequence if self.log else 0
+        if self.after_look is not None:
+            await self.after_look()
+        return last
+
+    async def rows(self) -> AsyncIterator[Sequence[Addition]]:
+        crops = list(self.crops.values())
+        for start in range(0, len(crops), 2):
+            self._fail()
+            self.row_batches += 1
+            yield [crop(one.key, sequence=0) for one in crops[start : start + 2]]
+            if self.during_rows is not None:
+                self.during_rows()
+
+    async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
+        self._fail()
+        if sequence < self.trimmed_to:
+            raise ChangesTrimmed
+        changes = [change for change in self.log if change.sequence > sequence][:limit]
+        return [change if change.key in self.crops else Removal(change.sequence, change.key) for change in changes]
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def keeper_of(feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60) -> IndexKeeper:
+    return IndexKeeper(
+        feed,
+        SnapshotStore(folder),
+        lambda: FaissExactIndex(MODEL),
+        snapshot_every=snapshot_every,
+        poll_seconds=poll,
+    )
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(4000):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen within 20 seconds")
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 60))
+
+
+def events(logged: LogCapture) -> str:
+    return " | ".join(f"{entry['event']} {entry.get('reason', '')}" for entry in logged.entries)
+
+
+def save_snapshot(folder: Path, feed: MemoryFeed) -> None:
+    """A snapshot of what the feed holds now, as an earlier process would have left it."""
+
+    async def earlier_process() -> None:
+        keeper = keeper_of(feed, folder)
+        await keeper.start()
+        await keeper.stop()
+
+    run(earlier_process())
+    feed.row_batches = 0
