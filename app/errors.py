@@ -70,7 +70,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     PictureError: _Kind(422, "picture", "A picture cannot be used"),
     EngineError: _Kind(500, "engine", "The model failed on this picture"),
     QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),
-    QueueClosed: _Kind(503, "shutting-down", "The service is shutting down"),
+    QueueClosed: _Kind(503, "not-accepting", "The service accepts no pictures now"),
 }
 
 KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)

@@ -16,6 +16,7 @@ from app.embedding.service import EmbeddingService
 from app.gallery import endpoints as gallery_endpoints
 from app.gallery.feed import DatabaseChangeFeed
 from app.gallery.images import ImageStore
+from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
 from app.index.faiss_exact import FaissExactIndex
@@ -80,10 +81,12 @@ async def running_parts(settings: Settings, registry: CollectorRegistry) -> Asyn
         await embedding.start()
         stack.push_async_callback(embedding.stop)
 
+        async with database.read() as session:
+            gallery_id = await GalleryRepository(session).gallery_id()
         model_id = embedding.metadata.model_id
         index = IndexKeeper(
             DatabaseChangeFeed(database, model_id),
-            SnapshotStore(settings.snapshots_dir),
+            SnapshotStore(settings.snapshots_dir / gallery_id),
             lambda: FaissExactIndex(model_id),
             snapshot_every=settings.snapshot_every,
             poll_seconds=settings.index_poll_seconds,

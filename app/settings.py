@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     checkpoint: Path | None = Field(None, description="A .onnx or .safetensors checkpoint; the bundled one by default")
     engine: Literal["auto", "onnx", "torch"] = "auto"
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
-    batch_size: int = Field(32, ge=1, le=1024, description="Most crops that the engine is given at once")
+    batch_size: int = Field(32, ge=2, le=1024, description="Most crops that the engine is given at once")
     queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
 
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)

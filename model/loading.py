@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, load_checkpoint, parse_metadata
-from model.errors import CheckpointError
+from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from model.evaluate import Embed
+from model.onnx_session import open_session
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,10 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
 
 
 def _onnx_inference(path: Path) -> Inference:
-    import onnxruntime
-
-    if not path.exists():
-        raise CheckpointError(f"there is no checkpoint at {path}")
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own errors share no base class but this
-        raise CheckpointError(f"{path} is no ONNX file that can be run: {error}") from error
-    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+    session, metadata = open_session(path)
 
     def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts: NDArray[np.float32] = session.run(None, {"crops": crops})[0]
+        parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops})[0]
         return parts
 
     return Inference(metadata, embed)

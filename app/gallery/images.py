@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from app.kit.files import write_atomically
+
+_WRITERS = 8
+"""Files written at once: waiting for a disk or an object store costs no processor, and disks sync several at a time."""
 
 
 class ImageStore:
@@ -17,6 +21,7 @@ class ImageStore:
         """url: `file:///...`, `s3://bucket/prefix`, or any other that fsspec and its installed plugins know."""
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._files, LocalFileSystem)
+        self._writers = ThreadPoolExecutor(_WRITERS, "images")
 
     async def put(self, images: Mapping[str, bytes]) -> None:
         """Store images by hash; what is already there is left as it is."""
@@ -44,15 +49,17 @@ class ImageStore:
             return
 
     def _put_all(self, images: Mapping[str, bytes]) -> None:
-        for sha256, content in images.items():
-            path = self._path(sha256)
-            if self._files.exists(path):
-                continue
-            if self._local:  # object stores publish a file when it is whole; a local one must be made to
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(Path(path), content)
-            else:
-                self._files.pipe_file(path, content)
+        list(self._writers.map(self._put, images.keys(), images.values()))
+
+    def _put(self, sha256: str, content: bytes) -> None:
+        path = self._path(sha256)
+        if self._files.exists(path):
+            return
+        if self._local:  # object stores publish a file when it is whole; a local one must be made to
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(path), content)
+        else:
+            self._files.pipe_file(path, content)
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"

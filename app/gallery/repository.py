@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.gallery.tables import ADDED, REMOVED, Camera, Change, Crop, DoomedImage, Embedding, Image, ImageUse
+from app.gallery.tables import ADDED, REMOVED, Camera, Change, Crop, DoomedImage, Embedding, Gallery, Image, ImageUse
 from app.index.port import Filter
 
 _STORED = np.dtype("<f2")
@@ -33,6 +33,10 @@ class GalleryRepository:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
+
+    async def gallery_id(self) -> str:
+        """What tells this gallery from all others."""
+        return (await self._session.scalars(select(Gallery.id))).one()
 
     # cameras
 
@@ -61,6 +65,8 @@ class GalleryRepository:
 
     async def crops_by_identity(self, identities: Collection[Identity]) -> dict[Identity, Crop]:
         """Those of the identities that are crops already."""
+        if not identities:
+            return {}
         columns = tuple_(Crop.camera_id, Crop.captured_at, Crop.image_sha256)
         found = await self._session.scalars(select(Crop).where(columns.in_(list(identities))))
         return {(crop.camera_id, crop.captured_at, crop.image_sha256): crop for crop in found}
@@ -140,6 +146,8 @@ class GalleryRepository:
 
     async def embeddings(self, crop_keys: Collection[int], model_id: str) -> dict[int, NDArray[np.float16]]:
         """One model's embeddings `(2048,)` by crop key; crops that it has not embedded are left out."""
+        if not crop_keys:
+            return {}
         query = select(Embedding.crop_key, Embedding.vector).where(
             Embedding.model_id == model_id, Embedding.crop_key.in_(crop_keys)
         )

@@ -70,6 +70,7 @@ class GalleryService:
         self._images = images
         self._embedding = embedding
         self._index = index
+        self._known_cameras: set[str] = set()  # saves a query for each request; cameras never go
 
     # crops
 
@@ -202,7 +203,8 @@ class GalleryService:
         await store_files(self._images, pictures)
         async with self._database.write() as session:
             repository = GalleryRepository(session)
-            await self._ensure_cameras(repository, {camera_id for camera_id, _, _ in prepared})
+            cameras = {camera_id for camera_id, _, _ in prepared}
+            await self._ensure_cameras(repository, cameras - self._known_cameras)
             await record(repository, self._images, pictures)
             existing = await repository.crops_by_identity(prepared.keys())
             new = {identity: _row(one) for identity, one in prepared.items() if identity not in existing}
@@ -218,6 +220,7 @@ class GalleryService:
                 },
                 model_id,
             )
+        self._known_cameras |= cameras
         await self._index.catch_up()
         return {
             identity: StoredCrop("created" if identity in new else "existing", rows[identity], one.parts)
@@ -225,6 +228,8 @@ class GalleryService:
         }
 
     async def _ensure_cameras(self, repository: GalleryRepository, camera_ids: set[str]) -> None:
+        if not camera_ids:
+            return
         for camera_id in camera_ids - await repository.known_cameras(camera_ids):
             repository.add(Camera(id=camera_id, name=camera_id, created_at=now_microseconds()))
 

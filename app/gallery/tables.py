@@ -24,6 +24,14 @@ ADDED, REMOVED = 1, -1
 """What a row of the change log says happened."""
 
 
+class Gallery(Table):
+    """The one row that tells this gallery from all others, so that no index saved for another is taken for its own."""
+
+    __tablename__ = "gallery"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+
+
 class Camera(Table):
     """A source of crops."""
 

@@ -26,7 +26,7 @@ from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
 from app.search.ranking import Parts, join_embeddings, part_similarities
 from app.search.repository import SearchRepository
-from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, draw_sheet
+from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
 
 _CAMERA_FILTERS = ("camera_ids", "exclude_camera_ids")
@@ -143,7 +143,7 @@ class SearchService:
                 SheetMatch(
                     picture=contents.get(match.crop.image_sha256),
                     rank=match.rank,
-                    camera=cameras[match.crop.camera_id].name,
+                    camera=_label(cameras[match.crop.camera_id]),
                     captured_at=local_time(match.crop, cameras[match.crop.camera_id]),
                     similarity=match.similarity,
                 )
@@ -215,6 +215,11 @@ class SearchService:
         distinct = sorted(set(hashes) - {""})
         contents = await asyncio.gather(*(self._images.read(sha256) for sha256 in distinct))
         return {sha256: content for sha256, content in zip(distinct, contents, strict=True) if content is not None}
+
+
+def _label(camera: Camera) -> str:
+    """What a contact sheet calls a camera: its name, or its id where the sheet's font lacks the name's letters."""
+    return camera.name if can_draw(camera.name) else camera.id
 
 
 def local_time(crop: Crop, camera: Camera) -> datetime:

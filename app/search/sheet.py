@@ -204,6 +204,11 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: float) -> s
     return line[: max(fits - 1, 0)].rstrip() + "…"
 
 
+def can_draw(text: str) -> bool:
+    """Whether the sheet's font has the letters of a text, accents aside; if not, they come out as question marks."""
+    return _drawable(text).count("?") == text.count("?")
+
+
 def _drawable(text: str) -> str:
     """The text in the characters that the font has: accents dropped, any other sign as a question mark."""
     decomposed = unicodedata.normalize("NFKD", text.translate(_SPELT_OUT))

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from app.kit.ids import new_id
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -10,6 +12,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    gallery = op.create_table(
+        "gallery",
+        sa.Column("id", sa.String(length=26), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_gallery")),
+    )
+    op.bulk_insert(gallery, [{"id": new_id()}])
     op.create_table(
         "cameras",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -131,3 +139,4 @@ def downgrade() -> None:
 
     op.drop_table("changes")
     op.drop_table("cameras")
+    op.drop_table("gallery")

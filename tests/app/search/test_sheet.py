@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.search.sheet import MOST_DRAWN, MOST_QUERIES, Sheet, SheetMatch, draw_sheet
+from app.search.sheet import MOST_DRAWN, MOST_QUERIES, Sheet, SheetMatch, can_draw, draw_sheet
 
 RED = (200, 20, 20)
 NIGHT = datetime(2026, 3, 16, 23, 59, 58, tzinfo=timezone(timedelta(hours=1), "CET"))
@@ -166,3 +166,8 @@ def test_a_long_camera_name_stays_below_its_own_picture() -> None:
 def test_a_long_title_stays_on_the_sheet() -> None:
     sheet = drawn([match()], title="matches " * 100)
     assert (sheet[:80, -24:] > 200).all()
+
+
+def test_names_that_the_font_cannot_draw_are_known() -> None:
+    assert all(can_draw(name) for name in ("North gate", "Größe", "Café?", "gate-north"))
+    assert not any(can_draw(name) for name in ("北門", "بوابة"))

@@ -37,6 +37,18 @@ def test_the_index_comes_back_from_the_rows_alone(run: Run, settings: Settings) 
     assert {crop["id"] for crop in crops} == set(found(run(settings), 1))
 
 
+def test_an_index_saved_for_another_database_is_not_taken(run: Run, settings: Settings, tmp_path: Path) -> None:
+    """The other database has seen more changes, so that numbers alone would not tell the two apart."""
+    from running import running_service
+
+    with running_service(settings) as client:
+        stored(client, 1)
+    other = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'other.sqlite3'}"})
+    with running_service(other.model_copy(update={"data_dir": tmp_path / "elsewhere"})) as client:
+        crops = stored(client, 2, 3, 4)
+    assert {crop["id"] for crop in crops} == set(found(run(other), 1))
+
+
 def test_two_services_on_one_database_see_each_others_crops(run: Run, settings: Settings, tmp_path: Path) -> None:
     images_url = (tmp_path / "images").as_uri()
     one = run(settings.model_copy(update={"data_dir": tmp_path / "one", "images_url": images_url}))

@@ -1,0 +1,30 @@
+"""Opening ONNX checkpoints with ONNX Runtime on the CPU, without its telemetry."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from model.checkpoint import METADATA_KEY, CheckpointMetadata, parse_metadata
+from model.errors import CheckpointError
+
+
+def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]:
+    """An `onnxruntime.InferenceSession` and the metadata of its file. Raises CheckpointError.
+
+    threads: that one call computes with; 0 leaves the choice to ONNX Runtime.
+    """
+    # Its wheel sends usage data, names of models among it, unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # keeps a plan, and its memory, for every batch size that occurs
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no base class but this
+        raise CheckpointError(f"{path} is no ONNX file that can be run: {error}") from error
+    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+    return session, metadata
