@@ -1,0 +1,100 @@
+"""Rank-1 and mAP of the service, measured over HTTP, beside `python -m model evaluate` on the same checkpoint.
+
+python -m bench.retrieval --checkpoint FILE --data market1501:FOLDER --hold-out 100
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.service import service
+from model.datasets import open_data_set
+from model.datasets.base import EvaluationSplit, Sample, hold_out
+from model.evaluate import embed_split, evaluate_features
+from model.loading import load_for_inference
+from model.metrics import Metrics, evaluate_ranking
+
+FILES_A_REQUEST = 32
+MOST_MATCHES = 1000
+
+
+def main() -> None:
+    """Measure both and print them side by side."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--hold-out", type=int, default=100)
+    options = parser.parse_args()
+    os.environ["PASSERBY_CHECKPOINT"] = str(options.checkpoint)
+    _, split = hold_out(open_data_set(options.data).train(), options.hold_out)
+    loaded = load_for_inference(options.checkpoint)
+    alone = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
+        with httpx.Client(base_url=running.url, timeout=60) as client:
+            over_http = metrics_over_http(client, split)
+    table = Table("", "over HTTP", "model evaluate")
+    for name, value in over_http.as_dict().items():
+        table.add_row(name, f"{value:.4f}", f"{alone.as_dict()[name]:.4f}")
+    Console().print(table)
+
+
+def metrics_over_http(client: httpx.Client, split: EvaluationSplit) -> Metrics:
+    """Import a split's gallery, search for each of its queries, and judge the answers."""
+    ids = _import(client, split.gallery)
+    position = {crop_id: number for number, crop_id in enumerate(ids)}
+    return evaluate_ranking(
+        _rows(client, split, position),
+        _column(split.query, "pid"),
+        _column(split.query, "camera"),
+        _column(split.gallery, "pid"),
+        _column(split.gallery, "camera"),
+    )
+
+
+def _rows(client: httpx.Client, split: EvaluationSplit, position: dict[str, int]) -> Iterator[NDArray[np.float32]]:
+    """The similarity of every crop of the gallery to each query; camera by camera, as an answer has 1,000 at most."""
+    cameras = sorted({sample.camera for sample in split.gallery})
+    for query in split.query:
+        row = np.full(len(position), -np.inf, dtype=np.float32)
+        for camera in cameras:
+            answer = client.post(
+                "/search",
+                files={"files": (query.path.name, query.path.read_bytes())},
+                data={"camera_ids": f"c{camera}", "top_k": str(MOST_MATCHES)},
+            )
+            for match in answer.raise_for_status().json()["matches"]:
+                row[position[match["crop"]["id"]]] = match["similarity"]
+        if np.isneginf(row).any():
+            raise RuntimeError(f"the service did not compare {query.path.name} with the whole gallery")
+        yield row[None]
+
+
+def _import(client: httpx.Client, samples: Sequence[Sample]) -> list[str]:
+    ids = []
+    for start in range(0, len(samples), FILES_A_REQUEST):
+        some = samples[start : start + FILES_A_REQUEST]
+        items = [{"camera_id": f"c{sample.camera}", "person_id": str(sample.pid)} for sample in some]
+        answer = client.post(
+            "/embed",
+            files=[("files", (sample.path.name, sample.path.read_bytes())) for sample in some],
+            data={"captured_at": "2026-01-01T00:00:00Z", "items": json.dumps(items)},
+        )
+        ids += [item["crop"]["id"] for item in answer.raise_for_status().json()["items"]]
+    return ids
+
+
+def _column(samples: Sequence[Sample], name: str) -> NDArray[np.int64]:
+    return np.array([getattr(sample, name) for sample in samples], dtype=np.int64)
+
+
+if __name__ == "__main__":
+    main()

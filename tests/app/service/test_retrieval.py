@@ -1,0 +1,37 @@
+"""The service finds what an evaluation of its checkpoint says that it finds."""
+
+from pathlib import Path
+
+import pytest
+from running import running_service
+
+from app.settings import Settings
+from bench.retrieval import metrics_over_http
+from model.checkpoint import BUNDLED
+from model.datasets import open_data_set
+from model.datasets.base import EvaluationSplit, hold_out
+from model.datasets.synthetic import write_synthetic
+from model.evaluate import embed_split, evaluate_features
+from model.loading import load_for_inference
+
+
+def check(split: EvaluationSplit, tmp_path: Path) -> None:
+    loaded = load_for_inference(BUNDLED)
+    alone = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+    with running_service(Settings(data_dir=tmp_path / "data")) as client:
+        over_http = metrics_over_http(client, split)
+    for name, value in alone.as_dict().items():
+        assert over_http.as_dict()[name] == pytest.approx(value, abs=1e-3), name
+    assert alone.rank1 > 0.9
+
+
+def test_figures_over_http_equal_the_evaluation_of_drawn_people(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "people", people=12)
+    _, split = hold_out(open_data_set(f"synthetic:{tmp_path / 'people'}").train(), 10)
+    check(split, tmp_path)
+
+
+@pytest.mark.shared
+def test_figures_over_http_equal_the_evaluation_of_held_out_persons(shared: Path, tmp_path: Path) -> None:
+    _, split = hold_out(open_data_set(f"market1501:{shared / 'data' / 'market1501'}").train(), 10)
+    check(split, tmp_path)
