@@ -38,9 +38,12 @@ def main() -> None:
     _, split = hold_out(open_data_set(options.data).train(), options.hold_out)
     loaded = load_for_inference(options.checkpoint)
     alone = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as running:
-        with httpx.Client(base_url=running.url, timeout=60) as client:
-            over_http = metrics_over_http(client, split)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service(Path(folder)) as running,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+    ):
+        over_http = metrics_over_http(client, split)
     table = Table("", "over HTTP", "model evaluate")
     for name, value in over_http.as_dict().items():
         table.add_row(name, f"{value:.4f}", f"{alone.as_dict()[name]:.4f}")
