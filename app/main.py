@@ -52,7 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         form_limits={"max_files": settings.max_files, "max_fields": 10_000, "max_part_size": 1024 * 1024},
-        swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True, "docExpansion": "list"},
+        swagger_ui_parameters={
+            "tryItOutEnabled": True,
+            "persistAuthorization": True,
+            "docExpansion": "list",
+            "defaultModelsExpandDepth": -1,
+        },
     )
     app.add_middleware(BodyLimit, most_bytes=settings.max_request_bytes)
     app.add_middleware(RequestLog, registry=registry)

@@ -9,10 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from model.checkpoint import Checkpoint, MeasuredResult, TrainingData, load_checkpoint, save_checkpoint
+from model.checkpoint import (
+    Checkpoint,
+    CheckpointMetadata,
+    MeasuredResult,
+    TrainingData,
+    load_checkpoint,
+    save_checkpoint,
+)
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, hold_out
-from model.errors import DataError, ModelError
+from model.errors import CheckpointError, DataError, ModelError
 from model.evaluate import evaluate_features, read_features
 from model.loading import read_metadata
 from model.metrics import Metrics
@@ -97,11 +104,16 @@ def evaluate(
 def export(
     checkpoint: Annotated[Path, typer.Option(help="A .safetensors checkpoint")],
     out: Annotated[Path, typer.Option(help="The .onnx file to write, or a .safetensors file of half the size")],
+    results_of: Annotated[
+        Path | None, typer.Option(help="A checkpoint of the same recipe with identities held out, to tell its results")
+    ] = None,
 ) -> None:
     """Write a checkpoint in another form, and prove that it gives the same embeddings."""
     from model.export import export_half, export_onnx
 
     loaded = load_checkpoint(checkpoint)
+    if results_of is not None:
+        loaded = _with_results_of(read_metadata(results_of), loaded)
     cosine = export_half(loaded, out) if out.suffix == ".safetensors" else export_onnx(loaded, out)
     loaded = load_checkpoint(out) if out.suffix == ".safetensors" else loaded
     size = out.stat().st_size / 1e6
@@ -127,6 +139,17 @@ def info(file: Annotated[Path, typer.Argument(help="A .safetensors or .onnx chec
         )
     table.add_row("sha256", metadata.sha256)
     console.print(table)
+
+
+def _with_results_of(judged: CheckpointMetadata, checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint trained on everything cannot be judged on what it has seen; its recipe can."""
+    if judged.recipe != checkpoint.metadata.recipe:
+        raise CheckpointError(f"{judged.model_id} was trained by another recipe: its results say nothing of this one")
+    results = tuple(
+        result.model_copy(update={"protocol": f"the same recipe trained on the others; {result.protocol}"})
+        for result in judged.results
+    )
+    return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))
 
 
 def _judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
