@@ -15,8 +15,7 @@ class OnnxEngine:
     """See Engine. Few crops at once are computed by all threads together, many are shared out among the threads.
 
     Threads that work together wait for each other after every layer. While decoding and the database want the cores
-    too, one thread in their way holds up all others: sharing a batch out gave 1.35 times the crops a second then (two
-    cores), and no fewer on an idle machine.
+    too, one thread in their way holds up all others. Threads with a share each do not.
     """
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
