@@ -9,7 +9,7 @@ from model.commands.evaluate import evaluate
 from model.commands.export import export
 from model.commands.info import info
 from model.commands.train import train
-from model.errors import ModelError
+from model.errors import ModelError, RunStopped
 
 commands = typer.Typer(
     name="python -m model", help="Train MGN, judge it, and carry it where it is used.", no_args_is_help=True
@@ -19,9 +19,12 @@ for command in (train, evaluate, export, info):
 
 
 def main() -> None:
-    """Run a command; what its user got wrong is one sentence and exit code 2."""
+    """Run a command; what its user got wrong is one sentence and exit code 2, a run that was stopped 128 + signal."""
     try:
         commands(standalone_mode=True)
+    except RunStopped as stop:
+        Console(stderr=True).print(str(stop), soft_wrap=True, highlight=False)
+        sys.exit(128 + stop.signal_number)
     except ModelError as error:
         Console(stderr=True).print(f"[red]error:[/] {error}", soft_wrap=True, highlight=False)
         sys.exit(2)

@@ -23,6 +23,7 @@ EMBEDDING_DIM = len(PARTS) * PART_DIM
 
 Pooling = Literal["max", "average", "gem"]
 SoftmaxOn = Literal["pooled", "reduced"]
+ClassifierKind = Literal["linear", "cosine"]
 BackboneName = Literal["resnet50", "mobilenet_v2"]
 
 
@@ -32,7 +33,7 @@ class MGNConfig:
 
     `softmax_on` says which features of the three whole-crop parts the softmax loss sees: the `pooled` ones of the
     backbone's width (the paper) or the `reduced` 256-d ones (most public code). The five stripes always use the
-    reduced ones.
+    reduced ones. A `cosine` classifier gives cosines between features and classes, as the circle loss wants them.
     """
 
     backbone: BackboneName = "resnet50"
@@ -40,6 +41,7 @@ class MGNConfig:
     reduction_relu: bool = True
     softmax_on: SoftmaxOn = "pooled"
     classifier_bias: bool = False
+    classifier: ClassifierKind = "linear"
 
     @property
     def name(self) -> str:

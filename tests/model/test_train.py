@@ -1,134 +1,164 @@
-"""Training learns, resumes where it was, and refuses what makes no sense."""
+"""Training learns by its recipe, and refuses what makes no sense."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from model_factories import write_market
+from training_factories import ALONE, logged, quick_recipe, run_of, write_teacher
 
-from model.augmentation import Augmentation, augment
-from model.checkpoint import TrainingData
-from model.datasets import open_data_set
+from model.checkpoint import Checkpoint
 from model.errors import RecipeError, TrainingError
-from model.recipe import Recipe, Schedule, read_recipe
-from model.train import Run, rate, train
-
-RECIPES = Path(__file__).parents[2] / "model" / "recipes"
+from model.train import BAD_BATCH_FILE, _batches, _start, _Step, train
+from model.training.states import saved_states
 
 
-def quick_recipe(**changes: object) -> Recipe:
-    """The bundled recipe, shrunk to seconds."""
-    recipe = read_recipe(RECIPES / "mobile.toml").model_dump()
-    recipe |= {
-        "precision": "float32",
-        "initialisation": {"weights": "random", "frozen_trunk_blocks": 2},
-        "input": {"height": 64, "width": 32},
-        "batch": {"identities": 3, "crops": 2},
-        "schedule": {"iterations": 4, "warm_up": 1},
-    }
-    return Recipe.model_validate(recipe | changes)
-
-
-def run_of(tmp_path: Path, recipe: Recipe, out: str = "run") -> Run:
-    """A run on a miniature of Market-1501."""
-    if not (tmp_path / "market").exists():
-        write_market(tmp_path / "market")
-    samples = open_data_set(f"market1501:{tmp_path / 'market'}").train()
-    data = TrainingData(name="miniature", terms="ours", identities=6, crops=len(samples))
-    return Run(recipe, samples, data, tmp_path / out)
+def changed(one: Checkpoint, other: Checkpoint) -> set[str]:
+    """The names of the weights that differ."""
+    return {name for name in one.weights if not np.array_equal(one.weights[name], other.weights[name])}
 
 
 def test_a_run_writes_a_checkpoint_without_classifiers(tmp_path: Path) -> None:
-    checkpoint = train(run_of(tmp_path, quick_recipe()))
+    checkpoint = train(run_of(tmp_path, quick_recipe()), ALONE)
     assert not [name for name in checkpoint.weights if name.startswith("classifiers")]
     assert checkpoint.metadata.training_data.name == "miniature"
     assert checkpoint.metadata.recipe["schedule"]["iterations"] == 4
 
 
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.train.ITERATIONS_BETWEEN_STATES", 2)
-    straight = train(run_of(tmp_path, quick_recipe(), "straight"))
-    step = __import__("model.train", fromlist=["_step"])._step
-
-    def interrupted(progress: object, *rest: object) -> object:
-        if progress.iteration == 3:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        return step(progress, *rest)
-
-    monkeypatch.setattr("model.train._step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(run_of(tmp_path, quick_recipe(), "resumed"))
-    monkeypatch.setattr("model.train._step", step)
-    resumed = train(run_of(tmp_path, quick_recipe(), "resumed"), resume=True)
-    for name, tensor in straight.weights.items():
-        assert np.array_equal(tensor, resumed.weights[name]), name
-
-
-def test_frozen_blocks_stay_as_they_were(tmp_path: Path) -> None:
-    one, two = (train(run_of(tmp_path, quick_recipe(schedule={"iterations": n}), f"run{n}")) for n in (1, 3))
-    for name, tensor in one.weights.items():
-        frozen = name.startswith(("trunk.0.", "trunk.1."))
-        assert np.array_equal(tensor, two.weights[name]) == frozen, name
-
-
-def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
-    train(run_of(tmp_path, quick_recipe()))
-    with pytest.raises(TrainingError, match="already holds a run"):
-        train(run_of(tmp_path, quick_recipe()))
-    with pytest.raises(TrainingError, match="another recipe"):
-        train(run_of(tmp_path, quick_recipe(seed=1)), resume=True)
-    with pytest.raises(TrainingError, match="nothing to resume"):
-        train(run_of(tmp_path, quick_recipe(), "elsewhere"), resume=True)
-
-
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    wild = quick_recipe(
-        optimizer={"kind": "sgd", "learning_rate": 1e30, "head_learning_rate": 1e30, "weight_decay": 0},
-        schedule={"iterations": 4},
-    )
-    with pytest.raises(TrainingError, match="no finite number at iteration"):
-        train(run_of(tmp_path, wild))
-
-
-def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
-    schedule = Schedule(iterations=110, warm_up=10)
-    assert rate(0, schedule) == pytest.approx(0.01)
-    assert rate(10, schedule) == 1
-    assert rate(60, schedule) == pytest.approx(0.5)
-    assert rate(109, schedule) < 0.001
+def test_training_learns(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"schedule.iterations": 60, "loss.label_smoothing": 0.0, "augmentation.erase": 0.0}
+    train(run_of(tmp_path, quick_recipe(changes), log_every=5), ALONE)
+    losses = [line["loss"] for line in logged(tmp_path / "run")]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "changes",
     [
-        ("x = ", "no TOML"),
-        ("[batch]\nidentities = 1", r"batch\.identities: Input should be greater"),
-        ("y = 1", "y: Extra"),
+        {"loss.softmax": "circle", "architecture.classifier": "cosine", "loss.label_smoothing": 0.0},
+        {"loss.triplet": "soft"},
+        {"architecture.softmax_on": "pooled", "architecture.reduction_relu": True, "architecture.pooling": "gem"},
+        {"augmentation.jitter": 0.2, "augmentation.auto": "random"},
+        {"optimizer.kind": "sgd", "optimizer.gradient_clip": 1.0, "schedule.kind": "step", "schedule.steps": [2, 3]},
+        {"precision": "bfloat16"},
+        {"precision": "float16"},
+        {"batch.accumulation": 2},
+        {"average.decay": 0.5},
     ],
+    ids=lambda changes: next(iter(changes)) + "=" + str(next(iter(changes.values()))),
 )
-def test_a_wrong_recipe_says_where(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "r.toml").write_text(text)
-    with pytest.raises(RecipeError, match=words):
-        read_recipe(tmp_path / "r.toml")
+def test_every_choice_of_a_recipe_trains(tmp_path: Path, changes: dict[str, object]) -> None:
+    checkpoint = train(run_of(tmp_path, quick_recipe(changes | {"schedule.iterations": 2}), log_every=1), ALONE)
+    assert all(np.isfinite(weights).all() for weights in checkpoint.weights.values())
+    assert logged(tmp_path / "run")[-1]["iteration"] == 2
 
 
-def test_augmentation_follows_from_its_generator() -> None:
-    images = torch.rand(8, 3, 64, 32)
-    how = Augmentation(flip=0.5, pad=4, erase=0.5)
-    one, two = (augment(images, how, torch.Generator().manual_seed(5)) for _ in range(2))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, images)
+def test_frozen_blocks_stay_as_they_were(tmp_path: Path) -> None:
+    one, two = (
+        train(run_of(tmp_path, quick_recipe({"schedule.iterations": n, "schedule.warm_up": 0}), f"run{n}"), ALONE)
+        for n in (1, 3)
+    )
+    frozen = {name for name in one.weights if name.startswith(("trunk.0.", "trunk.1."))}
+    assert changed(one, two) == set(one.weights) - frozen
 
 
-def test_each_augmentation_does_what_it_says() -> None:
-    images = torch.rand(16, 3, 64, 32) + 1
-    generator = torch.Generator().manual_seed(0)
-    assert torch.equal(augment(images, Augmentation(flip=1.0), generator), images.flip(3))
-    assert torch.equal(augment(images, Augmentation(flip=0.0), generator), images)
-    cropped = augment(images, Augmentation(flip=0.0, pad=4), generator)
-    assert all(((crop == 0).any() or torch.equal(crop, image)) for crop, image in zip(cropped, images, strict=True))
-    assert cropped[:, :, 8:-8, 8:-8].min() >= 1
-    erased = (augment(images, Augmentation(flip=0.0, erase=1.0), generator) == 0).float().mean(dim=(1, 2, 3))
-    assert erased.min() > 0.005
-    assert erased.max() < 0.45
+def test_a_frozen_backbone_waits_while_the_reductions_learn(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"initialisation.frozen_iterations": 9, "batch_norm": "frozen"}
+    one, two = (
+        train(run_of(tmp_path, quick_recipe(changes | {"schedule.iterations": n}), f"run{n}"), ALONE) for n in (2, 3)
+    )
+    assert changed(one, two)
+    assert all(name.startswith("reductions.") for name in changed(one, two))
+
+
+def test_the_checkpoint_holds_the_moving_average(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"batch_norm": "frozen", "schedule.warm_up": 0}
+    weights = []
+    for n in (1, 2, 3):
+        recipe = quick_recipe(changes | {"schedule.iterations": n, "schedule.kind": "step", "schedule.steps": [99]})
+        weights.append(train(run_of(tmp_path, recipe, f"plain{n}"), ALONE).weights)
+    recipe = quick_recipe(
+        changes | {"schedule.iterations": 3, "schedule.kind": "step", "schedule.steps": [99], "average.decay": 0.75}
+    )
+    averaged = train(run_of(tmp_path, recipe, "averaged"), ALONE).weights
+    for name, value in averaged.items():
+        expected = 0.75 * (0.75 * weights[0][name] + 0.25 * weights[1][name]) + 0.25 * weights[2][name]
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_the_gradients_of_several_batches_are_averaged(tmp_path: Path) -> None:
+    """One step of plain gradient descent goes to the middle of where each batch alone would have gone."""
+    recipe = quick_recipe(
+        {"batch_norm": "frozen", "schedule.warm_up": 0, "optimizer.kind": "sgd", "optimizer.weight_decay": 0.0}
+    )
+    run = run_of(tmp_path, recipe)
+    labels = np.array([sample.pid - 1 for sample in run.samples])
+    batches = _batches(run, labels, ALONE)
+
+    def after(*numbers: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        progress = _start(recipe, 6, ALONE)
+        _Step(run, ALONE, progress)([batches.batch(number) for number in numbers])
+        return torch.cat([parameter.detach().flatten() for parameter in progress.mgn.parameters()])
+
+    first, second = after(0), after(1)
+    assert not torch.allclose(first, second, atol=1e-5)
+    torch.testing.assert_close(after(0, 1), (first + second) / 2, atol=1e-6, rtol=1e-4)
+
+
+def test_distillation_draws_the_similarities_to_the_teachers(tmp_path: Path) -> None:
+    teacher = write_teacher(tmp_path)
+    ends = []
+    for weight in (5.0, 0.001):
+        changes: dict[str, object] = {"schedule.iterations": 60, "distillation.weight": weight}
+        run = run_of(tmp_path, quick_recipe(changes), f"run{weight}", teacher=teacher, log_every=5)
+        train(run, ALONE)
+        ends.append(logged(run.folder)[-1]["distillation"] / weight)
+    assert ends[0] < 0.9 * ends[1]
+
+
+def test_a_teacher_and_its_section_need_each_other(tmp_path: Path) -> None:
+    teacher = write_teacher(tmp_path)
+    with pytest.raises(RecipeError, match="need each other"):
+        train(run_of(tmp_path, quick_recipe(), teacher=teacher), ALONE)
+    with pytest.raises(RecipeError, match="need each other"):
+        train(run_of(tmp_path, quick_recipe({"distillation.weight": 1.0})), ALONE)
+
+
+def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
+    train(run_of(tmp_path, quick_recipe()), ALONE)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(run_of(tmp_path, quick_recipe()), ALONE)
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(run_of(tmp_path, quick_recipe({"seed": 1})), ALONE, resume=True)
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(run_of(tmp_path, quick_recipe(), "elsewhere"), ALONE, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"optimizer.kind": "sgd", "optimizer.learning_rate": 1e30}
+    changes |= {"optimizer.head_learning_rate": 1e30, "schedule.iterations": 12}
+    run = run_of(tmp_path, quick_recipe(changes), log_every=5)
+    with pytest.raises(TrainingError, match=r"iteration \d+ is no finite number"):
+        train(run, ALONE)
+    named = (run.folder / BAD_BATCH_FILE).read_text().splitlines()
+    assert len(named) == 8
+    assert all(Path(name).exists() for name in named)
+    assert not saved_states(run.folder), "what came after is not kept"
+
+
+def test_a_run_is_judged_on_the_way(tmp_path: Path) -> None:
+    run = run_of(tmp_path, quick_recipe(), log_every=2, judge_every=2)
+    train(run, ALONE, judge=lambda checkpoint: {"tensors": float(len(checkpoint.weights))})
+    judged = [line["iteration"] for line in logged(run.folder) if "validation" in line]
+    assert judged == [2, 4]
+    assert list((run.folder / "tensorboard").iterdir())
+
+
+def test_the_random_numbers_of_others_are_left_alone(tmp_path: Path) -> None:
+    """Colours are changed by torchvision, which draws from the process's own generator."""
+    recipe = quick_recipe({"augmentation.jitter": 0.3, "schedule.iterations": 1})
+    train(run_of(tmp_path, recipe), ALONE)
+    after = torch.rand(1)
+    train(run_of(tmp_path, recipe, "again"), ALONE)
+    assert torch.equal(torch.rand(1), after)

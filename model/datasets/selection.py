@@ -1,0 +1,17 @@
+"""Fewer identities of a data set, for comparisons that must be quick."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from model.datasets.base import Sample
+from model.errors import DataError
+
+
+def some_identities(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[Sample, ...]:
+    """All crops of `identities` persons, chosen by the seed. Raises DataError if there are fewer."""
+    persons = sorted({sample.pid for sample in samples})
+    if identities > len(persons):
+        raise DataError(f"cannot train on {identities} identities: the data has {len(persons)}")
+    chosen = {persons[i] for i in np.random.default_rng(seed).permutation(len(persons))[:identities]}
+    return tuple(sample for sample in samples if sample.pid in chosen)

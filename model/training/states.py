@@ -1,0 +1,46 @@
+"""The saved states of a run, from which it goes on exactly."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.errors import TrainingError
+
+KEPT = 2
+
+_NAME = re.compile(r"state-(\d+)\.pt$")
+
+
+def save_state(folder: Path, iteration: int, state: dict[str, Any]) -> None:
+    """Write a state so that it is there whole or not at all, then delete all but the newest two."""
+    path = folder / f"state-{iteration:08}.pt"
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    for old in saved_states(folder)[:-KEPT]:
+        old.unlink()
+
+
+def saved_states(folder: Path) -> list[Path]:
+    """The states in a run's folder, the newest last."""
+    return sorted(path for path in folder.glob("state-*.pt") if _NAME.search(path.name))
+
+
+def load_newest_state(folder: Path) -> dict[str, Any]:
+    """The newest state of a run. Raises TrainingError if there is none, or if it is damaged."""
+    states = saved_states(folder)
+    if not states:
+        raise TrainingError(f"there is nothing to resume in {folder}: start without --resume")
+    try:
+        state: dict[str, Any] = torch.load(states[-1], map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        advice = f"delete it to go on from {states[-2].name}" if len(states) > 1 else "start anew with another --out"
+        raise TrainingError(f"{states[-1]} is damaged ({error}); {advice}") from error
+    return state

@@ -1,0 +1,39 @@
+"""Several processes that share a batch learn what one learns from the whole."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_factories import QUICK, logged, quick_recipe, run_command, run_of
+
+from model.checkpoint import load_checkpoint
+from model.errors import RecipeError
+from model.train import train
+from model.training.processes import Processes
+
+CHANGES: dict[str, object] = {"schedule.iterations": 8, "batch_norm": "frozen", "batch.accumulation": 2}
+
+
+def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
+    for out, processes in (("one", 1), ("two", 2)):
+        result = run_command(tmp_path, out, CHANGES, processes=processes)
+        assert result.returncode == 0, result.stderr
+    curves = {run: [(line["softmax"], line["triplet"]) for line in logged(tmp_path / run)] for run in ("one", "two")}
+    assert len(curves["one"]) == 8
+    np.testing.assert_allclose(curves["two"], curves["one"], atol=1e-3)
+    one, two = (load_checkpoint(tmp_path / run / "checkpoint.safetensors").weights for run in ("one", "two"))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], atol=5e-3, err_msg=name)
+
+
+def test_identities_that_cannot_be_shared_out_are_an_error(tmp_path: Path) -> None:
+    three = Processes(0, 3, torch.device("cpu"))
+    assert QUICK["batch.identities"] == 4
+    with pytest.raises(RecipeError, match="4 identities a batch cannot be shared out evenly among 3 processes"):
+        train(run_of(tmp_path, quick_recipe()), three)
+
+
+def test_synchronised_statistics_need_gpus(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"synchronised.*needs GPUs"):
+        train(run_of(tmp_path, quick_recipe({"batch_norm": "synchronised"})), Processes(0, 1, torch.device("cpu")))

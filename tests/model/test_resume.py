@@ -1,0 +1,78 @@
+"""A run that was stopped or killed and resumed ends with the weights of one that was not, bit by bit."""
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_factories import command, environment, logged, run_command, write_teacher
+
+from model.checkpoint import load_checkpoint
+from model.errors import TrainingError
+from model.training.states import load_newest_state, save_state, saved_states
+
+CHANGES: dict[str, object] = {
+    "schedule.iterations": 12,
+    "average.decay": 0.9,
+    "distillation.weight": 5.0,
+    "augmentation.jitter": 0.2,
+    "augmentation.auto": "random",
+    "optimizer.gradient_clip": 5.0,
+}
+
+
+def options(folder: Path) -> tuple[str, ...]:
+    return ("--teacher", str(write_teacher(folder)), "--teacher-name", "none", "--save-every", "3")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_a_resumed_run_gives_bit_identical_weights(tmp_path: Path, how: signal.Signals) -> None:
+    rest = options(tmp_path)
+    straight = run_command(tmp_path, "straight", CHANGES, *rest)
+    assert straight.returncode == 0, straight.stderr
+    with subprocess.Popen(command(tmp_path, "cut", CHANGES, *rest), env=environment(), stderr=subprocess.PIPE) as cut:
+        wait_for_iterations(tmp_path / "cut", 5)
+        cut.send_signal(how)
+        _, told = cut.communicate(timeout=120)
+    at = saved_states(tmp_path / "cut")[-1]
+    if how == signal.SIGTERM:
+        assert cut.returncode == 128 + signal.SIGTERM
+        assert re.search(rb"stopped after iteration \d+ of 12; go on with --resume", b" ".join(told.split()))
+    assert int(at.stem[-8:]) < 12, "it was stopped on its way"
+    resumed = run_command(tmp_path, "cut", CHANGES, *rest, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    one, two = (load_checkpoint(tmp_path / run / "checkpoint.safetensors") for run in ("straight", "cut"))
+    assert all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
+    assert one.metadata == two.metadata
+    told_by = [[line["loss"] for line in logged(tmp_path / run)] for run in ("straight", "cut")]
+    assert told_by[0] == told_by[1], "the log tells every iteration once"
+
+
+def test_the_newest_two_states_are_kept(tmp_path: Path) -> None:
+    for iteration in (1, 20, 300):
+        save_state(tmp_path, iteration, {"iteration": iteration})
+    assert [path.name for path in saved_states(tmp_path)] == ["state-00000020.pt", "state-00000300.pt"]
+    assert load_newest_state(tmp_path) == {"iteration": 300}
+
+
+@pytest.mark.parametrize("size", [0, 100, 700])
+def test_a_damaged_state_is_told_with_the_way_out(tmp_path: Path, size: int) -> None:
+    for iteration in (1, 2):
+        save_state(tmp_path, iteration, {"numbers": torch.arange(100)})
+    newest = saved_states(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:size])
+    with pytest.raises(
+        TrainingError, match=r"state-00000002\.pt is damaged .*; delete it to go on from state-00000001"
+    ):
+        load_newest_state(tmp_path)
+
+
+def wait_for_iterations(run: Path, count: int) -> None:
+    began = time.monotonic()
+    while not (run / "log.jsonl").exists() or len(logged(run)) < count:
+        assert time.monotonic() - began < 120, "the run does not get on"
+        time.sleep(0.02)

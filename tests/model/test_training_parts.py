@@ -1,0 +1,171 @@
+"""The parts of a training run: cached inputs, teachers, schedules, recipes, the log."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_factories import market, quick_recipe, write_teacher
+
+from model.architecture import MGNConfig
+from model.checkpoint import InputFormat
+from model.datasets import open_data_set
+from model.datasets.base import Sample
+from model.datasets.selection import some_identities
+from model.errors import DataError, RecipeError
+from model.pictures import read_inputs
+from model.recipe import SHIPPED, Schedule, parse_changes, read_recipe, recipe_path
+from model.training.inputs import cached_inputs
+from model.training.journal import LOG_FILE, opened_journal
+from model.training.schedule import rate
+from model.training.teacher import read_teacher
+
+SMALL = InputFormat(height=64, width=32)
+
+
+def samples(folder: Path) -> tuple[Sample, ...]:
+    return open_data_set(f"market1501:{market(folder)}").train()
+
+
+def test_inputs_are_decoded_once(tmp_path: Path) -> None:
+    paths = [sample.path for sample in samples(tmp_path)]
+    first = cached_inputs(paths, SMALL, tmp_path / "cache")
+    assert np.array_equal(first, read_inputs(paths, SMALL))
+    written = [(path, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir()]
+    again = cached_inputs(paths, SMALL, tmp_path / "cache")
+    assert isinstance(again, np.memmap)
+    assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "cache").iterdir()] == written
+
+
+def test_a_picture_that_changed_is_read_again(tmp_path: Path) -> None:
+    paths = [sample.path for sample in samples(tmp_path)]
+    cached_inputs(paths, SMALL, tmp_path / "cache")
+    Image.new("RGB", (20, 40), "red").save(paths[3])
+    assert cached_inputs(paths, SMALL, tmp_path / "cache")[3, 0, 0, 0] > 200
+    assert cached_inputs(paths, InputFormat(height=96, width=32), tmp_path / "cache").shape[1] == 96
+
+
+def test_a_picture_that_cannot_be_read_leaves_no_cache_behind(tmp_path: Path) -> None:
+    paths = [sample.path for sample in samples(tmp_path)]
+    paths[2].write_bytes(b"no picture")
+    with pytest.raises(DataError, match=paths[2].name):
+        cached_inputs(paths, SMALL, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_teacher_tells_a_mirrored_crop_from_the_crop(tmp_path: Path) -> None:
+    crops = samples(tmp_path)
+    teacher = read_teacher(write_teacher(tmp_path), crops)
+    chosen = torch.tensor([4, 4, 2])
+    plain, mirrored, other = teacher.of(chosen, torch.tensor([False, True, False]))
+    assert torch.equal(plain, teacher.features[0, 4])
+    assert torch.equal(mirrored, teacher.features[1, 4])
+    assert torch.equal(other, teacher.features[0, 2])
+    assert plain.norm().item() == pytest.approx(1)
+    assert not torch.equal(plain, mirrored)
+
+
+def test_a_teachers_file_is_matched_by_file_name(tmp_path: Path) -> None:
+    crops = samples(tmp_path)
+    path = write_teacher(tmp_path)
+    forwards, backwards = read_teacher(path, crops), read_teacher(path, crops[::-1])
+    assert torch.equal(forwards.features, backwards.features.flip(1))
+
+
+def test_a_teacher_that_does_not_know_a_crop_is_an_error(tmp_path: Path) -> None:
+    stranger = Sample(Path("nowhere/0099_c1s1_000000_00.jpg"), 99, 1)
+    with pytest.raises(DataError, match=r"no features of 1 training crops, for instance 0099_c1s1_000000_00\.jpg"):
+        read_teacher(write_teacher(tmp_path), (*samples(tmp_path), stranger))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really"])
+def test_a_file_that_is_no_teacher_is_an_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.npz").write_bytes(content)
+    with pytest.raises(DataError, match="no NPZ file of a teacher's features"):
+        read_teacher(tmp_path / "t.npz", ())
+
+
+def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
+    schedule = Schedule(iterations=110, warm_up=10)
+    assert rate(0, schedule) == pytest.approx(0.01)
+    assert rate(10, schedule) == 1
+    assert rate(60, schedule) == pytest.approx(0.5)
+    assert rate(109, schedule) < 0.001
+
+
+def test_the_rate_falls_in_steps() -> None:
+    schedule = Schedule(kind="step", iterations=30, steps=(10, 20))
+    assert [rate(i, schedule) for i in (0, 9, 10, 19, 20, 29)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes_can_be_read(path: Path) -> None:
+    assert read_recipe(recipe_path(Path(path.stem))) == read_recipe(path)
+
+
+def test_the_paper_recipe_is_the_paper() -> None:
+    recipe = read_recipe(recipe_path(Path("paper")))
+    assert recipe.architecture == MGNConfig()
+    assert (recipe.input.height, recipe.input.width) == (384, 128)
+    assert (recipe.batch.identities, recipe.batch.crops) == (16, 4)
+    assert recipe.loss.margin == 1.2
+    assert (recipe.augmentation.pad, recipe.augmentation.erase, recipe.augmentation.flip) == (0, 0, 0.5)
+    assert [rate(i, recipe.schedule) for i in (0, 8080, 12120)] == pytest.approx([1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = ", "no TOML"),
+        ("[batch]\nidentities = 1", r"batch\.identities: Input should be greater"),
+        ("y = 1", "y: Extra"),
+    ],
+)
+def test_a_wrong_recipe_says_where(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss.softmax": "circle"}, "needs architecture.classifier"),
+        ({"schedule.kind": "step"}, "steps belong to"),
+        ({"schedule.warm_up": 99}, r"warm_up \(99\) must be less than iterations \(4\)"),
+        ({"name.inner": 1}, "name is a value of the recipe, not a section"),
+        ({"loss.margni": 1}, r"loss\.margni: Extra"),
+    ],
+)
+def test_what_does_not_go_together_is_an_error(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        quick_recipe(changes)
+
+
+def test_settings_on_the_command_line_are_toml() -> None:
+    assert parse_changes(["a.b=2", "c = 'text'", "d=[1, 2]"]) == {"a.b": 2, "c": "text", "d": [1, 2]}
+    for wrong in ("a", "a=text", "=1"):
+        with pytest.raises(RecipeError, match="write NAME=VALUE"):
+            parse_changes([wrong])
+
+
+def test_a_resumed_log_forgets_what_is_done_again_and_what_a_crash_cut_off(tmp_path: Path) -> None:
+    lines = [json.dumps({"iteration": i, "loss": 0.5}) for i in (1, 2, 3)]
+    (tmp_path / LOG_FILE).write_text("\n".join(lines) + '\n{"iterat')
+    with opened_journal(tmp_path, iterations=5, done=2) as journal:
+        journal.count(8)
+        journal.training(3, {"loss": 0.25})
+    told = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [(line["iteration"], line["loss"]) for line in told] == [(1, 0.5), (2, 0.5), (3, 0.25)]
+
+
+def test_some_identities_are_whole_and_seeded(tmp_path: Path) -> None:
+    crops = samples(tmp_path)
+    some = some_identities(crops, 2)
+    assert len({sample.pid for sample in some}) == 2
+    assert len(some) == 2 * len(crops) // 6
+    assert some == some_identities(crops, 2)
+    with pytest.raises(DataError, match="cannot train on 7 identities: the data has 6"):
+        some_identities(crops, 7)

@@ -1,0 +1,92 @@
+"""What tests of training build: recipes and runs that take seconds, and runs in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from model_factories import write_market
+from PIL import Image
+
+from model.checkpoint import TrainingData
+from model.datasets import open_data_set
+from model.recipe import Recipe, read_recipe, recipe_path
+from model.train import Run
+from model.training.processes import Processes
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+QUICK: dict[str, object] = {
+    "initialisation.weights": "random",
+    "initialisation.frozen_trunk_blocks": 2,
+    "input.height": 64,
+    "input.width": 32,
+    "batch.identities": 4,
+    "batch.crops": 2,
+    "schedule.iterations": 4,
+    "schedule.warm_up": 1,
+}
+
+
+def quick_recipe(changes: dict[str, object] | None = None, name: str = "mobile") -> Recipe:
+    """A shipped recipe, shrunk to seconds."""
+    return read_recipe(recipe_path(Path(name)), QUICK | (changes or {}))
+
+
+def market(folder: Path) -> Path:
+    """A miniature of Market-1501 in `folder`, written once."""
+    if not (folder / "market").exists():
+        write_market(folder / "market")
+    return folder / "market"
+
+
+def run_of(folder: Path, recipe: Recipe, out: str = "run", **rest: Any) -> Run:
+    """A run on a miniature of Market-1501."""
+    samples = open_data_set(f"market1501:{market(folder)}").train()
+    data = TrainingData(name="miniature", terms="ours", identities=6, crops=len(samples))
+    return Run(recipe, samples, data, folder / out, cache=folder / "cache", **rest)
+
+
+def write_teacher(folder: Path) -> Path:
+    """Features of the miniature's training crops, as they are and mirrored: their colours."""
+    paths = sorted((market(folder) / "bounding_box_train").glob("*.jpg"))
+    features = np.stack([np.asarray(Image.open(path)).mean(axis=(0, 1)) - 128 for path in paths])
+    path = folder / "teacher.npz"
+    np.savez(
+        path, names=np.array([path.name for path in paths]), features=features, features_mirrored=features * 0.9 + 1
+    )
+    return path
+
+
+def command(folder: Path, out: str, changes: dict[str, object], *options: str, processes: int = 1) -> list[str]:
+    """The command line of a quick run on the miniature."""
+    start = [sys.executable, "-m", "model"]
+    if processes > 1:
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        start += ["-m", "model"]
+    line = [*start, "train", "mobile", "--data", f"market1501:{market(folder)}", "--out", str(folder / out)]
+    line += ["--cache", str(folder / "cache"), "--log-every", "1", *options]
+    for name, value in (QUICK | changes).items():
+        line += ["--set", f"{name}={json.dumps(value)}"]
+    return line
+
+
+def environment() -> dict[str, str]:
+    """For runs in processes of their own: one thread each, so that numbers are the same in every one."""
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def run_command(*line_of: Any, **rest: Any) -> subprocess.CompletedProcess[str]:
+    """Run such a command line to its end."""
+    return subprocess.run(
+        command(*line_of, **rest), env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
