@@ -1,205 +1,30 @@
-"""`make bench`: the service beside the bare libraries it stands on."""
+"""`make bench`: each part of Passerby beside what it is to be compared with, in one run."""
 
 import argparse
-import asyncio
 import platform
-import statistics
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
 
-import faiss
-import httpx
-import numpy as np
-import onnxruntime
-import PIL.Image
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from app.database import Database
 from app.embedding.engine import available_cores
-from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Camera, Crop, Image
-from app.kit.ids import new_id
-from app.settings import Settings
-from bench.service import RunningService, service
-from model.architecture import EMBEDDING_DIM
-from model.checkpoint import BUNDLED, InputFormat
-from model.datasets.synthetic import synthetic_crops
-from model.loading import read_metadata
-from model.transforms import to_input
+from bench import serving, training
+from bench.rows import Row, show
 
-FILES_A_REQUEST = 32
-CLIENTS = 4
-REQUESTS_A_ROUND = 24
-GALLERY = 20_000
-TOP_K = 20
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    ours: str
-    other: str
-    result: str
-    target: str
-    met: bool
+PARTS = {"serving": serving.rows, "training": training.rows}
 
 
 def main() -> None:
-    """Run all benchmarks and print their table."""
+    """Run the benchmarks of all parts, or of one, and print their table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    arguments = parser.parse_args()
     console = Console()
-    metadata = read_metadata(BUNDLED)
-    session = onnxruntime.InferenceSession(BUNDLED, providers=["CPUExecutionProvider"])
-    console.print(f"{metadata.model_id}, {available_cores()} cores, {platform.machine()}, {rounds} rounds, medians")
-    pictures = _pictures(FILES_A_REQUEST * REQUESTS_A_ROUND * (rounds + 1))
-    inputs = np.stack([_input(content, metadata.input) for content in pictures[:FILES_A_REQUEST]])
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        with service(Path(folder)) as running:
-            at_rest = running.resident_megabytes
-            rows.append(_embedding(running, session, pictures, inputs, rounds))
-        asyncio.run(_fill(Path(folder), metadata.model_id))
-        with service(Path(folder)) as running:
-            rows.append(_searching(running, session, pictures, inputs, rounds))
-            ready = running.seconds_to_ready
-    rows.append(Row("resident at rest, empty gallery", f"{at_rest:.0f} MB", "", "", "under 700 MB", at_rest < 700))
-    rows.append(Row(f"start to ready, {GALLERY:,} crops", f"{ready:.1f} s", "", "", "under 10 s", ready < 10))
-    table = Table("what", "Passerby", "bare", "ratio", "target", "met")
-    for row in rows:
-        table.add_row(row.what, row.ours, row.other, row.result, row.target, "yes" if row.met else "NO")
-    console.print(table)
-
-
-def _embedding(
-    running: RunningService,
-    session: onnxruntime.InferenceSession,
-    pictures: list[bytes],
-    inputs: NDArray[np.uint8],
-    rounds: int,
-) -> Row:
-    """Crops a second through `POST /embed`, storage included, and through the bare session; in turn."""
-    requests = [pictures[i : i + FILES_A_REQUEST] for i in range(0, len(pictures), FILES_A_REQUEST)]
-    ours, bare = [], []
-    with httpx.Client(base_url=running.url, timeout=120) as client, ThreadPoolExecutor(CLIENTS) as pool:
-
-        def post(contents: list[bytes]) -> None:
-            files = [("files", ("crop.jpg", content)) for content in contents]
-            form = {"camera_id": "bench", "captured_at": "2026-05-04T17:30:00Z"}
-            answer = client.post("/embed", files=files, data=form)
-            if [item["status"] for item in answer.json()["items"]] != ["created"] * len(contents):
-                raise RuntimeError(f"not all crops were created: {answer.text[:500]}")
-
-        for round_ in range(rounds + 1):  # the first warms up and does not count
-            batch = requests[round_ * REQUESTS_A_ROUND : (round_ + 1) * REQUESTS_A_ROUND]
-            began = time.perf_counter()
-            list(pool.map(post, batch))
-            ours.append(sum(map(len, batch)) / (time.perf_counter() - began))
-            began = time.perf_counter()
-            for _ in batch:
-                session.run(None, {"crops": inputs})
-            bare.append(len(inputs) * len(batch) / (time.perf_counter() - began))
-    ours, bare = ours[1:], bare[1:]
-    ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
-    return Row(
-        f"embedding, {CLIENTS} clients x {FILES_A_REQUEST} files",
-        f"{statistics.median(ours):.0f} crops/s",
-        f"{statistics.median(bare):.0f} crops/s",
-        f"{100 * ratio:.0f} %",
-        "70 % or more",
-        ratio >= 0.7,
-    )
-
-
-def _searching(
-    running: RunningService,
-    session: onnxruntime.InferenceSession,
-    pictures: list[bytes],
-    inputs: NDArray[np.uint8],
-    rounds: int,
-) -> Row:
-    """Milliseconds of one `POST /search`, and of one bare embedding and one bare FAISS search; in turn."""
-    flat = faiss.IndexFlatIP(EMBEDDING_DIM)
-    flat.add(_vectors(GALLERY).astype(np.float32))
-    ours, bare = [], []
-    with httpx.Client(base_url=running.url, timeout=60) as client:
-        for number in range(10 * rounds + 1):
-            began = time.perf_counter()
-            answer = client.post(
-                "/search", files={"files": ("q.jpg", pictures[number % len(pictures)])}, data={"top_k": str(TOP_K)}
-            )
-            ours.append(time.perf_counter() - began)
-            if len(answer.json()["matches"]) != TOP_K:
-                raise RuntimeError(f"the search failed: {answer.text[:500]}")
-            began = time.perf_counter()
-            (vector,) = session.run(None, {"crops": inputs[number % len(inputs)][None]})
-            flat.search(vector.reshape(1, -1), TOP_K)
-            bare.append(time.perf_counter() - began)
-    ours, bare = ours[1:], bare[1:]
-    ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
-    return Row(
-        f"one search among {GALLERY:,} crops",
-        f"{1000 * statistics.median(ours):.1f} ms",
-        f"{1000 * statistics.median(bare):.1f} ms",
-        f"{ratio:.2f}",
-        "under 1.5",
-        ratio < 1.5,
-    )
-
-
-async def _fill(data_dir: Path, model_id: str) -> None:
-    """Put crops with random embeddings into the database, as if they had been posted."""
-    database = Database(Settings(data_dir=data_dir).resolved_database_url)
-    vectors = _vectors(GALLERY)
-    async with database.write() as session:
-        repository = GalleryRepository(session)
-        repository.add(Camera(id="random", name="random", created_at=0))
-        picture = Image(sha256="0" * 64, media_type="image/jpeg", width=64, height=128, bytes=0)
-        await repository.add_images({picture.sha256: picture})
-        crops = [
-            Crop(
-                id=new_id(), camera_id="random", captured_at=number, utc_offset=0, attributes={},
-                image_sha256=picture.sha256, created_at=0,
-            )
-            for number in range(GALLERY)
-        ]  # fmt: skip
-        await repository.flush_crops(crops)
-        await repository.add_embeddings(
-            {crop.key: vector for crop, vector in zip(crops, vectors, strict=True)}, model_id
-        )
-    await database.close()
-
-
-def _vectors(count: int) -> NDArray[np.float16]:
-    vectors = np.random.default_rng(0).standard_normal((count, EMBEDDING_DIM), dtype=np.float32)
-    unit: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    return unit
-
-
-def _pictures(count: int) -> list[bytes]:
-    """Drawn people as JPEG files, each different from all others."""
-    pictures = []
-    for crop in synthetic_crops(people=count // 6 + 1):
-        file = BytesIO()
-        crop.picture.save(file, "JPEG", quality=90)
-        pictures.append(file.getvalue())
-        if len(pictures) == count:
-            break
-    return pictures
-
-
-def _input(content: bytes, input_format: InputFormat) -> NDArray[np.uint8]:
-    with PIL.Image.open(BytesIO(content)) as picture:
-        return to_input(picture, input_format.size, input_format.interpolation)
+    console.print(f"{available_cores()} cores, {platform.machine()}, {arguments.rounds} rounds, medians")
+    found: list[Row] = []
+    for name, rows in PARTS.items():
+        if arguments.only in (None, name):
+            found += rows(arguments.rounds)
+    show(found, console)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from training_factories import ALONE, logged, quick_recipe, run_of, write_teache
 
 from model.checkpoint import Checkpoint
 from model.errors import RecipeError, TrainingError
-from model.train import BAD_BATCH_FILE, _batches, _start, _Step, train
+from model.train import BAD_BATCH_FILE, _batches, train
+from model.training.progress import start
 from model.training.states import saved_states
+from model.training.step import Step
 
 
 def changed(one: Checkpoint, other: Checkpoint) -> set[str]:
@@ -97,8 +99,8 @@ def test_the_gradients_of_several_batches_are_averaged(tmp_path: Path) -> None:
 
     def after(*numbers: int) -> torch.Tensor:
         torch.manual_seed(0)
-        progress = _start(recipe, 6, ALONE)
-        _Step(run, ALONE, progress)([batches.batch(number) for number in numbers])
+        progress = start(recipe, 6, ALONE)
+        Step(recipe, ALONE, progress)([batches.batch(number) for number in numbers])
         return torch.cat([parameter.detach().flatten() for parameter in progress.mgn.parameters()])
 
     first, second = after(0), after(1)
@@ -157,7 +159,7 @@ def test_a_run_is_judged_on_the_way(tmp_path: Path) -> None:
 
 def test_the_random_numbers_of_others_are_left_alone(tmp_path: Path) -> None:
     """Colours are changed by torchvision, which draws from the process's own generator."""
-    recipe = quick_recipe({"augmentation.jitter": 0.3, "schedule.iterations": 1})
+    recipe = quick_recipe({"augmentation.jitter": 0.3, "schedule.iterations": 2})
     train(run_of(tmp_path, recipe), ALONE)
     after = torch.rand(1)
     train(run_of(tmp_path, recipe, "again"), ALONE)

@@ -1,0 +1,113 @@
+"""One iteration of training: forward, losses, backward and update."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.losses import (
+    circle_loss,
+    global_triplet_loss,
+    hinge,
+    similarity_distillation_loss,
+    soft_margin,
+    softmax_loss,
+)
+from model.mgn import MGN, MGNOutput, Normalise, unit_parts
+from model.recipe import Loss, Recipe
+from model.training.batches import Batch, to_images
+from model.training.processes import Processes
+from model.training.progress import Progress, frozen_layers
+from model.training.schedule import rate
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Step:
+    """An iteration of as many batches as the recipe adds up; changes the progress that it is given."""
+
+    def __init__(self, recipe: Recipe, processes: Processes, progress: Progress, compiled: bool = False) -> None:
+        """compiled: whether torch.compile translates the network first, which takes a minute or two."""
+        self._recipe = recipe
+        self._processes = processes
+        self._progress = progress
+        self._normalise = Normalise(recipe.input).to(processes.device)
+        self._network: nn.Module = progress.mgn
+        if compiled:
+            self._network.compile(mode="reduce-overhead" if processes.device.type == "cuda" else "default")
+        if processes.count > 1:
+            self._network = DistributedDataParallel(self._network)
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the layers which started from random numbers."""
+        return float(self._progress.optimizer.param_groups[-1]["lr"])
+
+    def __call__(self, batches: list[Batch]) -> Tensor:
+        """`(4,)`: the loss and its parts softmax, triplet and distillation, means over the batches."""
+        progress, recipe = self._progress, self._recipe
+        _to_training_mode(progress.mgn, recipe)
+        _set_rates(progress, recipe)
+        progress.optimizer.zero_grad()
+        told = []
+        for number, batch in enumerate(batches):
+            with self._synchronising(number + 1 == len(batches)):
+                losses = self._losses(batch)
+                torch.autograd.backward(progress.scaler.scale(losses[0] / len(batches)))
+            told.append(losses.detach())
+        if recipe.optimizer.gradient_clip:
+            progress.scaler.unscale_(progress.optimizer)
+            nn.utils.clip_grad_norm_(progress.mgn.parameters(), recipe.optimizer.gradient_clip)
+        progress.scaler.step(progress.optimizer)
+        progress.scaler.update()
+        if progress.average:
+            progress.average.update_parameters(progress.mgn)
+        return torch.stack(told).mean(dim=0)
+
+    def _losses(self, batch: Batch) -> Tensor:
+        recipe, processes = self._recipe, self._processes
+        images = to_images(batch, recipe.augmentation, self._normalise, processes.device)
+        labels = batch.labels.to(processes.device, non_blocking=True)
+        precision = _PRECISIONS[recipe.precision]
+        with torch.autocast(processes.device.type, precision, enabled=precision != torch.float32):
+            output: MGNOutput = self._network(images)
+        softmax = _softmax(output, labels, recipe.loss)
+        parts, all_labels = processes.gather(output.parts.float()), processes.gather(labels)
+        penalty = hinge(recipe.loss.margin) if recipe.loss.triplet == "hinge" else soft_margin
+        triplet = global_triplet_loss(parts, all_labels, penalty, recipe.loss.normalise_triplet)
+        distillation = torch.zeros_like(triplet)
+        if batch.teacher is not None and recipe.distillation:
+            teacher = processes.gather(batch.teacher.to(processes.device, non_blocking=True))
+            embeddings = unit_parts(parts).flatten(1)
+            distillation = recipe.distillation.weight * similarity_distillation_loss(embeddings, teacher)
+        return torch.stack([softmax + triplet + distillation, softmax, triplet, distillation])
+
+    def _synchronising(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are exchanged once an iteration, with the last of its batches."""
+        if isinstance(self._network, DistributedDataParallel) and not last:
+            return self._network.no_sync()
+        return nullcontext()
+
+
+def _softmax(output: MGNOutput, labels: Tensor, loss: Loss) -> Tensor:
+    logits = [part.float() for part in output.logits]
+    if loss.softmax == "circle":
+        return circle_loss(logits, labels, loss.circle_scale, loss.circle_margin)
+    return softmax_loss(logits, labels, loss.label_smoothing)
+
+
+def _to_training_mode(mgn: MGN, recipe: Recipe) -> None:
+    mgn.train()
+    frozen_layers(mgn, recipe).eval()
+    if recipe.batch_norm == "frozen":
+        for module in mgn.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _set_rates(progress: Progress, recipe: Recipe) -> None:
+    share = rate(progress.iteration, recipe.schedule)
+    for group in progress.optimizer.param_groups:
+        group["lr"] = group["peak"] * share if progress.iteration >= group["frozen_iterations"] else 0.0
