@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -34,16 +35,22 @@ def _teacher(weight: float) -> tuple[str, ...]:
     return (f"distillation.weight={weight}",)
 
 
+_LARGER = ("input.height=192", "input.width=96", "augmentation.pad=6")
 _CIRCLE = ("loss.softmax='circle'", "architecture.classifier='cosine'", "loss.label_smoothing=0")
 _PAPER_HEADS = ("architecture.softmax_on='pooled'", "architecture.reduction_relu=true")
 
 CHOICES = (
     Choice("base: mobile at 128x64 without teacher and moving average"),
     Choice("teacher, weight 20", _teacher(20), teacher=True),
-    Choice("input 192x96", ("input.height=192", "input.width=96"), cost=2.25),
+    Choice("input 192x96", _LARGER, cost=2.25),
     Choice("teacher, weight 100", _teacher(100), teacher=True),
     Choice("moving average, decay 0.98", ("average.decay=0.98",)),
     Choice("nothing frozen", ("initialisation.frozen_trunk_blocks=0",), cost=1.35),
+    Choice(
+        "input 192x96 after 134 iterations at 128x64",
+        (*_LARGER, "small_start.height=128", "small_start.width=64", "small_start.iterations=134"),
+        cost=268 / (134 + 134 / 2.25),
+    ),
     Choice("soft-margin triplet, not normalised", ("loss.triplet='soft'", "loss.normalise_triplet=false")),
     Choice("circle loss in place of softmax", _CIRCLE),
     Choice("no random erasing", ("augmentation.erase=0",)),
@@ -70,7 +77,7 @@ def main() -> None:
     threads = max(1, available_cores() // arguments.jobs)
 
     def run(number: int) -> Path:
-        folder: Path = arguments.out / f"{number:02}"
+        folder: Path = arguments.out / re.sub(r"[^a-z0-9]+", "-", CHOICES[number].name.lower())
         if not (folder / "done").exists():
             _train(CHOICES[number], folder, arguments.data, arguments.teacher, threads)
         return folder

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.architecture import PARTS, MGNConfig
+from model.calibration import Calibration
 from model.errors import CheckpointError
 from model.transforms import Interpolation
 
@@ -47,7 +48,11 @@ class InputFormat(_Part):
 
 
 class TrainingData(_Part):
-    """What the weights were learned from, and on which terms that data may be used."""
+    """What the weights were learned from, and on which terms that data may be used.
+
+    teacher: the network, with its licence, whose similarities were learned too. started_from: the model id of the
+    checkpoint that training went on from, whose own data it has learned from as well.
+    """
 
     name: str
     terms: str
@@ -55,6 +60,8 @@ class TrainingData(_Part):
     crops: int
     held_out_identities: int = 0
     hold_out_seed: int = 0
+    teacher: str | None = None
+    started_from: str | None = None
 
 
 class MeasuredResult(_Part):
@@ -82,6 +89,7 @@ class CheckpointMetadata(_Part):
     training_data: TrainingData
     recipe: dict[str, Any]
     results: tuple[MeasuredResult, ...] = ()
+    calibration: Calibration | None = None
     sha256: str = ""
 
     @property

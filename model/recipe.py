@@ -36,6 +36,14 @@ class Initialisation(_Section):
     frozen_iterations: Count = 0
 
 
+class SmallStart(_Section):
+    """The first `iterations` see their pictures at a smaller size, in pixels, at which more of them cost the same."""
+
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    iterations: Annotated[int, Field(ge=1)]
+
+
 class Batch(_Section):
     """P identities with K crops each; an iteration adds up the gradients of `accumulation` such batches."""
 
@@ -118,6 +126,7 @@ class Recipe(_Section):
     batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig
     input: InputFormat
+    small_start: SmallStart | None = None
     initialisation: Initialisation
     batch: Batch
     augmentation: Augmentation

@@ -35,6 +35,7 @@ Judge = Callable[[Checkpoint], Mapping[str, float]]
 class Run:
     """What is trained on what, where it is written, and how often it reports.
 
+    teacher: the file of its features. first: the checkpoint to go on from, in place of the recipe's first weights.
     log_every, save_every, judge_every: iterations; `judge_every = 0` never judges before the end. cache: the folder of
     decoded pictures. compiled: whether torch.compile translates the network first.
     """
@@ -44,6 +45,7 @@ class Run:
     data: TrainingData
     folder: Path
     teacher: Path | None = None
+    first: Checkpoint | None = None
     cache: Path = field(default_factory=default_cache)
     compiled: bool = False
     log_every: int = 20
@@ -65,7 +67,7 @@ def train(run: Run, processes: Processes, resume: bool = False, judge: Judge | N
     torch.manual_seed(recipe.seed)
     pids = sorted({sample.pid for sample in run.samples})
     labels = np.searchsorted(pids, [sample.pid for sample in run.samples]).astype(np.int64)
-    progress = start(recipe, len(pids), processes)
+    progress = start(recipe, len(pids), processes, run.first)
     if resume:
         progress.load(_state_of(run))
     elif saved_states(run.folder):

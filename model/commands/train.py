@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, TrainingData, load_checkpoint, save_checkpoint
 from model.commands.common import DataOption, console, judge, measured_result, show
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, hold_out
@@ -35,6 +35,10 @@ def train(
     teacher_name: Annotated[
         str | None, typer.Option(help="That network and its licence, as the checkpoint is to tell them")
     ] = None,
+    first: Annotated[
+        Path | None,
+        typer.Option("--from", help="A .safetensors checkpoint to go on from, in place of the recipe's first weights"),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value of the recipe: schedule.iterations=20")
     ] = None,
@@ -61,6 +65,7 @@ def train(
         raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint tells what it learned from")
     chosen = read_recipe(recipe_path(recipe), parse_changes(settings or []))
     data_set = open_data_set(data)
+    started_from = load_checkpoint(first) if first else None
     samples, split = data_set.train(), None
     if hold_out_identities:
         samples, split = hold_out(samples, hold_out_identities)
@@ -73,6 +78,7 @@ def train(
         crops=len(samples),
         held_out_identities=hold_out_identities,
         teacher=teacher_name,
+        started_from=started_from.metadata.model_id if started_from else None,
     )
     run = Run(
         chosen,
@@ -80,6 +86,7 @@ def train(
         facts,
         out,
         teacher=teacher,
+        first=started_from,
         cache=cache or default_cache(),
         compiled=compiled,
         log_every=log_every,
@@ -91,6 +98,11 @@ def train(
         if processes.leads:
             if note := slow_precision(chosen, processes.device):
                 console.print(f"[yellow]note:[/] {note}")
+            if started_from and split and _has_seen(started_from.metadata.training_data, facts):
+                console.print(
+                    f"[yellow]note:[/] {facts.started_from} has learned from identities that are held out now; "
+                    "the results will say nothing of others"
+                )
             console.print(f"{chosen.name}: {facts.crops} crops of {facts.identities} identities, into {out}")
         checkpoint = run_training(run, processes, resume, _judgement(split) if split else None)
         if not processes.leads:
@@ -114,3 +126,11 @@ def _judged(run: "Run", checkpoint: Checkpoint, split: EvaluationSplit, path: Pa
     result = measured_result(metrics, run.data.name, run.data.held_out_identities)
     show(metrics, as_json=False)
     return save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": (result,)}))
+
+
+def _has_seen(before: TrainingData, now: TrainingData) -> bool:
+    """Whether a checkpoint of the same data kept other identities from its training, or none."""
+    return before.name == now.name and (before.held_out_identities, before.hold_out_seed) != (
+        now.held_out_identities,
+        now.hold_out_seed,
+    )

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from model.backbones import build_backbone
+from model.checkpoint import Checkpoint
+from model.errors import CheckpointError
 from model.initialisation import initial_backbone
-from model.mgn import MGN
+from model.mgn import MGN, load_embedder
 from model.recipe import Recipe
 from model.training.processes import Processes
 
@@ -46,10 +49,13 @@ class Progress:
         torch.set_rng_state(state["random"])
 
 
-def start(recipe: Recipe, classes: int, processes: Processes) -> Progress:
-    """The state before the first iteration, on the processes' device. Raises TrainingError without first weights."""
-    backbone = initial_backbone(recipe.architecture.backbone, recipe.initialisation)
-    mgn = MGN(backbone, recipe.architecture, classes)
+def start(recipe: Recipe, classes: int, processes: Processes, first: Checkpoint | None = None) -> Progress:
+    """The state before the first iteration, on the processes' device; classifiers are always new.
+
+    first: a checkpoint to go on from, in place of the recipe's first weights. Raises TrainingError where these are not
+    to be had, and CheckpointError where the checkpoint is another network than the recipe's.
+    """
+    mgn = _first_network(recipe, classes, first)
     if recipe.batch_norm == "synchronised":
         mgn = nn.SyncBatchNorm.convert_sync_batchnorm(mgn)  # type: ignore[no-untyped-call]
     mgn = mgn.to(processes.device).to(memory_format=torch.channels_last)
@@ -61,6 +67,21 @@ def start(recipe: Recipe, classes: int, processes: Processes) -> Progress:
         move = get_ema_multi_avg_fn(recipe.average.decay)  # type: ignore[no-untyped-call]
         average = AveragedModel(mgn, multi_avg_fn=move, use_buffers=True)
     return Progress(mgn, _optimizer(mgn, recipe), scaler, average)
+
+
+def _first_network(recipe: Recipe, classes: int, first: Checkpoint | None) -> MGN:
+    if first is None:
+        backbone = initial_backbone(recipe.architecture.backbone, recipe.initialisation)
+        return MGN(backbone, recipe.architecture, classes)
+    if first.metadata.architecture != recipe.architecture:
+        raise CheckpointError(
+            f"{first.metadata.model_id} is another network than the recipe's: {first.metadata.architecture}; "
+            "change the recipe's [architecture]"
+        )
+    mgn = MGN(build_backbone(recipe.architecture.backbone), recipe.architecture, classes)
+    trained = load_embedder(first).mgn.state_dict()
+    mgn.load_state_dict(trained | {name: value for name, value in mgn.state_dict().items() if name not in trained})
+    return mgn
 
 
 def frozen_layers(mgn: MGN, recipe: Recipe) -> nn.Module:

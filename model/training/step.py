@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from model.losses import (
@@ -68,7 +69,7 @@ class Step:
 
     def _losses(self, batch: Batch) -> Tensor:
         recipe, processes = self._recipe, self._processes
-        images = to_images(batch, recipe.augmentation, self._normalise, processes.device)
+        images = self._sized(to_images(batch, recipe.augmentation, self._normalise, processes.device))
         labels = batch.labels.to(processes.device, non_blocking=True)
         precision = _PRECISIONS[recipe.precision]
         with torch.autocast(processes.device.type, precision, enabled=precision != torch.float32):
@@ -83,6 +84,12 @@ class Step:
             embeddings = unit_parts(parts).flatten(1)
             distillation = recipe.distillation.weight * similarity_distillation_loss(embeddings, teacher)
         return torch.stack([softmax + triplet + distillation, softmax, triplet, distillation])
+
+    def _sized(self, images: Tensor) -> Tensor:
+        small = self._recipe.small_start
+        if small is None or self._progress.iteration >= small.iterations:
+            return images
+        return F.interpolate(images, (small.height, small.width), mode="bilinear", antialias=True)
 
     def _synchronising(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged once an iteration, with the last of its batches."""

@@ -8,7 +8,7 @@ import torch
 from training_factories import ALONE, logged, quick_recipe, run_of, write_teacher
 
 from model.checkpoint import Checkpoint
-from model.errors import RecipeError, TrainingError
+from model.errors import CheckpointError, RecipeError, TrainingError
 from model.train import BAD_BATCH_FILE, _batches, train
 from model.training.progress import start
 from model.training.states import saved_states
@@ -46,6 +46,7 @@ def test_training_learns(tmp_path: Path) -> None:
         {"precision": "float16"},
         {"batch.accumulation": 2},
         {"average.decay": 0.5},
+        {"small_start.height": 48, "small_start.width": 32, "small_start.iterations": 1},
     ],
     ids=lambda changes: next(iter(changes)) + "=" + str(next(iter(changes.values()))),
 )
@@ -125,6 +126,21 @@ def test_a_teacher_and_its_section_need_each_other(tmp_path: Path) -> None:
         train(run_of(tmp_path, quick_recipe(), teacher=teacher), ALONE)
     with pytest.raises(RecipeError, match="need each other"):
         train(run_of(tmp_path, quick_recipe({"distillation.weight": 1.0})), ALONE)
+
+
+def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    first = train(run_of(tmp_path, quick_recipe(), "first"), ALONE)
+    frozen: dict[str, object] = {"initialisation.frozen_iterations": 9, "optimizer.head_learning_rate": 1e-9}
+    after = train(run_of(tmp_path, quick_recipe(frozen | {"batch_norm": "frozen"}), "after", first=first), ALONE)
+    assert first.weights.keys() == after.weights.keys()
+    for name, weights in first.weights.items():
+        np.testing.assert_allclose(after.weights[name], weights, atol=1e-6, err_msg=name)
+
+
+def test_a_checkpoint_of_another_network_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    first = train(run_of(tmp_path, quick_recipe(), "first"), ALONE)
+    with pytest.raises(CheckpointError, match="another network than the recipe's"):
+        train(run_of(tmp_path, quick_recipe({"architecture.pooling": "average"}), "after", first=first), ALONE)
 
 
 def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
