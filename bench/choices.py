@@ -35,7 +35,7 @@ def _teacher(weight: float) -> tuple[str, ...]:
     return (f"distillation.weight={weight}",)
 
 
-_LARGER = ("input.height=192", "input.width=96", "augmentation.pad=6")
+_LARGER = ("input.height=192", "input.width=96")
 _CIRCLE = ("loss.softmax='circle'", "architecture.classifier='cosine'", "loss.label_smoothing=0")
 _PAPER_HEADS = ("architecture.softmax_on='pooled'", "architecture.reduction_relu=true")
 

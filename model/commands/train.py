@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.checkpoint import Checkpoint, TrainingData, load_checkpoint, save_checkpoint
-from model.commands.common import DataOption, console, judge, measured_result, show
-from model.datasets import open_data_set
-from model.datasets.base import EvaluationSplit, hold_out
+from model.commands.common import console, judge, measured_result, show
+from model.datasets import open_data_sets
+from model.datasets.base import EvaluationSplit, hold_out, size_notes
 from model.datasets.selection import some_identities
 from model.errors import RecipeError
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file, or the name of a recipe that ships with Passerby")],
-    data: DataOption,
+    data: Annotated[
+        list[str], typer.Option(help="KIND:FOLDER, for instance folder:crops; several are trained on together")
+    ],
     out: Annotated[Path, typer.Option(help="The folder that the run is written into")],
     hold_out_identities: Annotated[
         int,
@@ -64,9 +66,10 @@ def train(
     if (teacher is None) != (teacher_name is None):
         raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint tells what it learned from")
     chosen = read_recipe(recipe_path(recipe), parse_changes(settings or []))
-    data_set = open_data_set(data)
+    data_set = open_data_sets(data)
     started_from = load_checkpoint(first) if first else None
     samples, split = data_set.train(), None
+    notes = [*size_notes(data_set, {"train": samples})]
     if hold_out_identities:
         samples, split = hold_out(samples, hold_out_identities)
     if identities is not None:
@@ -93,17 +96,15 @@ def train(
         save_every=save_every,
         judge_every=judge_every,
     )
+    if started_from and split and _has_seen(started_from.metadata.training_data, facts):
+        notes.append(
+            f"{facts.started_from} has learned from identities that are held out now: the results say nothing of others"
+        )
     keep_freed_memory()
     with joined_processes() as processes:
         if processes.leads:
-            if note := slow_precision(chosen, processes.device):
-                console.print(f"[yellow]note:[/] {note}")
-            if started_from and split and _has_seen(started_from.metadata.training_data, facts):
-                console.print(
-                    f"[yellow]note:[/] {facts.started_from} has learned from identities that are held out now; "
-                    "the results will say nothing of others"
-                )
-            console.print(f"{chosen.name}: {facts.crops} crops of {facts.identities} identities, into {out}")
+            for note in notes:
+                console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
         checkpoint = run_training(run, processes, resume, _judgement(split) if split else None)
         if not processes.leads:
             return
@@ -121,11 +122,20 @@ def _judgement(split: EvaluationSplit) -> Callable[[Checkpoint], Mapping[str, fl
 
 
 def _judged(run: "Run", checkpoint: Checkpoint, split: EvaluationSplit, path: Path) -> Checkpoint:
-    """The checkpoint with its results on the identities held out, which are shown and saved with it."""
-    metrics = judge(checkpoint, split)
+    """The checkpoint with its results on the identities held out, which are shown, reported and saved with it."""
+    from model.evaluate import embed_split, evaluate_features
+    from model.loading import inference_of
+    from model.report import Judgement, write_report
+
+    loaded = inference_of(checkpoint)
+    features = embed_split(split, loaded.metadata.input, loaded.embed)
+    metrics = evaluate_features(*features)
     result = measured_result(metrics, run.data.name, run.data.held_out_identities)
     show(metrics, as_json=False)
-    return save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": (result,)}))
+    judged = save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": (result,)}))
+    name = f"{run.data.name}, {run.data.held_out_identities} identities held out"
+    console.print(f"open {write_report(run.folder, judged, Judgement(name, split, features))}", soft_wrap=True)
+    return judged
 
 
 def _has_seen(before: TrainingData, now: TrainingData) -> bool:

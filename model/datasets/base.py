@@ -1,7 +1,7 @@
 """What every data set gives: labelled crops, split for training and for evaluation."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +13,16 @@ from model.errors import DataError
 JUNK = -1
 """The pid of crops that an evaluation ignores."""
 
+DISTRACTOR = 0
+"""The pid of crops in a gallery that show nobody who is asked for."""
+
+NO_CAMERA = -1
+"""The camera of crops of which nobody knows it. Two of them are never taken for crops of the same camera."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled crop: its file, the person's number (`pid`, 0 for distractors) and the camera's number."""
+    """One labelled crop: its file, the person's number (`pid`, see JUNK and DISTRACTOR) and the camera's number."""
 
     path: Path
     pid: int
@@ -31,40 +37,76 @@ class EvaluationSplit:
     gallery: tuple[Sample, ...]
 
 
+@dataclass(frozen=True)
+class PartSize:
+    """How many crops a part of a data set has, and of how many persons, distractors not counted."""
+
+    crops: int
+    identities: int
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "PartSize":
+        """That of a part which was read."""
+        return cls(len(samples), len({sample.pid for sample in samples} - {DISTRACTOR}))
+
+    def __str__(self) -> str:
+        return f"{self.crops:,} crops of {self.identities:,} persons"
+
+
 class DataSet(Protocol):
-    """A data set on disk. Methods raise DataError where their part of it is missing or not laid out as it should be."""
+    """A data set on disk. Methods raise DataError where their part of it is missing or not laid out as it should be.
+
+    name: as papers call it. terms: on which it may be used. official: the sizes of its parts `train`, `query` and
+    `gallery`, where its authors give them.
+    """
 
     name: str
     terms: str
+    official: Mapping[str, PartSize]
 
     def train(self) -> tuple[Sample, ...]:
-        """The training crops."""
+        """The training crops, without junk and distractors."""
 
     def has_test(self) -> bool:
         """Whether the official test part is there."""
 
     def test(self) -> EvaluationSplit:
-        """The official test part."""
+        """The official test part, without junk."""
+
+
+def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
+    """Where parts that were read differ from the official sizes: a sentence each.
+
+    A part of a data set may be all that somebody has, so this is no error; but figures measured on it cannot be
+    compared with anybody's.
+    """
+    return tuple(
+        f"the {part} part of {data_set.name} holds {PartSize.of(samples)} here, officially {data_set.official[part]}: "
+        "results cannot be compared with published ones"
+        for part, samples in parts.items()
+        if part in data_set.official and PartSize.of(samples) != data_set.official[part]
+    )
 
 
 def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[tuple[Sample, ...], EvaluationSplit]:
     """Set `identities` persons aside for validation: the other persons' crops, and a split made of theirs.
 
-    As in the official splits, a person's query is one crop from each camera that saw it, the rest is the gallery.
-    Only persons seen by two cameras or more are held out, as no other can be found across cameras. The choice depends
-    on the seed and the persons' numbers alone. Raises DataError if there are too few.
+    As in the official splits, a person's query is one crop from each camera that saw it, the rest is the gallery; one
+    crop altogether where the cameras are not known. Only persons that can be found are held out: seen by two cameras or
+    more, or on two crops of unknown cameras. The choice depends on the seed and the persons' numbers alone. Raises
+    DataError if there are too few.
     """
     by_person: dict[int, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.path.name):
         by_person[sample.pid].append(sample)
-    seen_twice = [pid for pid, own in sorted(by_person.items()) if len({s.camera for s in own}) > 1]
-    if identities >= len(by_person) or identities > len(seen_twice):
+    findable = [pid for pid, own in sorted(by_person.items()) if _can_be_found(own)]
+    if identities >= len(by_person) or identities > len(findable):
         raise DataError(
             f"cannot hold out {identities} identities: the data has {len(by_person)}, "
-            f"{len(seen_twice)} of them seen by two cameras or more"
+            f"{len(findable)} of them seen by two cameras or more"
         )
     rng = np.random.default_rng(seed)
-    held = {seen_twice[i] for i in rng.permutation(len(seen_twice))[:identities]}
+    held = {findable[i] for i in rng.permutation(len(findable))[:identities]}
     query, gallery = [], []
     for pid in sorted(held):
         by_camera: dict[int, list[Sample]] = defaultdict(list)
@@ -77,3 +119,8 @@ def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple
             gallery.extend(crops[:chosen] + crops[chosen + 1 :])
     rest = tuple(sample for sample in samples if sample.pid not in held)
     return rest, EvaluationSplit(tuple(query), tuple(gallery))
+
+
+def _can_be_found(crops: Sequence[Sample]) -> bool:
+    cameras = {sample.camera for sample in crops}
+    return len(cameras) > 1 or (cameras == {NO_CAMERA} and len(crops) > 1)

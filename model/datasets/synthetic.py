@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.datasets.base import EvaluationSplit, Sample
+from model.datasets.base import EvaluationSplit, PartSize, Sample
 from model.datasets.drawing.cameras import CAMERAS
 from model.datasets.drawing.fabrics import Colour
 from model.datasets.drawing.photograph import Box, Companion, Obstacle, Shot, Stand, photograph
@@ -107,6 +107,7 @@ class Synthetic:
 
     name = "synthetic"
     terms = "drawn by Passerby, shows nobody, free to use"
+    official: Mapping[str, PartSize] = {}
 
     def __init__(self, root: Path) -> None:
         self._root = root

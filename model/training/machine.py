@@ -25,10 +25,10 @@ def keep_freed_memory() -> None:
     library.mallopt(_M_TOP_PAD, _TOP_PAD)
 
 
-def slow_precision(recipe: Recipe, device: torch.device) -> str | None:
-    """What to tell a user whose processor has no instructions for the recipe's precision."""
+def slow_precision(recipe: Recipe, device: torch.device) -> tuple[str, ...]:
+    """What to tell a user whose processor has no instructions for the recipe's precision: a sentence, or nothing."""
     if device.type != "cpu" or recipe.precision == "float32":
-        return None
+        return ()
     if recipe.precision == "bfloat16" and torch.cpu._is_avx512_bf16_supported():
-        return None
-    return f"this processor computes slowly in {recipe.precision}: --set 'precision=\"float32\"' is faster here"
+        return ()
+    return (f"this processor computes slowly in {recipe.precision}; --set 'precision=\"float32\"' is faster here",)

@@ -1,0 +1,76 @@
+"""Your own crops: a folder for each person."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from model.datasets.base import NO_CAMERA, EvaluationSplit, PartSize, Sample
+from model.datasets.reading import PICTURES
+from model.errors import DataError
+
+_CAMERA = re.compile(r"(?:^|[_-])c(?:am)?(\d+)", re.IGNORECASE)
+_LAYOUT = "it holds a folder for each person with that person's crops in it"
+
+
+class Folders:
+    """A folder for each person, whose name is its own; persons are numbered in the order of these names.
+
+    The camera is the number after `_c` or `cam` in a crop's name; or the person's folder holds one for each camera; or
+    nobody knows it. Folders `train`, `query` and `gallery`, each with persons in it, make an official test part.
+    """
+
+    official: Mapping[str, PartSize] = {}
+    terms = "your own: whatever you may do with these pictures"
+
+    def __init__(self, root: Path) -> None:
+        """Raises DataError."""
+        if not root.is_dir():
+            raise DataError(f"{root} is missing: {_LAYOUT}")
+        self._root = root
+        self.name = root.resolve().name
+        inner = {part: root / part for part in ("train", "query", "gallery")}
+        self._parts = inner if all(folder.is_dir() for folder in inner.values()) else {"train": root}
+        self._persons = sorted(
+            {folder.name for part in self._parts.values() for folder in part.iterdir() if _is_person(folder)}
+        )
+
+    def train(self) -> tuple[Sample, ...]:
+        return self._read("train")
+
+    def has_test(self) -> bool:
+        return "query" in self._parts
+
+    def test(self) -> EvaluationSplit:
+        if not self.has_test():
+            raise DataError(f"{self._root} has no folders query and gallery: hold identities out instead")
+        return EvaluationSplit(self._read("query"), self._read("gallery"))
+
+    def _read(self, part: str) -> tuple[Sample, ...]:
+        folder = self._parts[part]
+        crops = [
+            (path, pid)
+            for pid, person in enumerate(self._persons, start=1)
+            for path in sorted((folder / person).rglob("*"))
+            if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+        ]
+        if not crops:
+            raise DataError(f"{folder} holds no crops: {_LAYOUT}")
+        return tuple(Sample(path, pid, camera) for (path, pid), camera in zip(crops, self._cameras(crops), strict=True))
+
+    def _cameras(self, crops: list[tuple[Path, int]]) -> list[int]:
+        """By the files' names, or by the folders that they lie in, or unknown; for all crops in the same way."""
+        named = [_CAMERA.search(path.stem) for path, _ in crops]
+        if all(named):
+            return [int(match[1]) for match in named if match]
+        if any(named):
+            without = next(path for (path, _), match in zip(crops, named, strict=True) if not match)
+            raise DataError(f"some names tell their camera (..._c3...), but {without} does not: name all or none so")
+        inner = [path.parent.name if path.parent.name != self._persons[pid - 1] else None for path, pid in crops]
+        if all(inner):
+            numbers = {name: number for number, name in enumerate(sorted({name for name in inner if name}), start=1)}
+            return [numbers[name] for name in inner if name]
+        return [NO_CAMERA] * len(crops)
+
+
+def _is_person(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".")
