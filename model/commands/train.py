@@ -103,7 +103,8 @@ def train(
     keep_freed_memory()
     with joined_processes() as processes:
         if processes.leads:
-            for note in notes:
+            console.print(f"{chosen.name}: {facts.crops:,} crops of {facts.identities:,} identities, into {out}")
+            for note in (*notes, *slow_precision(chosen, processes.device)):
                 console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
         checkpoint = run_training(run, processes, resume, _judgement(split) if split else None)
         if not processes.leads:
