@@ -6,10 +6,10 @@ import platform
 from rich.console import Console
 
 from app.embedding.engine import available_cores
-from bench import serving, training
+from bench import evaluation, serving, training
 from bench.rows import Row, show
 
-PARTS = {"serving": serving.rows, "training": training.rows}
+PARTS = {"serving": serving.rows, "training": training.rows, "evaluation": evaluation.rows}
 
 
 def main() -> None:

@@ -1,18 +1,23 @@
 """Judging features or a checkpoint by the metrics of the field."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bootstrap import confidence_intervals
+from model.camera_pairs import CameraPair, CameraPairs
 from model.checkpoint import InputFormat
-from model.datasets.base import EvaluationSplit, Sample
+from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
-from model.metrics import Metrics, cosine_blocks, evaluate_ranking
+from model.metrics import Answers, Metrics, QueryScores, ScoreTable, Similarities, cosine_blocks, ranking_down_to
 from model.pictures import read_inputs
-from model.reranking import rerank_similarities
+from model.queries import expand_queries, multi_query
+from model.reranking import reranked_blocks
+from model.verification import PairCounts, Verification
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32."""
@@ -29,34 +34,108 @@ class LabelledFeatures:
     cameras: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How queries are put and judged. The defaults are the usual single-query protocol.
+
+    rerank: order by k-reciprocal re-ranking. expansion: widen queries by so many of their nearest, weighted by
+    similarity ^ alpha. multi_query: join all crops of a person by a camera to one query. cameras: whether the same
+    person by the same camera is left out of a ranking. bootstrap: samples drawn for confidence intervals.
+    """
+
+    rerank: bool = False
+    expansion: int = 0
+    alpha: float = 3.0
+    multi_query: bool = False
+    cameras: bool = True
+    bootstrap: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that an evaluation finds out. intervals: 95 % confidence intervals by metric; notes: what to mind."""
+
+    metrics: Metrics
+    scores: QueryScores
+    verification: Verification
+    camera_pairs: tuple[CameraPair, ...]
+    intervals: dict[str, tuple[float, float]]
+    notes: tuple[str, ...]
+
+
+def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Protocol | None = None) -> Evaluation:
+    """Rank the gallery for every query and judge the ranks, in one pass over blocks of similarities."""
+    protocol = protocol or Protocol()
+    if not protocol.cameras:
+        query, gallery = (replace(side, cameras=np.full_like(side.cameras, NO_CAMERA)) for side in (query, gallery))
+    answers, table = Answers(gallery.pids, gallery.cameras), ScoreTable(len(query.pids))
+    pairs, camera_pairs = PairCounts(), CameraPairs(gallery.cameras)
+    is_right, number = np.zeros(len(gallery.pids), dtype=bool), 0
+    for block in _similarities(query, gallery, protocol):
+        pairs.put_block(block)
+        for row in block:
+            right, left_out = answers.of(query.pids[number], query.cameras[number])
+            pairs.put_query(row[right], row[left_out])
+            if len(right):
+                is_right[right] = True
+                ranking = ranking_down_to(row, right, left_out)
+                found = is_right[ranking]
+                table.put(number, np.flatnonzero(found) + 1)
+                camera_pairs.put(query.cameras[number], ranking, found)
+                is_right[right] = False
+            number += 1
+    scores = table.scores()
+    return Evaluation(
+        scores.means(),
+        scores,
+        pairs.verification(),
+        camera_pairs.table(),
+        confidence_intervals(scores, protocol.bootstrap, protocol.seed) if protocol.bootstrap else {},
+        _notes(query, gallery, scores.means()),
+    )
+
+
 def evaluate_features(query: LabelledFeatures, gallery: LabelledFeatures, rerank: bool = False) -> Metrics:
-    """Rank the gallery for every query by cosine similarity, or by k-reciprocal re-ranking, and judge the ranks."""
-    if rerank:
-        similarities = iter([rerank_similarities(query.features, gallery.features)])
-    else:
-        similarities = cosine_blocks(query.features, gallery.features)
-    return evaluate_ranking(similarities, query.pids, query.cameras, gallery.pids, gallery.cameras)
+    """The metrics alone, of the usual protocol."""
+    return evaluate(query, gallery, Protocol(rerank=rerank)).metrics
 
 
 def read_features(path: Path) -> tuple[LabelledFeatures, LabelledFeatures]:
     """Query and gallery of an NPZ file with `fq`, `fg` (features), `qp`, `gp` (pids), `qc`, `gc` (cameras).
 
-    Raises DataError.
+    Without `qc` and `gc` the cameras are not known. Raises DataError.
     """
     try:
-        with np.load(path) as arrays:
-            return tuple(  # type: ignore[return-value]
-                LabelledFeatures(
-                    _normalised(arrays[f"f{side}"]),
-                    arrays[f"{side}p"].astype(np.int64),
-                    arrays[f"{side}c"].astype(np.int64),
-                )
-                for side in ("q", "g")
-            )
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            query, gallery = (_labelled(arrays, side, path) for side in ("q", "g"))
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"{path} is no NPZ file of features: {error}") from error
     except KeyError as error:
-        raise DataError(f"{path}: {error.args[0]}; it must hold fq, fg, qp, qc, gp and gc") from error
+        raise DataError(f"{path}: {error.args[0]}; it must hold fq, fg, qp and gp, and qc and gc") from error
+    if query.features.shape[1] != gallery.features.shape[1]:
+        raise DataError(
+            f"{path}: features of the queries have {query.features.shape[1]} numbers, "
+            f"those of the gallery {gallery.features.shape[1]}"
+        )
+    return query, gallery
+
+
+def write_features(
+    path: Path,
+    query: LabelledFeatures,
+    gallery: LabelledFeatures,
+    split: EvaluationSplit,
+) -> None:
+    """Write what `read_features` reads, in float16, with the crops' files as `qf` and `gf`."""
+    sides = {"q": (query, split.query), "g": (gallery, split.gallery)}
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for side, (labelled, samples) in sides.items():
+        arrays[f"f{side}"] = labelled.features.astype(np.float16)
+        arrays[f"{side}p"], arrays[f"{side}c"] = labelled.pids, labelled.cameras
+        arrays[f"{side}f"] = np.array([str(sample.path) for sample in samples])
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for `allow_pickle`
 
 
 def embed_split(
@@ -80,6 +159,46 @@ def embed_samples(samples: Sequence[Sample], input_format: InputFormat, embed: E
         np.array([sample.pid for sample in samples], dtype=np.int64),
         np.array([sample.camera for sample in samples], dtype=np.int64),
     )
+
+
+def _similarities(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Protocol) -> Iterable[Similarities]:
+    asked = query.features
+    if protocol.multi_query:
+        asked = multi_query(asked, (query.pids, query.cameras), gallery.features, (gallery.pids, gallery.cameras))
+    if protocol.expansion:
+        asked = expand_queries(asked, gallery.features, protocol.expansion, protocol.alpha)
+    if protocol.rerank:
+        return reranked_blocks(asked, gallery.features)
+    return cosine_blocks(asked, gallery.features)
+
+
+def _notes(query: LabelledFeatures, gallery: LabelledFeatures, metrics: Metrics) -> tuple[str, ...]:
+    notes, cameras = [], np.concatenate([query.cameras, gallery.cameras])
+    if (cameras == NO_CAMERA).any():
+        notes.append(
+            "cameras are not known, so crops of the same camera count as right answers: these figures are higher than, "
+            "and not to be compared with, those of the usual protocol"
+        )
+    elif len(np.unique(cameras)) == 1:
+        notes.append(
+            "all crops are by one camera, and the usual protocol leaves out the same person by the same camera: "
+            "--same-camera counts them"
+        )
+    if metrics.unanswerable:
+        notes.append(
+            f"{metrics.unanswerable} of {len(query.pids)} queries have no right answer in the gallery and are left out"
+        )
+    return tuple(notes)
+
+
+def _labelled(arrays: np.lib.npyio.NpzFile, side: str, path: Path) -> LabelledFeatures:
+    features, pids = arrays[f"f{side}"], arrays[f"{side}p"].astype(np.int64)
+    cameras = arrays[f"{side}c"].astype(np.int64) if f"{side}c" in arrays else np.full(len(pids), NO_CAMERA)
+    if features.ndim != 2 or not len(features) == len(pids) == len(cameras):
+        raise DataError(f"{path}: f{side} has shape {features.shape}, with {len(pids)} pids and {len(cameras)} cameras")
+    if not np.isfinite(features).all():
+        raise DataError(f"{path}: f{side} holds numbers that are not finite")
+    return LabelledFeatures(_normalised(features), pids, cameras)
 
 
 def _normalised(features: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
+from model.errors import CheckpointError
 from model.evaluate import Embed
 from model.onnx_session import open_session
 
@@ -24,11 +25,22 @@ def read_metadata(path: Path) -> CheckpointMetadata:
     return load_for_inference(path).metadata if path.suffix == ".onnx" else load_checkpoint(path).metadata
 
 
-def load_for_inference(path: Path) -> Inference:
-    """Load a `.onnx` checkpoint with ONNX Runtime, any other with torch. Raises CheckpointError."""
-    if path.suffix == ".onnx":
-        return _onnx_inference(path)
-    return inference_of(load_checkpoint(path))
+def load_for_inference(path: Path, flip: bool | None = None) -> Inference:
+    """Load a `.onnx` checkpoint with ONNX Runtime, any other with torch.
+
+    flip: whether to average with the mirror image, where not as the checkpoint says; an ONNX file cannot do otherwise.
+    Raises CheckpointError.
+    """
+    if path.suffix != ".onnx":
+        checkpoint = load_checkpoint(path)
+        return inference_of(checkpoint if flip is None else _flipping(checkpoint, flip))
+    loaded = _onnx_inference(path)
+    if flip not in (None, loaded.metadata.input.flip):
+        raise CheckpointError(
+            f"{path} was exported with flip averaging {'on' if loaded.metadata.input.flip else 'off'}: "
+            "only a .safetensors checkpoint can do otherwise"
+        )
+    return loaded
 
 
 def inference_of(checkpoint: Checkpoint) -> Inference:
@@ -46,6 +58,11 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
         return parts
 
     return Inference(checkpoint.metadata, embed)
+
+
+def _flipping(checkpoint: Checkpoint, flip: bool) -> Checkpoint:
+    how = checkpoint.metadata.input.model_copy(update={"flip": flip})
+    return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"input": how}))
 
 
 def _onnx_inference(path: Path) -> Inference:

@@ -1,10 +1,12 @@
 """Re-identification metrics, as pure functions of similarities and labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.datasets.base import NO_CAMERA
 
 Similarities = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -15,7 +17,7 @@ class Metrics:
     """Means over the queries that have a right answer, as fractions of 1.
 
     queries: how many those are; unanswerable: queries left out, as the gallery holds no right answer to them.
-    rank1, rank5, rank10: share of queries with a right answer among the first 1, 5, 10 (CMC).
+    rank1, rank5, rank10, rank20: share of queries with a right answer among the first 1, 5, 10, 20 (CMC).
     map_step, map_trapezoid: the two usual mean average precisions, see `average_precision`.
     minp: mean inverse negative penalty, right answers / rank of the last one (Ye et al., arXiv 2001.04193).
     """
@@ -25,6 +27,7 @@ class Metrics:
     rank1: float
     rank5: float
     rank10: float
+    rank20: float
     map_step: float
     map_trapezoid: float
     minp: float
@@ -32,6 +35,36 @@ class Metrics:
     def as_dict(self) -> dict[str, float]:
         """The fields by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class QueryScores:
+    """How each query fared, `(Q,)` each; NaN for those without a right answer.
+
+    first: the rank of the first right answer. step, trapezoid: average precisions. minp: right answers / rank of the
+    last one.
+    """
+
+    first: NDArray[np.float64]
+    step: NDArray[np.float64]
+    trapezoid: NDArray[np.float64]
+    minp: NDArray[np.float64]
+
+    def means(self) -> Metrics:
+        """The metrics over all queries."""
+        answerable = ~np.isnan(self.first)
+        first = self.first[answerable]
+        return Metrics(
+            queries=int(answerable.sum()),
+            unanswerable=int((~answerable).sum()),
+            rank1=_mean(first <= 1),
+            rank5=_mean(first <= 5),
+            rank10=_mean(first <= 10),
+            rank20=_mean(first <= 20),
+            map_step=_mean(self.step[answerable]),
+            map_trapezoid=_mean(self.trapezoid[answerable]),
+            minp=_mean(self.minp[answerable]),
+        )
 
 
 def average_precision(ranks: NDArray[np.int64]) -> tuple[float, float]:
@@ -50,6 +83,36 @@ def average_precision(ranks: NDArray[np.int64]) -> tuple[float, float]:
     return float(precision.mean()), float(((precision + before) / 2).mean())
 
 
+class Answers:
+    """Which crops of a gallery are right answers to a query, and which are left out of its ranking."""
+
+    def __init__(self, gallery_pids: Labels, gallery_cameras: Labels) -> None:
+        self.cameras = gallery_cameras
+        order = np.argsort(gallery_pids, kind="stable")
+        pids, starts = np.unique(gallery_pids[order], return_index=True)
+        self._of_person = dict(zip(pids.tolist(), np.split(order, starts[1:]), strict=True))
+        self._nobody = np.empty(0, dtype=np.int64)
+
+    def of(self, pid: int, camera: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the right answers, and of those left out: of the same person by the same known camera."""
+        own = self._of_person.get(int(pid), self._nobody)
+        left_out = (self.cameras[own] == camera) & (camera != NO_CAMERA)
+        return own[~left_out], own[left_out]
+
+
+def ranking_down_to(
+    similarity: Similarities, right: NDArray[np.int64], left_out: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """One query's gallery in the order of its `(G,)` similarities, highest first, down to its last right answer.
+
+    Positions; those left out are not among them. Equal similarities keep the gallery's order.
+    """
+    candidates = np.flatnonzero(similarity >= similarity[right].min())
+    if len(left_out):
+        candidates = np.setdiff1d(candidates, left_out, assume_unique=True)
+    return candidates[np.argsort(-similarity[candidates], kind="stable")]
+
+
 def ranks_of_right_answers(
     similarity: Similarities,
     query_pid: int,
@@ -61,54 +124,45 @@ def ranks_of_right_answers(
 
     Gallery crops of the same person by the same camera do not count. Equal similarities keep the gallery's order.
     """
-    same_person = gallery_pids == query_pid
-    same_camera = gallery_cameras == query_camera
-    valid = similarity[~(same_person & same_camera)]
-    right = np.flatnonzero(same_person[~(same_person & same_camera)])
-    ascending = np.sort(valid)
-    higher = len(valid) - np.searchsorted(ascending, valid[right], side="right")
-    ties = np.searchsorted(ascending, valid[right], side="right") - np.searchsorted(
-        ascending, valid[right], side="left"
-    )
-    for position in np.flatnonzero(ties > 1):
-        at = right[position]
-        higher[position] += np.count_nonzero(valid[:at] == valid[at])
-    return np.sort(higher + 1)
+    right, left_out = Answers(gallery_pids, gallery_cameras).of(query_pid, query_camera)
+    if not len(right):
+        return right
+    return np.flatnonzero(np.isin(ranking_down_to(similarity, right, left_out), right)) + 1
 
 
 def evaluate_ranking(
-    similarities: Iterator[Similarities],
+    similarities: Iterable[Similarities],
     query_pids: Labels,
     query_cameras: Labels,
     gallery_pids: Labels,
     gallery_cameras: Labels,
 ) -> Metrics:
     """Metrics of a ranking; `similarities` gives blocks of rows `(n, G)` that together are one row a query."""
-    first, steps, trapezoids, inverse_penalties = [], [], [], []
-    unanswerable = query = 0
-    for block in similarities:
-        for row in block:
-            ranks = ranks_of_right_answers(row, query_pids[query], query_cameras[query], gallery_pids, gallery_cameras)
-            query += 1
-            if not len(ranks):
-                unanswerable += 1
-                continue
-            step, trapezoid = average_precision(ranks)
-            first.append(ranks[0])
-            steps.append(step)
-            trapezoids.append(trapezoid)
-            inverse_penalties.append(len(ranks) / ranks[-1])
-    best = np.array(first)
-    return Metrics(
-        queries=len(first),
-        unanswerable=unanswerable,
-        rank1=_mean(best <= 1),
-        rank5=_mean(best <= 5),
-        rank10=_mean(best <= 10),
-        map_step=_mean(np.array(steps)),
-        map_trapezoid=_mean(np.array(trapezoids)),
-        minp=_mean(np.array(inverse_penalties)),
-    )
+    answers = Answers(gallery_pids, gallery_cameras)
+    table = ScoreTable(len(query_pids))
+    is_right = np.zeros(len(gallery_pids), dtype=bool)
+    for query, row in enumerate(row for block in similarities for row in block):
+        right, left_out = answers.of(query_pids[query], query_cameras[query])
+        if len(right):
+            is_right[right] = True
+            table.put(query, np.flatnonzero(is_right[ranking_down_to(row, right, left_out)]) + 1)
+            is_right[right] = False
+    return table.scores().means()
+
+
+class ScoreTable:
+    """Collects the scores of queries, one after the other."""
+
+    def __init__(self, queries: int) -> None:
+        self._rows = np.full((4, queries), np.nan)
+
+    def put(self, query: int, ranks: NDArray[np.int64]) -> None:
+        """The ranks (from 1, ascending) of a query's right answers, of which it has at least one."""
+        self._rows[:, query] = (ranks[0], *average_precision(ranks), len(ranks) / ranks[-1])
+
+    def scores(self) -> QueryScores:
+        """Those of all queries."""
+        return QueryScores(*self._rows)
 
 
 def cosine_blocks(query: NDArray[np.float32], gallery: NDArray[np.float32], rows: int = 256) -> Iterator[Similarities]:

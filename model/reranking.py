@@ -1,10 +1,17 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact and sparse: no matrix over all pairs is ever held."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from model.neighbours import nearest
+
 Features = NDArray[np.float32]
+
+_ROWS = 64
+_PAIRS = 1 << 16
 
 
 def rerank_similarities(
@@ -15,33 +22,26 @@ def rerank_similarities(
     `weight` is the paper's lambda: 1 keeps the original distance, 0 uses the Jaccard distance of the k-reciprocal
     neighbourhoods alone. All other symbols are the paper's.
     """
+    return np.concatenate(list(reranked_blocks(query, gallery, k1, k2, weight)))
+
+
+def reranked_blocks(
+    query: Features, gallery: Features, k1: int = 20, k2: int = 6, weight: float = 0.3
+) -> Iterator[NDArray[np.float32]]:
+    """The rows of `rerank_similarities`, some at a time, so that they need not be held together."""
     features = np.concatenate([query, gallery])
-    neighbours, largest = _nearest(features, min(max(k1 + 1, k2), len(features)))
+    count = min(max(k1 + 1, k2), len(features))
+    _, neighbours, lowest = nearest(features, features, count)
+    largest = np.maximum(2 - 2 * lowest, 0)
     encodings = _encode(features, neighbours[:, : k1 + 1], largest, k1)
     if k2 > 1:
         encodings = _expand(encodings, neighbours[:, :k2])
-    result = np.empty((len(query), len(gallery)), dtype=np.float32)
-    by_column = encodings.tocsc()
-    for row in range(len(query)):
-        original = _squared_euclidean(query[row : row + 1], gallery)[0] / largest[row]
-        jaccard = 1 - _overlap(encodings, by_column, row)[len(query) :]
-        result[row] = -(jaccard * (1 - weight) + original * weight)
-    return result
-
-
-def _nearest(features: Features, count: int, rows: int = 512) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each feature its `count` nearest, nearest first, and its largest squared distance to any."""
-    neighbours = np.empty((len(features), count), dtype=np.int64)
-    largest = np.empty(len(features), dtype=np.float32)
-    for start in range(0, len(features), rows):
-        block = slice(start, start + rows)
-        all_distances = _squared_euclidean(features[block], features)
-        largest[block] = all_distances.max(axis=1)
-        near = np.argpartition(all_distances, count - 1, axis=1)[:, :count]
-        near_distances = np.take_along_axis(all_distances, near, axis=1)
-        order = np.lexsort((near, near_distances), axis=1)
-        neighbours[block] = np.take_along_axis(near, order, axis=1)
-    return neighbours, largest
+    by_column = encodings[len(query) :].tocsc()
+    for start in range(0, len(query), _ROWS):
+        rows = slice(start, min(start + _ROWS, len(query)))
+        original = _squared_euclidean(query[rows], gallery) / largest[rows, None]
+        jaccard = 1 - _overlap(encodings[rows], by_column)
+        yield -(jaccard * np.float32(1 - weight) + original * np.float32(weight))
 
 
 def _squared_euclidean(left: Features, right: Features) -> NDArray[np.float32]:
@@ -51,52 +51,60 @@ def _squared_euclidean(left: Features, right: Features) -> NDArray[np.float32]:
 
 
 def _encode(
-    features: Features, neighbours: NDArray[np.int64], largest: NDArray[np.float32], k1: int
-) -> sparse.csr_matrix:
+    features: Features, neighbours: NDArray[np.int32], largest: NDArray[np.float32], k1: int
+) -> sparse.csr_array:
     """Equation 7: each feature as Gaussian weights over its expanded k-reciprocal set, rows summing to 1."""
-    half = round(k1 / 2) + 1
-    full_sets = _reciprocal_sets(neighbours)
-    half_sets = _reciprocal_sets(neighbours[:, :half])
-    indices, weights, ends = [], [], [0]
-    for row, own in enumerate(full_sets):
-        expanded = [own]
-        for candidate in own:
-            other = half_sets[candidate]
-            if len(np.intersect1d(other, own, assume_unique=True)) > 2 / 3 * len(other):
-                expanded.append(other)
-        members = np.unique(np.concatenate(expanded))
-        distances = _squared_euclidean(features[row : row + 1], features[members])[0] / largest[row]
-        gaussian = np.exp(-distances)
-        indices.append(members)
-        weights.append(gaussian / gaussian.sum())
-        ends.append(ends[-1] + len(members))
-    return sparse.csr_matrix(
-        (np.concatenate(weights), np.concatenate(indices), ends), shape=(len(features), len(features))
+    own = _reciprocal(neighbours)
+    half = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
+    # Equation 5: a neighbour's half-size set joins where more than two thirds of it are in the own set.
+    shared = (own @ half.T).multiply(own).tocoo()
+    joining = shared.data > 2 / 3 * np.diff(half.indptr)[shared.col]
+    joins = sparse.csr_array(
+        (np.ones(joining.sum(), dtype=np.float32), (shared.row[joining], shared.col[joining])), shape=own.shape
     )
+    members = (own + joins @ half).tocoo()
+    weights = np.empty(members.nnz, dtype=np.float32)
+    for start in range(0, members.nnz, _PAIRS):
+        some = slice(start, start + _PAIRS)
+        row, column = members.row[some], members.col[some]
+        cosine = np.einsum("nd,nd->n", features[row], features[column])
+        weights[some] = np.exp(-np.maximum(2 - 2 * cosine, 0) / largest[row])
+    encodings = sparse.csr_array((weights, (members.row, members.col)), shape=own.shape)
+    return (sparse.diags_array(1 / encodings.sum(axis=1)) @ encodings).tocsr().astype(np.float32)
 
 
-def _reciprocal_sets(neighbours: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Equation 3: those of each feature's neighbours that count the feature among their own."""
-    reciprocal = (neighbours[neighbours] == np.arange(len(neighbours))[:, None, None]).any(axis=2)
-    return [near[mutual] for near, mutual in zip(neighbours, reciprocal, strict=True)]
+def _reciprocal(neighbours: NDArray[np.int32]) -> sparse.csr_array:
+    """Equation 3, `(N, N)` of ones: those of each feature's neighbours that count the feature among their own."""
+    count, size = neighbours.shape
+    near = sparse.csr_array(
+        (np.ones(neighbours.size, dtype=np.float32), neighbours.ravel(), np.arange(count + 1) * size),
+        shape=(count, count),
+    )
+    return near.multiply(near.T).tocsr()
 
 
-def _expand(encodings: sparse.csr_matrix, nearest: NDArray[np.int64]) -> sparse.csr_matrix:
+def _expand(encodings: sparse.csr_array, nearest_: NDArray[np.int32]) -> sparse.csr_array:
     """Equation 11, local query expansion: the mean of the encodings of each feature's `(N, k2)` nearest."""
-    count, k2 = nearest.shape
-    mean = sparse.csr_matrix(
-        (np.full(nearest.size, 1 / k2, dtype=np.float32), nearest.ravel(), np.arange(count + 1) * k2),
+    count, k2 = nearest_.shape
+    mean = sparse.csr_array(
+        (np.full(nearest_.size, 1 / k2, dtype=np.float32), nearest_.ravel(), np.arange(count + 1) * k2),
         shape=encodings.shape,
     )
     return (mean @ encodings).tocsr()
 
 
-def _overlap(encodings: sparse.csr_matrix, by_column: sparse.csc_matrix, row: int) -> NDArray[np.float64]:
-    """Equation 10: the Jaccard similarity `(N,)` of one encoding with all, through the columns that it uses."""
-    own = slice(encodings.indptr[row], encodings.indptr[row + 1])
-    columns, weights = encodings.indices[own], encodings.data[own]
-    starts, ends = by_column.indptr[columns], by_column.indptr[columns + 1]
-    positions = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
-    smaller = np.minimum(by_column.data[positions], np.repeat(weights, ends - starts))
-    shared = np.bincount(by_column.indices[positions], smaller, minlength=encodings.shape[0])
+def _overlap(encodings: sparse.csr_array, by_column: sparse.csc_array) -> NDArray[np.float32]:
+    """Equation 10: Jaccard similarities `(n, G)` of some rows' encodings with the gallery's, `(G, N)` by column.
+
+    The sum of minima goes over the columns that both use: every entry of a row meets its column's entries.
+    """
+    rows, size = encodings.shape[0], by_column.shape[0]
+    entries = encodings.tocoo()
+    starts, ends = by_column.indptr[entries.col], by_column.indptr[entries.col + 1]
+    lengths = ends - starts
+    offsets = np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+    positions = offsets + np.arange(lengths.sum())
+    smaller = np.minimum(by_column.data[positions], np.repeat(entries.data, lengths))
+    cells = by_column.indices[positions] + np.repeat(entries.row.astype(np.int64) * size, lengths)
+    shared = np.bincount(cells, smaller, minlength=rows * size).reshape(rows, size).astype(np.float32)
     return shared / (2 - shared)

@@ -1,6 +1,5 @@
 """What several commands share: the console, the option --data, and how results are judged and shown."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -9,16 +8,18 @@ from rich.table import Table
 
 from model.checkpoint import Checkpoint, MeasuredResult
 from model.datasets.base import EvaluationSplit
-from model.evaluate import evaluate_features
+from model.evaluate import embed_split, evaluate_features
 from model.metrics import Metrics
 
 console = Console()
 
 DataOption = Annotated[str, typer.Option("--data", help="KIND:FOLDER, for instance market1501:/data/Market-1501")]
 
+_RECORDED = ("queries", "rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp")
+
 
 def judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
-    from model.evaluate import embed_split
+    """The metrics of a checkpoint in memory."""
     from model.loading import inference_of
 
     loaded = inference_of(checkpoint)
@@ -26,7 +27,8 @@ def judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
 
 
 def measured_result(metrics: Metrics, data: str, held_out: int) -> MeasuredResult:
-    figures = {name: round(value, 4) for name, value in metrics.as_dict().items() if name != "unanswerable"}
+    """Metrics of identities held out of a data set, as a checkpoint tells them."""
+    figures = {name: round(value, 4) for name, value in metrics.as_dict().items() if name in _RECORDED}
     return MeasuredResult(
         data=data,
         protocol=f"{held_out} training identities held out, single query, no re-ranking",
@@ -34,19 +36,17 @@ def measured_result(metrics: Metrics, data: str, held_out: int) -> MeasuredResul
     )
 
 
-def show(metrics: Metrics, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(metrics.as_dict()))
-        return
-    table = Table("rank-1", "rank-5", "rank-10", "mAP (step)", "mAP (trapezoid)", "mINP")
-    shown = (
-        metrics.rank1,
-        metrics.rank5,
-        metrics.rank10,
-        metrics.map_step,
-        metrics.map_trapezoid,
-        metrics.minp,
-    )
-    table.add_row(*(f"{100 * value:.2f} %" for value in shown))
+def show(metrics: Metrics) -> None:
+    """Print metrics as a table."""
+    shown = {
+        "rank-1": metrics.rank1,
+        "rank-5": metrics.rank5,
+        "rank-10": metrics.rank10,
+        "rank-20": metrics.rank20,
+        "mAP step": metrics.map_step,
+        "trapezoid": metrics.map_trapezoid,
+        "mINP": metrics.minp,
+    }
+    table = Table("queries", *shown, title="shares in %")
+    table.add_row(f"{metrics.queries:,}", *(f"{100 * value:.2f}" for value in shown.values()))
     console.print(table)
-    console.print(f"{metrics.queries} queries; {metrics.unanswerable} more have no right answer in the gallery")

@@ -132,7 +132,7 @@ def _judged(run: "Run", checkpoint: Checkpoint, split: EvaluationSplit, path: Pa
     features = embed_split(split, loaded.metadata.input, loaded.embed)
     metrics = evaluate_features(*features)
     result = measured_result(metrics, run.data.name, run.data.held_out_identities)
-    show(metrics, as_json=False)
+    show(metrics)
     judged = save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": (result,)}))
     name = f"{run.data.name}, {run.data.held_out_identities} identities held out"
     console.print(f"open {write_report(run.folder, judged, Judgement(name, split, features))}", soft_wrap=True)

@@ -64,7 +64,7 @@ def brute_force(similarities: np.ndarray, qp: np.ndarray, qc: np.ndarray, gp: np
             precision = np.arange(1, len(ranks) + 1) / ranks
             rows.append((ranks[0] <= 1, ranks[0] <= 5, ranks[0] <= 10, precision.mean(), len(ranks) / ranks[-1]))
     means = np.mean(rows, axis=0) if rows else np.full(5, np.nan)
-    return Metrics(len(rows), len(qp) - len(rows), means[0], means[1], means[2], means[3], np.nan, means[4])
+    return Metrics(len(rows), len(qp) - len(rows), means[0], means[1], means[2], np.nan, means[3], np.nan, means[4])
 
 
 @given(seed=st.integers(0, 10_000))

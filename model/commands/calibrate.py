@@ -1,0 +1,86 @@
+"""`python -m model calibrate`: teach a checkpoint what its similarities mean."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from model.commands.common import DataOption, console
+from model.commands.splits import choose_split
+from model.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from model.calibrate import Judged
+
+Kind = Literal["isotonic", "logistic"]
+
+_PRIORS = (0.5, 0.01)
+_SIMILARITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_DRAWABLE = (".svg", ".png", ".pdf")
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Option(help="A .safetensors or .onnx checkpoint")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The calibrated checkpoint; may be the same file")],
+    hold_out_identities: Annotated[
+        int | None,
+        typer.Option("--hold-out", min=2, help="Calibrate on so many identities held out of the training part"),
+    ] = None,
+    kind: Annotated[Kind, typer.Option(help="isotonic (any rising line) or logistic (two numbers)")] = "isotonic",
+    diagram: Annotated[
+        Path | None,
+        typer.Option(help="The reliability diagram, .svg, .png or .pdf [default: beside --out, .reliability.svg]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the half of the identities that the map is judged on")] = 0,
+) -> None:
+    """Find out how probable it is, at each similarity, that two crops show the same person.
+
+    Half of the identities give the map from similarity to probability, the other half judge it; pairs are of crops of
+    different cameras. The map goes into the checkpoint's metadata, its weights stay as they are.
+    """
+    from model.calibrate import calibrate as fit
+    from model.evaluate import embed_split
+    from model.loading import load_for_inference
+    from model.rewriting import rewrite_metadata
+    from model.visualize.reliability import draw_reliability
+
+    drawn = diagram or out.with_suffix(".reliability.svg")
+    if drawn.suffix not in _DRAWABLE:
+        raise ModelError(f"--diagram is {drawn}; its name must end in one of {', '.join(_DRAWABLE)}")
+    if out.suffix != checkpoint.suffix:
+        raise ModelError(f"--out is {out}; it must end in {checkpoint.suffix}, as --checkpoint does")
+    loaded = load_for_inference(checkpoint)
+    chosen = choose_split(data, loaded.metadata.training_data, hold_out_identities)
+    if chosen.seen:
+        raise DataError(
+            "the checkpoint was trained on these identities, so its similarities would promise too much: calibrate on "
+            "identities that its training held out, or on other data"
+        )
+    query, gallery = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
+    judged = fit(query, gallery, chosen.name, kind, seed)
+    metadata = loaded.metadata.model_copy(update={"calibration": judged.calibration})
+    rewrite_metadata(checkpoint, out, metadata)
+    draw_reliability(judged, drawn)
+    _show(judged)
+    console.print(f"{out} is {metadata.model_id}, calibrated; {drawn} shows how well", soft_wrap=True)
+
+
+def _show(judged: "Judged") -> None:
+    calibration = judged.calibration
+    console.print(
+        f"fitted on {calibration.fitted_identities} identities of {calibration.data}: {calibration.same_pairs:,} pairs "
+        f"of one person and {calibration.different_pairs:,} of two, by different cameras"
+    )
+    console.print(
+        f"expected calibration error on {calibration.judged_identities} other identities: "
+        f"{100 * judged.balanced.expected_calibration_error:.2f} % as if half of the pairs were of one person, "
+        f"{100 * judged.natural.expected_calibration_error:.2f} % at their true share of "
+        f"{100 * judged.pairs.natural_prior:.2g} %"
+    )
+    table = Table("similarity", *(f"if 1 pair in {round(1 / prior)} is of one person" for prior in _PRIORS))
+    for similarity in _SIMILARITIES:
+        shares = (float(calibration.probability(similarity, prior)) for prior in _PRIORS)
+        table.add_row(f"{similarity:.1f}", *(f"{100 * share:.1f} %" for share in shares))
+    console.print(table)

@@ -1,0 +1,42 @@
+"""`python -m model report`: a training run as one HTML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.commands.common import console
+from model.commands.splits import choose_split
+from model.errors import ModelError
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The folder that `train --out` wrote")],
+    data: Annotated[
+        str | None, typer.Option(help="KIND:FOLDER for the CMC curve and examples of ranks [default: none of these]")
+    ] = None,
+    hold_out_identities: Annotated[
+        int | None, typer.Option("--hold-out", min=1, help="Take them from so many identities held out of training")
+    ] = None,
+) -> None:
+    """Write report.html into a run's folder: curves, results, recipe, and with --data examples of ranks.
+
+    A run that still goes on has curves only.
+    """
+    from model.checkpoint import load_checkpoint
+    from model.report import Judgement, write_report
+    from model.train import CHECKPOINT_FILE
+
+    if hold_out_identities is not None and data is None:
+        raise ModelError("--hold-out N needs --data KIND:FOLDER, from which the identities are held out")
+    path = run / CHECKPOINT_FILE
+    checkpoint = load_checkpoint(path) if path.exists() else None
+    judgement = None
+    if data is not None:
+        if checkpoint is None:
+            raise ModelError(f"there is no {path} yet, so nothing can be judged on --data {data}")
+        chosen = choose_split(data, checkpoint.metadata.training_data, hold_out_identities)
+        if chosen.seen:
+            console.print("[yellow]note:[/] the checkpoint has seen these identities in training; others look worse")
+        judgement = Judgement(chosen.name, chosen.split)
+    console.print(f"open {write_report(run, checkpoint, judgement)}", soft_wrap=True)

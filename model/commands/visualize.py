@@ -1,0 +1,51 @@
+"""`python -m model visualize`: see what a checkpoint finds, where it looks and how it lays a gallery out."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from model.commands.common import DataOption, console
+from model.commands.splits import choose_split
+
+Order = Literal["worst", "best", "random"]
+
+
+def visualize(
+    checkpoint: Annotated[Path, typer.Option(help="A .safetensors or .onnx checkpoint")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The folder that the pages are written into")],
+    hold_out_identities: Annotated[
+        int | None,
+        typer.Option("--hold-out", min=1, help="Show so many identities held out of the training part"),
+    ] = None,
+    order: Annotated[Order, typer.Option(help="Which queries: worst or best (average precision), or random")] = "worst",
+    queries: Annotated[int, typer.Option(min=1, max=500, help="How many queries")] = 20,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, max=100, help="How many ranks of each")] = 10,
+    map_crops: Annotated[
+        int, typer.Option(min=0, max=10_000, help="At most so many gallery crops on the map; 0 makes none")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Draws random queries and the crops of the map")] = 0,
+) -> None:
+    """Write pages that show ranked results, maps of activations, matching parts, and the gallery as a map.
+
+    They hold the pictures themselves and open in any browser, without a network.
+    """
+    from model.checkpoint import load_checkpoint
+    from model.evaluate import embed_split
+    from model.loading import inference_of, load_for_inference
+    from model.visualize.folder import NO_MAPS, Choice, write_folder
+    from model.visualize.ranks import Ranking
+
+    choice = Choice(order, queries, top_k, map_crops, seed)
+    network = None if checkpoint.suffix == ".onnx" else load_checkpoint(checkpoint)
+    loaded = load_for_inference(checkpoint) if network is None else inference_of(network)
+    chosen = choose_split(data, loaded.metadata.training_data, hold_out_identities)
+    if chosen.seen:
+        console.print("[yellow]note:[/] the checkpoint has seen these identities in training; others look worse")
+    if network is None:
+        console.print(f"[yellow]note:[/] {NO_MAPS}")
+    query, gallery = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
+    ranking = Ranking(chosen.split, query, gallery)
+    page = write_folder(out, ranking, loaded.metadata, chosen.name, choice, network)
+    console.print(f"open {page}", soft_wrap=True)
