@@ -5,16 +5,20 @@ import sys
 import typer
 from rich.console import Console
 
+from model.commands.calibrate import calibrate
+from model.commands.draw import draw
 from model.commands.evaluate import evaluate
 from model.commands.export import export
 from model.commands.info import info
+from model.commands.report import report
 from model.commands.train import train
+from model.commands.visualize import visualize
 from model.errors import ModelError, RunStopped
 
 commands = typer.Typer(
     name="python -m model", help="Train MGN, judge it, and carry it where it is used.", no_args_is_help=True
 )
-for command in (train, evaluate, export, info):
+for command in (train, evaluate, calibrate, visualize, report, export, info, draw):
     commands.command()(command)
 
 

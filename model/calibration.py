@@ -60,11 +60,11 @@ class LogisticMap(_Value):
 class Calibration(_Value):
     """A map from similarity to probability, with the population that it is about and how well it holds there.
 
-    The population: pairs of a query crop and a gallery crop of two different cameras, of persons that the network has
-    not seen. Nearly all such pairs are of two persons; how nearly, depends on how many persons the gallery holds and so
-    says nothing of another gallery. So the map is fitted at a balanced `prior`, as if half of the pairs were of one
-    person: its odds are what the similarity alone says (the likelihood ratio). Where one person is less likely from the
-    start, give `probability` that prior.
+    The population: pairs of a query crop and a gallery crop of two different cameras (or of cameras that nobody knows),
+    of persons that the network has not seen. Nearly all such pairs are of two persons; how nearly, depends on how many
+    persons the gallery holds and so says nothing of another gallery. So the map is fitted at a balanced `prior`, as if
+    half of the pairs were of one person: its odds are what the similarity alone says (the likelihood ratio). Where one
+    person is less likely from the start, give `probability` that prior.
 
     data: the data set's name. fitted_identities, judged_identities: how many persons found the map, and how many others
     judged it. same_pairs, different_pairs: the pairs of the fitting persons, of one and of two persons. natural_prior:

@@ -33,7 +33,7 @@ def nearest(queries: Features, gallery: Features, count: int) -> Neighbours:
     Matrix products and partial sorts: `python -m bench.evaluation` has it beside FAISS's exact search. The lowest
     similarities come for nothing.
     """
-    parts = []
+    parts: list[Neighbours] = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for block in _blocks(queries, gallery):
             shares = np.array_split(block, min(_THREADS, len(block)))

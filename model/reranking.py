@@ -41,7 +41,8 @@ def reranked_blocks(
         rows = slice(start, min(start + _ROWS, len(query)))
         original = _squared_euclidean(query[rows], gallery) / largest[rows, None]
         jaccard = 1 - _overlap(encodings[rows], by_column)
-        yield -(jaccard * np.float32(1 - weight) + original * np.float32(weight))
+        distances: NDArray[np.float32] = jaccard * np.float32(1 - weight) + original * np.float32(weight)
+        yield -distances
 
 
 def _squared_euclidean(left: Features, right: Features) -> NDArray[np.float32]:

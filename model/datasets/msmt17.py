@@ -1,11 +1,17 @@
 """MSMT17 (Wei et al., CVPR 2018): fifteen cameras on a campus, 4,101 identities."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from model.datasets.base import EvaluationSplit, PartSize, Sample
 from model.errors import DataError
 
 _FOLDERS = {"train": ("train", "mask_train_v2"), "test": ("test", "mask_test_v2")}
+_OFFICIAL = {
+    "train": PartSize(32_621, 1_041),
+    "query": PartSize(11_659, 3_060),
+    "gallery": PartSize(82_161, 3_060),
+}
 _LAYOUT = (
     "a folder of MSMT17 holds list_train.txt, list_val.txt, list_query.txt, list_gallery.txt and the folders train and "
     "test, or mask_train_v2 and mask_test_v2"
@@ -17,7 +23,7 @@ class MSMT17:
 
     name = "MSMT17"
     terms = "research use only, by agreement with its authors (Wei et al., CVPR 2018)"
-    official = {"train": PartSize(32_621, 1_041), "query": PartSize(11_659, 3_060), "gallery": PartSize(82_161, 3_060)}  # noqa: RUF012
+    official: Mapping[str, PartSize] = _OFFICIAL
 
     def __init__(self, root: Path) -> None:
         """Raises DataError."""
