@@ -41,8 +41,7 @@ def reranked_blocks(
         rows = slice(start, min(start + _ROWS, len(query)))
         original = _squared_euclidean(query[rows], gallery) / largest[rows, None]
         jaccard = 1 - _overlap(encodings[rows], by_column)
-        distances: NDArray[np.float32] = jaccard * np.float32(1 - weight) + original * np.float32(weight)
-        yield -distances
+        yield -(jaccard * np.float32(1 - weight) + original * np.float32(weight)).astype(np.float32, copy=False)
 
 
 def _squared_euclidean(left: Features, right: Features) -> NDArray[np.float32]:

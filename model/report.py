@@ -1,0 +1,188 @@
+"""The report of a training run as one HTML file: curves, results, examples of ranks, recipe."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.checkpoint import Checkpoint
+from model.datasets.base import EvaluationSplit
+from model.errors import ModelError
+from model.evaluate import LabelledFeatures, embed_split
+from model.loading import inference_of
+from model.training.journal import LOG_FILE
+from model.visualize.charts import Curve, cmc_figure, losses_figure, rate_figure, schedule_figure, shares_figure
+from model.visualize.folder import BRANCHES
+from model.visualize.pages import write_page
+from model.visualize.ranks import Order, Ranking, Scores, choose_queries
+from model.visualize.sheets import QuerySheet, build_sheets
+from model.visualize.style import svg_uri
+
+REPORT_FILE = "report.html"
+
+_CMC_RANKS = 20
+_EXAMPLES = 5
+_TOP = 10
+_HELD_OUT = "On the identities held out"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the result was judged on: its name, its crops, and their features where they are at hand already."""
+
+    name: str
+    split: EvaluationSplit
+    features: tuple[LabelledFeatures, LabelledFeatures] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing as a `data:` URI, and what it shows for those who cannot see it."""
+
+    title: str
+    uri: str
+
+
+def write_report(folder: Path, checkpoint: Checkpoint | None = None, judgement: Judgement | None = None) -> Path:
+    """Write `report.html` into a run's folder and give its path.
+
+    checkpoint: the run's result; None while it goes on, when there are only curves. judgement: what the CMC curve and
+    the examples are made from; needs the checkpoint, whose features it computes unless it has them.
+
+    Raises ModelError where the folder holds no log, or a judgement comes without a checkpoint; DataError for features
+    that do not belong to the crops, and pictures that cannot be read.
+    """
+    log = read_log(folder / LOG_FILE)
+    if judgement and not checkpoint:
+        raise ModelError(
+            f"{folder} holds no checkpoint yet, so there is nothing to judge: leave --data out until it does"
+        )
+    ranking = _ranking(checkpoint, judgement) if checkpoint and judgement else None
+    metadata = checkpoint.metadata if checkpoint else None
+    values = {
+        "run": folder.resolve().name,
+        "metadata": metadata,
+        "charts": _charts(log),
+        "recipe": _sections(metadata.recipe) if metadata else {},
+        "data": judgement.name if judgement else None,
+        "branches": BRANCHES if ranking else (),
+        **_found(ranking, checkpoint),
+    }
+    path = folder / REPORT_FILE
+    write_page(path, "report.html.j2", values)
+    return path
+
+
+def read_log(path: Path) -> list[Mapping[str, Any]]:
+    """The lines of a run's log in their order; an unfinished last line is left out. Raises ModelError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read the log of a training run at {path}: {error}") from error
+    log: list[Mapping[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise ModelError(f"line {number} of {path} is no JSON: {line[:60]!r}") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("iteration"), int):
+            raise ModelError(f"line {number} of {path} is no line of a training log: {line[:60]!r}")
+        log.append(entry)
+    return log
+
+
+def curves_of(log: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
+    """The figures of a log by name, each with its iterations; those that are no finite number are left out."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    for entry in log:
+        for name, value in entry.items():
+            if name != "iteration" and isinstance(value, int | float) and math.isfinite(value):
+                iterations, values = curves.setdefault(name, ([], []))
+                iterations.append(entry["iteration"])
+                values.append(float(value))
+    return dict(curves)
+
+
+def _charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    training = curves_of(log)
+    validation = curves_of(
+        [{"iteration": entry["iteration"], **entry["validation"]} for entry in log if entry.get("validation")]
+    )
+    rate, speed = training.pop("learning_rate", None), training.pop("crops_per_second", None)
+    charts = []
+    if training:
+        charts.append(("Losses", losses_figure("Losses", _named(training))))
+    if validation:
+        charts.append((_HELD_OUT, shares_figure(_HELD_OUT, _named(validation))))
+    if rate:
+        charts.append(("Learning rate", schedule_figure("Learning rate", rate)))
+    if speed:
+        charts.append(("Crops a second", rate_figure("Crops a second", speed)))
+    return [Chart(title, svg_uri(drawn)) for title, drawn in charts]
+
+
+def _named(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    words = {"map_step": "mAP (step)", "map_trapezoid": "mAP (trapezoid)", "rank1": "rank-1"}
+    return {words.get(name, name.replace("_", " ")): curve for name, curve in curves.items()}
+
+
+def _ranking(checkpoint: Checkpoint, judgement: Judgement) -> Ranking:
+    features = judgement.features
+    if features is None:
+        loaded = inference_of(checkpoint)
+        features = embed_split(judgement.split, loaded.metadata.input, loaded.embed)
+    return Ranking(judgement.split, *features)
+
+
+def _found(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The CMC curve, and the queries that find worst and best."""
+    nothing: list[QuerySheet] = []
+    found: dict[str, Any] = {"cmc": None, "worst": nothing, "best": nothing}
+    if ranking is None:
+        return found
+    scores = ranking.scores()
+    if np.isnan(scores.first_rank).all():
+        return found
+    best = _examples(ranking, scores, "best")
+    worst = [query for query in _examples(ranking, scores, "worst") if query not in best]
+    sheets = build_sheets([ranking.ranked(query, _TOP) for query in (*worst, *best)], checkpoint)
+    ranks = min(_CMC_RANKS, len(ranking.gallery.pids))
+    return {
+        "cmc": Chart("CMC curve", svg_uri(cmc_figure(scores.cmc(ranks)))),
+        "worst": sheets[: len(worst)],
+        "best": sheets[len(worst) :],
+    }
+
+
+def _examples(ranking: Ranking, scores: Scores, order: Order) -> list[int]:
+    """The worst or the best queries, no two of one person."""
+    of_person: dict[int, int] = {}
+    for query in choose_queries(scores, order, len(ranking.query.pids)):
+        of_person.setdefault(int(ranking.query.pids[query]), query)
+    return list(of_person.values())[:_EXAMPLES]
+
+
+def _sections(recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """A recipe as tables by section; values outside any section come first."""
+    sections: dict[str, dict[str, str]] = {}
+    plain = {name: _text(value) for name, value in recipe.items() if not isinstance(value, Mapping)}
+    if plain:
+        sections["recipe"] = plain
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            sections[name] = {key: _text(one) for key, one in value.items()}
+    return sections
+
+
+def _text(value: object) -> str:
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

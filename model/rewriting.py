@@ -1,0 +1,36 @@
+"""Changing what a checkpoint of either form says of itself, without touching its weights."""
+
+from pathlib import Path
+
+from model.checkpoint import METADATA_KEY, CheckpointMetadata, load_checkpoint, save_checkpoint, write_atomically
+from model.errors import CheckpointError
+
+
+def rewrite_metadata(source: Path, out: Path, metadata: CheckpointMetadata) -> None:
+    """Write the checkpoint `source` with other metadata to `out`, which may be the same file, in one step.
+
+    Raises CheckpointError where the two differ in form, or `source` is no checkpoint.
+    """
+    if source.suffix != out.suffix:
+        raise CheckpointError(
+            f"{out} would be of another form than {source}: keep the ending {source.suffix}; `export` changes forms"
+        )
+    if source.suffix == ".onnx":
+        _rewrite_onnx(source, out, metadata)
+    else:
+        save_checkpoint(out, load_checkpoint(source).weights, metadata)
+
+
+def _rewrite_onnx(source: Path, out: Path, metadata: CheckpointMetadata) -> None:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(source)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint at {source}") from None
+    except (DecodeError, OSError) as error:
+        raise CheckpointError(f"{source} is no ONNX file: {error}") from error
+    others = {prop.key: prop.value for prop in graph.metadata_props if prop.key != METADATA_KEY}
+    onnx.helper.set_model_props(graph, others | {METADATA_KEY: metadata.model_dump_json()})
+    write_atomically(out, graph.SerializeToString())

@@ -1,0 +1,47 @@
+"""HTML pages that open anywhere: one file each, pictures and all, nothing fetched from a network."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from model.checkpoint import write_atomically
+from model.datasets.base import NO_CAMERA
+from model.visualize.style import JUNK_GREY, RIGHT, WRONG
+
+
+def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Render a template of `model/visualize/templates` and write it in one step; everything is escaped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _environment().get_template(template).render(values).encode())
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("model.visualize"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["colours"] = {"right": RIGHT, "wrong": WRONG, "junk": JUNK_GREY}
+    environment.filters["percent"] = percent
+    environment.filters["camera"] = camera_words
+    return environment
+
+
+def camera_words(camera: int) -> str:
+    """A camera as it is written on a page."""
+    return "camera unknown" if camera == NO_CAMERA else f"camera {camera}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A fraction of 1 in per cent.
+
+    >>> percent(0.8768)
+    '87.7 %'
+    """
+    return f"{100 * share:.{digits}f} %"

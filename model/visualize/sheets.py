@@ -1,0 +1,96 @@
+"""Ranked queries as an HTML page shows them: with pictures, maps of activations and bars."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.architecture import PARTS
+from model.checkpoint import Checkpoint
+from model.visualize.ranks import Found, RankedQuery
+from model.visualize.thumbnails import jpeg_uri, overlaid, read_thumbnail
+
+PICTURE = (128, 256)
+"""Width and height in pixels that pictures are made for."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A part's similarity, and where its bar starts and how long it is, in % of the axis."""
+
+    part: str
+    cosine: float
+    start: float
+    length: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A found crop: what to write beside its picture, or its pictures: as it is, then one a branch."""
+
+    found: Found
+    pictures: tuple[str, ...]
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class QuerySheet:
+    """One query and its cards."""
+
+    ranked: RankedQuery
+    pictures: tuple[str, ...]
+    cards: tuple[Card, ...]
+    beyond: Card | None
+
+
+def build_sheets(queries: Sequence[RankedQuery], checkpoint: Checkpoint | None) -> list[QuerySheet]:
+    """Sheets with the pictures of all crops; with a checkpoint (torch) also the maps of its branches.
+
+    Raises DataError for a file that is no picture.
+    """
+    pictures = _pictures([path for ranked in queries for path in _paths(ranked)], checkpoint)
+    lowest = min((min(one.parts) for ranked in queries for one in _all_found(ranked)), default=0.0)
+    floor = min(lowest, 0.0)
+
+    def card(found: Found) -> Card:
+        bars = (_bar(part, cosine, floor) for part, cosine in zip(PARTS, found.parts, strict=True))
+        return Card(found, pictures[found.sample.path], tuple(bars))
+
+    return [
+        QuerySheet(
+            ranked,
+            pictures[ranked.sample.path],
+            tuple(card(found) for found in ranked.found),
+            card(ranked.beyond) if ranked.beyond else None,
+        )
+        for ranked in queries
+    ]
+
+
+def _bar(part: str, cosine: float, floor: float) -> Bar:
+    """On an axis from `floor`, which is 0 or negative, to 1."""
+    span = 1 - floor
+    start = min(max((min(cosine, 0.0) - floor) / span, 0), 1)
+    length = min(abs(cosine) / span, 1 - start)
+    return Bar(part, cosine, round(100 * start, 2), round(100 * length, 2))
+
+
+def _all_found(ranked: RankedQuery) -> tuple[Found, ...]:
+    return (*ranked.found, ranked.beyond) if ranked.beyond else ranked.found
+
+
+def _paths(ranked: RankedQuery) -> list[Path]:
+    return [ranked.sample.path, *(found.sample.path for found in _all_found(ranked))]
+
+
+def _pictures(paths: Sequence[Path], checkpoint: Checkpoint | None) -> dict[Path, tuple[str, ...]]:
+    wanted = list(dict.fromkeys(paths))
+    thumbnails = {path: read_thumbnail(path, PICTURE) for path in wanted}
+    if checkpoint is None:
+        return {path: (jpeg_uri(picture),) for path, picture in thumbnails.items()}
+    from model.visualize.activations import activation_maps
+
+    maps = activation_maps(checkpoint, wanted)
+    return {
+        path: (jpeg_uri(picture), *(jpeg_uri(overlaid(picture, one)) for one in maps[path]))
+        for path, picture in thumbnails.items()
+    }

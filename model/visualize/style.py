@@ -1,0 +1,76 @@
+"""How every drawing looks: colours, and figures of matplotlib as files or as data for an HTML page."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from model.checkpoint import write_atomically
+
+INK, FAINT, RULE, PAPER = "#1c222b", "#667080", "#e3e7ec", "#ffffff"
+RIGHT, WRONG, JUNK_GREY = "#15803d", "#c2261d", "#8a93a0"
+LINES = ("#1f6feb", "#d9700a", "#15803d", "#8b3fd1", "#b3256b", "#0f8a8a")
+
+_LOOK: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": "#b8c0cb",
+    "axes.labelcolor": FAINT,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "svg.hashsalt": "passerby",  # the same drawing gives the same bytes
+}
+
+
+def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches with axes side by side."""
+    with style.context(_LOOK):
+        drawn = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+        axes = drawn.subplots(1, columns, squeeze=False)
+    return drawn, list(axes[0])
+
+
+def headed(axes: Axes, title: str) -> None:
+    """Write a title over axes, at their left."""
+    axes.set_title(title, loc="left", fontweight="bold")
+
+
+def explained(axes: Axes, below: bool = False) -> None:
+    """Add the legend: in the axes' free corner, or below them."""
+    if below:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)
+    else:
+        axes.legend(loc="best", frameon=False, fontsize=9)
+
+
+def save_figure(drawn: Figure, path: Path) -> None:
+    """Write a figure in the form that the path's ending names, in one step."""
+    write_atomically(path, _content(drawn, path.suffix.removeprefix(".")))
+
+
+def svg_uri(drawn: Figure) -> str:
+    """A figure as a `data:` URI for an HTML page."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_content(drawn, "svg")).decode()
+
+
+def _content(drawn: Figure, form: str) -> bytes:
+    content = BytesIO()
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    with style.context(_LOOK):
+        drawn.savefig(content, format=form, dpi=160, metadata=undated)
+    return content.getvalue()

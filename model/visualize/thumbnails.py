@@ -1,0 +1,43 @@
+"""Crops as small pictures inside an HTML page, as they are or under a map of activations."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from model.errors import DataError
+
+_QUALITY = 85
+_STRENGTH = 0.55
+
+
+def read_thumbnail(path: Path, size: tuple[int, int]) -> Image.Image:
+    """The picture in RGB, no larger than `size` (width, height in pixels), undistorted. Raises DataError."""
+    try:
+        with Image.open(path) as picture:
+            thumbnail = picture.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"cannot read {path} as a picture: {error}") from error
+    thumbnail.thumbnail(size, Image.Resampling.LANCZOS)
+    return thumbnail
+
+
+def jpeg_uri(picture: Image.Image) -> str:
+    """A picture as a `data:` URI."""
+    content = BytesIO()
+    picture.save(content, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def overlaid(picture: Image.Image, activation: NDArray[np.float32]) -> Image.Image:
+    """The picture in grey under a map `(h, w)`, its lowest number blue and its highest red."""
+    low, high = float(activation.min()), float(activation.max())
+    scaled = (activation - low) / max(high - low, 1e-12)
+    smooth = Image.fromarray(scaled.astype(np.float32)).resize(picture.size, Image.Resampling.BICUBIC)
+    colours = colormaps["turbo"](np.clip(np.asarray(smooth), 0, 1))[..., :3] * 255
+    grey = np.asarray(picture.convert("L"), np.float64)[..., None]
+    return Image.fromarray((_STRENGTH * colours + (1 - _STRENGTH) * grey).astype(np.uint8))

@@ -1,0 +1,352 @@
+"""Pages of ranked results and of a gallery: what they show is right, whole, and fetched from nowhere."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_factories import write_checkpoint
+from PIL import Image
+from seeing_factories import Element, Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model
+
+from model.architecture import PARTS
+from model.checkpoint import BUNDLED
+from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
+from model.errors import DataError
+from model.evaluate import LabelledFeatures, evaluate_features
+from model.loading import read_metadata
+from model.visualize.activations import activation_maps
+from model.visualize.folder import Choice, write_folder
+from model.visualize.gallery_map import SIDE, choose_crops, gallery_map, lay_out
+from model.visualize.ranks import MOST_JUNK, Ranking, Verdict, choose_queries, part_cosines
+from model.visualize.sheets import build_sheets
+from model.visualize.thumbnails import overlaid
+
+
+def folder_of(tmp_path: Path, ranking: Ranking, choice: Choice | None = None) -> Path:
+    return write_folder(tmp_path / "out", ranking, read_metadata(BUNDLED), "drawn", choice or Choice(map_crops=0))
+
+
+def cards_of(page: Page, sheet: Element) -> list[Element]:
+    return [element for element in page.inside(sheet) if element.tag == "figure"]
+
+
+def verdict_of(card: Element) -> str:
+    (verdict,) = set(card.attributes["class"].split()) - {"card"}
+    return verdict
+
+
+def renamed(ranking: Ranking, name: str, folder: Path) -> Ranking:
+    """The ranking with its first query's file under another name."""
+    first, *others = ranking.split.query
+    path = folder / name
+    path.write_bytes(first.path.read_bytes())
+    query = (Sample(path, first.pid, first.camera), *others)
+    return Ranking(EvaluationSplit(query, ranking.split.gallery), ranking.query, ranking.gallery)
+
+
+def test_a_crop_is_right_wrong_or_junk_and_only_what_counts_has_a_rank() -> None:
+    ranking = ranking_of([(1, 1)], [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (0, 1)])
+    found = ranking.ranked(0, top=10).found
+    by_file = {one.sample.path.name: one.verdict for one in found}
+    assert by_file == {
+        "g0.jpg": Verdict.JUNK,
+        "g1.jpg": Verdict.RIGHT,
+        "g2.jpg": Verdict.WRONG,
+        "g3.jpg": Verdict.WRONG,
+        "g4.jpg": Verdict.RIGHT,
+        "g5.jpg": Verdict.WRONG,
+    }
+    assert [one.rank for one in found if one.rank] == [1, 2, 3, 4, 5]
+    similarities = [one.similarity for one in found]
+    assert similarities == sorted(similarities, reverse=True)
+
+
+def test_crops_of_unknown_cameras_are_no_junk() -> None:
+    ranking = ranking_of([(1, -1)], [(1, -1), (2, -1)], noise=0.1)
+    assert [one.verdict for one in ranking.ranked(0, top=5).found] == [Verdict.RIGHT, Verdict.WRONG]
+
+
+def test_an_unknown_camera_is_called_so(tmp_path: Path) -> None:
+    ranking = drawn_ranking()
+    query = tuple(Sample(sample.path, sample.pid, NO_CAMERA) for sample in ranking.split.query)
+    nowhere = np.full(len(query), NO_CAMERA)
+    asking = LabelledFeatures(ranking.query.features, ranking.query.pids, nowhere)
+    unknown = Ranking(EvaluationSplit(query, ranking.split.gallery), asking, ranking.gallery)
+    page = read_page(folder_of(tmp_path, unknown, Choice(queries=1, map_crops=0)))
+    (facts,) = page.of_class("facts")
+    assert "camera unknown" in facts.text
+
+
+def test_scores_are_those_of_the_evaluation() -> None:
+    ranking = drawn_ranking(noise=4.0)
+    scores, metrics = ranking.scores(), evaluate_features(ranking.query, ranking.gallery)
+    assert 0.2 < metrics.rank1 < 0.95, "some queries find well and some do not"
+    assert np.nanmean(scores.average_precision) == pytest.approx(metrics.map_step)
+    assert scores.cmc(10)[[0, 4, 9]].tolist() == pytest.approx([metrics.rank1, metrics.rank5, metrics.rank10])
+    for query in range(len(scores.first_rank)):
+        ranked = ranking.ranked(query, top=100)
+        assert ranked.average_precision == scores.average_precision[query]
+        right = [one.rank for one in ranked.found if one.verdict is Verdict.RIGHT]
+        assert (right[0], len(right)) == (scores.first_rank[query], scores.right_answers[query])
+
+
+def test_the_parts_of_a_match_add_up_to_its_similarity() -> None:
+    ranking = drawn_ranking()
+    for one in ranking.ranked(0, top=10).found:
+        assert len(one.parts) == len(PARTS)
+        assert np.mean(one.parts) == pytest.approx(one.similarity, abs=1e-5)
+    itself = ranking.query.features[0]
+    np.testing.assert_allclose(part_cosines(itself, itself), 1, atol=1e-5)
+
+
+def test_parts_are_told_in_their_order() -> None:
+    one = np.zeros(2048, np.float32)
+    one[256 * 3 + 5] = 1 / np.sqrt(8)
+    cosines = dict(zip(PARTS, part_cosines(one, one), strict=True))
+    assert cosines.pop("upper_half") == pytest.approx(1)
+    assert not any(cosines.values())
+
+
+def test_a_right_answer_beyond_the_ranks_shown_is_added() -> None:
+    ranking = ranking_of([(1, 1)], [(1, 2)] + [(2, 2)] * 6, noise=0.1)
+    features = ranking.gallery.features.copy()
+    features[1:] = ranking.query.features[0]
+    gallery = LabelledFeatures(features, ranking.gallery.pids, ranking.gallery.cameras)
+    ranked = Ranking(ranking.split, ranking.query, gallery).ranked(0, top=4)
+    assert [one.rank for one in ranked.found] == [1, 2, 3, 4]
+    assert ranked.beyond is not None
+    assert (ranked.beyond.rank, ranked.beyond.verdict, ranked.first_right) == (7, Verdict.RIGHT, 7)
+
+
+def test_much_junk_is_cut_short_and_counted() -> None:
+    ranked = ranking_of([(1, 1)], [(1, 1)] * 8 + [(1, 2), (2, 2)], noise=0.1).ranked(0, top=2)
+    junk = [one for one in ranked.found if one.verdict is Verdict.JUNK]
+    assert len(junk) == MOST_JUNK
+    assert 0 <= ranked.junk_unlisted <= 8 - MOST_JUNK
+    assert [one.rank for one in ranked.found if one.rank] == [1, 2]
+
+
+def test_junk_after_the_last_rank_shown_is_not_listed() -> None:
+    ranking = ranking_of([(1, 1)], [(1, 2), (1, 1)], noise=0.1)
+    features = np.stack([ranking.query.features[0], -ranking.query.features[0]])
+    gallery = LabelledFeatures(features, ranking.gallery.pids, ranking.gallery.cameras)
+    ranked = Ranking(ranking.split, ranking.query, gallery).ranked(0, top=5)
+    assert [one.verdict for one in ranked.found] == [Verdict.RIGHT]
+
+
+def test_queries_are_chosen_by_how_well_they_find() -> None:
+    ranking = drawn_ranking(noise=4.0)
+    scores = ranking.scores()
+    precision = scores.average_precision
+    worst, best = (choose_queries(scores, order, 5) for order in ("worst", "best"))  # type: ignore[arg-type]
+    assert precision[worst].tolist() == sorted(precision.tolist())[:5]
+    assert precision[best].tolist() == sorted(precision.tolist(), reverse=True)[:5]
+    assert choose_queries(scores, "random", 5, seed=1) == choose_queries(scores, "random", 5, seed=1)
+    assert choose_queries(scores, "random", 5, seed=1) != choose_queries(scores, "random", 5, seed=2)
+    assert len(choose_queries(scores, "random", 1000)) == len(precision)
+
+
+def test_a_query_without_right_answer_is_never_chosen() -> None:
+    ranking = ranking_of([(1, 1), (2, 1)], [(1, 2), (2, 1), (3, 1)])
+    for order in ("worst", "best", "random"):
+        assert choose_queries(ranking.scores(), order, 5) == [0]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"no right answer to q1\.jpg"):
+        ranking.ranked(1, top=5)
+
+
+def test_features_of_other_crops_are_refused() -> None:
+    ranking = ranking_of([(1, 1)], [(1, 2), (2, 2)])
+    with pytest.raises(DataError, match="do not belong to 2 crops"):
+        Ranking(ranking.split, ranking.query, ranking.query)
+
+
+def test_the_page_shows_every_query_with_the_right_colours(tmp_path: Path) -> None:
+    ranking = drawn_ranking(noise=4.0)
+    page = read_page(folder_of(tmp_path, ranking, Choice("worst", queries=6, top=4, map_crops=0)))
+    sheets = page.of_class("sheet")
+    chosen = choose_queries(ranking.scores(), "worst", 6)
+    assert len(sheets) == 6
+    told = set()
+    for sheet, query in zip(sheets, chosen, strict=True):
+        (panel,) = [element for element in page.inside(sheet) if element.has_class("query")]
+        assert panel.attributes["title"] == ranking.split.query[query].path.name
+        ranked = ranking.ranked(query, top=4)
+        expected = [one.verdict for one in ranked.found] + ([Verdict.RIGHT] if ranked.beyond else [])
+        assert [verdict_of(card) for card in cards_of(page, sheet)] == expected
+        told |= set(expected)
+    assert told == set(Verdict), "the example shows all three kinds"
+    style = next(element.text for element in page.elements if element.tag == "style")
+    for verdict in Verdict:
+        assert f".{verdict} {{ --verdict: var(--{verdict}); }}" in style
+
+
+def test_bars_are_as_long_as_the_parts_are_alike(tmp_path: Path) -> None:
+    ranking = drawn_ranking()
+    page = read_page(folder_of(tmp_path, ranking, Choice("random", queries=1, top=3, map_crops=0)))
+    (query,) = choose_queries(ranking.scores(), "random", 1)
+    cards = cards_of(page, page.of_class("sheet")[0])
+    for card, one in zip(cards, ranking.ranked(query, top=3).found, strict=True):
+        bars = [element for element in page.inside(card) if element.tag == "i"]
+        assert len(bars) == len(PARTS)
+        lengths = [float(re.search(r"width: ([\d.]+)%", bar.attributes["style"])[1]) for bar in bars]  # type: ignore[index]
+        starts = [float(re.search(r"left: ([\d.]+)%", bar.attributes["style"])[1]) for bar in bars]  # type: ignore[index]
+        assert (np.corrcoef(np.array(lengths), np.abs(one.parts))[0, 1]) > 0.999
+        assert all(start + length <= 100.01 for start, length in zip(starts, lengths, strict=True))
+
+
+def test_negative_bars_end_where_the_others_begin() -> None:
+    ranking = drawn_ranking(noise=9.0)
+    (sheet,) = build_sheets([ranking.ranked(0, top=30)], None)
+    bars = [bar for card in sheet.cards for bar in card.bars]
+    zero = {round(bar.start + bar.length, 1) for bar in bars if bar.cosine < 0}
+    assert len(zero) == 1, "the example has negative parts"
+    assert {round(bar.start, 1) for bar in bars if bar.cosine >= 0} == zero
+
+
+def test_file_names_are_escaped(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>&\"'_c1.jpg"
+    ranking = renamed(drawn_ranking(), name, tmp_path)
+    choice = Choice("random", queries=100, map_crops=0)
+    page = read_page(folder_of(tmp_path, ranking, choice))
+    assert name in [panel.attributes["title"] for panel in page.of_class("query")]
+    assert not [element for element in page.elements if "onerror" in element.attributes]
+
+
+def test_file_names_are_escaped_on_the_map(tmp_path: Path) -> None:
+    ranking = drawn_ranking()
+    first, *others = ranking.split.gallery
+    name = "</script><b>\"'&.jpg"
+    (tmp_path / "<").mkdir()
+    path = tmp_path / "<" / "script><b>\"'&.jpg"
+    path.write_bytes(first.path.read_bytes())
+    gallery = (Sample(path, first.pid, first.camera), *others)
+    ranking = Ranking(EvaluationSplit(ranking.split.query, gallery), ranking.query, ranking.gallery)
+    folder_of(tmp_path, ranking, Choice(queries=1))
+    page = read_page(tmp_path / "out" / "map.html")
+    facts = next(element for element in page.elements if element.attributes.get("id") == "points")
+    assert name.removeprefix("</") in [point["name"] for point in json.loads(facts.text)["points"]]
+    assert not [element for element in page.elements if element.tag == "b"]
+
+
+def test_the_map_shows_each_crop_once_with_its_picture(tmp_path: Path) -> None:
+    ranking = drawn_ranking()
+    folder_of(tmp_path, ranking, Choice(queries=1))
+    page = read_page(tmp_path / "out" / "map.html")
+    points = page.of_class("point")
+    assert len(points) == len(ranking.gallery.pids)
+    pictures = [element for element in page.elements if element.tag == "image"]
+    assert all(picture.attributes["href"].startswith("data:image/jpeg") for picture in pictures)
+    facts = json.loads(next(e.text for e in page.elements if e.attributes.get("id") == "points"))
+    assert [point["name"] for point in facts["points"]] == [sample.path.name for sample in ranking.split.gallery]
+    colours = {point["pid"]: facts["byPerson"][str(point["pid"])] for point in facts["points"]}
+    assert len(set(colours.values())) == len(colours), "each person has a colour of its own"
+
+
+def test_a_map_puts_alike_crops_together_and_repeats_itself() -> None:
+    ranking = drawn_ranking(noise=0.5)
+    plane = lay_out(ranking.gallery.features)
+    assert ((plane >= 0) & (plane <= SIDE)).all()
+    distance = np.linalg.norm(plane[:, None] - plane[None], axis=2)
+    same = ranking.gallery.pids[:, None] == ranking.gallery.pids
+    np.fill_diagonal(distance, np.inf)
+    assert same[np.arange(len(plane)), distance.argmin(axis=1)].mean() > 0.9
+    np.testing.assert_array_equal(plane, lay_out(ranking.gallery.features))
+
+
+def test_a_map_takes_whole_persons_and_no_distractors() -> None:
+    pids = np.array([1] * 4 + [2] * 4 + [3] * 4 + [0] * 9)
+    gallery = LabelledFeatures(np.zeros((21, 2048), np.float32), pids, np.zeros(21, np.int64))
+    chosen = choose_crops(gallery, most=10)
+    assert len(chosen) == 8
+    assert all((pids[chosen] == pid).sum() in (0, 4) for pid in (1, 2, 3))
+    assert 0 not in pids[chosen]
+    assert len(choose_crops(gallery, most=100)) == 12
+
+
+def test_a_map_of_too_few_crops_is_refused() -> None:
+    ranking = drawn_ranking()
+    with pytest.raises(DataError, match="needs 5 crops"):
+        gallery_map(ranking.gallery, ranking.split.gallery, most=3)
+
+
+def test_there_is_a_map_of_activations_for_each_branch_and_crop(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c.safetensors")
+    paths = [sample.path for sample in drawn_ranking().split.query[:3]]
+    maps = activation_maps(checkpoint, [*paths, paths[0]])
+    assert list(maps) == paths
+    shapes = {tuple(one.shape for one in three) for three in maps.values()}
+    assert shapes == {((2, 1), (4, 2), (4, 2))}, "the last two branches keep their height and width"
+    assert all((one >= 0).all() and one.any() for three in maps.values() for one in three)
+    one, other = (maps[path][1] / maps[path][1].max() for path in paths[:2])
+    assert not np.allclose(one, other)
+
+
+def test_an_overlay_is_red_where_the_network_looks_and_blue_where_not() -> None:
+    picture = Image.new("RGB", (40, 80), (128, 128, 128))
+    drawn = np.asarray(overlaid(picture, np.array([[1.0], [0.0]], np.float32))).astype(int)
+    above, below = drawn[5, 20], drawn[-5, 20]
+    assert above[0] > above[2]
+    assert below[2] > below[0]
+    flat = np.asarray(overlaid(picture, np.zeros((2, 1), np.float32)))
+    assert (flat == flat[0, 0]).all()
+
+
+def test_the_command_writes_pages_with_maps_of_activations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "c.safetensors")
+    options = ("--checkpoint", tmp_path / "c.safetensors", "--data", f"synthetic:{drawn_crops()}", "--hold-out", 6)
+    ended = run_model(monkeypatch, capsys, "visualize", *options, "--out", tmp_path / "out", "--queries", 3)
+    assert ended.code == 0, ended.err
+    assert "index.html" in ended.out
+    page = read_page(tmp_path / "out" / "index.html")
+    assert len(page.of_class("sheet")) == 3
+    card = cards_of(page, page.of_class("sheet")[0])[0]
+    assert len([element for element in page.inside(card) if element.tag == "img"]) == 4
+    assert [element.text for element in page.elements if element.tag == "label"][1:] == [
+        "global branch", "part-2 branch", "part-3 branch",
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "map.html").exists()
+
+
+def test_an_onnx_checkpoint_goes_without_maps_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--checkpoint", BUNDLED, "--data", f"synthetic:{drawn_crops()}", "--hold-out", 6, "--map-crops", 0)
+    ended = run_model(monkeypatch, capsys, "visualize", *options, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert "need the torch form" in " ".join(ended.out.split())
+    page = read_page(tmp_path / "out" / "index.html")
+    assert "need the torch form" in page.text
+    assert not [element for element in page.elements if element.tag == "label"]
+    assert not (tmp_path / "out" / "map.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--checkpoint": "nowhere.safetensors"}, "there is no checkpoint at nowhere.safetensors"),
+        ({"--data": "synthetic:nowhere"}, "no manifest of drawn crops"),
+        ({"--data": f"nonsense:{BUNDLED}"}, "KIND"),
+        ({"--hold-out": 99}, "cannot hold out 99"),
+        ({"--order": "middle"}, "is not one of"),
+        ({"--queries": 0}, "greater than or equal to 1"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, object] = {"--checkpoint": BUNDLED, "--data": f"synthetic:{drawn_crops()}", "--hold-out": 6}
+    options |= {"--out": "out"} | changes
+    ended = run_model(monkeypatch, capsys, "visualize", *(word for pair in options.items() for word in pair))
+    assert ended.code == 2
+    assert words in ended.err.replace("│ ", "")
+    assert not (tmp_path / "out").exists()
