@@ -24,7 +24,8 @@ EMBEDDING_DIM = len(PARTS) * PART_DIM
 Pooling = Literal["max", "average", "gem"]
 SoftmaxOn = Literal["pooled", "reduced"]
 ClassifierKind = Literal["linear", "cosine"]
-BackboneName = Literal["resnet50", "mobilenet_v2"]
+BackboneName = Literal["resnet50", "resnet50_ibn", "mobilenet_v2", "osnet_x1_0"]
+Stem = Literal["padded", "ceil"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class MGNConfig:
     `softmax_on` says which features of the three whole-crop parts the softmax loss sees: the `pooled` ones of the
     backbone's width (the paper) or the `reduced` 256-d ones (most public code). The five stripes always use the
     reduced ones. A `cosine` classifier gives cosines between features and classes, as the circle loss wants them.
+    `global_stride` 1 leaves the last stride out of the global branch too. A ResNet's `stem` pools over padded maps, or
+    without padding and rounding up, which gives the same size on a shifted grid.
     """
 
     backbone: BackboneName = "resnet50"
@@ -42,6 +45,8 @@ class MGNConfig:
     softmax_on: SoftmaxOn = "pooled"
     classifier_bias: bool = False
     classifier: ClassifierKind = "linear"
+    global_stride: Literal[1, 2] = 2
+    stem: Stem = "padded"
 
     @property
     def name(self) -> str:

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet, mobilenet_v2, resnet50
 
-from model.architecture import BackboneName
+from model.architecture import BackboneName, Stem
+from model.osnet import OSNet
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,23 @@ class Backbone:
     new_tail: Callable[[bool], nn.Module]
 
 
-def build_backbone(name: BackboneName) -> Backbone:
-    """A backbone by name, with random weights."""
-    return cut_resnet50(resnet50(weights=None)) if name == "resnet50" else cut_mobilenet_v2(mobilenet_v2(weights=None))
+def build_backbone(name: BackboneName, stem: Stem = "padded") -> Backbone:
+    """A backbone by name, with random weights; the stem is a ResNet's."""
+    if name == "mobilenet_v2":
+        return cut_mobilenet_v2(mobilenet_v2(weights=None))
+    if name == "osnet_x1_0":
+        return cut_osnet(OSNet())
+    net = resnet50(weights=None)
+    if name == "resnet50_ibn":
+        put_instance_norms(net)
+    return cut_resnet50(net, name, stem)
 
 
-def cut_resnet50(net: ResNet) -> Backbone:
+def cut_resnet50(net: ResNet, name: BackboneName = "resnet50", stem: Stem = "padded") -> Backbone:
     """Paper, section 3.1: shared up to res_conv4_1, then conv4_2 ... conv5_3 once a branch."""
+    pool = nn.MaxPool2d(3, stride=2, ceil_mode=True) if stem == "ceil" else net.maxpool
     conv4_1, *conv4 = net.layer3.children()
-    trunk = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, conv4_1)
+    trunk = nn.Sequential(net.conv1, net.bn1, net.relu, pool, net.layer1, net.layer2, conv4_1)
     tail = nn.Sequential(nn.Sequential(*conv4), net.layer4)
 
     def new_tail(downsample: bool) -> nn.Module:
@@ -45,7 +55,7 @@ def cut_resnet50(net: ResNet) -> Backbone:
             conv5_1.downsample[0].stride = (1, 1)
         return branch
 
-    return Backbone("resnet50", 2048, trunk, new_tail)
+    return Backbone(name, 2048, trunk, new_tail)
 
 
 def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
@@ -60,3 +70,37 @@ def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
         return branch
 
     return Backbone("mobilenet_v2", 1280, trunk, new_tail)
+
+
+def cut_osnet(net: OSNet) -> Backbone:
+    """Shared up to conv3; conv4 and conv5 are copied. OSNet has no stride there, so the global branch pools before."""
+    trunk, tail = nn.Sequential(net.conv1, net.maxpool, net.conv2, net.conv3), nn.Sequential(net.conv4, net.conv5)
+
+    def new_tail(downsample: bool) -> nn.Module:
+        branch = copy.deepcopy(tail)
+        return nn.Sequential(nn.AvgPool2d(2, ceil_mode=True) if downsample else nn.Identity(), *branch.children())
+
+    return Backbone("osnet_x1_0", 512, trunk, new_tail)
+
+
+def put_instance_norms(net: ResNet) -> None:
+    """Make IBN-Net-a of a ResNet (Pan et al., ECCV 2018): half of each first norm in layers 1 to 3 is instance norm."""
+    for layer in (net.layer1, net.layer2, net.layer3):
+        for block in layer.children():
+            first: Any = block
+            first.bn1 = InstanceBatchNorm(first.bn1.num_features)
+
+
+class InstanceBatchNorm(nn.Module):
+    """Instance norm of the first half of the channels, batch norm of the rest."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self._half = channels // 2
+        self.IN = nn.InstanceNorm2d(self._half, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self._half)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`(N, C, H, W)` -> the same shape."""
+        first, rest = features[:, : self._half], features[:, self._half :]
+        return torch.cat([self.IN(first.contiguous()), self.BN(rest.contiguous())], dim=1)

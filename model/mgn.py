@@ -41,7 +41,9 @@ class MGN(nn.Module):
         super().__init__()
         self.config = config
         self.trunk = backbone.trunk
-        self.branches = nn.ModuleList(backbone.new_tail(downsample) for downsample in (True, False, False))
+        self.branches = nn.ModuleList(
+            backbone.new_tail(downsample) for downsample in (config.global_stride == 2, False, False)
+        )
         self.pools = nn.ModuleList(_pool(config.pooling) for _ in PARTS)
         self.reductions = nn.ModuleList(_reduction(backbone.channels, config.reduction_relu) for _ in PARTS)
         self.classifiers = nn.ModuleList()
@@ -113,7 +115,7 @@ def load_embedder(checkpoint: Checkpoint) -> Embedder:
     Raises CheckpointError where weights are missing, left over or of another shape.
     """
     config = checkpoint.metadata.architecture
-    mgn = MGN(build_backbone(config.backbone), config)
+    mgn = MGN(build_backbone(config.backbone, config.stem), config)
     state = {name: torch.tensor(weights) for name, weights in checkpoint.weights.items()}
     try:
         mgn.load_state_dict(state)

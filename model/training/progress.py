@@ -71,14 +71,14 @@ def start(recipe: Recipe, classes: int, processes: Processes, first: Checkpoint 
 
 def _first_network(recipe: Recipe, classes: int, first: Checkpoint | None) -> MGN:
     if first is None:
-        backbone = initial_backbone(recipe.architecture.backbone, recipe.initialisation)
+        backbone = initial_backbone(recipe.architecture.backbone, recipe.initialisation, recipe.architecture.stem)
         return MGN(backbone, recipe.architecture, classes)
     if first.metadata.architecture != recipe.architecture:
         raise CheckpointError(
             f"{first.metadata.model_id} is another network than the recipe's: {first.metadata.architecture}; "
             "change the recipe's [architecture]"
         )
-    mgn = MGN(build_backbone(recipe.architecture.backbone), recipe.architecture, classes)
+    mgn = MGN(build_backbone(recipe.architecture.backbone, recipe.architecture.stem), recipe.architecture, classes)
     trained = load_embedder(first).mgn.state_dict()
     mgn.load_state_dict(trained | {name: value for name, value in mgn.state_dict().items() if name not in trained})
     return mgn

@@ -1,0 +1,59 @@
+"""`python -m model convert`: a checkpoint of public MGN code, made into ours."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from model.checkpoint import TrainingData, save_checkpoint
+from model.commands.common import console
+from model.errors import ModelError
+
+PoolingOption = Literal["max", "average", "gem"]
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="What torch.save wrote in the code that it comes from")],
+    out: Annotated[Path, typer.Option(help="The .safetensors checkpoint to write")],
+    layout: Annotated[
+        str | None, typer.Option(help="That code's repository [default: what the file looks like]")
+    ] = None,
+    pooling: Annotated[
+        PoolingOption | None, typer.Option(help="How it pools, where the file cannot tell [default: as that code does]")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the checkpoint [default: the file's name]")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="The data that it was trained on")] = None,
+    terms: Annotated[str | None, typer.Option(help="The terms of that data")] = None,
+    parity: Annotated[
+        Path | None, typer.Option(help="NPZ with crops and the features that the source's own code gives them")
+    ] = None,
+) -> None:
+    """Convert a checkpoint of public MGN code into ours; every tensor is used, or named as dropped.
+
+    For --parity, run the source's own code on some crops, resized and not yet normalised, and save both:
+    numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)).
+    """
+    from model.conversion.convert import check_parity
+    from model.conversion.convert import convert as run
+
+    if out.suffix != ".safetensors":
+        raise ModelError(f"--out is {out}; it must end in .safetensors (`export` makes ONNX of it)")
+    if (trained_on is None) != (terms is None):
+        raise ModelError("--trained-on and --terms go together: data is used on terms")
+    conversion = run(file, _checkpoint_name(name or file.stem), layout, pooling)
+    metadata = conversion.checkpoint.metadata
+    if trained_on and terms:
+        data = TrainingData(name=trained_on, terms=terms, identities=metadata.training_data.identities, crops=0)
+        metadata = metadata.model_copy(update={"training_data": data})
+    if parity:
+        cosine = check_parity(conversion.checkpoint, parity)
+        console.print(f"lowest cosine to the source's own features {cosine:.6f}")
+    saved = save_checkpoint(out, conversion.checkpoint.weights, metadata)
+    console.print(f"{file} is of {conversion.layout}: {conversion.used} tensors used", soft_wrap=True)
+    for reason, count in conversion.dropped.items():
+        console.print(f"  {count} dropped, each {reason}", soft_wrap=True)
+    console.print(f"{out} is {saved.metadata.model_id}", soft_wrap=True)
+
+
+def _checkpoint_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).lstrip("._-") or "converted"

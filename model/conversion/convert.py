@@ -1,0 +1,148 @@
+"""Converting a public MGN checkpoint into ours, every tensor used or named as dropped."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.architecture import Pooling
+from model.backbones import build_backbone
+from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData
+from model.conversion.files import State, read_state
+from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
+from model.errors import CheckpointError
+from model.mgn import MGN
+
+LOWEST_COSINE = 0.999
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted checkpoint, where it comes from, and how many tensors were dropped for which reason."""
+
+    checkpoint: Checkpoint
+    layout: str
+    used: int
+    dropped: dict[str, int]
+
+
+def convert(
+    path: Path, name: str, layout: str | None = None, pooling: Pooling | None = None, data: TrainingData | None = None
+) -> Conversion:
+    """Read a file of public MGN code and make it a checkpoint called `name`.
+
+    layout: the repository whose code saved it, by default the one that it looks like. pooling: where the file cannot
+    tell, by default that code's own. data: what it was trained on. Raises CheckpointError for files that are damaged or
+    foreign, and for tensors that are missing, left over or of another shape.
+    """
+    state = read_state(path)
+    chosen = layout_named(layout) if layout else _recognised(state, path)
+    translation = chosen.translate(state)
+    if translation.unknown:
+        raise CheckpointError(f"{path} has tensors that {chosen.name} has not: {_some(translation.unknown)}")
+    config = chosen.architecture(state, _pooling(chosen, pooling, translation))
+    _check_shapes(MGN(build_backbone(config.backbone, config.stem), config).state_dict(), translation.weights, path)
+    metadata = CheckpointMetadata(
+        name=name,
+        architecture=config,
+        input=chosen.input(state),
+        training_data=data or _unknown_data(chosen, state, translation),
+        recipe={
+            "converted_from": chosen.name,
+            "file": path.name,
+            "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "dropped": translation.dropped,
+        },
+    )
+    weights = {key: value.float().contiguous().numpy() for key, value in translation.weights.items()}
+    return Conversion(
+        Checkpoint(weights, metadata),
+        chosen.name,
+        len(state) - len(translation.dropped),
+        dict(Counter(translation.dropped.values())),
+    )
+
+
+def check_parity(checkpoint: Checkpoint, path: Path) -> float:
+    """The lowest cosine between our features and those that the source's own code gave, over the crops of an NPZ file.
+
+    The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size and their `features` `(N, 2048)`, with the
+    parts in our order. Raises CheckpointError below 0.999, and for a file that is none such.
+    """
+    from model.loading import inference_of
+
+    height, width = checkpoint.metadata.input.size
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            crops, features = arrays["crops"], arrays["features"].astype(np.float64)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise CheckpointError(f"{path} is no NPZ file with crops and features: {error}") from error
+    if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3) or features.shape != (len(crops), 2048):
+        raise CheckpointError(
+            f"{path} holds crops {crops.dtype} {crops.shape} and features {features.shape}; wanted are uint8 "
+            f"(N, {height}, {width}, 3) and (N, 2048)"
+        )
+    lowest = float((inference_of(checkpoint).embed(crops) * _unit_parts(features)).sum(axis=(1, 2)).min())
+    if lowest < LOWEST_COSINE:
+        raise CheckpointError(
+            f"the converted network differs from its source: lowest cosine {lowest:.6f}, at least {LOWEST_COSINE} is "
+            "wanted; was it trained with another --pooling, or are the parts in another order?"
+        )
+    return lowest
+
+
+def _unit_parts(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    parts = features.reshape(len(features), 8, 256)
+    unit: NDArray[np.float64] = parts / np.linalg.norm(parts, axis=2, keepdims=True) / np.sqrt(8)
+    return unit
+
+
+def _recognised(state: State, path: Path) -> Layout:
+    layout = recognise(state)
+    if layout is None:
+        known = ", ".join(layout.name for layout in LAYOUTS)
+        raise CheckpointError(
+            f"{path} is no MGN in a layout that we know ({known}); its first tensors are {_some(list(state))}"
+        )
+    return layout
+
+
+def _pooling(layout: Layout, asked: Pooling | None, translation: Translation) -> Pooling:
+    learned = any(name.startswith("pools.") for name in translation.weights)
+    if learned and asked not in (None, "gem"):
+        raise CheckpointError(f"the file holds exponents of GeM pooling, so it cannot pool by {asked}")
+    if not learned and asked == "gem":
+        raise CheckpointError("the file holds no exponents of GeM pooling")
+    usual = [pooling for pooling in layout.poolings if (pooling == "gem") == learned]
+    if asked is None and not learned and "gem" in layout.poolings:
+        raise CheckpointError(f"the file does not tell how it pools: give --pooling {' or '.join(usual)}")
+    return asked or usual[0]
+
+
+def _check_shapes(ours: State, translated: State, path: Path) -> None:
+    wanted = {name: value.shape for name, value in ours.items() if not name.endswith("num_batches_tracked")}
+    if missing := [name for name in wanted if name not in translated]:
+        raise CheckpointError(f"{path} lacks what becomes {_some(missing)}")
+    if left := [name for name in translated if name not in wanted]:
+        raise CheckpointError(f"{path} has tensors for {_some(left)}, which the network has not")
+    for name, shape in wanted.items():
+        if translated[name].shape != shape:
+            raise CheckpointError(f"{path}: {name} has shape {tuple(translated[name].shape)}, not {tuple(shape)}")
+
+
+def _unknown_data(layout: Layout, state: State, translation: Translation) -> TrainingData:
+    """Of data that nobody tells, at least the number of persons can be seen: the classifiers' outputs."""
+    persons = {len(state[name]) for name, reason in translation.dropped.items() if reason == CLASSIFIER}
+    return TrainingData(
+        name="unknown",
+        terms=f"unknown: ask whoever trained it with the code of {layout.name}",
+        identities=persons.pop() if len(persons) == 1 else 0,
+        crops=0,
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,50 @@
+"""Reading the state dicts that other people's training code saved."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.errors import CheckpointError
+
+_WRAPPERS = ("model", "state_dict", "net", "network")
+_PREFIX = "module."
+
+State = dict[str, Tensor]
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a file by name, out of the usual wrappers and without the prefix of a parallel module.
+
+    Reads tensors and plain containers only, so that a file cannot run code. Raises CheckpointError.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}") from None
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" in str(error) and zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path} holds Python objects besides tensors, which could run any code: save the state dict alone, "
+                "with torch.save(network.state_dict(), FILE), in the code that it comes from"
+            ) from error
+        raise CheckpointError(f"{path} is no file of torch.save or is damaged") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is no file of torch.save or is damaged") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)} if _named(content) else {}
+    if not state:
+        raise CheckpointError(f"{path} holds no state dict: no tensors by name")
+    if all(name.startswith(_PREFIX) for name in state):
+        state = {name.removeprefix(_PREFIX): value for name, value in state.items()}
+    return state
+
+
+def _named(content: object) -> bool:
+    return isinstance(content, dict) and all(isinstance(name, str) for name in content)

@@ -1,0 +1,223 @@
+"""The layouts in which public MGN code saves its networks, and what each tensor becomes in ours."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from model.architecture import PARTS, MGNConfig, Pooling
+from model.checkpoint import InputFormat
+from model.conversion.files import State
+from model.errors import CheckpointError
+
+COUNTER = "counts training steps"
+CLASSIFIER = "tells apart the persons of its training"
+
+_BN_EPSILON = 1e-5
+
+
+@dataclass
+class Translation:
+    """What a state dict becomes: our weights by name, and why tensors of it were dropped."""
+
+    weights: State = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+
+class Layout(Protocol):
+    """How one code base lays its MGN out.
+
+    name: its repository. input: how a picture becomes its input, where the file does not say otherwise. poolings: what
+    it may pool by, the usual one first.
+    """
+
+    name: str
+    poolings: tuple[Pooling, ...]
+
+    @abstractmethod
+    def recognises(self, state: State) -> bool:
+        """Whether a state dict is laid out so."""
+
+    @abstractmethod
+    def architecture(self, state: State, pooling: Pooling) -> MGNConfig:
+        """The network that it describes."""
+
+    @abstractmethod
+    def input(self, state: State) -> InputFormat:
+        """How a picture becomes its input."""
+
+    @abstractmethod
+    def translate(self, state: State) -> Translation:
+        """Every tensor as ours, as dropped, or as unknown."""
+
+
+class SeathiefwangLayout:
+    """seathiefwang/MGN-pytorch, and what was derived from it or it from: the same but for the trunk's name.
+
+    Eight reductions, or a single one that all parts share. Concatenated in our order, but for levyfan/reid-mgn, which
+    orders by branch: converted, its parts stand in ours.
+    """
+
+    def __init__(self, name: str, trunk: str, poolings: tuple[Pooling, ...], interpolation: str) -> None:
+        self.name = name
+        self.poolings = poolings
+        self._trunk = trunk
+        self._interpolation = interpolation
+
+    def recognises(self, state: State) -> bool:
+        shared = "reduction.0.weight" in state
+        named = f"{self._trunk}.0.weight" in state and "p1.0.0.conv1.weight" in state
+        if not named or shared != (self.name == "GNAYUOHZ/ReID-MGN"):
+            return False
+        width = state.get("fc_id_2048_0.weight")
+        pooled = width is not None and width.shape[1] == 2048
+        return pooled == (self.name == "levyfan/reid-mgn")
+
+    def architecture(self, state: State, pooling: Pooling) -> MGNConfig:
+        pooled = self.name == "levyfan/reid-mgn"
+        return MGNConfig(pooling=pooling, softmax_on="pooled" if pooled else "reduced", classifier_bias=True)
+
+    def input(self, state: State) -> InputFormat:
+        bicubic = self._interpolation == "bicubic"
+        return InputFormat(height=384, width=128, interpolation="bicubic" if bicubic else "bilinear", flip=True)
+
+    def translate(self, state: State) -> Translation:
+        found = Translation()
+        for name, value in state.items():
+            if name.endswith("num_batches_tracked"):
+                found.dropped[name] = COUNTER
+            elif name.startswith("fc_id_"):
+                found.dropped[name] = CLASSIFIER
+            elif name.startswith(f"{self._trunk}."):
+                found.weights["trunk." + name.removeprefix(f"{self._trunk}.")] = value
+            elif match := re.match(r"p([123])\.(.*)", name):
+                found.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
+            elif match := re.match(r"reduction_([0-7])\.(.*)", name):
+                found.weights[f"reductions.{match[1]}.{match[2]}"] = value
+            elif name.startswith("reduction."):
+                for part in range(len(PARTS)):
+                    found.weights[f"reductions.{part}.{name.removeprefix('reduction.')}"] = value
+            else:
+                found.unknown.append(name)
+        return found
+
+
+_FASTREID_PARTS = ("b1", "b2", "b3", "b21", "b22", "b31", "b32", "b33")
+
+
+class FastReidLayout:
+    """JDAI-CV/fast-reid: heads named b1 to b33; of release 0.1.1, or of 1.0 and later."""
+
+    poolings: tuple[Pooling, ...] = ("gem", "average", "max")
+
+    def __init__(self, release: str) -> None:
+        self.name = f"JDAI-CV/fast-reid {release}"
+        self._old = release == "0.1.1"
+
+    def recognises(self, state: State) -> bool:
+        if "backbone.0.weight" not in state or "b1.0.0.conv1.weight" not in state:
+            return False
+        return ("b1_pool.1.weight" if self._old else "b1_head.bottleneck.0.weight") in state
+
+    def architecture(self, state: State, pooling: Pooling) -> MGNConfig:
+        ibn = any(".bn1.IN." in name for name in state)
+        return MGNConfig(
+            backbone="resnet50_ibn" if ibn else "resnet50",
+            pooling=pooling,
+            reduction_relu=False,
+            softmax_on="reduced",
+            global_stride=1,
+            stem="padded" if self._old else "ceil",
+        )
+
+    def input(self, state: State) -> InputFormat:
+        """Its mean and std are of pixels in 0..255."""
+        given = {
+            name: tuple((state[f"pixel_{name}"].flatten() / 255).tolist())
+            for name in ("mean", "std")
+            if f"pixel_{name}" in state
+        }
+        return InputFormat(height=384, width=128, interpolation="bicubic", **given)
+
+    def translate(self, state: State) -> Translation:
+        found, necks = Translation(), dict[str, Tensor]()
+        for name, value in state.items():
+            if name.endswith("num_batches_tracked"):
+                found.dropped[name] = COUNTER
+            elif name in ("pixel_mean", "pixel_std"):
+                found.dropped[name] = "stands in the metadata"
+            elif re.match(r"b\d+_head\.(classifier\.)?weight$", name):
+                found.dropped[name] = CLASSIFIER
+            elif name.startswith("backbone."):
+                found.weights["trunk." + name.removeprefix("backbone.")] = value
+            elif match := re.match(r"b([123])\.(.*)", name):
+                found.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
+            elif ours := self._head(name):
+                (necks if ours.startswith("necks.") else found.weights)[ours] = _scalar(value, ours)
+            else:
+                found.unknown.append(name)
+        _fold_necks(found.weights, necks)
+        return found
+
+    def _head(self, name: str) -> str | None:
+        head, _, rest = name.partition(".")
+        part, _, kind = head.partition("_")
+        if part not in _FASTREID_PARTS:
+            return None
+        number = _FASTREID_PARTS.index(part)
+        if self._old:
+            prefixes = {"pool.0.p": "pools.{}.exponent", "pool.1.": "reductions.{}.0.", "pool.2.": "reductions.{}.1.",
+                        "head.bnneck.": "necks.{}."}  # fmt: skip
+        else:
+            prefixes = {"head.pool_layer.p": "pools.{}.exponent", "head.bottleneck.": "reductions.{}."}
+        for theirs, ours in prefixes.items():
+            if f"{kind}.{rest}".startswith(theirs):
+                return ours.format(number) + f"{kind}.{rest}".removeprefix(theirs)
+        return None
+
+
+def _scalar(value: Tensor, name: str) -> Tensor:
+    return value.reshape(()) if name.endswith(".exponent") else value
+
+
+def _fold_necks(weights: State, necks: Mapping[str, Tensor]) -> None:
+    """A batch norm that follows a batch norm is, once trained, one batch norm of other weight and bias."""
+    for number in range(len(PARTS)):
+        if f"necks.{number}.weight" not in necks:
+            continue
+        neck = {
+            name: necks[f"necks.{number}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
+        }
+        scale = neck["weight"] / torch.sqrt(neck["running_var"] + _BN_EPSILON)
+        norm = f"reductions.{number}.1."
+        weights[norm + "bias"] = (
+            (weights[norm + "bias"].double() - neck["running_mean"]) * scale + neck["bias"]
+        ).float()
+        weights[norm + "weight"] = (weights[norm + "weight"].double() * scale).float()
+
+
+LAYOUTS: tuple[Layout, ...] = (
+    SeathiefwangLayout("seathiefwang/MGN-pytorch", "backone", ("average", "max"), "bicubic"),
+    SeathiefwangLayout("GNAYUOHZ/ReID-MGN", "backbone", ("max",), "bicubic"),
+    SeathiefwangLayout("levyfan/reid-mgn", "backbone", ("max",), "bilinear"),
+    FastReidLayout("0.1.1"),
+    FastReidLayout("1.0"),
+)
+
+
+def recognise(state: State) -> Layout | None:
+    """The layout of a state dict, or None."""
+    return next((layout for layout in LAYOUTS if layout.recognises(state)), None)
+
+
+def layout_named(name: str) -> Layout:
+    """The layout of that name. Raises CheckpointError, which tells the names."""
+    for layout in LAYOUTS:
+        if layout.name == name:
+            return layout
+    raise CheckpointError(f"there is no layout {name!r}; those are: {', '.join(layout.name for layout in LAYOUTS)}")
