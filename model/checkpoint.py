@@ -24,6 +24,9 @@ BUNDLED = Path(__file__).parent / "weights" / "mgn-mobilenet_v2.onnx"
 METADATA_KEY = "passerby"
 """The key under which a safetensors or ONNX file holds its metadata as JSON."""
 
+Precision = Literal["float", "int8"]
+"""What a checkpoint computes in. Embeddings of int8 lie apart from those of float, so they are another model's."""
+
 Weights = Mapping[str, NDArray[Any]]
 
 
@@ -79,7 +82,7 @@ class MeasuredResult(_Part):
 
 
 class CheckpointMetadata(_Part):
-    """Everything about a checkpoint but its numbers."""
+    """Everything about a checkpoint but its numbers; `sha256` is of the weights that training or conversion gave."""
 
     format: Literal[1] = 1
     name: str
@@ -90,12 +93,14 @@ class CheckpointMetadata(_Part):
     recipe: dict[str, Any]
     results: tuple[MeasuredResult, ...] = ()
     calibration: Calibration | None = None
+    precision: Precision = "float"
     sha256: str = ""
 
     @property
     def model_id(self) -> str:
-        """What a crop row records of the model that embedded it; the same for every form of the same weights."""
-        return f"{self.name}-{self.sha256[:12]}"
+        """What a crop row records of the model that embedded it; the same for all forms that give the same vectors."""
+        suffix = "" if self.precision == "float" else f"-{self.precision}"
+        return f"{self.name}-{self.sha256[:12]}{suffix}"
 
 
 class Checkpoint(NamedTuple):

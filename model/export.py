@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.checkpoint import METADATA_KEY, Checkpoint, save_checkpoint, write_atomically
+from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, save_checkpoint, write_atomically
 from model.errors import CheckpointError
 from model.loading import Inference, inference_of, load_for_inference
 from model.mgn import load_embedder
@@ -37,39 +37,44 @@ def export_half(checkpoint: Checkpoint, path: Path) -> float:
     return cosine
 
 
-def export_onnx(checkpoint: Checkpoint, path: Path) -> float:
+def export_onnx(checkpoint: Checkpoint, path: Path, halved: bool = True) -> float:
     """Write a checkpoint's embedder as ONNX and prove it equal.
 
     The graph takes `crops` `(N, height, width, 3)` uint8 RGB and gives `parts` `(N, 8, 256)` float32; the file carries
-    the checkpoint's metadata. Returns the lowest cosine to the torch network over drawn patches in batches of 1, 3 and
-    32. Raises CheckpointError, and writes nothing, if that is below LOWEST_COSINE.
+    the checkpoint's metadata. halved: keep large weights in float16, computed with in float32 all the same. Returns the
+    lowest cosine to the torch network over drawn patches in batches of 1, 3 and 32. Raises CheckpointError, and writes
+    nothing, if that is below LOWEST_COSINE.
     """
-    embedder = load_embedder(checkpoint)
-    height, width = checkpoint.metadata.input.size
-    example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     with TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.onnx"
-        torch.onnx.export(
-            embedder,
-            (example,),
-            raw,
-            input_names=["crops"],
-            output_names=["parts"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            optimize=True,
-            verbose=False,
-        )
-        graph = onnx.load(raw)
-        _halve_initialisers(graph.graph)
-        _describe(graph, checkpoint)
+        graph = onnx.load(write_graph(checkpoint, Path(folder)))
+        if halved:
+            _halve_initialisers(graph.graph)
+        describe(graph, checkpoint.metadata)
         candidate = Path(folder) / "candidate.onnx"
         onnx.save(graph, candidate)
         cosine = _lowest_cosine(checkpoint, load_for_inference(candidate))
         write_atomically(path, candidate.read_bytes())
     return cosine
+
+
+def write_graph(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Write a checkpoint's embedder into a folder as a plain ONNX graph, in float32 and without metadata."""
+    raw = folder / "raw.onnx"
+    height, width = checkpoint.metadata.input.size
+    torch.onnx.export(
+        load_embedder(checkpoint),
+        (torch.zeros((2, height, width, 3), dtype=torch.uint8),),
+        raw,
+        input_names=["crops"],
+        output_names=["parts"],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        optimize=True,
+        verbose=False,
+    )
+    return raw
 
 
 def _halve_initialisers(graph: onnx.GraphProto) -> None:
@@ -86,16 +91,17 @@ def _halve_initialisers(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _describe(graph: onnx.ModelProto, checkpoint: Checkpoint) -> None:
+def describe(graph: onnx.ModelProto, metadata: CheckpointMetadata) -> None:
+    """Put a checkpoint's metadata into a graph, and take out what the exporter says of this machine's files."""
     graph.producer_name = "passerby"
-    graph.doc_string = f"MGN {checkpoint.metadata.model_id}"
+    graph.doc_string = f"MGN {metadata.model_id}"
     for node in graph.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
     for value in graph.graph.value_info:
         del value.metadata_props[:]
     del graph.graph.metadata_props[:]
-    helper.set_model_props(graph, {METADATA_KEY: checkpoint.metadata.model_dump_json()})
+    helper.set_model_props(graph, {METADATA_KEY: metadata.model_dump_json()})
 
 
 def _patches(rng: np.random.Generator, count: int, size: tuple[int, int]) -> NDArray[np.uint8]:

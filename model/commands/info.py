@@ -1,30 +1,91 @@
 """`python -m model info`: what a checkpoint is."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from model.checkpoint import CheckpointMetadata
 from model.commands.common import console
+from model.errors import CheckpointError
 from model.loading import read_metadata
 
 
-def info(file: Annotated[Path, typer.Argument(help="A .safetensors or .onnx checkpoint")]) -> None:
+def info(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .safetensors, .onnx, or one that `convert` knows")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print its metadata as JSON and nothing else")] = False,
+) -> None:
     """Tell what a checkpoint is."""
+    if file.suffix not in (".safetensors", ".onnx"):
+        _foreign(file)
+        return
     metadata = read_metadata(file)
+    if as_json:
+        print(metadata.model_dump_json())
+        return
     table = Table(show_header=False, title=metadata.model_id)
-    data, shape = metadata.training_data, metadata.input
-    table.add_row("network", f"MGN ({metadata.architecture.name}) on {metadata.architecture.backbone}")
-    table.add_row("embedding", f"{len(metadata.parts)} parts: {', '.join(metadata.parts)}")
-    table.add_row("input", f"{shape.height} x {shape.width} pixels, {shape.interpolation}, flip averaging {shape.flip}")
-    table.add_row("training data", f"{data.name}: {data.crops} crops of {data.identities} identities")
-    table.add_row("terms", data.terms)
-    for result in metadata.results:
-        table.add_row(
-            f"{result.data}",
-            f"rank-1 {100 * result.rank1:.1f} %, mAP {100 * result.map_step:.1f} % (step), "
-            f"{100 * result.map_trapezoid:.1f} % (trapezoid); {result.protocol}, {result.queries} queries",
-        )
-    table.add_row("sha256", metadata.sha256)
+    for name, value in _lines(metadata):
+        table.add_row(name, value)
+    table.add_row("file", f"{file.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(file)}")
     console.print(table)
+
+
+def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
+    architecture, data, shape = metadata.architecture, metadata.training_data, metadata.input
+    how_much = f"{data.crops:,} crops" if data.crops else "crops of an unknown number"
+    lines = [
+        ("network", f"MGN ({architecture.name}) on {architecture.backbone}, {architecture.pooling} pooling"),
+        ("computes in", metadata.precision),
+        ("embedding", f"{len(metadata.parts)} parts: {', '.join(metadata.parts)}"),
+        ("input", f"{shape.height} x {shape.width} pixels, {shape.interpolation}, flip averaging {shape.flip}"),
+        ("training data", f"{data.name}: {how_much} of {data.identities or 'an unknown number of'} identities"),
+        ("terms", data.terms),
+    ]
+    if data.held_out_identities:
+        lines.append(("held out", f"{data.held_out_identities} identities, seed {data.hold_out_seed}"))
+    if data.teacher:
+        lines.append(("teacher", data.teacher))
+    if data.started_from:
+        lines.append(("started from", data.started_from))
+    if source := metadata.recipe.get("converted_from"):
+        lines.append(
+            ("converted from", f"{source}, {metadata.recipe['file']}, {len(metadata.recipe['dropped'])} dropped")
+        )
+    for result in metadata.results:
+        lines.append(
+            (
+                result.data,
+                f"rank-1 {100 * result.rank1:.1f} %, mAP {100 * result.map_step:.1f} % (step), "
+                f"{100 * result.map_trapezoid:.1f} % (trapezoid); {result.protocol}, {result.queries} queries",
+            )
+        )
+    if calibration := metadata.calibration:
+        lines.append(("calibrated on", f"{calibration.data}: {calibration.fitted_identities} identities"))
+        shown = ((s, float(calibration.probability(s))) for s in (0.4, 0.6, 0.8))
+        lines.append(
+            (
+                "one person, if half are",
+                ", ".join(f"{100 * probability:.1f} % at similarity {s}" for s, probability in shown),
+            )
+        )
+    lines.append(("sha256 of weights", metadata.sha256))
+    return lines
+
+
+def _foreign(file: Path) -> None:
+    """A file of other code: which it is, and how to make it ours."""
+    from model.conversion.files import read_state
+    from model.conversion.layouts import recognise
+
+    layout = recognise(read_state(file))
+    if layout is None:
+        raise CheckpointError(f"{file} is neither a checkpoint of ours nor an MGN in a layout that `convert` knows")
+    console.print(f"{file} is an MGN of {layout.name}; make it ours with", soft_wrap=True)
+    console.print(f"  python -m model convert {file} --out {file.with_suffix('.safetensors')}", soft_wrap=True)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -67,10 +67,10 @@ def convert(
 
 
 def check_parity(checkpoint: Checkpoint, path: Path) -> float:
-    """The lowest cosine between our features and those that the source's own code gave, over the crops of an NPZ file.
+    """The lowest cosine of our features to those that the source's own code gave, over the crops of an NPZ file.
 
-    The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size and their `features` `(N, 2048)`, with the
-    parts in our order. Raises CheckpointError below 0.999, and for a file that is none such.
+    The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size, and `features` `(N, 2048)`, parts in our
+    order. Raises CheckpointError below 0.999, and for a file that is none such.
     """
     from model.loading import inference_of
 

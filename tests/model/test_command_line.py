@@ -52,7 +52,7 @@ def test_a_checkpoint_is_judged_on_the_test_part_or_on_held_out_identities(tmp_p
         (("evaluate",), "give either --features"),
         (("evaluate", "--features", "nowhere.npz"), "no NPZ file"),
         (("info", "nowhere.safetensors"), "there is no checkpoint at nowhere.safetensors"),
-        (("info", __file__), "no safetensors file"),
+        (("info", __file__), "is no file of torch.save"),
         (("export", "--checkpoint", "nowhere.safetensors", "--out", "x.onnx"), "there is no checkpoint"),
         (("train", "nowhere.toml", "--data", "market1501:/x", "--out", "y"), "cannot read the recipe"),
     ],

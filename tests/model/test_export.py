@@ -8,8 +8,10 @@ from model_factories import write_checkpoint
 
 from model.architecture import MGNConfig
 from model.checkpoint import InputFormat, load_checkpoint
+from model.errors import CheckpointError
 from model.export import export_onnx
 from model.loading import inference_of, load_for_inference
+from model.quantisation import GROUP, export_int8
 
 pytestmark = pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
 
@@ -35,3 +37,42 @@ def test_onnx_gives_the_same_embeddings_as_torch(tmp_path: Path, config: MGNConf
         crops = rng.integers(0, 256, (count, height // 16, width // 16, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
         cosines = (exported.embed(crops) * inference_of(checkpoint).embed(crops)).sum(axis=(1, 2))
         assert cosines == pytest.approx(np.ones(count), abs=1e-4)
+
+
+def test_onnx_in_single_precision_is_exact_and_twice_as_large(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "c.safetensors")
+    for name, halved in (("half.onnx", True), ("full.onnx", False)):
+        export_onnx(checkpoint, tmp_path / name, halved)
+    assert (tmp_path / "full.onnx").stat().st_size > 1.8 * (tmp_path / "half.onnx").stat().st_size
+    crops = patches(4)
+    exact = inference_of(checkpoint).embed(crops)
+    assert load_for_inference(tmp_path / "full.onnx").embed(crops) == pytest.approx(exact, abs=1e-5)
+
+
+def patches(count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, 4, 2, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+
+
+def test_eight_bits_are_another_model_that_is_nearly_the_same(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "c.safetensors")
+    found = export_int8(checkpoint, tmp_path / "c.onnx", patches(64), cosine=0.9)
+    exported = load_for_inference(tmp_path / "c.onnx")
+    assert exported.metadata.model_id == f"{checkpoint.metadata.model_id}-int8"
+    assert exported.metadata.sha256 == checkpoint.metadata.sha256
+    cosines = (exported.embed(patches(8)) * inference_of(checkpoint).embed(patches(8))).sum(axis=(1, 2))
+    assert 0.9 < found.mean_cosine < 1
+    assert found.lowest_cosine <= found.mean_cosine
+    assert cosines.mean() > 0.85
+    assert exported.embed(patches(3)).shape == (3, 8, 256)
+    assert found.left_out % GROUP == 0
+
+
+def test_eight_bits_that_are_too_coarse_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.quantisation.GROUP", 1000)
+    write_checkpoint(tmp_path / "c.safetensors")
+    with pytest.raises(CheckpointError, match="no choice of layers reaches a mean cosine of 1"):
+        export_int8(load_checkpoint(tmp_path / "c.safetensors"), tmp_path / "c.onnx", patches(32), cosine=1.01)
+    assert not (tmp_path / "c.onnx").exists()
