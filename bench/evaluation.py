@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -86,9 +85,15 @@ def _measure(case: str) -> dict[str, float]:
         metrics = evaluate_ranking(similarities, query.pids, query.cameras, gallery.pids, gallery.cameras)
     return {
         "seconds": time.perf_counter() - began,
-        "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "gigabytes": _peak(),
         "map": metrics.map_step,
     }
+
+
+def _peak() -> float:
+    """Gigabytes that were resident at most; getrusage would count what the parent held when it forked."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
 def _neighbours(features: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> dict[str, float]:

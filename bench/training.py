@@ -71,7 +71,7 @@ def _recipe() -> Recipe:
         "schedule.iterations": WARM_UP + ITERATIONS,
         "schedule.warm_up": 1,
         "initialisation.weights": "random",
-        "distillation": None,
+        "small_start": None,
         "input.height": 192,
         "input.width": 96,
     }

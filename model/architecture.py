@@ -36,7 +36,8 @@ class MGNConfig:
     backbone's width (the paper) or the `reduced` 256-d ones (most public code). The five stripes always use the
     reduced ones. A `cosine` classifier gives cosines between features and classes, as the circle loss wants them.
     `global_stride` 1 leaves the last stride out of the global branch too. A ResNet's `stem` pools over padded maps, or
-    without padding and rounding up, which gives the same size on a shifted grid.
+    without padding and rounding up, which gives the same size on a shifted grid. A `neck` is one more batch norm, the
+    last layer of every reduction.
     """
 
     backbone: BackboneName = "resnet50"
@@ -47,6 +48,7 @@ class MGNConfig:
     classifier: ClassifierKind = "linear"
     global_stride: Literal[1, 2] = 2
     stem: Stem = "padded"
+    neck: bool = False
 
     @property
     def name(self) -> str:

@@ -45,7 +45,7 @@ class MGN(nn.Module):
             backbone.new_tail(downsample) for downsample in (config.global_stride == 2, False, False)
         )
         self.pools = nn.ModuleList(_pool(config.pooling) for _ in PARTS)
-        self.reductions = nn.ModuleList(_reduction(backbone.channels, config.reduction_relu) for _ in PARTS)
+        self.reductions = nn.ModuleList(_reduction(backbone.channels, config) for _ in PARTS)
         self.classifiers = nn.ModuleList()
         if classes:
             for part in range(len(PARTS)):
@@ -168,12 +168,14 @@ def _pool(kind: Pooling) -> nn.Module:
     return {"max": _MaxPool, "average": _AveragePool, "gem": _GeMPool}[kind]()
 
 
-def _reduction(channels: int, relu: bool) -> nn.Sequential:
+def _reduction(channels: int, config: MGNConfig) -> nn.Sequential:
     convolution = nn.Conv2d(channels, PART_DIM, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_in")
     layers: list[nn.Module] = [convolution, nn.BatchNorm2d(PART_DIM)]
-    if relu:
+    if config.reduction_relu:
         layers.append(nn.ReLU())
+    if config.neck:
+        layers.append(nn.BatchNorm2d(PART_DIM))
     return nn.Sequential(*layers)
 
 

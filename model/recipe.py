@@ -39,11 +39,11 @@ class Initialisation(_Section):
 
 
 class SmallStart(_Section):
-    """The first `iterations` see their pictures at a smaller size, in pixels, at which more of them cost the same."""
+    """The first `share` of all iterations sees smaller pictures (in pixels), of which more cost the same."""
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
-    iterations: Annotated[int, Field(ge=1)]
+    share: Probability
 
 
 class Batch(_Section):

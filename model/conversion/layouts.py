@@ -2,12 +2,8 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-
-import torch
-from torch import Tensor
 
 from model.architecture import PARTS, MGNConfig, Pooling
 from model.checkpoint import InputFormat
@@ -16,8 +12,6 @@ from model.errors import CheckpointError
 
 COUNTER = "counts training steps"
 CLASSIFIER = "tells apart the persons of its training"
-
-_BN_EPSILON = 1e-5
 
 
 @dataclass
@@ -111,7 +105,11 @@ _FASTREID_PARTS = ("b1", "b2", "b3", "b21", "b22", "b31", "b32", "b33")
 
 
 class FastReidLayout:
-    """JDAI-CV/fast-reid: heads named b1 to b33; of release 0.1.1, or of 1.0 and later."""
+    """JDAI-CV/fast-reid: heads named b1 to b33; of release 0.1.1, or of 1.0 and later.
+
+    In 0.1.1 a reduction ends in ReLU, which no tensor tells of, and the head adds a batch norm, its `bnneck`; from 1.0
+    on a reduction is a convolution and a batch norm.
+    """
 
     poolings: tuple[Pooling, ...] = ("gem", "average", "max")
 
@@ -129,7 +127,8 @@ class FastReidLayout:
         return MGNConfig(
             backbone="resnet50_ibn" if ibn else "resnet50",
             pooling=pooling,
-            reduction_relu=False,
+            reduction_relu=self._old,
+            neck=self._old and any("_head.bnneck." in name for name in state),
             softmax_on="reduced",
             global_stride=1,
             stem="padded" if self._old else "ceil",
@@ -145,7 +144,7 @@ class FastReidLayout:
         return InputFormat(height=384, width=128, interpolation="bicubic", **given)
 
     def translate(self, state: State) -> Translation:
-        found, necks = Translation(), dict[str, Tensor]()
+        found = Translation()
         for name, value in state.items():
             if name.endswith("num_batches_tracked"):
                 found.dropped[name] = COUNTER
@@ -158,10 +157,9 @@ class FastReidLayout:
             elif match := re.match(r"b([123])\.(.*)", name):
                 found.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
             elif ours := self._head(name):
-                (necks if ours.startswith("necks.") else found.weights)[ours] = _scalar(value, ours)
+                found.weights[ours] = value.reshape(()) if ours.endswith(".exponent") else value
             else:
                 found.unknown.append(name)
-        _fold_necks(found.weights, necks)
         return found
 
     def _head(self, name: str) -> str | None:
@@ -172,33 +170,13 @@ class FastReidLayout:
         number = _FASTREID_PARTS.index(part)
         if self._old:
             prefixes = {"pool.0.p": "pools.{}.exponent", "pool.1.": "reductions.{}.0.", "pool.2.": "reductions.{}.1.",
-                        "head.bnneck.": "necks.{}."}  # fmt: skip
+                        "head.bnneck.": "reductions.{}.3."}  # fmt: skip
         else:
             prefixes = {"head.pool_layer.p": "pools.{}.exponent", "head.bottleneck.": "reductions.{}."}
         for theirs, ours in prefixes.items():
             if f"{kind}.{rest}".startswith(theirs):
                 return ours.format(number) + f"{kind}.{rest}".removeprefix(theirs)
         return None
-
-
-def _scalar(value: Tensor, name: str) -> Tensor:
-    return value.reshape(()) if name.endswith(".exponent") else value
-
-
-def _fold_necks(weights: State, necks: Mapping[str, Tensor]) -> None:
-    """A batch norm that follows a batch norm is, once trained, one batch norm of other weight and bias."""
-    for number in range(len(PARTS)):
-        if f"necks.{number}.weight" not in necks:
-            continue
-        neck = {
-            name: necks[f"necks.{number}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
-        }
-        scale = neck["weight"] / torch.sqrt(neck["running_var"] + _BN_EPSILON)
-        norm = f"reductions.{number}.1."
-        weights[norm + "bias"] = (
-            (weights[norm + "bias"].double() - neck["running_mean"]) * scale + neck["bias"]
-        ).float()
-        weights[norm + "weight"] = (weights[norm + "weight"].double() * scale).float()
 
 
 LAYOUTS: tuple[Layout, ...] = (

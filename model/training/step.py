@@ -87,7 +87,7 @@ class Step:
 
     def _sized(self, images: Tensor) -> Tensor:
         small = self._recipe.small_start
-        if small is None or self._progress.iteration >= small.iterations:
+        if small is None or self._progress.iteration >= small.share * self._recipe.schedule.iterations:
             return images
         return F.interpolate(images, (small.height, small.width), mode="bilinear", antialias=True)
 

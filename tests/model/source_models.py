@@ -86,7 +86,7 @@ class _GeM(nn.Module):
 
 
 class FastReid(nn.Module):
-    """fast-reid: b1 to b33, all branches at stride 1, GeM, no ReLU; `old` is release 0.1.1, with batch-norm necks."""
+    """fast-reid: b1 to b33, all branches at stride 1, GeM; `old` is release 0.1.1, with ReLU and batch-norm necks."""
 
     NAMES = ("b1", "b2", "b3", "b21", "b22", "b31", "b32", "b33")
 
@@ -106,7 +106,7 @@ class FastReid(nn.Module):
         for number, name in enumerate(self.NAMES):
             gem, reduce, norm = _GeM(2.5 + 0.1 * number), nn.Conv2d(2048, 256, 1, bias=False), nn.BatchNorm2d(256)
             if old:
-                setattr(self, f"{name}_pool", nn.Sequential(gem, reduce, norm))
+                setattr(self, f"{name}_pool", nn.Sequential(gem, reduce, norm, nn.ReLU(True)))
                 setattr(self, f"{name}_head", nn.ModuleDict({"bnneck": nn.BatchNorm2d(256)}))
             else:
                 head = nn.ModuleDict({"pool_layer": gem, "bottleneck": nn.Sequential(reduce, norm)})

@@ -46,7 +46,7 @@ def test_training_learns(tmp_path: Path) -> None:
         {"precision": "float16"},
         {"batch.accumulation": 2},
         {"average.decay": 0.5},
-        {"small_start.height": 48, "small_start.width": 32, "small_start.iterations": 1},
+        {"small_start.height": 48, "small_start.width": 32, "small_start.share": 0.5},
     ],
     ids=lambda changes: next(iter(changes)) + "=" + str(next(iter(changes.values()))),
 )

@@ -29,6 +29,7 @@ QUICK: dict[str, object] = {
     "batch.crops": 2,
     "schedule.iterations": 4,
     "schedule.warm_up": 1,
+    "small_start.share": 0.0,
 }
 
 

@@ -1,0 +1,37 @@
+"""docs/training.md can be followed from top to bottom as it stands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(
+    not shutil.which("bash") or not shutil.which("curl"), reason="the page's commands are for bash and curl"
+)
+def test_the_page_takes_a_reader_from_a_folder_of_crops_to_the_service(tmp_path: Path) -> None:
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    assert len(blocks) >= 5
+    script = "set -euo pipefail\n" + "\n".join(blocks)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "2",
+    }
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for made in ("report.html", "checkpoint.safetensors", "log.jsonl", "seen", "calibrated.reliability.svg"):
+        assert (tmp_path / "runs" / "first" / made).exists(), made
+    second = tmp_path / "runs" / "second" / "checkpoint.safetensors"
+    assert second.read_bytes() == (tmp_path / "runs" / "first" / "checkpoint.safetensors").read_bytes(), (
+        "the run that was stopped ends with the same weights"
+    )
