@@ -21,7 +21,8 @@ from model.loading import Inference, inference_of, load_for_inference
 Crops = NDArray[np.uint8]
 
 GROUP = 8
-"""Convolutions that are left in single precision together."""
+"""Convolutions that are left in single precision together: several, as ONNX Runtime quantises the weights of a single
+one between others that are quantised all the same, and by tensor, when it opens the file (WeightBiasQuantization)."""
 
 _BATCH = 16
 

@@ -25,13 +25,13 @@ def convert(
     trained_on: Annotated[str | None, typer.Option(help="The data that it was trained on")] = None,
     terms: Annotated[str | None, typer.Option(help="The terms of that data")] = None,
     parity: Annotated[
-        Path | None, typer.Option(help="NPZ with crops and the features that the source's own code gives them")
+        Path | None, typer.Option(help="NPZ with crops and the features that the source's own network gives them")
     ] = None,
 ) -> None:
     """Convert a checkpoint of public MGN code into ours; every tensor is used, or named as dropped.
 
-    For --parity, run the source's own code on some crops, resized and not yet normalised, and save both:
-    numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)).
+    For --parity, run the source's own network once on some crops, resized but not yet normalised, without adding their
+    mirror images, and save both: numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)).
     """
     from model.conversion.convert import check_parity
     from model.conversion.convert import convert as run
@@ -46,12 +46,18 @@ def convert(
         data = TrainingData(name=trained_on, terms=terms, identities=metadata.training_data.identities, crops=0)
         metadata = metadata.model_copy(update={"training_data": data})
     if parity:
-        cosine = check_parity(conversion.checkpoint, parity)
-        console.print(f"lowest cosine to the source's own features {cosine:.6f}")
+        found = check_parity(conversion.checkpoint, parity)
+        console.print(
+            f"against the source's own features: lowest cosine {found.lowest_cosine:.6f}, "
+            f"largest difference {found.largest_difference:.1e}",
+            soft_wrap=True,
+        )
     saved = save_checkpoint(out, conversion.checkpoint.weights, metadata)
     console.print(f"{file} is of {conversion.layout}: {conversion.used} tensors used", soft_wrap=True)
     for reason, count in conversion.dropped.items():
         console.print(f"  {count} dropped, each {reason}", soft_wrap=True)
+    for assumption in conversion.assumed:
+        console.print(f"  not in the file: {assumption}", soft_wrap=True)
     console.print(f"{out} is {saved.metadata.model_id}", soft_wrap=True)
 
 

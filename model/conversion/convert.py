@@ -1,32 +1,49 @@
 """Converting a public MGN checkpoint into ours, every tensor used or named as dropped."""
 
 import hashlib
+import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
-from model.architecture import Pooling
+from model.architecture import EMBEDDING_DIM, Pooling
 from model.backbones import build_backbone
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData
 from model.conversion.files import State, read_state
 from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
 from model.errors import CheckpointError
-from model.mgn import MGN
+from model.mgn import MGN, load_embedder
 
 LOWEST_COSINE = 0.999
+"""To the source's own features, in a parity check."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted checkpoint, where it comes from, and how many tensors were dropped for which reason."""
+    """A converted checkpoint, where it comes from, and how many tensors were dropped for which reason.
+
+    assumed: what the file does not tell and nobody said.
+    """
 
     checkpoint: Checkpoint
     layout: str
     used: int
     dropped: dict[str, int]
+    assumed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near our features come to the source's: cosines, and the numbers of vectors of length 1."""
+
+    lowest_cosine: float
+    largest_difference: float
 
 
 def convert(
@@ -63,41 +80,46 @@ def convert(
         chosen.name,
         len(state) - len(translation.dropped),
         dict(Counter(translation.dropped.values())),
+        _assumed(chosen, pooling, translation),
     )
 
 
-def check_parity(checkpoint: Checkpoint, path: Path) -> float:
-    """The lowest cosine of our features to those that the source's own code gave, over the crops of an NPZ file.
+def check_parity(checkpoint: Checkpoint, path: Path) -> Parity:
+    """Compare our features with those that one forward pass of the source's own network gave, without mirror images.
 
-    The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size, and `features` `(N, 2048)`, parts in our
-    order. Raises CheckpointError below 0.999, and for a file that is none such.
+    The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size, and `features` `(N, 2048)` of any
+    length, parts in our order. Raises CheckpointError where a cosine is below LOWEST_COSINE, and for another
+    kind of file.
     """
-    from model.loading import inference_of
+    crops, theirs = _read_parity(path, checkpoint.metadata.input.size)
+    network = load_embedder(checkpoint)
+    with torch.inference_mode():
+        batches = (torch.from_numpy(crops[start : start + 16]) for start in range(0, len(crops), 16))
+        ours = torch.cat([network.mgn(network.normalise(batch)).concatenation for batch in batches])
+    ours, theirs = F.normalize(ours.double()), F.normalize(theirs)
+    lowest = float((ours * theirs).sum(dim=1).min())
+    if not lowest >= LOWEST_COSINE:
+        raise CheckpointError(
+            f"the converted network differs from its source: lowest cosine {lowest:.6f}, at least {LOWEST_COSINE} is "
+            "wanted; was it trained with another --pooling, are parts in another order, or were mirror images added?"
+        )
+    return Parity(lowest, float((ours - theirs).abs().max()))
 
-    height, width = checkpoint.metadata.input.size
+
+def _read_parity(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Tensor]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             crops, features = arrays["crops"], arrays["features"].astype(np.float64)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise CheckpointError(f"{path} is no NPZ file with crops and features: {error}") from error
-    if crops.dtype != np.uint8 or crops.shape[1:] != (height, width, 3) or features.shape != (len(crops), 2048):
+    if crops.dtype != np.uint8 or crops.shape[1:] != (*size, 3) or features.shape != (len(crops), EMBEDDING_DIM):
         raise CheckpointError(
             f"{path} holds crops {crops.dtype} {crops.shape} and features {features.shape}; wanted are uint8 "
-            f"(N, {height}, {width}, 3) and (N, 2048)"
+            f"(N, {size[0]}, {size[1]}, 3) and (N, {EMBEDDING_DIM})"
         )
-    lowest = float((inference_of(checkpoint).embed(crops) * _unit_parts(features)).sum(axis=(1, 2)).min())
-    if lowest < LOWEST_COSINE:
-        raise CheckpointError(
-            f"the converted network differs from its source: lowest cosine {lowest:.6f}, at least {LOWEST_COSINE} is "
-            "wanted; was it trained with another --pooling, or are the parts in another order?"
-        )
-    return lowest
-
-
-def _unit_parts(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    parts = features.reshape(len(features), 8, 256)
-    unit: NDArray[np.float64] = parts / np.linalg.norm(parts, axis=2, keepdims=True) / np.sqrt(8)
-    return unit
+    if not len(crops):
+        raise CheckpointError(f"{path} holds no crops to compare")
+    return crops, torch.from_numpy(features)
 
 
 def _recognised(state: State, path: Path) -> Layout:
@@ -111,7 +133,7 @@ def _recognised(state: State, path: Path) -> Layout:
 
 
 def _pooling(layout: Layout, asked: Pooling | None, translation: Translation) -> Pooling:
-    learned = any(name.startswith("pools.") for name in translation.weights)
+    learned = _pools_are_learned(translation)
     if learned and asked not in (None, "gem"):
         raise CheckpointError(f"the file holds exponents of GeM pooling, so it cannot pool by {asked}")
     if not learned and asked == "gem":
@@ -120,6 +142,17 @@ def _pooling(layout: Layout, asked: Pooling | None, translation: Translation) ->
     if asked is None and not learned and "gem" in layout.poolings:
         raise CheckpointError(f"the file does not tell how it pools: give --pooling {' or '.join(usual)}")
     return asked or usual[0]
+
+
+def _pools_are_learned(translation: Translation) -> bool:
+    return any(name.startswith("pools.") for name in translation.weights)
+
+
+def _assumed(layout: Layout, asked: Pooling | None, translation: Translation) -> tuple[str, ...]:
+    if asked or _pools_are_learned(translation) or len(layout.poolings) == 1:
+        return ()
+    usual, *others = layout.poolings
+    return (f"it pools by {usual}, as that code does unless told; if it was, give --pooling {' or '.join(others)}",)
 
 
 def _check_shapes(ours: State, translated: State, path: Path) -> None:

@@ -26,7 +26,7 @@ def read_state(path: Path) -> State:
     except FileNotFoundError:
         raise CheckpointError(f"there is no file {path}") from None
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error) and zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path) or "GLOBAL" in str(error):
             raise CheckpointError(
                 f"{path} holds Python objects besides tensors, which could run any code: save the state dict alone, "
                 "with torch.save(network.state_dict(), FILE), in the code that it comes from"

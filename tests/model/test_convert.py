@@ -69,6 +69,8 @@ def test_the_pooling_that_a_file_cannot_tell_can_be_given(tmp_path: Path) -> Non
     with torch.inference_mode():
         found = load_embedder(checkpoint).mgn(images()).parts
         assert (found - source(images())).abs().max() < 1e-4
+    (assumed,) = convert(saved(tmp_path, source), "test").assumed
+    assert assumed.startswith("it pools by average, as that code does unless told")
     with pytest.raises(CheckpointError, match="no exponents of GeM"):
         convert(saved(tmp_path, source), "test", pooling="gem")
 
@@ -116,9 +118,10 @@ def write_truncated(path: Path) -> None:
         (lambda path: torch.save(resnet50(weights=None).state_dict(), path), "no MGN in a layout that we know"),
         (lambda path: torch.save([1, 2], path), "holds no state dict"),
         (lambda path: torch.save(Path("x"), path), "could run any code"),
+        (lambda path: torch.save(Path("x"), path, _use_new_zipfile_serialization=False), "could run any code"),
         (lambda path: None, "there is no file"),
     ],
-    ids=["truncated", "empty", "text", "another network", "no state", "objects", "missing"],
+    ids=["truncated", "empty", "text", "another network", "no state", "objects", "old objects", "missing"],
 )
 def test_a_file_that_is_none_gets_one_sentence_and_exit_code_2(
     tmp_path: Path, write: Callable[[Path], object], words: str
@@ -148,21 +151,38 @@ def test_the_command_says_what_was_used_and_dropped(converted: tuple[Path, Conve
     assert load_checkpoint(out).metadata.name == "theirs"
 
 
+def test_info_tells_which_layout_a_file_has_and_how_to_convert_it(converted: tuple[Path, Conversion]) -> None:
+    result = CliRunner().invoke(commands, ["info", str(converted[0] / "theirs.pt")])
+    words = " ".join(result.output.split())
+    assert "is an MGN of levyfan/reid-mgn" in words
+    assert "python -m model convert" in words
+
+
 def test_parity_with_features_of_the_source(converted: tuple[Path, Conversion], tmp_path: Path) -> None:
     checkpoint = converted[1].checkpoint
+    source = SOURCES["levyfan/reid-mgn"]().eval()
+    source.load_state_dict(torch.load(converted[0] / "theirs.pt", weights_only=True))
     crops = np.random.default_rng(0).integers(0, 256, (2, 384, 128, 3), dtype=np.uint8)
-    embedder = load_embedder(checkpoint)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.inference_mode():
-        pictures = embedder.normalise(torch.from_numpy(crops))
-        features = sum(embedder.mgn(view).parts for view in (pictures, pictures.flip(3))).flatten(1).numpy()
+        pictures = ((torch.from_numpy(crops) / 255 - mean) / std).permute(0, 3, 1, 2)
+        features = source(pictures).flatten(1).numpy()
     np.savez(tmp_path / "right.npz", crops=crops, features=features)
-    assert check_parity(checkpoint, tmp_path / "right.npz") > 0.99999
+    found = check_parity(checkpoint, tmp_path / "right.npz")
+    assert found.lowest_cosine > 0.999999
+    assert found.largest_difference < 1e-5
     np.savez(tmp_path / "wrong.npz", crops=crops, features=features[:, ::-1])
     with pytest.raises(CheckpointError, match="differs from its source: lowest cosine"):
         check_parity(checkpoint, tmp_path / "wrong.npz")
     np.savez(tmp_path / "small.npz", crops=crops[:, :64], features=features)
     with pytest.raises(CheckpointError, match=r"wanted are uint8 \(N, 384, 128, 3\)"):
         check_parity(checkpoint, tmp_path / "small.npz")
+    np.savez(tmp_path / "none.npz", crops=crops[:0], features=features[:0])
+    with pytest.raises(CheckpointError, match="holds no crops"):
+        check_parity(checkpoint, tmp_path / "none.npz")
+    (tmp_path / "damaged.npz").write_bytes((tmp_path / "right.npz").read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="no NPZ file"):
+        check_parity(checkpoint, tmp_path / "damaged.npz")
 
 
 def test_first_weights_of_plain_networks(tmp_path: Path) -> None:

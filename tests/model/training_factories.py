@@ -29,6 +29,8 @@ QUICK: dict[str, object] = {
     "batch.crops": 2,
     "schedule.iterations": 4,
     "schedule.warm_up": 1,
+    "small_start.height": 64,
+    "small_start.width": 32,
     "small_start.share": 0.0,
 }
 
@@ -63,13 +65,15 @@ def write_teacher(folder: Path) -> Path:
     return path
 
 
-def command(folder: Path, out: str, changes: dict[str, object], *options: str, processes: int = 1) -> list[str]:
+def command(
+    folder: Path, out: str, changes: dict[str, object], *options: str, processes: int = 1, recipe: str = "mobile"
+) -> list[str]:
     """The command line of a quick run on the miniature."""
     start = [sys.executable, "-m", "model"]
     if processes > 1:
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         start += ["-m", "model"]
-    line = [*start, "train", "mobile", "--data", f"market1501:{market(folder)}", "--out", str(folder / out)]
+    line = [*start, "train", recipe, "--data", f"market1501:{market(folder)}", "--out", str(folder / out)]
     line += ["--cache", str(folder / "cache"), "--log-every", "1", *options]
     for name, value in (QUICK | changes).items():
         line += ["--set", f"{name}={json.dumps(value)}"]
