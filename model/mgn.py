@@ -44,6 +44,8 @@ class MGN(nn.Module):
         self.branches = nn.ModuleList(
             backbone.new_tail(downsample) for downsample in (config.global_stride == 2, False, False)
         )
+        # A maximum of rows' maxima is the map's: gradients then spread over each map once, not once a stripe.
+        self.rows = _RowMaxima() if config.pooling == "max" else nn.Identity()
         self.pools = nn.ModuleList(_pool(config.pooling) for _ in PARTS)
         self.reductions = nn.ModuleList(_reduction(backbone.channels, config) for _ in PARTS)
         self.classifiers = nn.ModuleList()
@@ -56,7 +58,7 @@ class MGN(nn.Module):
     def forward(self, images: Tensor) -> MGNOutput:
         """`(N, 3, H, W)` normalised pictures -> their parts and logits."""
         shared = self.trunk(images)
-        maps = [branch(shared) for branch in self.branches]
+        maps = [self.rows(branch(shared)) for branch in self.branches]
         stripes = [*maps, *_stripes(maps[1], 2), *_stripes(maps[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]
         reduced = [reduce(feature).flatten(1) for reduce, feature in zip(self.reductions, pooled, strict=True)]
@@ -143,7 +145,14 @@ def _stripes(features: Tensor, count: int) -> list[Tensor]:
 
 class _MaxPool(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
-        return features.amax(dim=(2, 3), keepdim=True)
+        return F.adaptive_max_pool2d(features, 1)
+
+
+class _RowMaxima(nn.Module):
+    """`(N, C, H, W)` -> `(N, C, H, 1)`."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(features, (features.shape[2], 1))
 
 
 class _AveragePool(nn.Module):

@@ -18,6 +18,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class _Section(BaseModel):
@@ -124,7 +125,7 @@ class Recipe(_Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     seed: int = 0
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig
     input: InputFormat

@@ -19,6 +19,7 @@ from model.losses import (
 from model.mgn import MGN, MGNOutput, Normalise, unit_parts
 from model.recipe import Loss, Recipe
 from model.training.batches import Batch, to_images
+from model.training.machine import strided_depthwise_in_float32
 from model.training.processes import Processes
 from model.training.progress import Progress, frozen_layers
 from model.training.schedule import rate
@@ -36,6 +37,8 @@ class Step:
         self._progress = progress
         self._normalise = Normalise(recipe.input).to(processes.device)
         self._network: nn.Module = progress.mgn
+        if processes.device.type == "cpu" and recipe.precision == "bfloat16":
+            strided_depthwise_in_float32(self._network)
         if compiled:
             self._network.compile(mode="reduce-overhead" if processes.device.type == "cuda" else "default")
         if processes.count > 1:

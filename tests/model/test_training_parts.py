@@ -10,6 +10,7 @@ from PIL import Image
 from training_factories import market, quick_recipe, write_teacher
 
 from model.architecture import MGNConfig
+from model.backbones import build_backbone
 from model.checkpoint import InputFormat
 from model.datasets import open_data_set
 from model.datasets.base import Sample
@@ -19,6 +20,7 @@ from model.pictures import read_inputs
 from model.recipe import SHIPPED, Schedule, parse_changes, read_recipe, recipe_path
 from model.training.inputs import cached_inputs
 from model.training.journal import LOG_FILE, opened_journal
+from model.training.machine import strided_depthwise_in_float32
 from model.training.schedule import rate
 from model.training.teacher import read_teacher
 
@@ -159,6 +161,25 @@ def test_a_resumed_log_forgets_what_is_done_again_and_what_a_crash_cut_off(tmp_p
         journal.training(3, {"loss": 0.25})
     told = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
     assert [(line["iteration"], line["loss"]) for line in told] == [(1, 0.5), (2, 0.5), (3, 0.25)]
+
+
+def test_strided_depthwise_convolutions_compute_in_single_precision_under_bfloat16() -> None:
+    torch.manual_seed(0)
+    trunk = build_backbone("mobilenet_v2").trunk
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    images = torch.randn(2, 3, 64, 32)
+    with torch.inference_mode():
+        exact = trunk.train()(images)
+    strided_depthwise_in_float32(trunk)
+    given: dict[tuple[int, ...], torch.dtype] = {}
+    for module in trunk.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
+            module.register_forward_hook(lambda layer, _, out: given.update({layer.stride: out.dtype}))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        rough = trunk(images)
+    assert given == {(1, 1): torch.bfloat16, (2, 2): torch.float32}
+    assert trunk.state_dict().keys() == before.keys()
+    assert torch.nn.functional.cosine_similarity(rough.float().flatten(1), exact.flatten(1)).min() > 0.98
 
 
 def test_some_identities_are_whole_and_seeded(tmp_path: Path) -> None:
