@@ -12,7 +12,6 @@ import numpy as np
 from bench.rows import Row
 from model.evaluate import LabelledFeatures, Protocol, evaluate, read_features
 from model.metrics import evaluate_ranking
-from model.neighbours import nearest
 from model.reranking import reranked_blocks
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden" / "0287.npz"
@@ -24,20 +23,12 @@ DIMENSION = 256
 def rows(rounds: int) -> list[Row]:
     """The lines of evaluation, re-ranking, both on Market-1501's size, and re-ranking of 100,000."""
     plain, reranked = _best("plain", rounds), _best("rerank", rounds)
-    neighbours, large = _best("neighbours", 1), _best("large", 1)
+    large = _best("large", 1)
     reference = "dense public code: 103 s, 8.8 GB"
     return [
         _row("evaluate 3,368 x 15,913, all metrics", plain, "", 2, 1),
         _row("re-rank the same", reranked, reference, 10, 1),
         _row("re-rank 10,000 x 90,000", large, "", 300, 8),
-        Row(
-            "nearest 21 of 19,281, of each",
-            f"{neighbours['seconds']:.1f} s",
-            f"FAISS exact {neighbours['faiss']:.1f} s",
-            f"{neighbours['faiss'] / neighbours['seconds']:.1f}",
-            "",
-            True,
-        ),
     ]
 
 
@@ -76,8 +67,6 @@ def _measure(case: str) -> dict[str, float]:
     large = case == "large"
     query, gallery = read_features(GOLDEN) if GOLDEN.exists() and not large else _drawn(*(LARGE if large else MARKET))
     began = time.perf_counter()
-    if case == "neighbours":
-        return _neighbours(np.concatenate([query.features, gallery.features]))
     if case == "plain":
         metrics = evaluate(query, gallery, Protocol(bootstrap=1000)).metrics
     else:
@@ -96,17 +85,7 @@ def _peak() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
-def _neighbours(features: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> dict[str, float]:
-    import faiss
-
-    began = time.perf_counter()
-    nearest(features, features, 21)
-    ours = time.perf_counter()
-    faiss.knn(features, features, 21, metric=faiss.METRIC_INNER_PRODUCT)
-    return {"seconds": ours - began, "faiss": time.perf_counter() - ours}
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", choices=("plain", "rerank", "large", "neighbours"))
+    parser.add_argument("case", choices=("plain", "rerank", "large"))
     print(json.dumps(_measure(parser.parse_args().case)))

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from model.architecture import PARTS, MGNConfig
 from model.calibration import Calibration
 from model.errors import CheckpointError
+from model.reference import Reference
 from model.transforms import Interpolation
 
 BUNDLED = Path(__file__).parent / "weights" / "mgn-mobilenet_v2.onnx"
@@ -93,6 +94,7 @@ class CheckpointMetadata(_Part):
     recipe: dict[str, Any]
     results: tuple[MeasuredResult, ...] = ()
     calibration: Calibration | None = None
+    reference: Reference | None = None
     precision: Precision = "float"
     sha256: str = ""
 

@@ -6,17 +6,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, save_checkpoint, write_atomically
 from model.errors import CheckpointError
-from model.loading import Inference, inference_of, load_for_inference
+from model.loading import Inference, inference_of, load_for_inference, with_reference
 from model.mgn import load_embedder
+from model.reference import LOWEST_COSINE, patches
 
 OPSET = 18
 PARITY_BATCHES = (1, 3, 32)
-LOWEST_COSINE = 0.999
 
 # Numbers. Depthwise convolutions and biases are smaller: they weigh little, and lose most by rounding, as batch norms
 # that are folded into them spread their magnitudes.
@@ -29,8 +28,10 @@ def export_half(checkpoint: Checkpoint, path: Path) -> float:
     Returns the lowest cosine to the checkpoint over drawn patches. Raises CheckpointError, and writes nothing, if that
     is below LOWEST_COSINE.
     """
-    halved = Checkpoint(
-        {name: weights.astype(np.float16) for name, weights in checkpoint.weights.items()}, checkpoint.metadata
+    halved = with_reference(
+        Checkpoint(
+            {name: weights.astype(np.float16) for name, weights in checkpoint.weights.items()}, checkpoint.metadata
+        )
     )
     cosine = _lowest_cosine(checkpoint, inference_of(halved))
     save_checkpoint(path, halved.weights, halved.metadata)
@@ -49,7 +50,7 @@ def export_onnx(checkpoint: Checkpoint, path: Path, halved: bool = True) -> floa
         graph = onnx.load(write_graph(checkpoint, Path(folder)))
         if halved:
             _halve_initialisers(graph.graph)
-        describe(graph, checkpoint.metadata)
+        describe(graph, with_reference(checkpoint).metadata)
         candidate = Path(folder) / "candidate.onnx"
         onnx.save(graph, candidate)
         cosine = _lowest_cosine(checkpoint, load_for_inference(candidate))
@@ -104,19 +105,11 @@ def describe(graph: onnx.ModelProto, metadata: CheckpointMetadata) -> None:
     helper.set_model_props(graph, {METADATA_KEY: metadata.model_dump_json()})
 
 
-def _patches(rng: np.random.Generator, count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Crops `(count, height, width, 3)` of coloured patches: like pictures, unlike noise, they excite a network."""
-    height, width = size
-    patches = rng.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3), dtype=np.uint8)
-    return patches.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
-
-
 def _lowest_cosine(checkpoint: Checkpoint, exported: Inference) -> float:
     reference = inference_of(checkpoint)
-    rng = np.random.default_rng(0)
     lowest = 1.0
     for count in PARITY_BATCHES:
-        crops = _patches(rng, count, checkpoint.metadata.input.size)
+        crops = patches(count, checkpoint.metadata.input.size, seed=count)
         products = reference.embed(crops) * exported.embed(crops)
         lowest = min(lowest, float(products.sum(axis=(1, 2)).min()))
     if lowest < LOWEST_COSINE:

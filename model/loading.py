@@ -10,6 +10,7 @@ from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from model.errors import CheckpointError
 from model.evaluate import Embed
 from model.onnx_session import open_session
+from model.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
         return parts
 
     return Inference(checkpoint.metadata, embed)
+
+
+def with_reference(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its embeddings of the reference crops, which tell its users whether they compute rightly."""
+    reference = Reference.of(inference_of(checkpoint).embed, checkpoint.metadata.input.size)
+    return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"reference": reference}))
 
 
 def _flipping(checkpoint: Checkpoint, flip: bool) -> Checkpoint:

@@ -17,6 +17,7 @@ from model.checkpoint import Checkpoint, write_atomically
 from model.errors import CheckpointError
 from model.export import describe, write_graph
 from model.loading import Inference, inference_of, load_for_inference
+from model.reference import Reference
 
 Crops = NDArray[np.uint8]
 
@@ -49,17 +50,18 @@ def export_int8(checkpoint: Checkpoint, path: Path, crops: Crops, cosine: float)
     as do. Raises CheckpointError, and writes nothing, where it cannot be.
     """
     seen, unseen = crops[::2], crops[1::2]
-    reference = _embedded(inference_of(checkpoint), unseen)
+    exact = _embedded(inference_of(checkpoint), unseen)
     metadata = checkpoint.metadata.model_copy(update={"precision": "int8"})
     with TemporaryDirectory() as temporary:
         workshop = _Workshop(write_graph(checkpoint, Path(temporary)), Path(temporary), checkpoint, seen)
-        left_out, found = workshop.search(unseen, reference, cosine)
+        left_out, found = workshop.search(unseen, exact, cosine)
         if found.mean() < cosine:
             raise CheckpointError(
                 f"no choice of layers reaches a mean cosine of {cosine}: it is {found.mean():.4f}; nothing was written"
             )
+        reference = Reference.of(load_for_inference(workshop.candidate).embed, metadata.input.size)
         graph = onnx.load(workshop.candidate)
-        describe(graph, metadata)
+        describe(graph, metadata.model_copy(update={"reference": reference}))
         onnx.save(graph, workshop.candidate)
         speed_up = _speed_up(workshop.plain, workshop.candidate, checkpoint, unseen[:_BATCH])
         write_atomically(path, workshop.candidate.read_bytes())

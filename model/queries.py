@@ -37,7 +37,7 @@ def expand_queries(query: Features, gallery: Features, count: int, alpha: float)
 
     Radenovic et al. (arXiv 1711.02512), section 3.4. L2-normalised; alpha 0 is plain average query expansion.
     """
-    similarities, found, _ = nearest(query, gallery, min(count, len(gallery)))
+    similarities, found = nearest(query, gallery, min(count, len(gallery)))
     weights = np.maximum(similarities, 0) ** np.float32(alpha)
     widened = query + np.einsum("qk,qkd->qd", weights, gallery[found])
     return _unit(widened)

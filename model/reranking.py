@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from model.neighbours import nearest
+from model.neighbours import lowest_similarities, nearest
 
 Features = NDArray[np.float32]
 
@@ -31,8 +31,8 @@ def reranked_blocks(
     """The rows of `rerank_similarities`, some at a time, so that they need not be held together."""
     features = np.concatenate([query, gallery])
     count = min(max(k1 + 1, k2), len(features))
-    _, neighbours, lowest = nearest(features, features, count)
-    largest = np.maximum(2 - 2 * lowest, 0)
+    neighbours = nearest(features, features, count)[1].astype(np.int32)
+    largest = np.maximum(2 - 2 * lowest_similarities(features, features), 0)
     encodings = _encode(features, neighbours[:, : k1 + 1], largest, k1)
     if k2 > 1:
         encodings = _expand(encodings, neighbours[:, :k2])

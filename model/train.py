@@ -12,6 +12,7 @@ from torch import Tensor
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, save_checkpoint
 from model.datasets.base import Sample
 from model.errors import RecipeError, RunStopped, TrainingError
+from model.loading import with_reference
 from model.recipe import Recipe
 from model.sampler import IdentitySampler
 from model.training.batches import Batches
@@ -85,7 +86,7 @@ def train(run: Run, processes: Processes, resume: bool = False, judge: Judge | N
             _learn(run, processes, progress, batches, stop, None, None)
     checkpoint = _checkpoint(run, progress)
     if processes.leads:
-        checkpoint = save_checkpoint(run.folder / CHECKPOINT_FILE, *checkpoint)
+        checkpoint = save_checkpoint(run.folder / CHECKPOINT_FILE, *with_reference(checkpoint))
     processes.wait()
     return checkpoint
 

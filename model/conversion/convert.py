@@ -18,6 +18,7 @@ from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData
 from model.conversion.files import State, read_state
 from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
 from model.errors import CheckpointError
+from model.loading import with_reference
 from model.mgn import MGN, load_embedder
 
 LOWEST_COSINE = 0.999
@@ -76,7 +77,7 @@ def convert(
     )
     weights = {key: value.float().contiguous().numpy() for key, value in translation.weights.items()}
     return Conversion(
-        Checkpoint(weights, metadata),
+        with_reference(Checkpoint(weights, metadata)),
         chosen.name,
         len(state) - len(translation.dropped),
         dict(Counter(translation.dropped.values())),

@@ -1,0 +1,55 @@
+"""A few drawn crops and what a checkpoint's network makes of them, by which its users see that they compute rightly."""
+
+import base64
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from model.architecture import PART_DIM, PARTS
+
+Crops = NDArray[np.uint8]
+Parts = NDArray[np.float32]
+
+CROPS = 4
+
+LOWEST_COSINE = 0.999
+"""What an engine's embeddings of the reference crops have to reach: 1e-3 between any two engines."""
+
+_PATCH = 16
+"""Pixels. Patches excite a network as pictures do, and noise does not."""
+
+
+class Reference(BaseModel):
+    """The embeddings of the crops that `reference_crops` draws; `parts` is base64 of float16 `(CROPS, 8, 256)`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parts: str
+
+    @classmethod
+    def of(cls, embed: Callable[[Crops], Parts], size: tuple[int, int]) -> "Reference":
+        """Those of a network, `(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)`, for inputs of (height, width)."""
+        halves = embed(reference_crops(size)).astype("<f2")
+        return cls(parts=base64.b64encode(halves.tobytes()).decode())
+
+    def lowest_cosine(self, embed: Callable[[Crops], Parts], size: tuple[int, int]) -> float:
+        """The lowest cosine of a network's embeddings to these; NaN where it gives no finite numbers."""
+        stored = np.frombuffer(base64.b64decode(self.parts), "<f2").reshape(CROPS, len(PARTS) * PART_DIM)
+        found = embed(reference_crops(size)).reshape(CROPS, -1).astype(np.float64)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(stored.astype(np.float64), axis=1)
+        return float(((found * stored).sum(axis=1) / lengths).min())
+
+
+def reference_crops(size: tuple[int, int]) -> Crops:
+    """`(CROPS, height, width, 3)` uint8 of coloured patches, the same for ever."""
+    return patches(CROPS, size, seed=0)
+
+
+def patches(count: int, size: tuple[int, int], seed: int) -> Crops:
+    """`(count, height, width, 3)` uint8 of coloured patches, by the generator whose numbers NumPy has frozen."""
+    height, width = size
+    rows, columns = -(-height // _PATCH), -(-width // _PATCH)
+    colours = np.random.RandomState(seed).randint(0, 256, (count, rows, columns, 3)).astype(np.uint8)
+    return colours.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)[:, :height, :width]

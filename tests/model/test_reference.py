@@ -1,0 +1,51 @@
+"""The reference embeddings in a checkpoint tell a network that computes rightly from one that does not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from model_factories import write_checkpoint
+
+from model.checkpoint import load_checkpoint
+from model.export import export_half, export_onnx
+from model.loading import inference_of, load_for_inference, with_reference
+from model.reference import CROPS, LOWEST_COSINE, Reference, patches, reference_crops
+
+
+def test_the_reference_crops_are_the_same_for_ever() -> None:
+    crops = reference_crops((64, 32))
+    assert crops.shape == (CROPS, 64, 32, 3)
+    assert crops[:, ::16, ::16].reshape(CROPS, -1)[:, :4].tolist() == [
+        [172, 47, 117, 192],
+        [88, 81, 165, 25],
+        [142, 167, 32, 193],
+        [38, 232, 244, 17],
+    ]
+    assert patches(2, (50, 20), seed=1).shape == (2, 50, 20, 3)
+
+
+def test_a_network_that_gives_other_numbers_is_told() -> None:
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((CROPS, 8, 256)).astype(np.float32)
+    reference = Reference.of(lambda _: parts, (64, 32))
+    assert reference.lowest_cosine(lambda _: parts * 3, (64, 32)) > 0.99999
+    assert reference.lowest_cosine(lambda _: parts[::-1], (64, 32)) < 0.2
+    broken = parts.copy()
+    broken[2, 0] = np.nan
+    assert not reference.lowest_cosine(lambda _: broken, (64, 32)) >= LOWEST_COSINE
+
+
+@pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
+def test_every_form_of_a_checkpoint_carries_its_reference(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c.safetensors")
+    assert checkpoint.metadata.reference is None
+    described = with_reference(checkpoint)
+    export_half(checkpoint, tmp_path / "half.safetensors")
+    export_onnx(checkpoint, tmp_path / "c.onnx")
+    for found in (
+        inference_of(described),
+        inference_of(load_checkpoint(tmp_path / "half.safetensors")),
+        load_for_inference(tmp_path / "c.onnx"),
+    ):
+        assert found.metadata.reference is not None
+        assert found.metadata.reference.lowest_cosine(found.embed, found.metadata.input.size) >= LOWEST_COSINE
