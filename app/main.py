@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from app.database import Database
 from app.embedding.decoding import PictureLimits
-from app.embedding.engine import load_engine
+from app.embedding.engine import load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.gallery import endpoints as gallery_endpoints
@@ -79,7 +79,7 @@ async def running_parts(settings: Settings, registry: CollectorRegistry) -> Asyn
         stack.push_async_callback(database.close)
         await database.migrate()
 
-        engine = load_engine(settings.resolved_checkpoint, settings.engine, settings.threads)
+        (engine,) = load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
         metrics = EmbeddingMetrics(registry)
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
         embedding = EmbeddingService(engine, limits, metrics, settings.batch_size, settings.queue_capacity)

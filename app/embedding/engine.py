@@ -1,5 +1,6 @@
 """The engine port: what turns crops into parts, and which engine a checkpoint gets."""
 
+import math
 import os
 from pathlib import Path
 from typing import Literal, Protocol
@@ -32,10 +33,10 @@ class Engine(Protocol):
         """
 
 
-def load_engine(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> Engine:
-    """Load a checkpoint with the engine of that kind; `auto` goes by the file's suffix.
+def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> list[Engine]:
+    """Load a checkpoint with the engine of that kind, once for each GPU where it uses them; `auto` goes by the suffix.
 
-    `threads` is how many the engine computes with; None takes every core that the process may use. Raises
+    `threads` is how many the engine computes with on the CPU; None takes every core that the process may use. Raises
     EngineError, or model.errors.CheckpointError where the file itself cannot be used.
     """
     fitting = _KIND_OF_SUFFIX.get(checkpoint.suffix)
@@ -48,17 +49,28 @@ def load_engine(checkpoint: Path, kind: EngineKind = "auto", threads: int | None
         if fitting == "onnx":
             from app.embedding.onnx_engine import OnnxEngine
 
-            return OnnxEngine(checkpoint, threads)
-        from app.embedding.torch_engine import TorchEngine
+            return [OnnxEngine(checkpoint, threads)]
+        from app.embedding.torch_engine import TorchEngine, devices
 
-        return TorchEngine(checkpoint, threads)
+        return [TorchEngine(checkpoint, device, threads) for device in devices()]
     except ImportError as error:
         extra = "cpu" if fitting == "onnx" else "gpu"
         raise EngineError(f"{checkpoint} needs the extra `{extra}`, pip install passerby[{extra}]: {error}") from error
 
 
 def available_cores() -> int:
-    """How many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many cores this process may use: those it may run on, and no more than its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota(Path("/sys/fs/cgroup")))))
+
+
+def _quota(cgroup: Path) -> float:
+    """Cores that a container may use at once, by either version of Linux control groups; infinity where unlimited."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return math.inf
+    return math.inf if quota.strip() in ("max", "-1") else float(quota) / float(period)

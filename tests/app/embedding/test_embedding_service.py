@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, crop
 
 from app.embedding.decoding import PictureLimits, decode
-from app.embedding.engine import Engine, EngineError, load_engine
+from app.embedding.engine import Engine, EngineError, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
@@ -44,7 +44,7 @@ def flat(value: int) -> bytes:
 
 
 def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
-    engine = load_engine(tiny_checkpoint)
+    engine = load_engines(tiny_checkpoint)[0]
     contents = [encoded(picture(seed)) for seed in range(100)]
 
     async def scenario() -> list[Result]:
@@ -64,7 +64,7 @@ def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None
     registry = CollectorRegistry()
 
     async def scenario() -> list[Result]:
-        async with running(load_engine(tiny_checkpoint), registry=registry) as service:
+        async with running(load_engines(tiny_checkpoint)[0], registry=registry) as service:
             return await service.embed(contents, Priority.SEARCH)
 
     assert kinds(asyncio.run(scenario())) == [
@@ -96,7 +96,7 @@ def test_good_files_among_thousands_of_bad_ones_are_all_embedded(tiny_checkpoint
         assert [kind == "crop" for kind in kinds(results)] == [content in good for content in contents]
 
     async def scenario() -> None:
-        async with running(load_engine(tiny_checkpoint), capacity=2048) as service:
+        async with running(load_engines(tiny_checkpoint)[0], capacity=2048) as service:
             await asyncio.gather(*(client(service) for _ in range(30)))
             assert service.ready
 
@@ -113,7 +113,7 @@ def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
 
 def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
-        async with running(load_engine(tiny_checkpoint)) as service:
+        async with running(load_engines(tiny_checkpoint)[0]) as service:
             return await service.embed([encoded(picture(1))] * 256, Priority.BULK)
 
     assert kinds(asyncio.run(scenario())) == ["crop"] * 256

@@ -9,7 +9,7 @@ import pytest
 from factories import picture, tiny_metadata, write_tiny_checkpoint
 from numpy.typing import NDArray
 
-from app.embedding.engine import Engine, EngineError, EngineKind, load_engine
+from app.embedding.engine import Engine, EngineError, EngineKind, load_engines
 from model.architecture import PART_DIM, PARTS
 from model.checkpoint import METADATA_KEY, save_checkpoint
 from model.errors import CheckpointError
@@ -35,7 +35,7 @@ def torch_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine on a small checkpoint of its form."""
     fixture = "tiny_checkpoint" if request.param == "onnx" else "torch_checkpoint"
-    return load_engine(request.getfixturevalue(fixture), threads=1)
+    return load_engines(request.getfixturevalue(fixture), threads=1)[0]
 
 
 def crops(seed: int, count: int) -> NDArray[np.uint8]:
@@ -69,18 +69,18 @@ def test_an_engine_that_does_not_fit_the_checkpoint_is_refused(
     fixture: str, kind: EngineKind, request: pytest.FixtureRequest
 ) -> None:
     with pytest.raises(EngineError, match=f"the {kind} engine cannot run"):
-        load_engine(request.getfixturevalue(fixture), kind)
+        load_engines(request.getfixturevalue(fixture), kind)
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="must end in"):
-        load_engine(tmp_path / "weights.pth")
+        load_engines(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("name", ["none.onnx", "none.safetensors"])
 def test_a_missing_checkpoint_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"there is no checkpoint at .*{name}"):
-        load_engine(tmp_path / name)
+        load_engines(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["damaged.onnx", "damaged.safetensors"])
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x08" * 100)
     with pytest.raises(CheckpointError, match=name):
-        load_engine(path)
+        load_engines(path)
 
 
 def test_an_onnx_file_without_metadata_is_refused(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_onnx_file_without_metadata_is_refused(tmp_path: Path) -> None:
     del model.metadata_props[:]
     onnx.save(model, path)
     with pytest.raises(CheckpointError, match="no Passerby metadata"):
-        load_engine(path)
+        load_engines(path)
 
 
 def test_an_onnx_file_for_another_input_is_refused(tmp_path: Path) -> None:
@@ -107,4 +107,4 @@ def test_an_onnx_file_for_another_input_is_refused(tmp_path: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: tiny_metadata(128, 64).model_dump_json()})
     onnx.save(model, path)
     with pytest.raises(CheckpointError, match="128 x 64"):
-        load_engine(path)
+        load_engines(path)

@@ -1,0 +1,51 @@
+"""A network that is ready for a few batch sizes embeds batches of any, as GPUs do; here its steps run on the CPU."""
+
+import numpy as np
+import pytest
+from factories import tiny_metadata
+
+from model.reference import patches
+
+torch = pytest.importorskip("torch")
+
+from app.embedding.fixed_batches import FixedBatches  # noqa: E402
+from model.backbones import build_backbone  # noqa: E402
+from model.mgn import MGN, Embedder  # noqa: E402
+
+
+class EagerStep:
+    """Runs the network whenever it is called; notes its size."""
+
+    def __init__(self, embedder: Embedder, size: int, called: list[int]) -> None:
+        self.inputs = torch.zeros((size, 64, 32, 3), dtype=torch.uint8)
+        self._outputs = torch.empty((size, 8, 256))
+        self._embedder = embedder
+        self._called = called
+
+    def __call__(self) -> torch.Tensor:
+        self._called.append(len(self.inputs))
+        return self._outputs.copy_(self._embedder(self.inputs))
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    metadata = tiny_metadata()
+    torch.manual_seed(1)
+    return Embedder(MGN(build_backbone("mobilenet_v2"), metadata.architecture), metadata.input).eval()
+
+
+@pytest.mark.parametrize(
+    ("count", "steps"), [(1, [1]), (2, [4]), (4, [4]), (5, [8]), (8, [8]), (9, [8, 1]), (19, [8, 8, 4])]
+)
+def test_any_number_of_crops_is_embedded_as_each_alone(embedder: Embedder, count: int, steps: list[int]) -> None:
+    called: list[int] = []
+    batches = FixedBatches({size: EagerStep(embedder, size, called) for size in (8, 1, 4)})
+    crops = torch.from_numpy(np.ascontiguousarray(patches(count, (64, 32), seed=3)))
+    with torch.inference_mode():
+        batches(torch.full_like(crops, 255))  # what is left in the buffers must not matter
+        called.clear()
+        found = batches(crops)
+        alone = torch.cat([embedder(crops[i : i + 1]) for i in range(count)])
+    assert called == steps
+    assert found.shape == (count, 8, 256)
+    assert (found - alone).abs().max() < 1e-5

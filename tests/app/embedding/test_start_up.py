@@ -1,0 +1,78 @@
+"""Before an engine serves: it is compared with its checkpoint, and its batches are chosen by measurement."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import tiny_metadata, write_tiny_checkpoint
+from numpy.typing import NDArray
+
+from app.embedding.engine import EngineError, _quota, load_engines
+from app.embedding.start_up import best_batch_size, check
+from model.reference import Reference
+
+
+def test_an_engine_that_agrees_with_its_checkpoint_passes(tmp_path: Path) -> None:
+    (plain,) = load_engines(write_tiny_checkpoint(tmp_path / "plain.onnx"))
+    reference = Reference.of(plain.embed, (64, 32))
+    told = tiny_metadata().model_copy(update={"reference": reference})
+    check(load_engines(write_tiny_checkpoint(tmp_path / "told.onnx", told))[0])
+
+
+def test_an_engine_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    reference = Reference.of(lambda crops: np.ones((len(crops), 8, 256), np.float32), (64, 32))
+    other = tiny_metadata().model_copy(update={"reference": reference})
+    with pytest.raises(EngineError, match=r"tiny-\w+ computes wrongly on this machine: .* cosine of -?0\.\d+"):
+        check(load_engines(write_tiny_checkpoint(tmp_path / "other.onnx", other))[0])
+
+
+def test_a_checkpoint_without_reference_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check(load_engines(write_tiny_checkpoint(tmp_path / "plain.onnx"))[0])
+    assert "carries no reference embeddings" in caplog.text
+
+
+class Timed:
+    """An engine whose batches take a fixed time and a time for each crop, in seconds."""
+
+    def __init__(self, fixed: float, each: float) -> None:
+        self.metadata = tiny_metadata(64, 32)
+        self.sizes: list[int] = []
+        self._fixed = fixed
+        self._each = each
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.sizes.append(len(crops))
+        time.sleep(self._fixed + self._each * len(crops))
+        return np.zeros((len(crops), 8, 256), dtype=np.float32)
+
+
+def test_batches_stay_small_where_size_gains_nothing() -> None:
+    assert best_batch_size(Timed(0.0, 0.01)) <= 4
+
+
+def test_batches_grow_while_that_pays() -> None:
+    assert best_batch_size(Timed(0.02, 0.0001)) >= 64
+
+
+def test_batches_that_would_hold_up_searches_are_not_tried() -> None:
+    engine = Timed(0.1, 0.03)
+    best_batch_size(engine)
+    assert max(engine.sizes) == 8
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, float("inf")),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, float("inf")),
+        ({}, float("inf")),
+    ],
+)
+def test_a_containers_quota_bounds_the_cores(tmp_path: Path, files: dict[str, str], cores: float) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert _quota(tmp_path) == cores
