@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from model.errors import CheckpointError
 from model.evaluate import Embed
-from model.onnx_session import open_session
+from model.onnx_session import open_session, run_session
 from model.reference import Reference
 
 
@@ -76,7 +76,6 @@ def _onnx_inference(path: Path) -> Inference:
     session, metadata = open_session(path)
 
     def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops})[0]
-        return parts
+        return run_session(session, crops)
 
     return Inference(metadata, embed)

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from model.checkpoint import METADATA_KEY, CheckpointMetadata, parse_metadata
 from model.errors import CheckpointError
 
@@ -28,3 +31,16 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
         raise CheckpointError(f"{path} is no ONNX file that can be run: {error}") from error
     metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
     return session, metadata
+
+
+def run_session(session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32.
+
+    What the call needed of memory goes back afterwards, or a large batch would keep it for good.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops}, options)[0]
+    return parts

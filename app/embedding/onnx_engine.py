@@ -2,13 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import CheckpointError
-from model.onnx_session import open_session
+from model.onnx_session import open_session, run_session
 
 
 class OnnxEngine:
@@ -32,12 +31,7 @@ class OnnxEngine:
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine."""
         if len(crops) < 4 * self._threads:
-            return _run(self._together, crops)
+            return run_session(self._together, crops)
         share = -(-len(crops) // (2 * self._threads))  # two for each thread, so that a slow one does not hold up all
         shares = [crops[start : start + share] for start in range(0, len(crops), share)]
-        return np.concatenate(list(self._pool.map(lambda part: _run(self._alone, part), shares)))
-
-
-def _run(session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops})[0]
-    return parts
+        return np.concatenate(list(self._pool.map(lambda part: run_session(self._alone, part), shares)))
