@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ def _metric_table(before: _Look, after: _Look, crops: int) -> Table:
 def _look(running: RunningService, folder: Path) -> _Look:
     time.sleep(3 * _LOOKS_A_REPORT * LOOK_SECONDS)  # the report is written anew
     report = json.loads((folder / _REPORT).read_text())
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for thread, used in _seconds_of_threads(running.process.pid).items():
         seconds[_kind(report["names"].get(str(thread), "without a name (ONNX Runtime's own, uvloop)"))] += used
     own = sum(_seconds_of_threads(os.getpid()).values())

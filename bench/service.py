@@ -15,7 +15,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-_STOP_SECONDS = 60
+_START_SECONDS, _STOP_SECONDS = 300, 60
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,13 @@ def free_port() -> int:
 
 
 def wait_until_ok(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process that was just started answers. Raises RuntimeError where it ends before that."""
+    """Wait until a process that was just started answers. Raises RuntimeError where it ends before that, or hangs."""
+    latest = time.monotonic() + _START_SECONDS
     while not _is_ok(url):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode} before it was ready")
+        if time.monotonic() > latest:
+            raise RuntimeError(f"{process.args!r} was not ready after {_START_SECONDS} s")
         time.sleep(0.05)
 
 
