@@ -1,5 +1,6 @@
 """Clients that cost next to nothing, the same for every side of a comparison: what they send is built beforehand."""
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,19 +91,28 @@ class Client:
 def post_all(port: int, clients: int, path: str, bodies: Sequence[bytes], wanted: int) -> tuple[float, list[bytes]]:
     """Seconds that so many clients took to post all bodies, shared out evenly, and the answers.
 
-    Raises RequestFailed unless every answer has the status wanted.
+    Raises RequestFailed unless every answer has the status wanted; then the other clients stop too.
     """
+
+    failed = threading.Event()
 
     def post(share: Sequence[bytes]) -> list[bytes]:
         client = Client(port)
         try:
-            return [client.post(path, body, wanted) for body in share]
+            return [client.post(path, body, wanted) for body in share if not failed.is_set()]
+        except RequestFailed:
+            failed.set()
+            raise
         finally:
             client.close()
 
     shares = [bodies[i::clients] for i in range(clients)]
     with ThreadPoolExecutor(clients) as pool:
         began = time.perf_counter()
-        answers = list(pool.map(post, shares))
+        try:
+            answers = list(pool.map(post, shares))
+        except BaseException:  # also an interrupt: the clients need not go on
+            failed.set()
+            raise
         seconds = time.perf_counter() - began
     return seconds, [answer for share in answers for answer in share]

@@ -74,7 +74,8 @@ class Peer:
 def peer(*arguments: str, checkpoint: Path) -> Iterator[Peer]:
     """`python -m bench.peers ARGUMENTS` with all its processes, until the block ends."""
     port = free_port()
-    command = [sys.executable, "-m", "bench.peers", *arguments, "--checkpoint", str(checkpoint), "--port", str(port)]
+    command = [sys.executable, "-W", "ignore", "-m", "bench.peers", *arguments]
+    command += ["--checkpoint", str(checkpoint), "--port", str(port)]
     with TemporaryDirectory() as temporary:  # LitServe would leave its sockets
         process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"TMPDIR": temporary})
         try:
