@@ -2,27 +2,40 @@
 
 import argparse
 import platform
+import signal
+import sys
 
 from rich.console import Console
 
 from app.embedding.engine import available_cores
-from bench import evaluation, serving, training
+from bench import beside_peers, embedding, engines, evaluation, latency, serving, soak, training
 from bench.rows import Row, show
 
-PARTS = {"serving": serving.rows, "training": training.rows, "evaluation": evaluation.rows}
+PARTS = {
+    "serving": serving.rows,
+    "embedding.http": embedding.rows,
+    "embedding.peers": beside_peers.rows,
+    "embedding.torch": engines.rows,
+    "embedding.int8": engines.int8_rows,
+    "embedding.latency": latency.rows,
+    "embedding.memory": soak.rows,
+    "training": training.rows,
+    "evaluation": evaluation.rows,
+}
 
 
 def main() -> None:
     """Run the benchmarks of all parts, or of one, and print their table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
-    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    parser.add_argument("--only", choices=[*PARTS, "embedding"], help="one part alone, or all of `embedding`")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
     console = Console()
     console.print(f"{available_cores()} cores, {platform.machine()}, {arguments.rounds} rounds, medians")
     found: list[Row] = []
     for name, rows in PARTS.items():
-        if arguments.only in (None, name):
+        if arguments.only in (None, name, name.split(".")[0]):
             found += rows(arguments.rounds)
     show(found, console)
 

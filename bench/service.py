@@ -5,13 +5,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+_START_SECONDS, _STOP_SECONDS = 300, 60
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class RunningService:
     """Where it answers, how long it took to be ready, and its process."""
 
     url: str
+    port: int
     seconds_to_ready: float
     process: psutil.Process
 
@@ -27,31 +32,70 @@ class RunningService:
         """Memory that the process holds now."""
         return float(self.process.memory_info().rss) / 1e6
 
+    @property
+    def peak_megabytes(self) -> float:
+        """Memory that the process has held at most."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+
+    def metrics(self) -> dict[str, float]:
+        """What its `/metrics` count, by the samples' names, whatever their labels."""
+        answer = httpx.get(f"{self.url}/metrics", timeout=30).raise_for_status()
+        sums: dict[str, float] = defaultdict(float)
+        for family in text_string_to_metric_families(answer.text):
+            for sample in family.samples:
+                sums[sample.name] += sample.value
+        return sums
+
 
 @contextmanager
-def service(data_dir: Path) -> Iterator[RunningService]:
-    """`passerby serve` with the bundled checkpoint and SQLite, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)]
-    began = time.perf_counter()
+def service(
+    data_dir: Path, checkpoint: Path | None = None, start: Sequence[str] = ("-m", "app.cli", "serve")
+) -> Iterator[RunningService]:
+    """`passerby serve` with SQLite, by default with the bundled checkpoint, until the block ends.
+
+    start: what Python is told to run, with `--port` and `--data-dir`.
+    """
+    port = free_port()
+    command = [sys.executable, *start, "--port", str(port), "--data-dir", str(data_dir)]
     environment = os.environ | {"PASSERBY_LOG_LEVEL": "warning"}
+    if checkpoint is not None:
+        environment["PASSERBY_CHECKPOINT"] = str(checkpoint)
+    began = time.perf_counter()
     process = subprocess.Popen(command, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
-        while not _is_ready(url):
-            if process.poll() is not None:
-                raise RuntimeError(f"the service ended with {process.returncode} before it was ready")
-            time.sleep(0.05)
-        yield RunningService(url, time.perf_counter() - began, psutil.Process(process.pid))
+        wait_until_ok(f"{url}/health/ready", process)
+        yield RunningService(url, port, time.perf_counter() - began, psutil.Process(process.pid))
     finally:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        process.kill()
         process.wait()
 
 
-def _is_ready(url: str) -> bool:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_ok(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process that was just started answers. Raises RuntimeError where it ends before that, or hangs."""
+    latest = time.monotonic() + _START_SECONDS
+    while not _is_ok(url):
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode} before it was ready")
+        if time.monotonic() > latest:
+            raise RuntimeError(f"{process.args!r} was not ready after {_START_SECONDS} s")
+        time.sleep(0.05)
+
+
+def _is_ok(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/ready", timeout=2).status_code == 200
+        return httpx.get(url, timeout=2).status_code == 200
     except httpx.TransportError:
         return False

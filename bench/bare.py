@@ -1,0 +1,43 @@
+"""The bare ONNX Runtime session that the service is compared with: its own defaults, its best batch size, no HTTP."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class BareSession:
+    """A checkpoint in a session with ONNX Runtime's default options, and the batch size at which it is quickest."""
+
+    def __init__(self, checkpoint: Path, inputs: NDArray[np.uint8]) -> None:
+        """inputs: `(64, height, width, 3)` uint8 crops or more."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(checkpoint, providers=["CPUExecutionProvider"])
+        self._inputs = inputs
+        self.batch = max(BATCHES, key=self._speed)
+
+    def run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`(N, height, width, 3)` -> `(N, 8, 256)`."""
+        parts: NDArray[np.float32] = self._session.run(None, {"crops": crops})[0]
+        return parts
+
+    def crops_a_second(self, total: int) -> float:
+        """Embed so many crops, or a few more, batch after batch."""
+        return self._measured(self.batch, -(-total // self.batch))
+
+    def _speed(self, batch: int) -> float:
+        self.run(self._inputs[:batch])  # memory is allocated
+        return self._measured(batch, max(BATCHES) // batch)
+
+    def _measured(self, batch: int, runs: int) -> float:
+        crops = self._inputs[:batch]
+        began = time.perf_counter()
+        for _ in range(runs):
+            self.run(crops)
+        return batch * runs / (time.perf_counter() - began)

@@ -1,0 +1,79 @@
+"""`POST /embed` beside LitServe and a plain FastAPI endpoint: the same network, the same pictures, the same clients."""
+
+import json
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from app.embedding.engine import available_cores
+from bench.clients import Load, RequestFailed, multipart, post_all
+from bench.embedding import embed_round
+from bench.peers import Peer, litserve_settings, peer
+from bench.pictures import Pictures
+from bench.rounds import in_turn, median_ratio
+from bench.rows import Row
+from bench.service import service
+from model.checkpoint import BUNDLED
+
+LOADS = (Load(clients=8, crops=32, requests=4), Load(clients=32, crops=1, requests=16))
+_NAIVE = ("naive",)
+
+
+def rows(rounds: int) -> list[Row]:
+    """Two lines for each load and peer: ours without storage, as the peers have none, and ours with it.
+
+    Nobody answers with vectors, so that writing JSON is not what is measured.
+    """
+    pictures = Pictures()
+    return [row for load in LOADS for row in _rows_of(load, pictures, rounds)]
+
+
+def _rows_of(load: Load, pictures: Pictures, rounds: int) -> list[Row]:
+    litserve = max(litserve_settings(load, available_cores()), key=lambda one: _tried(one, load, pictures))
+    with ExitStack() as stack:
+        running = stack.enter_context(service(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        servers = {name: stack.enter_context(peer(*name, checkpoint=BUNDLED)) for name in (litserve, _NAIVE)}
+        found = in_turn(
+            {
+                "not stored": lambda: embed_round(running.port, pictures, load, store=False),
+                "stored": lambda: embed_round(running.port, pictures, load, store=True),
+                "litserve": lambda: _round(servers[litserve], pictures, load),
+                "naive": lambda: _round(servers[_NAIVE], pictures, load),
+            },
+            rounds,
+        )
+    names = {"litserve": " ".join(litserve).replace("--", ""), "naive": "plain FastAPI"}
+    return [
+        _row(load, way, names[other], found[way], found[other]) for other in names for way in ("not stored", "stored")
+    ]
+
+
+def _row(load: Load, way: str, name: str, ours: list[float], other: list[float]) -> Row:
+    ratio = median_ratio(ours, other)
+    return Row(
+        f"bundled model, /embed, {way}, {load}",
+        f"{statistics.median(ours):.0f} crops/s",
+        f"{statistics.median(other):.0f} crops/s, {name}",
+        f"{ratio:.2f}",
+        "over 1",
+        ratio > 1,
+    )
+
+
+def _tried(settings: tuple[str, ...], load: Load, pictures: Pictures) -> float:
+    """Crops a second of a peer with these settings, in its second round."""
+    with peer(*settings, checkpoint=BUNDLED) as server:
+        _round(server, pictures, load)
+        return _round(server, pictures, load)
+
+
+def _round(server: Peer, pictures: Pictures, load: Load) -> float:
+    """Crops a second of one round. Raises RequestFailed unless every crop was embedded."""
+    bodies = [multipart(pictures.take(load.crops), {}) for _ in range(load.clients * load.requests)]
+    with server.awake():
+        seconds, answers = post_all(server.port, load.clients, "/predict", bodies, 200)
+    embedded = sum(json.loads(answer)["crops"] for answer in answers)
+    if embedded != load.total:
+        raise RequestFailed(f"of {load.total} crops, {embedded} were embedded")
+    return load.total / seconds

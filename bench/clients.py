@@ -1,0 +1,118 @@
+"""Clients that cost next to nothing, the same for every side of a comparison: what they send is built beforehand."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+
+_BOUNDARY = "a-boundary-that-no-picture-holds"
+_TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
+_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many clients at once, each of which posts `requests` requests of `crops` crops in a round."""
+
+    clients: int
+    crops: int
+    requests: int
+
+    @property
+    def total(self) -> int:
+        """Crops of a round."""
+        return self.clients * self.crops * self.requests
+
+    def __str__(self) -> str:
+        return f"{self.clients} clients x {self.crops}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    body: bytes
+
+
+class RequestFailed(Exception):
+    """A request was not answered as it had to be."""
+
+
+def multipart(files: Sequence[bytes], fields: Mapping[str, str]) -> bytes:
+    """The body of a form with files, each as `files`."""
+    chunks = [_part(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    kind = "\r\nContent-Type: image/jpeg"
+    chunks += [_part(f'name="files"; filename="{i}.jpg"{kind}', content) for i, content in enumerate(files)]
+    return b"".join(chunks) + f"--{_BOUNDARY}--\r\n".encode()
+
+
+def _part(disposition: str, content: bytes) -> bytes:
+    head = f"--{_BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n"
+    return head.encode() + content + b"\r\n"
+
+
+def raw_post(path: str, body: bytes) -> bytes:
+    """All bytes of a request that posts a form, for clients that do not keep to the protocol."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+class Client:
+    """One connection that stays open. It belongs to one thread at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+
+    def send(self, method: str, path: str, body: bytes | None = None) -> Answer:
+        """Send a request and wait for its answer, whatever that is. Raises RequestFailed where none comes."""
+        try:
+            self._connection.request(method, path, body, {"Content-Type": _TYPE} if body else {})
+            answer = self._connection.getresponse()
+            return Answer(answer.status, answer.read())
+        except (OSError, HTTPException) as error:
+            self._connection.close()
+            raise RequestFailed(f"{method} {path} was not answered: {error!r}") from error
+
+    def post(self, path: str, body: bytes, wanted: int) -> bytes:
+        """Post a form. Raises RequestFailed unless the status is the one wanted."""
+        answer = self.send("POST", path, body)
+        if answer.status != wanted:
+            raise RequestFailed(f"POST {path} was answered {answer.status}: {answer.body[:500]!r}")
+        return answer.body
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def post_all(port: int, clients: int, path: str, bodies: Sequence[bytes], wanted: int) -> tuple[float, list[bytes]]:
+    """Seconds that so many clients took to post all bodies, shared out evenly, and the answers.
+
+    Raises RequestFailed unless every answer has the status wanted; then the other clients stop too.
+    """
+
+    failed = threading.Event()
+
+    def post(share: Sequence[bytes]) -> list[bytes]:
+        client = Client(port)
+        try:
+            return [client.post(path, body, wanted) for body in share if not failed.is_set()]
+        except RequestFailed:
+            failed.set()
+            raise
+        finally:
+            client.close()
+
+    shares = [bodies[i::clients] for i in range(clients)]
+    with ThreadPoolExecutor(clients) as pool:
+        began = time.perf_counter()
+        try:
+            answers = list(pool.map(post, shares))
+        except BaseException:  # also an interrupt: the clients need not go on
+            failed.set()
+            raise
+        seconds = time.perf_counter() - began
+    return seconds, [answer for share in answers for answer in share]

@@ -1,0 +1,64 @@
+"""`POST /embed` with storage beside the bare session of the same network: how much of the machine is left to it."""
+
+import json
+import statistics
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from bench.bare import BATCHES, BareSession
+from bench.clients import Load, RequestFailed, multipart, post_all
+from bench.networks import write_resnet50
+from bench.pictures import Pictures, as_inputs
+from bench.rounds import in_turn, median_ratio
+from bench.rows import Row
+from bench.service import service
+from model.checkpoint import BUNDLED
+from model.loading import read_metadata
+
+SMALL_NETWORK = Load(clients=8, crops=32, requests=6)
+LARGE_NETWORK = Load(clients=8, crops=32, requests=1)
+
+
+def rows(rounds: int) -> list[Row]:
+    """The lines of the bundled model and of MGN on ResNet-50."""
+    pictures = Pictures()
+    with tempfile.TemporaryDirectory() as folder:
+        _, resnet50 = write_resnet50(Path(folder))
+        return [
+            _row("bundled model", BUNDLED, SMALL_NETWORK, pictures, rounds, 0.85),
+            _row("MGN-ResNet-50", resnet50, LARGE_NETWORK, pictures, rounds, 0.95),
+        ]
+
+
+def embed_round(port: int, pictures: Pictures, load: Load, store: bool) -> float:
+    """Crops a second of one round of `POST /embed`. Raises RequestFailed unless every crop was embedded."""
+    fields = {"camera_id": "bench", "captured_at": "2026-05-04T17:30:00Z"} if store else {"store": "false"}
+    bodies = [multipart(pictures.take(load.crops), fields) for _ in range(load.clients * load.requests)]
+    seconds, answers = post_all(port, load.clients, "/embed", bodies, 201)
+    statuses = Counter(item["status"] for answer in answers for item in json.loads(answer)["items"])
+    if statuses != {"created" if store else "embedded": load.total}:
+        raise RequestFailed(f"of {load.total} crops, {dict(statuses)}")
+    return load.total / seconds
+
+
+def _row(name: str, checkpoint: Path, load: Load, pictures: Pictures, rounds: int, target: float) -> Row:
+    inputs = as_inputs(pictures.take(max(BATCHES)), read_metadata(checkpoint).input)
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder), checkpoint) as running:
+        bare = BareSession(checkpoint, inputs)
+        found = in_turn(
+            {
+                "ours": lambda: embed_round(running.port, pictures, load, store=True),
+                "bare": lambda: bare.crops_a_second(load.total),
+            },
+            rounds,
+        )
+    ratio = median_ratio(found["ours"], found["bare"])
+    return Row(
+        f"{name}, /embed, stored, {load}",
+        f"{statistics.median(found['ours']):.1f} crops/s",
+        f"{statistics.median(found['bare']):.1f} crops/s, bare session, batches of {bare.batch}",
+        f"{100 * ratio:.0f} %",
+        f"{100 * target:.0f} % or more",
+        ratio >= target,
+    )

@@ -1,0 +1,48 @@
+"""The network as an API of LitServe, in a file of its own: LitServe's workers import it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import litserve
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+
+from bench.pictures import as_inputs
+from model.onnx_session import open_session
+
+Crops = NDArray[np.uint8]
+
+
+class Embedding(litserve.LitAPI):  # type: ignore[misc]
+    """Forms with pictures in, how many were embedded out; decoding and the session are in the same process."""
+
+    def __init__(self, checkpoint: Path, threads: int, requests: int) -> None:
+        """threads: of the session; requests: that are joined to a batch at most."""
+        super().__init__(max_batch_size=requests, batch_timeout=0.005 if requests > 1 else 0.0)
+        self._checkpoint = checkpoint
+        self._threads = threads
+
+    def setup(self, device: str) -> None:
+        self._session, self._metadata = open_session(self._checkpoint, self._threads)
+
+    def decode_request(self, request: Request) -> Crops:
+        form: Any = request  # LitServe hands over the form that it has read
+        return as_inputs([file.file.read() for file in form.getlist("files")], self._metadata.input)
+
+    def batch(self, inputs: Sequence[Crops]) -> list[Crops]:
+        return list(inputs)
+
+    def predict(self, inputs: list[Crops] | Crops) -> list[int]:
+        """The counts of one request, or of several where LitServe joins them."""
+        several = inputs if isinstance(inputs, list) else [inputs]
+        parts = self._session.run(None, {"crops": np.concatenate(several)})[0]
+        ends = np.cumsum([len(crops) for crops in several])
+        return [len(own) for own in np.split(parts, ends[:-1])]
+
+    def unbatch(self, output: list[int]) -> list[int]:
+        return output
+
+    def encode_response(self, output: int | list[int]) -> dict[str, int]:
+        return {"crops": output if isinstance(output, int) else output[0]}

@@ -1,0 +1,29 @@
+"""The networks that are measured beside the bundled one; each is made by the bench itself."""
+
+from pathlib import Path
+
+import torch
+
+from model.architecture import MGNConfig
+from model.backbones import build_backbone
+from model.checkpoint import Checkpoint, CheckpointMetadata, InputFormat, TrainingData, save_checkpoint
+from model.export import export_onnx
+from model.mgn import MGN
+
+
+def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
+    """The paper's MGN, on ResNet-50 at 384 x 128, with random weights: the checkpoint, and its ONNX file."""
+    config = MGNConfig()
+    torch.manual_seed(0)
+    state = MGN(build_backbone(config.backbone), config).state_dict()
+    weights = {name: tensor.numpy() for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    metadata = CheckpointMetadata(
+        name="mgn-resnet50-random",
+        architecture=config,
+        input=InputFormat(height=384, width=128),
+        training_data=TrainingData(name="none", terms="random weights", identities=0, crops=0),
+        recipe={},
+    )
+    checkpoint = save_checkpoint(folder / "resnet50.safetensors", weights, metadata)
+    export_onnx(checkpoint, folder / "resnet50.onnx")
+    return checkpoint, folder / "resnet50.onnx"

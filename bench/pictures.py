@@ -1,0 +1,50 @@
+"""Pictures to post: drawn people as JPEG files, as many different ones as are asked for."""
+
+from io import BytesIO
+from itertools import count, islice
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from model.checkpoint import InputFormat
+from model.datasets.synthetic import synthetic_crops
+from model.transforms import to_input
+
+DRAWN = 128
+_START_OF_IMAGE = b"\xff\xd8"
+_COMMENT = b"\xff\xfe"
+
+
+class Pictures:
+    """Gives JPEG files of which no two have the same bytes: drawn ones, again and again with another comment."""
+
+    def __init__(self, drawn: int = DRAWN) -> None:
+        self.drawn = [_jpeg(crop.picture) for crop in islice(synthetic_crops(people=drawn // 6 + 1), drawn)]
+        self._numbers = count()
+
+    def take(self, wanted: int) -> list[bytes]:
+        """So many files that nobody was given before. Any thread may call."""
+        numbers = [next(self._numbers) for _ in range(wanted)]
+        return [_commented(self.drawn[number % len(self.drawn)], number) for number in numbers]
+
+
+def as_inputs(contents: list[bytes], input_format: InputFormat) -> NDArray[np.uint8]:
+    """Files as the network takes them: `(N, height, width, 3)` uint8 RGB. Checks nothing, as a bare program would."""
+    inputs = []
+    for content in contents:
+        with PIL.Image.open(BytesIO(content)) as picture:
+            inputs.append(to_input(picture, input_format.size, input_format.interpolation))
+    return np.stack(inputs)
+
+
+def _jpeg(picture: PIL.Image.Image) -> bytes:
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _commented(jpeg: bytes, number: int) -> bytes:
+    text = f"{number:012}".encode()
+    comment = _COMMENT + (len(text) + 2).to_bytes(2) + text
+    return _START_OF_IMAGE + comment + jpeg[len(_START_OF_IMAGE) :]
