@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from app.embedding.decoding import PictureLimits, decode
-from app.embedding.engine import Engine, load_engine
+from app.embedding.engine import Engine, load_engines
 from bench.networks import write_resnet50
 from bench.pictures import Pictures, as_inputs
 from bench.rounds import in_turn, median_ratio
@@ -43,7 +43,7 @@ def rows(rounds: int) -> list[Row]:
     contents = Pictures().take(CROPS)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, exported = write_resnet50(Path(folder))
-        engine, torch_side = load_engine(exported), _TorchCode(checkpoint)
+        engine, torch_side = load_engines(exported)[0], _TorchCode(checkpoint)
         found = in_turn(
             {
                 "ours": lambda: _speed(lambda some: _embed(engine, some), contents),
@@ -72,7 +72,7 @@ def int8_rows(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         quantised = export_int8(checkpoint, path, crops, COSINE)
-        int8, fp32 = load_engine(path), load_engine(BUNDLED)
+        int8, fp32 = load_engines(path)[0], load_engines(BUNDLED)[0]
     likeness = f"cosine {quantised.mean_cosine:.4f}, {quantised.left_out} of {quantised.convolutions} layers in fp32"
     lines = [_int8_row(int8, fp32, crops, batch, likeness, rounds) for batch in (BATCH, 1)]
     return [*lines, _drop(int8, fp32, split)] if split else lines
