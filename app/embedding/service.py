@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
+from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, available_cores
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
@@ -23,9 +23,9 @@ FILES_PER_JOB = 8
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedCrop:
-    """A crop and its parts, `(8, 256)` float32, each L2-normalised / sqrt(8)."""
+    """What a file holds and its crop's parts, `(8, 256)` float32, each L2-normalised / sqrt(8)."""
 
-    crop: DecodedCrop
+    facts: PictureFacts
     parts: NDArray[np.float32]
 
 
@@ -122,4 +122,4 @@ class EmbeddingService:
 
 
 def _result(crop: DecodedCrop, outcome: Outcome) -> Result:
-    return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop, outcome)
+    return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop.facts, outcome)

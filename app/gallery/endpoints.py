@@ -1,12 +1,15 @@
 """The gallery over HTTP."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
+from numpy.typing import NDArray
 
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService
-from app.errors import InvalidRequest, Problem, problem_of, problem_responses
+from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
 from app.gallery.schemas import (
     CameraId,
@@ -22,7 +25,7 @@ from app.gallery.schemas import (
     ItemMetadata,
     Name,
 )
-from app.gallery.service import GalleryService, NewCrop, StoredCrop
+from app.gallery.service import CropMetadata, GalleryService, NewCrop, StoredCrop
 from app.kit.forms import Several
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
@@ -32,6 +35,7 @@ router = APIRouter()
 GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
 Include = Literal["embedding", "vector", "parts"]
+Outcome = StoredCrop | EmbeddedCrop | Exception
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as `POST /embed` and matches tell it")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
 
@@ -91,60 +95,36 @@ async def embed(
     form = EmbedForm(shared, parse_items(items, len(files)))
     contents = [await file.read() for file in files]
     names = [file.filename for file in files]
+    outcomes = await (_store(gallery, form, contents) if store else embedding.embed(contents, Priority.BULK))
     wanted = set(include or ())
-    if store:
-        answers = await _store(gallery, form, contents, names, wanted)
-    else:
-        outcomes = await embedding.embed(contents, Priority.BULK)
-        answers = [
-            EmbedItem(index=i, filename=names[i], status="embedded", embedding=_embedding(one, wanted))
-            if isinstance(one, EmbeddedCrop)
-            else _failed(i, names[i], problem_of(one))
-            for i, one in enumerate(outcomes)
-        ]
+    answers = [_item(i, name, one, wanted) for i, (name, one) in enumerate(zip(names, outcomes, strict=True))]
     return EmbedAnswer(model_id=embedding.metadata.model_id, items=answers)
 
 
-async def _store(
-    gallery: GalleryService,
-    form: EmbedForm,
-    contents: list[bytes],
-    names: list[str | None],
-    wanted: set[Include],
-) -> list[EmbedItem]:
-    answers: dict[int, EmbedItem] = {}
-    crops: dict[int, NewCrop] = {}
-    for index, content in enumerate(contents):
-        try:
-            crops[index] = form.new_crop(index, content)
-        except InvalidRequest as error:
-            if not form.items:  # then every file lacks it
-                raise
-            answers[index] = _failed(index, names[index], problem_of(error))
-    outcomes = await gallery.store(list(crops.values()))
-    for index, outcome in zip(crops, outcomes, strict=True):
-        if isinstance(outcome, StoredCrop):
-            answers[index] = EmbedItem(
-                index=index,
-                filename=names[index],
-                status=outcome.status,
-                crop=CropOut.of(outcome.crop),
-                embedding=_embedding(outcome, wanted),
-            )
-        else:
-            answers[index] = _failed(index, names[index], problem_of(outcome))
-    return [answers[index] for index in range(len(contents))]
+async def _store(gallery: GalleryService, form: EmbedForm, contents: Sequence[bytes]) -> list[StoredCrop | Exception]:
+    """What became of each: one whose metadata is wrong fails before it is looked at."""
+    told = form.metadata(len(contents))
+    new = [NewCrop(content, one) for content, one in zip(contents, told, strict=True) if isinstance(one, CropMetadata)]
+    outcomes = iter(await gallery.store(new))
+    return [next(outcomes) if isinstance(one, CropMetadata) else one for one in told]
 
 
-def _embedding(one: EmbeddedCrop | StoredCrop, wanted: set[Include]) -> EmbeddingOut | None:
+def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Include]) -> EmbedItem:
+    match outcome:
+        case StoredCrop(status, crop):
+            embedding = _embedding(outcome.parts, wanted)
+            return EmbedItem(index=index, filename=filename, status=status, crop=CropOut.of(crop), embedding=embedding)
+        case EmbeddedCrop(_, parts):
+            return EmbedItem(index=index, filename=filename, status="embedded", embedding=_embedding(parts, wanted))
+        case error:
+            return EmbedItem(index=index, filename=filename, status="failed", problem=problem_of(error))
+
+
+def _embedding(parts: NDArray[np.float32], wanted: set[Include]) -> EmbeddingOut | None:
     if not wanted:
         return None
     both = "embedding" in wanted
-    return EmbeddingOut.of(one.parts, both or "vector" in wanted, both or "parts" in wanted)
-
-
-def _failed(index: int, filename: str | None, problem: Problem) -> EmbedItem:
-    return EmbedItem(index=index, filename=filename, status="failed", problem=problem)
+    return EmbeddingOut.of(parts, both or "vector" in wanted, both or "parts" in wanted)
 
 
 @router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(422, 503))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.errors import InvalidRequest
 from app.gallery.schemas import Attributes, ItemMetadata
-from app.gallery.service import NewCrop
+from app.gallery.service import CropMetadata
 from app.index.port import Filter
 from app.kit.times import to_microseconds
 
@@ -25,18 +25,21 @@ class EmbedForm:
     shared: ItemMetadata
     items: Sequence[dict[str, Any]]
 
-    def new_crop(self, index: int, content: bytes) -> NewCrop:
-        """File number `index` with its metadata. Raises InvalidRequest for what this file lacks or has wrong."""
-        own = _parse_item(self.items[index], index) if self.items else ItemMetadata()
-        told = self.shared.model_copy(update=own.model_dump(exclude_none=True))
-        if told.camera_id is None:
-            raise InvalidRequest("camera_id is missing: say which camera the crop comes from", "camera_id")
-        if told.captured_at is None:
-            raise InvalidRequest(
-                "captured_at is missing: say when the crop was captured, such as 2026-05-04T17:30:00+02:00",
-                "captured_at",
-            )
-        return NewCrop(content, told.camera_id, told.captured_at, told.track_id, told.person_id, told.attributes or {})
+    def metadata(self, count: int) -> list[CropMetadata | InvalidRequest]:
+        """The metadata of each of `count` crops, or what it lacks or has wrong.
+
+        Raises InvalidRequest where that holds for all of them, because nothing is told of single ones.
+        """
+        if not self.items:
+            return [_complete(self.shared)] * count
+        return [self._of_item(index) for index in range(count)]
+
+    def _of_item(self, index: int) -> CropMetadata | InvalidRequest:
+        try:
+            own = _parse_item(self.items[index], index)
+            return _complete(self.shared.model_copy(update=own.model_dump(exclude_none=True)))
+        except InvalidRequest as error:
+            return error
 
 
 def crop_filter(
@@ -79,6 +82,17 @@ def parse_items(text: str | None, files: int) -> list[dict[str, Any]]:
     if len(items) != files:
         raise InvalidRequest(f"items has {len(items)} objects for {files} files; give one a file", "items")
     return items
+
+
+def _complete(told: ItemMetadata) -> CropMetadata:
+    if told.camera_id is None:
+        raise InvalidRequest("camera_id is missing: say which camera the crop comes from", "camera_id")
+    if told.captured_at is None:
+        raise InvalidRequest(
+            "captured_at is missing: say when the crop was captured, such as 2026-05-04T17:30:00+02:00",
+            "captured_at",
+        )
+    return CropMetadata(told.camera_id, told.captured_at, told.track_id, told.person_id, told.attributes or {})
 
 
 def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
