@@ -1,6 +1,7 @@
 """The embedding service: files in, embedded crops out, each file on its own."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ class EmbeddingService:
         self._decoders = {  # two, so that a search does not wait until bulk work is decoded
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
         }
+        self._batches_ahead = 1 + math.ceil(threads * FILES_PER_JOB / max_batch)
+        """Of one request: one in the engine, and as many as occupy the decoding threads."""
         self._one_large = threading.Lock()
         self._warm = False
 
@@ -82,22 +85,29 @@ class EmbeddingService:
         """Finish what was accepted, for at most `drain_seconds`, then stop."""
         await self._queue.stop(drain_seconds)
         for decoder in self._decoders.values():
-            decoder.shutdown(wait=False, cancel_futures=True)
+            decoder.shutdown(wait=False)
 
     async def embed(self, contents: Sequence[bytes], priority: Priority) -> list[Result]:
         """What has become of each file, in their order: one that cannot be used fails alone.
 
-        Files are decoded while others of the same request are in the engine. Raises QueueFull, QueueClosed.
+        Files are decoded while others of the same request are in the engine, but no further ahead than keeps it
+        busy: a large request holds the pixels of a few batches. Raises QueueFull, QueueClosed.
         """
+        ahead = asyncio.Semaphore(self._batches_ahead)
         with self._queue.admit(len(contents), priority) as embed:
             batches = [contents[i : i + self._max_batch] for i in range(0, len(contents), self._max_batch)]
-            results = await asyncio.gather(*(self._embed_batch(batch, priority, embed) for batch in batches))
+            results = await asyncio.gather(*(self._embed_batch(batch, priority, embed, ahead) for batch in batches))
             return list(chain.from_iterable(results))
 
-    async def _embed_batch(self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted) -> list[Result]:
-        decoded = await self._decode_all(contents, priority)
-        outcomes = iter(await embed([crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]))
-        return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
+    async def _embed_batch(
+        self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted, ahead: asyncio.Semaphore
+    ) -> list[Result]:
+        async with ahead:
+            if self._queue.ended:
+                return [EngineError("the service ended before this file's turn came")] * len(contents)
+            decoded = await self._decode_all(contents, priority)
+            outcomes = iter(await embed([crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]))
+            return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
 
     async def _decode_all(self, contents: Sequence[bytes], priority: Priority) -> list[DecodedCrop | PictureError]:
         loop = asyncio.get_running_loop()

@@ -1,8 +1,10 @@
 """The embedding service from bytes to parts, with a real engine."""
 
 import asyncio
+import gc
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, crop
 
-from app.embedding.decoding import PictureLimits, decode
+from app.embedding.decoding import DecodedCrop, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, load_engine
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+from app.embedding.waiting import WaitingCrop
 
 
 @asynccontextmanager
@@ -25,7 +28,7 @@ async def running(
     engine: Engine, limits: PictureLimits | None = None, capacity: int = 1024, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[EmbeddingService]:
     metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    service = EmbeddingService(engine, limits or PictureLimits(), metrics, capacity=capacity)
+    service = EmbeddingService(engine, limits or PictureLimits(), metrics, capacity=capacity, decode_threads=2)
     await service.start()
     try:
         yield service
@@ -41,6 +44,24 @@ def kinds(results: list[Result]) -> list[str]:
 def flat(value: int) -> bytes:
     """A file that holds a crop for the scripted engine."""
     return encoded(Image.fromarray(crop(value)), "PNG")
+
+
+def alive(kind: type) -> int:
+    """How many objects of a class there are."""
+    return sum(type(one) is kind for one in gc.get_objects())
+
+
+def decoded(registry: CollectorRegistry) -> float:
+    """How many files were decoded."""
+    return registry.get_sample_value("passerby_embedding_decode_seconds_count") or 0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what threads bring about."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
@@ -139,6 +160,67 @@ def test_a_request_is_refused_before_its_files_are_decoded() -> None:
     assert registry.get_sample_value("passerby_embedding_decode_seconds_count") == 2
 
 
+def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> list[Result]:
+        async with running(engine, registry=registry) as service:
+            engine.go.clear()
+            request = asyncio.create_task(service.embed([flat(value % 250) for value in range(256)], Priority.BULK))
+            await until(lambda: decoded(registry) >= 64)  # the batch that the engine works on, and the next
+            await asyncio.sleep(0.2)
+            ahead = decoded(registry)
+            engine.go.set()
+            assert ahead == 64
+            return await request
+
+    results = asyncio.run(scenario())
+    assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == [
+        value % 250 for value in range(256)
+    ]
+
+
+def test_pixels_are_let_go_of_as_soon_as_their_crops_are_embedded() -> None:
+    class Watching(ScriptedEngine):
+        most = 0
+
+        def embed(self, crops: np.ndarray) -> np.ndarray:
+            self.most = max(self.most, alive(DecodedCrop), alive(WaitingCrop))
+            return super().embed(crops)
+
+    engine = Watching()
+
+    async def scenario() -> None:
+        gc.collect()  # what other tests left
+        async with running(engine) as service:
+            results = await service.embed([flat(1)] * 256, Priority.BULK)
+            await until(lambda: alive(DecodedCrop) == alive(WaitingCrop) == 0)
+            assert kinds(results) == ["crop"] * 256
+
+    asyncio.run(scenario())
+    assert 32 <= engine.most <= 64
+
+
+def test_a_client_that_leaves_has_no_more_of_its_files_decoded() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        async with running(engine, registry=registry) as service:
+            engine.go.clear()
+            request = asyncio.create_task(service.embed([flat(1)] * 256, Priority.BULK))
+            await until(lambda: decoded(registry) == 64)
+            request.cancel()
+            await asyncio.wait([request])
+            engine.go.set()
+            assert kinds(await service.embed([flat(2)], Priority.BULK)) == ["crop"]
+
+    asyncio.run(scenario())
+    assert decoded(registry) == 64 + 1
+    assert (registry.get_sample_value("passerby_embedding_dropped_total") or 0) > 0
+
+
 def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
     engine = ScriptedEngine()
 
@@ -166,6 +248,23 @@ def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> Non
 
     results = asyncio.run(scenario())
     assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == list(range(200))
+
+
+def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> list[Result]:
+        async with running(engine) as service:
+            engine.go.clear()
+            request = asyncio.create_task(service.embed([flat(1)] * 200, Priority.BULK))
+            await until(engine.busy.is_set)
+            await service.stop(drain_seconds=0.2)
+            async with asyncio.timeout(10):
+                results = await request
+            engine.go.set()
+            return results
+
+    assert kinds(asyncio.run(scenario())) == ["engine"] * 200
 
 
 def test_a_dead_engine_is_not_ready_and_leaves_nobody_waiting() -> None:
