@@ -20,6 +20,7 @@ PictureErrorKind = Literal[
     "unsupported-format",
     "too-many-pixels",
     "too-small",
+    "outside-frame",
     "too-many-bytes",
     "empty",
     "damaged",
@@ -124,6 +125,27 @@ def decode(
     if turn in _SIDEWAYS:
         width, height = height, width
     return DecodedCrop(PictureFacts(media_type, width, height), pixels)
+
+
+@contextmanager
+def whole_frame(
+    content: bytes,
+    limits: PictureLimits,
+    input_format: InputFormat,
+    large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+) -> Iterator[Image.Image]:
+    """All pixels of a frame as RGB, upright and opaque as `decode` makes them; `large` is held as long as they last.
+
+    Raises PictureError.
+    """
+    media_type = _check_bytes(content, limits)
+    with _picture_errors(limits):
+        picture = _opened(content, media_type, limits)
+    with picture, _held(large, picture):
+        with _picture_errors(limits):
+            opaque = _opaque(_turned(picture, _turn(picture)), input_format)
+            frame = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
+        yield frame
 
 
 def _check_bytes(content: bytes, limits: PictureLimits) -> MediaType:

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, available_cores
+from app.embedding.frames import Box, CutCrop, PixelBox, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
 from model.checkpoint import CheckpointMetadata
@@ -30,7 +30,18 @@ class EmbeddedCrop:
     parts: NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class EmbeddedCut:
+    """A crop cut out of a frame: its own file and what it holds, its pixels in the frame, and its parts `(8, 256)`."""
+
+    content: bytes
+    facts: PictureFacts
+    box: PixelBox
+    parts: NDArray[np.float32]
+
+
 Result = EmbeddedCrop | PictureError | EngineError
+CutResult = EmbeddedCut | PictureError | EngineError
 
 
 class EmbeddingService:
@@ -99,6 +110,18 @@ class EmbeddingService:
             results = await asyncio.gather(*(self._embed_batch(batch, priority, embed, ahead) for batch in batches))
             return list(chain.from_iterable(results))
 
+    async def embed_frame(self, frame: bytes, boxes: Sequence[Box], priority: Priority) -> list[CutResult]:
+        """What has become of each box of a frame, in their order: one that cannot be used fails alone.
+
+        The frame is decoded once, and only until its crops are cut out. Raises PictureError where it cannot be used;
+        QueueFull, QueueClosed.
+        """
+        with self._queue.admit(len(boxes), priority) as embed:
+            loop = asyncio.get_running_loop()
+            cuts = await loop.run_in_executor(self._decoders[priority], self._cut, frame, boxes)
+            outcomes = iter(await embed([one.decoded.pixels for one in cuts if isinstance(one, CutCrop)]))
+            return [one if isinstance(one, PictureError) else _cut_result(one, next(outcomes)) for one in cuts]
+
     async def _embed_batch(
         self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted, ahead: asyncio.Semaphore
     ) -> list[Result]:
@@ -121,15 +144,31 @@ class EmbeddingService:
         return [self._decode(content) for content in contents]
 
     def _decode(self, content: bytes) -> DecodedCrop | PictureError:
-        started = time.perf_counter()
-        try:
-            return decode(content, self._limits, self.metadata.input, self._one_large)
-        except PictureError as error:
-            self._metrics.rejected.labels(error.kind).inc()
-            return error
-        finally:
-            self._metrics.decode_seconds.observe(time.perf_counter() - started)
+        with self._metrics.decode_seconds.time():
+            try:
+                return decode(content, self._limits, self.metadata.input, self._one_large)
+            except PictureError as error:
+                self._metrics.rejected.labels(error.kind).inc()
+                return error
+
+    def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CutCrop | PictureError]:
+        with self._metrics.cut_seconds.time():
+            try:
+                cuts = cut(frame, boxes, self._limits, self.metadata.input, self._one_large)
+            except PictureError as error:
+                self._metrics.rejected.labels(error.kind).inc(len(boxes))
+                raise
+        for one in cuts:
+            if isinstance(one, PictureError):
+                self._metrics.rejected.labels(one.kind).inc()
+        return cuts
 
 
 def _result(crop: DecodedCrop, outcome: Outcome) -> Result:
     return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop.facts, outcome)
+
+
+def _cut_result(one: CutCrop, outcome: Outcome) -> CutResult:
+    if isinstance(outcome, EngineError):
+        return outcome
+    return EmbeddedCut(one.content, one.decoded.facts, one.box, outcome)

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from factories import encoded, picture
+from factories import encoded, exif, laid, picture
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -34,12 +34,6 @@ def refusal(content: bytes, limits: PictureLimits = LIMITS) -> PictureError:
 def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Mean absolute difference in grey levels."""
     return float(np.abs(one.astype(int) - other.astype(int)).mean())
-
-
-def exif(orientation: int) -> Image.Exif:
-    block = Image.Exif()
-    block[0x0112] = orientation
-    return block
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:
@@ -74,18 +68,8 @@ def test_a_crop_has_exactly_the_pixels_that_training_sees(pillow_format: str) ->
 @pytest.mark.parametrize("pillow_format", FORMATS)
 def test_exif_orientation_sets_the_picture_upright(orientation: int, pillow_format: str) -> None:
     upright = picture(3)
-    undo = {
-        1: None,
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }[orientation]
-    stored = upright if undo is None else upright.transpose(undo)
-    crop = decoded(encoded(stored, pillow_format, exif=exif(orientation), quality=100))
+    content = encoded(laid(upright, orientation), pillow_format, exif=exif(orientation), quality=100)
+    crop = decoded(content)
     assert (crop.facts.width, crop.facts.height) == (64, 128)
     assert difference(crop.pixels, to_input(upright, INPUT.size, INPUT.interpolation)) < 6
 

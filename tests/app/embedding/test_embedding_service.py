@@ -15,11 +15,12 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, crop
 
-from app.embedding.decoding import DecodedCrop, PictureLimits, decode
+from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, load_engine
+from app.embedding.frames import Box
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
-from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+from app.embedding.service import CutResult, EmbeddedCrop, EmbeddedCut, EmbeddingService, Result
 from app.embedding.waiting import WaitingCrop
 
 
@@ -132,6 +133,42 @@ def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
     assert kinds(asyncio.run(scenario())) == ["crop", "engine", "crop"]
 
 
+def test_the_boxes_of_a_frame_become_the_parts_of_their_pixels_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
+    engine = load_engine(tiny_checkpoint)
+    frame = picture(1, 480, 640)
+    places = [(10 * i, 3 * i, 60, 130) for i in range(50)]
+    boxes = [Box(*place) for place in places]
+    registry = CollectorRegistry()
+
+    async def scenario() -> tuple[list[CutResult], list[Result]]:
+        async with running(engine, registry=registry) as service:
+            cuts = await service.embed_frame(encoded(frame, "PNG"), [*boxes, Box(0, 0, 2, 2)], Priority.BULK)
+            files = [encoded(frame.crop((x, y, x + w, y + h)), "PNG") for x, y, w, h in places]
+            return cuts, await service.embed(files, Priority.BULK)
+
+    cuts, alone = asyncio.run(scenario())
+    assert isinstance(cuts[50], PictureError)
+    for place, one, other in zip(places, cuts, alone, strict=False):
+        assert isinstance(one, EmbeddedCut)
+        assert isinstance(other, EmbeddedCrop)
+        assert one.box == place
+        assert np.abs(one.parts - other.parts).max() < 1e-6
+        assert decode(one.content, PictureLimits(), engine.metadata.input).facts == one.facts
+    assert registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "too-small"}) == 1
+    assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 1
+
+
+def test_a_frame_that_cannot_be_used_is_told_as_a_whole_and_leaves_its_places_to_others() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine(), capacity=2) as service:
+            for _ in range(3):
+                with pytest.raises(PictureError, match="no picture"):
+                    await service.embed_frame(b"text", [Box(0, 0, 60, 120)] * 2, Priority.BULK)
+            assert kinds(await service.embed([flat(1)] * 2, Priority.BULK)) == ["crop"] * 2
+
+    asyncio.run(scenario())
+
+
 def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
         async with running(load_engine(tiny_checkpoint)) as service:
@@ -150,14 +187,18 @@ def test_a_request_is_refused_before_its_files_are_decoded() -> None:
             first = asyncio.create_task(service.embed([flat(1)] * 2, Priority.BULK))
             await asyncio.sleep(0)
             refused = asyncio.create_task(service.embed([flat(1)], Priority.BULK))
-            await asyncio.wait([refused], timeout=0.5)
+            frame = asyncio.create_task(service.embed_frame(flat(1), [Box(0, 0, 20, 40)], Priority.BULK))
+            await asyncio.wait([refused, frame], timeout=0.5)
             engine.go.set()
             with pytest.raises(QueueFull):
                 await refused
+            with pytest.raises(QueueFull):
+                await frame
             assert kinds(await first) == ["crop"] * 2
 
     asyncio.run(scenario())
-    assert registry.get_sample_value("passerby_embedding_decode_seconds_count") == 2
+    assert decoded(registry) == 2
+    assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 0
 
 
 def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy() -> None:
@@ -210,7 +251,8 @@ def test_a_client_that_leaves_has_no_more_of_its_files_decoded() -> None:
         async with running(engine, registry=registry) as service:
             engine.go.clear()
             request = asyncio.create_task(service.embed([flat(1)] * 256, Priority.BULK))
-            await until(lambda: decoded(registry) == 64)
+            await until(engine.busy.is_set)
+            await until(lambda: registry.get_sample_value("passerby_embedding_queue_length") == 32)
             request.cancel()
             await asyncio.wait([request])
             engine.go.set()
@@ -218,7 +260,7 @@ def test_a_client_that_leaves_has_no_more_of_its_files_decoded() -> None:
 
     asyncio.run(scenario())
     assert decoded(registry) == 64 + 1
-    assert (registry.get_sample_value("passerby_embedding_dropped_total") or 0) > 0
+    assert registry.get_sample_value("passerby_embedding_dropped_total") == 32
 
 
 def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
