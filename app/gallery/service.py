@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
+from app.embedding.frames import Box, PixelBox
 from app.embedding.queue import Priority
-from app.embedding.service import EmbeddedCrop, EmbeddingService
+from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
 from app.errors import NotFound
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
@@ -50,12 +51,21 @@ class NewCrop:
 
 
 @dataclass(frozen=True)
+class NewBox:
+    """A crop that a camera pipeline gives as a box of a frame."""
+
+    box: Box
+    metadata: CropMetadata
+
+
+@dataclass(frozen=True)
 class StoredCrop:
-    """What became of a new crop. parts: `(8, 256)` float32."""
+    """What became of a new crop. parts: `(8, 256)` float32; box: what was cut out of the frame, if it came as one."""
 
     status: Literal["created", "existing"]
     crop: Crop
     parts: NDArray[np.float32]
+    box: PixelBox | None = None
 
 
 Failure = PictureError | EngineError
@@ -106,6 +116,23 @@ class GalleryService:
         return [
             failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
         ]
+
+    async def store_frame(self, frame: bytes, crops: Sequence[NewBox]) -> list[StoredCrop | Failure]:
+        """Cut crops out of a frame, then embed and store them as `store` does, each with a file of its own.
+
+        Raises PictureError where the frame cannot be used.
+        """
+        results = await self._embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
+        cuts = [(crop, one) for crop, one in zip(crops, results, strict=True) if isinstance(one, EmbeddedCut)]
+        hashes = await sha256_of_all([cut.content for _, cut in cuts])
+        prepared = [
+            _Prepared(crop.metadata, Picture(cut.content, sha256, cut.facts), cut.parts)
+            for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
+        ]
+        identities = [one.metadata.identity(one.picture.sha256) for one in prepared]
+        stored = await self._insert(dict(zip(identities, prepared, strict=True)))
+        answers = (_told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True))
+        return [replace(next(answers), box=one.box) if isinstance(one, EmbeddedCut) else one for one in results]
 
     async def crop(self, crop_id: str) -> Crop:
         """One crop. Raises NotFound."""
