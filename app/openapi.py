@@ -9,7 +9,8 @@ from app.errors import Problem
 DESCRIPTION = """
 Post a picture of a person, get back, ranked, where else that person was seen.
 
-1. **Put crops into the gallery** with `POST /embed`: pictures of one person each, with the camera and the time.
+1. **Put crops into the gallery** with `POST /embed`: pictures of one person each, with the camera and the time;
+   or a whole frame, with a box for each person in it.
 2. **Find a person** with `POST /search`: pick a picture, press *Execute*.
 3. **See the matches** as one picture with `GET /searches/{search_id}/sheet.jpg`.
 

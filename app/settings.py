@@ -35,9 +35,9 @@ class Settings(BaseSettings):
     queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
 
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    max_files: int = Field(256, ge=1, le=10_000, description="Most pictures in one request")
+    max_files: int = Field(256, ge=1, le=10_000, description="Most pictures, or boxes of a frame, in one request")
     max_pixels: int = Field(50_000_000, ge=1024, description="Most pixels of one picture")
-    min_side: int = Field(16, ge=1, description="Least pixels of a picture's width and of its height")
+    min_side: int = Field(16, ge=1, description="Least pixels of a picture's or box's width and height")
 
     snapshot_every: int = Field(10_000, ge=1, description="Changes of the gallery after which the index is saved")
     index_poll_seconds: float = Field(1.0, gt=0, description="How often other processes' changes are looked for")

@@ -1,6 +1,7 @@
 """From the bytes of a picture to a crop in the network's input size, or to why it cannot be used."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Literal
@@ -9,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from app.kit.hashing import sha256_hex
 from model.checkpoint import InputFormat
 from model.transforms import to_input
 
@@ -20,6 +20,7 @@ PictureErrorKind = Literal[
     "unsupported-format",
     "too-many-pixels",
     "too-small",
+    "outside-frame",
     "too-many-bytes",
     "empty",
     "damaged",
@@ -83,17 +84,20 @@ class PictureLimits:
     max_bytes: int = 20 * 2**20
 
 
-@dataclass(frozen=True, eq=False)
-class DecodedCrop:
-    """A picture that can be embedded. `width` and `height` are the upright picture's, in pixels.
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a file holds; `width` and `height` are the upright picture's, in pixels."""
 
-    `sha256` is the hexadecimal digest of the bytes; `pixels` `(h, w, 3)` uint8 RGB has the input's size.
-    """
-
-    sha256: str
     media_type: MediaType
     width: int
     height: int
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedCrop:
+    """A picture that can be embedded; `pixels` `(h, w, 3)` uint8 RGB has the input's size."""
+
+    facts: PictureFacts
     pixels: NDArray[np.uint8]
 
 
@@ -103,13 +107,48 @@ def decode(
     input_format: InputFormat,
     large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> DecodedCrop:
-    """Check, hash and decode a JPEG, PNG or WebP picture; of an animation the first frame.
+    """Check and decode a JPEG, PNG or WebP picture; of an animation the first frame.
 
     EXIF orientation is applied. What is transparent becomes the mean colour of `input_format`, which is zero
     after normalisation: the network learned from erased boxes that it says nothing. `large` is held while a
     picture of more than LARGE_PIXELS is decoded: a lock that threads share bounds their memory. Raises
     PictureError.
     """
+    media_type = _check_bytes(content, limits)
+    with _picture_errors(limits), _opened(content, media_type, limits) as picture, _held(large, picture):
+        width, height = picture.size
+        if media_type == "image/jpeg":
+            side = DRAFT_MARGIN * max(input_format.size)
+            picture.draft(picture.mode, (side, side))
+        turn = _turn(picture)
+        pixels = to_input(_opaque(_turned(picture, turn), input_format), input_format.size, input_format.interpolation)
+    if turn in _SIDEWAYS:
+        width, height = height, width
+    return DecodedCrop(PictureFacts(media_type, width, height), pixels)
+
+
+@contextmanager
+def whole_frame(
+    content: bytes,
+    limits: PictureLimits,
+    input_format: InputFormat,
+    large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+) -> Iterator[Image.Image]:
+    """All pixels of a frame as RGB, upright and opaque as `decode` makes them; `large` is held as long as they last.
+
+    Raises PictureError.
+    """
+    media_type = _check_bytes(content, limits)
+    with _picture_errors(limits):
+        picture = _opened(content, media_type, limits)
+    with picture, _held(large, picture):
+        with _picture_errors(limits):
+            opaque = _opaque(_turned(picture, _turn(picture)), input_format)
+            frame = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
+        yield frame
+
+
+def _check_bytes(content: bytes, limits: PictureLimits) -> MediaType:
     if not content:
         raise PictureError("empty", "the file has no bytes: was the upload cut off?")
     if len(content) > limits.max_bytes:
@@ -117,9 +156,14 @@ def decode(
             "too-many-bytes",
             f"the file has {len(content):,} bytes, {limits.max_bytes:,} are allowed: post it smaller",
         )
-    media_type = _media_type(content)
+    return _media_type(content)
+
+
+@contextmanager
+def _picture_errors(limits: PictureLimits) -> Iterator[None]:
+    """What Pillow raises becomes a PictureError."""
     try:
-        (width, height), pixels = _decoded(content, media_type, limits, input_format, large)
+        yield
     except PictureError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -130,31 +174,19 @@ def decode(
         raise PictureError("damaged", "the file is damaged or cut off: its header cannot be read") from error
     except Exception as error:  # on malformed data Pillow raises OSError, SyntaxError, struct.error and more
         raise PictureError("damaged", f"the file is damaged or cut off: {error}") from error
-    return DecodedCrop(sha256_hex(content), media_type, width, height, pixels)
 
 
-def _decoded(
-    content: bytes,
-    media_type: MediaType,
-    limits: PictureLimits,
-    input_format: InputFormat,
-    large: AbstractContextManager[object],
-) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-    """(width, height) of the upright picture and its pixels in the input size."""
-    with Image.open(BytesIO(content), formats=(_PILLOW_FORMATS[media_type],)) as picture:
-        width, height = picture.size
-        _check_size(width, height, limits)
-        if media_type == "image/png" and _PNG_END not in content:  # which Pillow forgives
-            raise PictureError("damaged", "the file is damaged or cut off: the PNG has no end")
-        with large if width * height > LARGE_PIXELS else nullcontext():
-            if media_type == "image/jpeg":
-                side = DRAFT_MARGIN * max(input_format.size)
-                picture.draft(picture.mode, (side, side))
-            picture.load()
-            turn = _turn(picture)
-            upright = picture if turn is None else picture.transpose(turn)
-            pixels = to_input(_opaque(upright, input_format), input_format.size, input_format.interpolation)
-    return (height, width) if turn in _SIDEWAYS else (width, height), pixels
+def _opened(content: bytes, media_type: MediaType, limits: PictureLimits) -> Image.Image:
+    """A picture of which the header alone was read, and found good."""
+    picture = Image.open(BytesIO(content), formats=(_PILLOW_FORMATS[media_type],))
+    _check_size(*picture.size, limits)
+    if media_type == "image/png" and _PNG_END not in content:  # which Pillow forgives
+        raise PictureError("damaged", "the file is damaged or cut off: the PNG has no end")
+    return picture
+
+
+def _held(large: AbstractContextManager[object], picture: Image.Image) -> AbstractContextManager[object]:
+    return large if picture.width * picture.height > LARGE_PIXELS else nullcontext()
 
 
 def _check_size(width: int, height: int, limits: PictureLimits) -> None:
@@ -171,11 +203,16 @@ def _check_size(width: int, height: int, limits: PictureLimits) -> None:
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What sets a loaded picture upright. A broken EXIF block leaves the pixels usable and is passed over."""
+    """Decode a picture and say what sets it upright; a broken EXIF block is passed over, as the pixels are good."""
+    picture.load()  # a PNG may have its EXIF block behind the pixels
     try:
         return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow answers malformed EXIF with struct.error, SyntaxError and more
         return None
+
+
+def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _opaque(picture: Image.Image, input_format: InputFormat) -> Image.Image:

@@ -31,13 +31,19 @@ class EmbeddingMetrics:
         )
         self.decode_seconds = Histogram(
             "passerby_embedding_decode_seconds",
-            "How long it took to check, hash, decode and resize one picture",
+            "How long it took to check, decode and resize one picture",
             buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+            registry=registry,
+        )
+        self.cut_seconds = Histogram(
+            "passerby_embedding_cut_seconds",
+            "How long it took to check and decode one frame and to cut its crops out",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
             registry=registry,
         )
         self.rejected = Counter(
             "passerby_embedding_rejected",
-            "Files that were not embedded: `queue-full`, or why the picture cannot be used",
+            "Files or boxes that were not embedded: `queue-full`, or why the picture cannot be used",
             ["reason"],
             registry=registry,
         )

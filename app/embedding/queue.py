@@ -108,6 +108,11 @@ class BatchQueue:
         stalled = busy_since is not None and time.monotonic() - busy_since > self._stall_seconds
         return self._closed_because is None and not stalled
 
+    @property
+    def ended(self) -> bool:
+        """Whether no crop will be embedded any more, not even an admitted one."""
+        return self._worker_ended.is_set() or self._room.closed
+
     @contextmanager
     def admit(self, count: int, priority: Priority) -> Iterator[EmbedAdmitted]:
         """Reserve places for `count` crops for as long as the context lasts, before any work goes into them.
@@ -143,7 +148,7 @@ class BatchQueue:
             return []
         request = _Request(len(crops))
         self._requests.add(request)
-        if self._worker_ended.is_set():
+        if self.ended:
             self._fail_all("the engine has ended")
         else:
             self._room.put([WaitingCrop(crop, priority, request, i) for i, crop in enumerate(crops)])
@@ -186,13 +191,21 @@ class BatchQueue:
     def _work(self) -> None:
         death: BaseException | None = None
         try:
-            while (batch := self._room.take()) is not None:
-                self._serve(batch)
+            while self._serve_next():
+                pass
         except BaseException as error:  # whatever ends this thread, those who wait must learn of it
             death = error
             structlog.get_logger().critical("the engine died", exc_info=error)
         finally:
             self._call_in_loop(lambda: self._end(death))
+
+    def _serve_next(self) -> bool:
+        """Serve a batch, of which nothing is kept; False when none comes any more."""
+        batch = self._room.take()
+        if batch is None:
+            return False
+        self._serve(batch)
+        return True
 
     def _serve(self, batch: Batch["_Request"]) -> None:
         started = time.monotonic()

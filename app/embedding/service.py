@@ -1,8 +1,8 @@
 """The embedding service: files in, embedded crops out, each file on its own."""
 
 import asyncio
+import math
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
+from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, available_cores
+from app.embedding.frames import Box, CutCrop, PixelBox, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
 from model.checkpoint import CheckpointMetadata
@@ -23,13 +24,24 @@ FILES_PER_JOB = 8
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedCrop:
-    """A crop and its parts, `(8, 256)` float32, each L2-normalised / sqrt(8)."""
+    """What a file holds and its crop's parts, `(8, 256)` float32, each L2-normalised / sqrt(8)."""
 
-    crop: DecodedCrop
+    facts: PictureFacts
+    parts: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedCut:
+    """A crop cut out of a frame: its own file and what it holds, its pixels in the frame, and its parts `(8, 256)`."""
+
+    content: bytes
+    facts: PictureFacts
+    box: PixelBox
     parts: NDArray[np.float32]
 
 
 Result = EmbeddedCrop | PictureError | EngineError
+CutResult = EmbeddedCut | PictureError | EngineError
 
 
 class EmbeddingService:
@@ -54,6 +66,8 @@ class EmbeddingService:
         self._decoders = {  # two, so that a search does not wait until bulk work is decoded
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
         }
+        self._batches_ahead = 1 + math.ceil(threads * FILES_PER_JOB / max_batch)
+        """Of one request: one in the engine, and as many as occupy the decoding threads."""
         self._one_large = threading.Lock()
         self._warm = False
 
@@ -82,22 +96,41 @@ class EmbeddingService:
         """Finish what was accepted, for at most `drain_seconds`, then stop."""
         await self._queue.stop(drain_seconds)
         for decoder in self._decoders.values():
-            decoder.shutdown(wait=False, cancel_futures=True)
+            decoder.shutdown(wait=False)
 
     async def embed(self, contents: Sequence[bytes], priority: Priority) -> list[Result]:
         """What has become of each file, in their order: one that cannot be used fails alone.
 
-        Files are decoded while others of the same request are in the engine. Raises QueueFull, QueueClosed.
+        Files are decoded while others of the same request are in the engine, but no further ahead than keeps it
+        busy: a large request holds the pixels of a few batches. Raises QueueFull, QueueClosed.
         """
+        ahead = asyncio.Semaphore(self._batches_ahead)
         with self._queue.admit(len(contents), priority) as embed:
             batches = [contents[i : i + self._max_batch] for i in range(0, len(contents), self._max_batch)]
-            results = await asyncio.gather(*(self._embed_batch(batch, priority, embed) for batch in batches))
+            results = await asyncio.gather(*(self._embed_batch(batch, priority, embed, ahead) for batch in batches))
             return list(chain.from_iterable(results))
 
-    async def _embed_batch(self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted) -> list[Result]:
-        decoded = await self._decode_all(contents, priority)
-        outcomes = iter(await embed([crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]))
-        return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
+    async def embed_frame(self, frame: bytes, boxes: Sequence[Box], priority: Priority) -> list[CutResult]:
+        """What has become of each box of a frame, in their order: one that cannot be used fails alone.
+
+        The frame is decoded once, and only until its crops are cut out. Raises PictureError where it cannot be used;
+        QueueFull, QueueClosed.
+        """
+        with self._queue.admit(len(boxes), priority) as embed:
+            loop = asyncio.get_running_loop()
+            cuts = await loop.run_in_executor(self._decoders[priority], self._cut, frame, boxes)
+            outcomes = iter(await embed([one.decoded.pixels for one in cuts if isinstance(one, CutCrop)]))
+            return [one if isinstance(one, PictureError) else _cut_result(one, next(outcomes)) for one in cuts]
+
+    async def _embed_batch(
+        self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted, ahead: asyncio.Semaphore
+    ) -> list[Result]:
+        async with ahead:
+            if self._queue.ended:
+                return [EngineError("the service ended before this file's turn came")] * len(contents)
+            decoded = await self._decode_all(contents, priority)
+            outcomes = iter(await embed([crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]))
+            return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
 
     async def _decode_all(self, contents: Sequence[bytes], priority: Priority) -> list[DecodedCrop | PictureError]:
         loop = asyncio.get_running_loop()
@@ -111,15 +144,31 @@ class EmbeddingService:
         return [self._decode(content) for content in contents]
 
     def _decode(self, content: bytes) -> DecodedCrop | PictureError:
-        started = time.perf_counter()
-        try:
-            return decode(content, self._limits, self.metadata.input, self._one_large)
-        except PictureError as error:
-            self._metrics.rejected.labels(error.kind).inc()
-            return error
-        finally:
-            self._metrics.decode_seconds.observe(time.perf_counter() - started)
+        with self._metrics.decode_seconds.time():
+            try:
+                return decode(content, self._limits, self.metadata.input, self._one_large)
+            except PictureError as error:
+                self._metrics.rejected.labels(error.kind).inc()
+                return error
+
+    def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CutCrop | PictureError]:
+        with self._metrics.cut_seconds.time():
+            try:
+                cuts = cut(frame, boxes, self._limits, self.metadata.input, self._one_large)
+            except PictureError as error:
+                self._metrics.rejected.labels(error.kind).inc(len(boxes))
+                raise
+        for one in cuts:
+            if isinstance(one, PictureError):
+                self._metrics.rejected.labels(one.kind).inc()
+        return cuts
 
 
 def _result(crop: DecodedCrop, outcome: Outcome) -> Result:
-    return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop, outcome)
+    return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop.facts, outcome)
+
+
+def _cut_result(one: CutCrop, outcome: Outcome) -> CutResult:
+    if isinstance(outcome, EngineError):
+        return outcome
+    return EmbeddedCut(one.content, one.decoded.facts, one.box, outcome)

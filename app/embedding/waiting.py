@@ -65,6 +65,11 @@ class WaitingRoom(Generic[Owner]):
         with self._changed:
             return len(self._next.crops) + sum(map(len, self._waiting.values()))
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called, so that what is put is not sure to be taken."""
+        return self._closed
+
     def put(self, crops: Sequence[WaitingCrop[Owner]]) -> None:
         """Let crops wait, in this order."""
         with self._changed:

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
+from numpy.typing import NDArray
 
-from app.embedding.queue import Priority
-from app.embedding.service import EmbeddedCrop, EmbeddingService
-from app.errors import InvalidRequest, Problem, problem_of, problem_responses
+from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
+from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
+from app.gallery.posted import PostedFiles, PostedFrame, read_posted
 from app.gallery.schemas import (
     CameraId,
     CameraIn,
@@ -22,16 +24,19 @@ from app.gallery.schemas import (
     ItemMetadata,
     Name,
 )
-from app.gallery.service import GalleryService, NewCrop, StoredCrop
+from app.gallery.service import CropMetadata, GalleryService, StoredCrop
 from app.kit.forms import Several
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
+from app.settings import Settings
 
 router = APIRouter()
 
 GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
+SettingsDep = Annotated[Settings, Depends(provided(Settings))]
 EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
 Include = Literal["embedding", "vector", "parts"]
+Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as `POST /embed` and matches tell it")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
 
@@ -50,7 +55,20 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
 async def embed(
     gallery: GalleryDep,
     embedding: EmbeddingDep,
-    files: Annotated[list[UploadFile], File(description="One or many crops: jpeg, png or webp, one person each")],
+    settings: SettingsDep,
+    files: Annotated[
+        Several[UploadFile] | None, File(description="One or many crops: jpeg, png or webp, one person each")
+    ] = None,
+    frame: Annotated[
+        UploadFile | None, File(description="Or the whole picture of a camera: jpeg, png or webp, with boxes")
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        Form(
+            description="Where in the frame people are, one crop each: a JSON array of [x, y, width, height] in pixels "
+            "of the upright frame, such as [[640, 212.5, 118, 342]]"
+        ),
+    ] = None,
     camera_id: Annotated[
         CameraId | None,
         Form(description="Which camera saw them; new ones come to be", examples=["gate-north"]),
@@ -58,7 +76,7 @@ async def embed(
     captured_at: Annotated[
         Instant | None, Form(description="When, with the zone", examples=["2026-05-04T17:30:00+02:00"])
     ] = None,
-    track_id: Annotated[Name | None, Form(description="The track, where all files are of one")] = None,
+    track_id: Annotated[Name | None, Form(description="The track, where all crops are of one")] = None,
     person_id: Annotated[Name | None, Form(description="The person, where it is known")] = None,
     attributes: Annotated[
         str | None, Form(description="A JSON object, kept and given back as it is", examples=['{"lane": 2}'])
@@ -66,8 +84,8 @@ async def embed(
     items: Annotated[
         str | None,
         Form(
-            description="A JSON array with an object for each file, in order, whose camera_id, captured_at, track_id, "
-            "person_id and attributes hold for that file alone"
+            description="A JSON array with an object for each file or box, in order, whose camera_id, captured_at, "
+            "track_id, person_id and attributes hold for that crop alone"
         ),
     ] = None,
     store: Annotated[bool, Form(description="false: embed only, keep nothing; no metadata is needed then")] = True,
@@ -78,9 +96,12 @@ async def embed(
 ) -> EmbedAnswer:
     """Embeds crops and stores them with their pictures and metadata, so that searches find them.
 
-    Every file has its own outcome, in the order given: a picture that cannot be used fails alone. The same bytes by the
-    same camera at the same time are the same crop: posting them again changes nothing and answers `existing`.
+    They come as files of their own, or as boxes of one frame; the service cuts those out and keeps each as a JPEG.
+    Every file or box has its own outcome, in the order given: one that cannot be used fails alone. The same bytes, or
+    the same box of the same frame, by the same camera at the same time are the same crop: posting them again changes
+    nothing and answers `existing`.
     """
+    posted = await read_posted(files, frame, boxes, settings.max_files)
     shared = ItemMetadata(
         camera_id=camera_id,
         captured_at=captured_at,
@@ -88,63 +109,40 @@ async def embed(
         person_id=person_id,
         attributes=parse_attributes(attributes),
     )
-    form = EmbedForm(shared, parse_items(items, len(files)))
-    contents = [await file.read() for file in files]
-    names = [file.filename for file in files]
+    form = EmbedForm(shared, parse_items(items, len(posted.names)))
+    outcomes = await (_store(gallery, form, posted) if store else posted.embed(embedding))
     wanted = set(include or ())
-    if store:
-        answers = await _store(gallery, form, contents, names, wanted)
-    else:
-        outcomes = await embedding.embed(contents, Priority.BULK)
-        answers = [
-            EmbedItem(index=i, filename=names[i], status="embedded", embedding=_embedding(one, wanted))
-            if isinstance(one, EmbeddedCrop)
-            else _failed(i, names[i], problem_of(one))
-            for i, one in enumerate(outcomes)
-        ]
+    answers = [_item(i, name, one, wanted) for i, (name, one) in enumerate(zip(posted.names, outcomes, strict=True))]
     return EmbedAnswer(model_id=embedding.metadata.model_id, items=answers)
 
 
-async def _store(
-    gallery: GalleryService,
-    form: EmbedForm,
-    contents: list[bytes],
-    names: list[str | None],
-    wanted: set[Include],
-) -> list[EmbedItem]:
-    answers: dict[int, EmbedItem] = {}
-    crops: dict[int, NewCrop] = {}
-    for index, content in enumerate(contents):
-        try:
-            crops[index] = form.new_crop(index, content)
-        except InvalidRequest as error:
-            if not form.items:  # then every file lacks it
-                raise
-            answers[index] = _failed(index, names[index], problem_of(error))
-    outcomes = await gallery.store(list(crops.values()))
-    for index, outcome in zip(crops, outcomes, strict=True):
-        if isinstance(outcome, StoredCrop):
-            answers[index] = EmbedItem(
-                index=index,
-                filename=names[index],
-                status=outcome.status,
-                crop=CropOut.of(outcome.crop),
-                embedding=_embedding(outcome, wanted),
-            )
-        else:
-            answers[index] = _failed(index, names[index], problem_of(outcome))
-    return [answers[index] for index in range(len(contents))]
+async def _store(gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame) -> list[Outcome]:
+    """What became of each crop: one whose metadata is wrong fails before it is looked at."""
+    told = form.metadata(len(posted.names))
+    good = {place: one for place, one in enumerate(told) if isinstance(one, CropMetadata)}
+    outcomes = iter(await posted.store(gallery, good))
+    return [next(outcomes) if isinstance(one, CropMetadata) else one for one in told]
 
 
-def _embedding(one: EmbeddedCrop | StoredCrop, wanted: set[Include]) -> EmbeddingOut | None:
+def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Include]) -> EmbedItem:
+    if isinstance(outcome, Exception):
+        return EmbedItem(index=index, filename=filename, status="failed", problem=problem_of(outcome))
+    stored = outcome if isinstance(outcome, StoredCrop) else None
+    return EmbedItem(
+        index=index,
+        filename=filename,
+        status=stored.status if stored else "embedded",
+        crop=CropOut.of(stored.crop) if stored else None,
+        box=None if isinstance(outcome, EmbeddedCrop) else outcome.box,
+        embedding=_embedding(outcome.parts, wanted),
+    )
+
+
+def _embedding(parts: NDArray[np.float32], wanted: set[Include]) -> EmbeddingOut | None:
     if not wanted:
         return None
     both = "embedding" in wanted
-    return EmbeddingOut.of(one.parts, both or "vector" in wanted, both or "parts" in wanted)
-
-
-def _failed(index: int, filename: str | None, problem: Problem) -> EmbedItem:
-    return EmbedItem(index=index, filename=filename, status="failed", problem=problem)
+    return EmbeddingOut.of(parts, both or "vector" in wanted, both or "parts" in wanted)
 
 
 @router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(422, 503))
@@ -186,7 +184,7 @@ async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
     responses={**_IMAGE, **problem_responses(404, 422, 503)},
 )
 async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
-    """The picture, byte for byte as it was posted."""
+    """The picture, byte for byte as it was posted; of a box of a frame, the JPEG that was cut out."""
     content, facts = await gallery.image(crop_id)
     return Response(
         content,

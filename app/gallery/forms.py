@@ -1,4 +1,4 @@
-"""From HTTP to the gallery's own values: filters, and which metadata of `POST /embed` belongs to which file."""
+"""From HTTP to the gallery's own values: filters, and which metadata of `POST /embed` belongs to which crop."""
 
 import json
 from collections.abc import Sequence
@@ -6,37 +6,42 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
+from app.embedding.frames import Box
 from app.errors import InvalidRequest
 from app.gallery.schemas import Attributes, ItemMetadata
-from app.gallery.service import NewCrop
+from app.gallery.service import CropMetadata
 from app.index.port import Filter
 from app.kit.times import to_microseconds
 
 _OBJECTS = TypeAdapter(list[dict[str, Any]])
 _ATTRIBUTES = TypeAdapter(Attributes)
+_BOXES = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]])
 
 
 @dataclass(frozen=True)
 class EmbedForm:
-    """A request's metadata, and what single files say otherwise (`items`, one JSON object a file)."""
+    """A request's metadata, and what single crops say otherwise (`items`, one JSON object a crop)."""
 
     shared: ItemMetadata
     items: Sequence[dict[str, Any]]
 
-    def new_crop(self, index: int, content: bytes) -> NewCrop:
-        """File number `index` with its metadata. Raises InvalidRequest for what this file lacks or has wrong."""
-        own = _parse_item(self.items[index], index) if self.items else ItemMetadata()
-        told = self.shared.model_copy(update=own.model_dump(exclude_none=True))
-        if told.camera_id is None:
-            raise InvalidRequest("camera_id is missing: say which camera the crop comes from", "camera_id")
-        if told.captured_at is None:
-            raise InvalidRequest(
-                "captured_at is missing: say when the crop was captured, such as 2026-05-04T17:30:00+02:00",
-                "captured_at",
-            )
-        return NewCrop(content, told.camera_id, told.captured_at, told.track_id, told.person_id, told.attributes or {})
+    def metadata(self, count: int) -> list[CropMetadata | InvalidRequest]:
+        """The metadata of each of `count` crops, or what it lacks or has wrong.
+
+        Raises InvalidRequest where that holds for all of them, because nothing is told of single ones.
+        """
+        if not self.items:
+            return [_complete(self.shared)] * count
+        return [self._of_item(index) for index in range(count)]
+
+    def _of_item(self, index: int) -> CropMetadata | InvalidRequest:
+        try:
+            own = _parse_item(self.items[index], index)
+            return _complete(self.shared.model_copy(update=own.model_dump(exclude_none=True)))
+        except InvalidRequest as error:
+            return error
 
 
 def crop_filter(
@@ -68,17 +73,41 @@ def parse_attributes(text: str | None) -> dict[str, Any] | None:
         raise InvalidRequest(f"attributes is no JSON object that can be kept: {_first(error)}", "attributes") from error
 
 
-def parse_items(text: str | None, files: int) -> list[dict[str, Any]]:
-    """The form field `items`, an object for each file or nothing at all. Raises InvalidRequest."""
+def parse_boxes(text: str, most: int) -> list[Box]:
+    """The form field `boxes`, at least one and at most `most`. Raises InvalidRequest."""
+    try:
+        boxes = [Box(*numbers) for numbers in _BOXES.validate_json(text, strict=True)]
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {_first(error)}", "boxes"
+        ) from error
+    if not 1 <= len(boxes) <= most:
+        raise InvalidRequest(f"boxes has {len(boxes)} boxes: give 1 to {most} at once", "boxes")
+    return boxes
+
+
+def parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
+    """The form field `items`, an object for each crop or nothing at all. Raises InvalidRequest."""
     if text is None:
         return []
     try:
         items = _OBJECTS.validate_json(text)
     except ValidationError as error:
         raise InvalidRequest(f"items is no JSON array of objects: {_first(error)}", "items") from error
-    if len(items) != files:
-        raise InvalidRequest(f"items has {len(items)} objects for {files} files; give one a file", "items")
+    if len(items) != crops:
+        raise InvalidRequest(f"items has {len(items)} objects for {crops} files or boxes; give one for each", "items")
     return items
+
+
+def _complete(told: ItemMetadata) -> CropMetadata:
+    if told.camera_id is None:
+        raise InvalidRequest("camera_id is missing: say which camera the crop comes from", "camera_id")
+    if told.captured_at is None:
+        raise InvalidRequest(
+            "captured_at is missing: say when the crop was captured, such as 2026-05-04T17:30:00+02:00",
+            "captured_at",
+        )
+    return CropMetadata(told.camera_id, told.captured_at, told.track_id, told.person_id, told.attributes or {})
 
 
 def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.embedding.decoding import DecodedCrop
+from app.embedding.decoding import PictureFacts
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Image
@@ -11,15 +11,16 @@ from app.gallery.tables import Image
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it came, and what was found in it."""
+    """A picture as it came, the digest that names it, and what was found in it."""
 
     content: bytes
-    decoded: DecodedCrop
+    sha256: str
+    facts: PictureFacts
 
 
 async def store_files(images: ImageStore, pictures: Collection[Picture]) -> None:
     """Write the pictures' files: the slow step, to be taken before the transaction begins."""
-    await images.put({picture.decoded.sha256: picture.content for picture in pictures})
+    await images.put({picture.sha256: picture.content for picture in pictures})
 
 
 async def record(repository: GalleryRepository, images: ImageStore, pictures: Collection[Picture]) -> None:
@@ -28,18 +29,18 @@ async def record(repository: GalleryRepository, images: ImageStore, pictures: Co
     A deletion may have taken a file after `store_files` saw it; none can while this unit of work lasts, so what is
     missing now is written again.
     """
-    by_hash = {picture.decoded.sha256: picture for picture in pictures}
-    await repository.add_images({sha256: _facts(picture) for sha256, picture in by_hash.items()})
+    by_hash = {picture.sha256: picture for picture in pictures}
+    await repository.add_images({sha256: _row(picture) for sha256, picture in by_hash.items()})
     missing = await images.missing(by_hash)
     await images.put({sha256: by_hash[sha256].content for sha256 in missing})
 
 
-def _facts(picture: Picture) -> Image:
-    decoded = picture.decoded
+def _row(picture: Picture) -> Image:
+    facts = picture.facts
     return Image(
-        sha256=decoded.sha256,
-        media_type=decoded.media_type,
-        width=decoded.width,
-        height=decoded.height,
+        sha256=picture.sha256,
+        media_type=facts.media_type,
+        width=facts.width,
+        height=facts.height,
         bytes=len(picture.content),
     )

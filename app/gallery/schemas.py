@@ -115,21 +115,24 @@ class EmbeddingOut(BaseModel):
 
 
 class EmbedItem(BaseModel):
-    """What became of one file."""
+    """What became of one file or box."""
 
-    index: int = Field(description="The file's place in the request, from 0")
-    filename: str | None
+    index: int = Field(description="The file's or box's place in the request, from 0")
+    filename: str | None = Field(description="The file's name; of a box, its frame's")
     status: Literal["created", "existing", "embedded", "failed"] = Field(
         description="created: new in the gallery; existing: it was there before; embedded: not stored, as asked; "
         "failed: see the problem"
     )
     crop: CropOut | None = None
+    box: tuple[int, int, int, int] | None = Field(
+        None, description="What was cut out of the frame: x, y, width, height, in whole pixels and within its edges"
+    )
     embedding: EmbeddingOut | None = None
     problem: Problem | None = None
 
 
 class EmbedAnswer(BaseModel):
-    """What became of every file, in the order in which they were given."""
+    """What became of every file or box, in the order in which they were given."""
 
     model_id: str
     items: list[EmbedItem]

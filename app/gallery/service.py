@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
+from app.embedding.frames import Box, PixelBox
 from app.embedding.queue import Priority
-from app.embedding.service import EmbeddedCrop, EmbeddingService
+from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
 from app.errors import NotFound
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
@@ -21,43 +21,62 @@ from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
 from app.index.keeper import IndexKeeper
 from app.index.port import Filter
-from app.kit.hashing import sha256_hex
+from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.times import now_microseconds, to_microseconds, utc_offset_seconds
 from model.architecture import PART_DIM, PARTS
 
 
 @dataclass(frozen=True)
-class NewCrop:
-    """A crop that a camera pipeline gives; `captured_at` is aware."""
+class CropMetadata:
+    """What a camera pipeline tells of a crop; `captured_at` is aware."""
 
-    content: bytes
     camera_id: str
     captured_at: datetime
     track_id: str | None = None
     person_id: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
-    @cached_property
-    def identity(self) -> Identity:
+    def identity(self, sha256: str) -> Identity:
         """The same bytes by the same camera at the same time are the same crop."""
-        return self.camera_id, to_microseconds(self.captured_at), sha256_hex(self.content)
+        return self.camera_id, to_microseconds(self.captured_at), sha256
+
+
+@dataclass(frozen=True)
+class NewCrop:
+    """A crop that a camera pipeline gives as a file."""
+
+    content: bytes
+    metadata: CropMetadata
+
+
+@dataclass(frozen=True)
+class NewBox:
+    """A crop that a camera pipeline gives as a box of a frame."""
+
+    box: Box
+    metadata: CropMetadata
 
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """What became of a new crop. parts: `(8, 256)` float32."""
+    """What became of a new crop. parts: `(8, 256)` float32; box: what was cut out of the frame, if it came as one."""
 
     status: Literal["created", "existing"]
     crop: Crop
     parts: NDArray[np.float32]
+    box: PixelBox | None = None
+
+
+Failure = PictureError | EngineError
+"""Why there is no crop."""
 
 
 @dataclass(frozen=True)
 class _Prepared:
     """A crop with its embedding, ready to be stored."""
 
-    new: NewCrop
+    metadata: CropMetadata
     picture: Picture
     parts: NDArray[np.float32]
 
@@ -74,30 +93,46 @@ class GalleryService:
 
     # crops
 
-    async def store(self, crops: Sequence[NewCrop]) -> list[StoredCrop | PictureError | EngineError]:
+    async def store(self, crops: Sequence[NewCrop]) -> list[StoredCrop | Failure]:
         """Embed crops and store them; when this returns they are durable and can be found.
 
         One outcome for each, in order: a picture that cannot be used fails alone. Raises QueueFull or QueueClosed,
         and then nothing is stored.
         """
-        given = {crop.identity: crop for crop in crops}
-        known = await self._already_stored(given.keys())
-        fresh = [crop for identity, crop in given.items() if identity not in known]
-        outcomes = await self._embedding.embed([crop.content for crop in fresh], Priority.BULK)
-        failed: dict[Identity, PictureError | EngineError] = {}
+        hashes = await sha256_of_all([crop.content for crop in crops])
+        identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
+        known = await self._already_stored(set(identities))
+        fresh = {i: crop for i, crop in zip(identities, crops, strict=True) if i not in known}
+        outcomes = await self._embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
+        failed: dict[Identity, Failure] = {}
         prepared: dict[Identity, _Prepared] = {}
-        for crop, outcome in zip(fresh, outcomes, strict=True):
+        for (identity, crop), outcome in zip(fresh.items(), outcomes, strict=True):
             if isinstance(outcome, EmbeddedCrop):
-                prepared[crop.identity] = _Prepared(crop, Picture(crop.content, outcome.crop), outcome.parts)
+                picture = Picture(crop.content, identity[2], outcome.facts)
+                prepared[identity] = _Prepared(crop.metadata, picture, outcome.parts)
             else:
-                failed[crop.identity] = outcome
+                failed[identity] = outcome
         stored = known | await self._insert(prepared)
-        answers: list[StoredCrop | PictureError | EngineError] = []
-        told: set[Identity] = set()
-        for crop in crops:
-            answers.append(failed.get(crop.identity) or _told(stored[crop.identity], again=crop.identity in told))
-            told.add(crop.identity)
-        return answers
+        return [
+            failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
+        ]
+
+    async def store_frame(self, frame: bytes, crops: Sequence[NewBox]) -> list[StoredCrop | Failure]:
+        """Cut crops out of a frame, then embed and store them as `store` does, each with a file of its own.
+
+        Raises PictureError where the frame cannot be used.
+        """
+        results = await self._embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
+        cuts = [(crop, one) for crop, one in zip(crops, results, strict=True) if isinstance(one, EmbeddedCut)]
+        hashes = await sha256_of_all([cut.content for _, cut in cuts])
+        prepared = [
+            _Prepared(crop.metadata, Picture(cut.content, sha256, cut.facts), cut.parts)
+            for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
+        ]
+        identities = [one.metadata.identity(one.picture.sha256) for one in prepared]
+        stored = await self._insert(dict(zip(identities, prepared, strict=True)))
+        answers = (_told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True))
+        return [replace(next(answers), box=one.box) if isinstance(one, EmbeddedCut) else one for one in results]
 
     async def crop(self, crop_id: str) -> Crop:
         """One crop. Raises NotFound."""
@@ -207,7 +242,9 @@ class GalleryService:
             await self._ensure_cameras(repository, cameras - self._known_cameras)
             await record(repository, self._images, pictures)
             existing = await repository.crops_by_identity(prepared.keys())
-            new = {identity: _row(one) for identity, one in prepared.items() if identity not in existing}
+            new = {
+                identity: _row(identity, one.metadata) for identity, one in prepared.items() if identity not in existing
+            }
             await repository.flush_crops(list(new.values()))
             rows = existing | new
             model_id = self._embedding.metadata.model_id
@@ -239,19 +276,25 @@ def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:
     return vector.astype(np.float32).reshape(len(PARTS), PART_DIM)
 
 
-def _row(one: _Prepared) -> Crop:
-    camera_id, captured_at, sha256 = one.new.identity
+def _row(identity: Identity, metadata: CropMetadata) -> Crop:
+    camera_id, captured_at, sha256 = identity
     return Crop(
         id=new_id(),
         camera_id=camera_id,
         captured_at=captured_at,
-        utc_offset=utc_offset_seconds(one.new.captured_at),
-        track_id=one.new.track_id,
-        person_id=one.new.person_id,
-        attributes=dict(one.new.attributes),
+        utc_offset=utc_offset_seconds(metadata.captured_at),
+        track_id=metadata.track_id,
+        person_id=metadata.person_id,
+        attributes=dict(metadata.attributes),
         image_sha256=sha256,
         created_at=now_microseconds(),
     )
+
+
+def _again(identities: Sequence[Identity]) -> list[bool]:
+    """Of each, whether the same stands before it."""
+    first = {identity: position for position, identity in reversed(list(enumerate(identities)))}
+    return [first[identity] < position for position, identity in enumerate(identities)]
 
 
 def _told(one: StoredCrop, again: bool) -> StoredCrop:

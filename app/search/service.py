@@ -22,6 +22,7 @@ from app.gallery.service import unpack_parts
 from app.gallery.tables import Camera, Crop
 from app.index.keeper import IndexKeeper
 from app.index.port import Filter
+from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
 from app.search.ranking import Parts, join_embeddings, part_similarities
@@ -166,14 +167,16 @@ class SearchService:
                 raise UnknownCamera(f"{name}: there is no camera {', '.join(sorted(unknown))}", name)
 
     async def _embed(self, asked: Sequence[QueryPicture]) -> tuple[list[Picture], list[Parts]]:
-        outcomes = await self._embedding.embed([picture.content for picture in asked], Priority.SEARCH)
+        contents = [picture.content for picture in asked]
+        outcomes = await self._embedding.embed(contents, Priority.SEARCH)
+        hashes = await sha256_of_all(contents)
         pictures, embeddings = [], []
-        for picture, outcome in zip(asked, outcomes, strict=True):
+        for picture, sha256, outcome in zip(asked, hashes, outcomes, strict=True):
             if isinstance(outcome, PictureError):
                 raise PictureError(outcome.kind, f"{picture.name}: {outcome}")
             if isinstance(outcome, EngineError):
                 raise outcome
-            pictures.append(Picture(picture.content, outcome.crop))
+            pictures.append(Picture(picture.content, sha256, outcome.facts))
             embeddings.append(outcome.parts)
         return pictures, embeddings
 
@@ -208,7 +211,7 @@ class SearchService:
         async with self._database.write() as session:
             repository = GalleryRepository(session)
             await record(repository, self._images, pictures)
-            repository.use_images(search.id, [picture.decoded.sha256 for picture in pictures])
+            repository.use_images(search.id, [picture.sha256 for picture in pictures])
             SearchRepository(session).add(search)
 
     async def _read_images(self, hashes: Sequence[str]) -> dict[str, bytes]:

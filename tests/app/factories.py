@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS, MGNConfig
 from model.checkpoint import METADATA_KEY, CheckpointMetadata, InputFormat, TrainingData
@@ -84,3 +84,24 @@ def encoded(picture: Image.Image, pillow_format: str = "JPEG", **options: Any) -
     file = BytesIO()
     picture.save(file, pillow_format, **options)
     return file.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    """An EXIF block that says how a picture lies."""
+    block = Image.Exif()
+    block[ExifTags.Base.Orientation] = orientation
+    return block
+
+
+def laid(upright: Image.Image, orientation: int) -> Image.Image:
+    """A picture as a file holds it whose EXIF orientation sets it upright again."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    return upright if undo is None else upright.transpose(undo)

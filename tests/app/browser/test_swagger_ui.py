@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from factories import encoded, picture
 from running import jpeg
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -134,3 +135,14 @@ def test_two_crops_go_in_and_a_search_shows_its_sheet(
     width = "return arguments[0].naturalWidth"
     WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(width, image) > 300)
     browser.save_screenshot(str(tmp_path / "swagger.png"))
+
+
+def test_a_frame_goes_in_with_its_boxes(client: httpx.Client, browser: webdriver.Chrome, tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    path.write_bytes(encoded(picture(1, 240, 320), "PNG"))
+    browser.get(str(client.base_url.join("/docs")))
+    embed = Operation(browser, "embed_embed_post")
+    embed.choose_files("frame", path)
+    embed.type("boxes", "[[10, 20, 64, 128], [100.5, 20, 64, 128]]")
+    assert embed.execute() == "201", embed.body()
+    assert [item["box"] for item in json.loads(embed.body())["items"]] == [[10, 20, 64, 128], [101, 20, 64, 128]]

@@ -1,8 +1,10 @@
 """The embedding service from bytes to parts, with a real engine."""
 
 import asyncio
+import gc
 import random
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, crop
 
-from app.embedding.decoding import PictureLimits, decode
+from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, load_engines
+from app.embedding.frames import Box
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
-from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+from app.embedding.service import CutResult, EmbeddedCrop, EmbeddedCut, EmbeddingService, Result
+from app.embedding.waiting import WaitingCrop
 
 
 @asynccontextmanager
@@ -25,7 +29,7 @@ async def running(
     engine: Engine, limits: PictureLimits | None = None, capacity: int = 1024, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[EmbeddingService]:
     metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    service = EmbeddingService(engine, limits or PictureLimits(), metrics, capacity=capacity)
+    service = EmbeddingService(engine, limits or PictureLimits(), metrics, capacity=capacity, decode_threads=2)
     await service.start()
     try:
         yield service
@@ -43,6 +47,24 @@ def flat(value: int) -> bytes:
     return encoded(Image.fromarray(crop(value)), "PNG")
 
 
+def alive(kind: type) -> int:
+    """How many objects of a class there are."""
+    return sum(type(one) is kind for one in gc.get_objects())
+
+
+def decoded(registry: CollectorRegistry) -> float:
+    """How many files were decoded."""
+    return registry.get_sample_value("passerby_embedding_decode_seconds_count") or 0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what threads bring about."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
 def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
     engine = load_engines(tiny_checkpoint)[0]
     contents = [encoded(picture(seed)) for seed in range(100)]
@@ -54,7 +76,7 @@ def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkp
     for content, result in zip(contents, asyncio.run(scenario()), strict=True):
         assert isinstance(result, EmbeddedCrop)
         alone = decode(content, PictureLimits(), engine.metadata.input)
-        assert result.crop.sha256 == alone.sha256
+        assert result.facts == alone.facts
         assert np.abs(result.parts - engine.embed(alone.pixels[None])[0]).max() < 1e-5
 
 
@@ -111,6 +133,42 @@ def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
     assert kinds(asyncio.run(scenario())) == ["crop", "engine", "crop"]
 
 
+def test_the_boxes_of_a_frame_become_the_parts_of_their_pixels_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
+    engine = load_engines(tiny_checkpoint)[0]
+    frame = picture(1, 480, 640)
+    places = [(10 * i, 3 * i, 60, 130) for i in range(50)]
+    boxes = [Box(*place) for place in places]
+    registry = CollectorRegistry()
+
+    async def scenario() -> tuple[list[CutResult], list[Result]]:
+        async with running(engine, registry=registry) as service:
+            cuts = await service.embed_frame(encoded(frame, "PNG"), [*boxes, Box(0, 0, 2, 2)], Priority.BULK)
+            files = [encoded(frame.crop((x, y, x + w, y + h)), "PNG") for x, y, w, h in places]
+            return cuts, await service.embed(files, Priority.BULK)
+
+    cuts, alone = asyncio.run(scenario())
+    assert isinstance(cuts[50], PictureError)
+    for place, one, other in zip(places, cuts, alone, strict=False):
+        assert isinstance(one, EmbeddedCut)
+        assert isinstance(other, EmbeddedCrop)
+        assert one.box == place
+        assert np.abs(one.parts - other.parts).max() < 1e-6
+        assert decode(one.content, PictureLimits(), engine.metadata.input).facts == one.facts
+    assert registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "too-small"}) == 1
+    assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 1
+
+
+def test_a_frame_that_cannot_be_used_is_told_as_a_whole_and_leaves_its_places_to_others() -> None:
+    async def scenario() -> None:
+        async with running(ScriptedEngine(), capacity=2) as service:
+            for _ in range(3):
+                with pytest.raises(PictureError, match="no picture"):
+                    await service.embed_frame(b"text", [Box(0, 0, 60, 120)] * 2, Priority.BULK)
+            assert kinds(await service.embed([flat(1)] * 2, Priority.BULK)) == ["crop"] * 2
+
+    asyncio.run(scenario())
+
+
 def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
         async with running(load_engines(tiny_checkpoint)[0]) as service:
@@ -129,14 +187,80 @@ def test_a_request_is_refused_before_its_files_are_decoded() -> None:
             first = asyncio.create_task(service.embed([flat(1)] * 2, Priority.BULK))
             await asyncio.sleep(0)
             refused = asyncio.create_task(service.embed([flat(1)], Priority.BULK))
-            await asyncio.wait([refused], timeout=0.5)
+            frame = asyncio.create_task(service.embed_frame(flat(1), [Box(0, 0, 20, 40)], Priority.BULK))
+            await asyncio.wait([refused, frame], timeout=0.5)
             engine.go.set()
             with pytest.raises(QueueFull):
                 await refused
+            with pytest.raises(QueueFull):
+                await frame
             assert kinds(await first) == ["crop"] * 2
 
     asyncio.run(scenario())
-    assert registry.get_sample_value("passerby_embedding_decode_seconds_count") == 2
+    assert decoded(registry) == 2
+    assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 0
+
+
+def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> list[Result]:
+        async with running(engine, registry=registry) as service:
+            engine.go.clear()
+            request = asyncio.create_task(service.embed([flat(value % 250) for value in range(256)], Priority.BULK))
+            await until(lambda: decoded(registry) >= 64)  # the batch that the engine works on, and the next
+            await asyncio.sleep(0.2)
+            ahead = decoded(registry)
+            engine.go.set()
+            assert ahead == 64
+            return await request
+
+    results = asyncio.run(scenario())
+    assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == [
+        value % 250 for value in range(256)
+    ]
+
+
+def test_pixels_are_let_go_of_as_soon_as_their_crops_are_embedded() -> None:
+    class Watching(ScriptedEngine):
+        most = 0
+
+        def embed(self, crops: np.ndarray) -> np.ndarray:
+            self.most = max(self.most, alive(DecodedCrop), alive(WaitingCrop))
+            return super().embed(crops)
+
+    engine = Watching()
+
+    async def scenario() -> None:
+        gc.collect()  # what other tests left
+        async with running(engine) as service:
+            results = await service.embed([flat(1)] * 256, Priority.BULK)
+            await until(lambda: alive(DecodedCrop) == alive(WaitingCrop) == 0)
+            assert kinds(results) == ["crop"] * 256
+
+    asyncio.run(scenario())
+    assert 32 <= engine.most <= 64
+
+
+def test_a_client_that_leaves_has_no_more_of_its_files_decoded() -> None:
+    engine = ScriptedEngine()
+    registry = CollectorRegistry()
+
+    async def scenario() -> None:
+        async with running(engine, registry=registry) as service:
+            engine.go.clear()
+            request = asyncio.create_task(service.embed([flat(1)] * 256, Priority.BULK))
+            await until(engine.busy.is_set)
+            await until(lambda: registry.get_sample_value("passerby_embedding_queue_length") == 32)
+            request.cancel()
+            await asyncio.wait([request])
+            engine.go.set()
+            assert kinds(await service.embed([flat(2)], Priority.BULK)) == ["crop"]
+
+    asyncio.run(scenario())
+    assert decoded(registry) == 64 + 1
+    assert registry.get_sample_value("passerby_embedding_dropped_total") == 32
 
 
 def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
@@ -166,6 +290,23 @@ def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> Non
 
     results = asyncio.run(scenario())
     assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == list(range(200))
+
+
+def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() -> None:
+    engine = ScriptedEngine()
+
+    async def scenario() -> list[Result]:
+        async with running(engine) as service:
+            engine.go.clear()
+            request = asyncio.create_task(service.embed([flat(1)] * 200, Priority.BULK))
+            await until(engine.busy.is_set)
+            await service.stop(drain_seconds=0.2)
+            async with asyncio.timeout(10):
+                results = await request
+            engine.go.set()
+            return results
+
+    assert kinds(asyncio.run(scenario())) == ["engine"] * 200
 
 
 def test_a_dead_engine_is_not_ready_and_leaves_nobody_waiting() -> None:

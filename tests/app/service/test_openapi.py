@@ -35,6 +35,14 @@ def test_lists_of_files_are_drawn_as_file_pickers(client: httpx.Client) -> None:
         assert (files["type"], files["items"]["format"]) == ("array", "binary")
 
 
+def test_a_frame_is_drawn_as_a_file_picker_and_its_boxes_are_left_empty(client: httpx.Client) -> None:
+    form = client.get("/openapi.json").json()["components"]["schemas"]["Body_embed_embed_post"]
+    frame, boxes = form["properties"]["frame"], form["properties"]["boxes"]
+    assert (frame["type"], frame["format"]) == ("string", "binary")
+    assert (boxes["type"], boxes["examples"]) == ("string", [""])
+    assert not {"files", "frame", "boxes"} & set(form.get("required", []))
+
+
 def test_every_documented_error_is_a_problem(client: httpx.Client) -> None:
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method, operation in methods.items():

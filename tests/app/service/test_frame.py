@@ -1,0 +1,172 @@
+"""`POST /embed` with a frame and boxes: each box becomes a crop like any other."""
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import httpx
+import pytest
+from factories import encoded, picture
+from PIL import Image
+from running import CAPTURED_AT, embed, found, jpeg, search
+
+from app.settings import Settings
+
+Run = Callable[[Settings], httpx.Client]
+
+BOXES = [[10, 20, 64, 128], [200.3, 99.6, 70, 130], [100, 50, 64, 160]]
+
+
+def frame(pillow_format: str = "JPEG") -> bytes:
+    """A frame of 480 x 320 pixels."""
+    return encoded(picture(1, 320, 480), pillow_format)
+
+
+def embed_frame(client: httpx.Client, content: bytes | None, boxes: Any = BOXES, **form: Any) -> httpx.Response:
+    """Post a frame; `boxes` as JSON unless it is text."""
+    told = boxes if isinstance(boxes, str) or boxes is None else json.dumps(boxes)
+    data = {"camera_id": "gate", "captured_at": CAPTURED_AT, "boxes": told} | form
+    files = {} if content is None else {"frame": ("frame.jpg", content)}
+    return client.post("/embed", files=files, data={k: v for k, v in data.items() if v is not None})
+
+
+def items_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    assert answer.status_code == 201, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def test_each_box_of_a_frame_becomes_a_crop_with_a_picture_of_its_own(client: httpx.Client) -> None:
+    items = items_of(embed_frame(client, frame(), track_id="t1"))
+    assert [(item["index"], item["filename"], item["status"]) for item in items] == [
+        (index, "frame.jpg", "created") for index in range(3)
+    ]
+    assert [item["box"] for item in items] == [[10, 20, 64, 128], [200, 100, 70, 130], [100, 50, 64, 160]]
+    assert len({item["crop"]["id"] for item in items}) == 3
+    for item in items:
+        assert (item["crop"]["camera_id"], item["crop"]["track_id"]) == ("gate", "t1")
+        image = client.get(item["crop"]["image_url"])
+        assert image.headers["content-type"] == "image/jpeg"
+        with Image.open(BytesIO(image.content)) as kept:
+            assert list(kept.size) == item["box"][2:]
+
+
+def test_a_cut_out_is_found_by_its_picture_and_shown_on_the_sheet(client: httpx.Client) -> None:
+    for item in items_of(embed_frame(client, frame())):
+        kept = client.get(item["crop"]["image_url"]).content
+        answer = search(client, kept).json()
+        assert answer["matches"][0]["crop"]["id"] == item["crop"]["id"]
+        assert answer["matches"][0]["similarity"] > 0.998
+        assert client.get(answer["sheet_url"]).status_code == 200
+
+
+def test_a_box_of_a_lossless_frame_is_embedded_as_its_cut_out_posted_as_a_file(client: httpx.Client) -> None:
+    wanted = {"store": "false", "include": "vector"}
+    items = items_of(embed_frame(client, frame("PNG"), **wanted))
+    files = [
+        encoded(picture(1, 320, 480).crop((x, y, x + w, y + h)), "PNG")
+        for x, y, w, h in (item["box"] for item in items)
+    ]
+    for item, other in zip(items, items_of(embed(client, *files, **wanted)), strict=True):
+        assert item["embedding"]["vector"] == pytest.approx(other["embedding"]["vector"], abs=1e-6)
+
+
+def test_posting_a_frame_again_changes_nothing(client: httpx.Client, settings: Settings) -> None:
+    first = items_of(embed_frame(client, frame()))
+    again = items_of(embed_frame(client, frame()))
+    assert [item["status"] for item in again] == ["existing"] * 3
+    assert [item["crop"] for item in again] == [item["crop"] for item in first]
+    twice = items_of(embed_frame(client, frame(), [[30, 30, 60, 120]] * 2))
+    assert [item["status"] for item in twice] == ["created", "existing"]
+    assert len(client.get("/crops").json()["items"]) == 4
+    assert sum(path.is_file() for path in (settings.data_dir / "images").rglob("*")) == 4
+
+
+def test_a_bad_box_fails_alone_and_items_keep_their_order(client: httpx.Client) -> None:
+    boxes = [[500, 0, 60, 120], BOXES[0], [10, 10, 5, 120], [440, 100, 60, 120]]
+    items = items_of(embed_frame(client, frame(), boxes))
+    assert [item["status"] for item in items] == ["failed", "created", "failed", "created"]
+    kinds = [items[i]["problem"]["type"].rsplit(":", 1)[1] for i in (0, 2)]
+    assert kinds == ["picture-outside-frame", "picture-too-small"]
+    assert "[500, 0, 60, 120]" in items[0]["problem"]["detail"]
+    assert items[3]["box"] == [440, 100, 40, 120]
+    assert len(client.get("/crops").json()["items"]) == 2
+
+
+def test_items_hold_for_single_boxes(client: httpx.Client) -> None:
+    told = [{"track_id": "t1", "captured_at": "2026-05-04T09:00:00Z"}, {"camera_id": "no slug!"}, {"track_id": "t3"}]
+    one, two, three = items_of(embed_frame(client, frame(), items=json.dumps(told)))
+    assert (one["crop"]["track_id"], one["crop"]["captured_at"]) == ("t1", "2026-05-04T09:00:00Z")
+    assert (two["status"], two["problem"]["where"]) == ("failed", "items[1]")
+    assert (three["crop"]["track_id"], three["box"]) == ("t3", BOXES[2])
+
+
+def test_store_false_keeps_nothing_of_a_frame(client: httpx.Client, settings: Settings) -> None:
+    data = {"store": "false", "include": "vector", "boxes": json.dumps(BOXES)}
+    items = items_of(client.post("/embed", files={"frame": frame()}, data=data))
+    assert [(item["status"], len(item["embedding"]["vector"])) for item in items] == [("embedded", 2048)] * 3
+    assert items[0]["box"] == BOXES[0]
+    assert client.get("/crops").json()["items"] == []
+    assert not [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "where"),
+    [
+        (None, "boxes"),
+        ("[]", "boxes"),
+        ("[[1, 2, 3]]", "boxes"),
+        ("[1, 2, 30, 40]", "boxes"),
+        ("{}", "boxes"),
+        ('[["1", 2, 30, 40]]', "boxes"),
+        ("[[NaN, 2, 30, 40]]", "boxes"),
+        ("[[1e999, 2, 30, 40]]", "boxes"),
+        ("10,20,64,128", "boxes"),
+        ([[0, 0, 60, 120]] * 257, "boxes"),
+    ],
+)
+def test_boxes_that_cannot_be_understood_say_so(client: httpx.Client, boxes: Any, where: str) -> None:
+    answer = embed_frame(client, frame(), boxes)
+    assert (answer.status_code, answer.json()["where"]) == (422, where)
+    assert client.get("/crops").json()["items"] == []
+
+
+def test_exactly_one_of_files_and_a_frame_with_boxes_is_given(client: httpx.Client) -> None:
+    data = {"camera_id": "gate", "captured_at": CAPTURED_AT}
+    crop, whole, boxes = ("files", ("a.jpg", jpeg(1))), ("frame", ("f.jpg", frame())), {"boxes": json.dumps(BOXES)}
+    blank = ("frame", ("", b""))
+    for files, more, where in (
+        ([], {}, "files"),
+        ([blank], {"boxes": ""}, "files"),
+        ([crop, whole], boxes, "files"),
+        ([crop, whole], {}, "files"),
+        ([crop], boxes, "files"),
+        ([whole], {}, "boxes"),
+        ([whole], {"boxes": ""}, "boxes"),
+        ([], boxes, "frame"),
+        ([blank], boxes, "frame"),
+    ):
+        answer = client.post("/embed", files=files, data=data | more)
+        assert (answer.status_code, answer.json()["where"]) == (422, where), (files, more)
+    items = items_of(client.post("/embed", files=[crop, blank], data=data | {"boxes": ""}))
+    assert [item["status"] for item in items] == ["created"]
+    assert items[0]["box"] is None
+    assert found(client, 1) == [items[0]["crop"]["id"]]
+
+
+def test_a_frame_that_cannot_be_used_is_an_error_of_the_request(client: httpx.Client) -> None:
+    for content, kind in ((b"no picture", "picture-not-a-picture"), (frame()[:-300], "picture-damaged")):
+        answer = embed_frame(client, content)
+        assert answer.status_code == 422
+        assert answer.json()["type"].endswith(kind)
+    assert client.get("/cameras").json() == []
+
+
+def test_the_pixels_of_a_frame_and_of_its_boxes_are_bounded(run: Run, settings: Settings) -> None:
+    client = run(settings.model_copy(update={"max_pixels": 320 * 480}))
+    assert items_of(embed_frame(client, frame(), [[0, 0, 480, 320]]))[0]["status"] == "created"
+    for content, boxes in ((encoded(picture(1, 321, 480)), BOXES), (frame(), [[0, 0, 480, 200]] * 2)):
+        answer = embed_frame(client, content, boxes)
+        assert answer.status_code == 422
+        assert answer.json()["type"].endswith("picture-too-many-pixels")
