@@ -10,6 +10,7 @@ from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import QueueClosed, QueueFull
 from app.index.keeper import IndexNotReady
+from app.kit.leaving import ClientLeft
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -71,6 +72,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     EngineError: _Kind(500, "engine", "The model failed on this picture"),
     QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),
     QueueClosed: _Kind(503, "not-accepting", "The service accepts no pictures now"),
+    ClientLeft: _Kind(499, "client-left", "The client left"),  # nobody reads it, but log and metrics tell it
 }
 
 KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from app.database import Database
 from app.embedding.decoding import PictureLimits
-from app.embedding.engine import load_engines
+from app.embedding.engine import Engine, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.gallery import endpoints as gallery_endpoints
@@ -34,13 +34,16 @@ from app.status import endpoints as status_endpoints
 VERSION = version("passerby")
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI application; its parts start and stop with the application's lifespan."""
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """The service as an ASGI application; its parts start and stop with the application's lifespan.
+
+    `engine`: one that is loaded already; by default that of the settings' checkpoint.
+    """
     registry = CollectorRegistry()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_parts(settings, registry) as parts:
+        async with running_parts(settings, registry, engine) as parts:
             provide(app, settings, registry, *parts)
             yield
 
@@ -72,17 +75,27 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def running_parts(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[tuple[object, ...]]:
+async def running_parts(
+    settings: Settings, registry: CollectorRegistry, engine: Engine | None
+) -> AsyncIterator[tuple[object, ...]]:
     """Start every part in its order, and stop them in the opposite one."""
     async with AsyncExitStack() as stack:
         database = Database(settings.resolved_database_url)
         stack.push_async_callback(database.close)
         await database.migrate()
 
-        (engine,) = load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
+        if engine is None:
+            (engine,) = load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
         metrics = EmbeddingMetrics(registry)
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
-        embedding = EmbeddingService(engine, limits, metrics, settings.batch_size, settings.queue_capacity)
+        embedding = EmbeddingService(
+            engine,
+            limits,
+            metrics,
+            settings.batch_size,
+            settings.queue_capacity,
+            stall_seconds=settings.stall_seconds,
+        )
         await embedding.start()
         stack.push_async_callback(embedding.stop)
 

@@ -1,5 +1,8 @@
 """Runs the service with uvicorn."""
 
+import signal
+import sys
+
 import uvicorn
 
 from app.logs import configure_logging
@@ -8,8 +11,9 @@ from app.settings import Settings
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are answered first."""
+    """Serve until SIGINT or SIGTERM; requests under way are answered first, then the process exits with 0."""
     configure_logging(settings.log_format, settings.log_level)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down, then raises the signal once more
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     batch_size: int = Field(32, ge=2, le=1024, description="Most crops that the engine is given at once")
     queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
 
+    stall_seconds: float = Field(60.0, gt=0, description="Longest that one batch may take; then the engine hangs")
+
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     max_files: int = Field(256, ge=1, le=10_000, description="Most pictures, or boxes of a frame, in one request")
     max_pixels: int = Field(50_000_000, ge=1024, description="Most pixels of one picture")

@@ -47,7 +47,8 @@ class BatchQueue:
     most `capacity` crops of each priority are accepted and not yet answered, so that bulk work never shuts
     searches out; a request larger than that is accepted when nothing else of its priority is there. A batch
     that fails is halved until the crop that it fails on stands alone, which also gets a batch through that was
-    too large for the memory.
+    too large for the memory. An engine that hangs in a batch, or fails on a blank crop too, is in `trouble` until it
+    works again; one that hangs is not waited for: all who wait are answered, and nobody else is accepted.
 
     All methods belong to the event loop that called `start`.
     """
@@ -60,7 +61,7 @@ class BatchQueue:
         capacity: int = 1024,
         stall_seconds: float = 60.0,
     ) -> None:
-        """`stall_seconds`: how long one batch may keep the engine busy before the queue counts as dead."""
+        """`stall_seconds`: how long one batch may keep the engine busy before it counts as hanging."""
         self._engine = engine
         self._metrics = metrics
         self._capacity = capacity
@@ -78,10 +79,14 @@ class BatchQueue:
         self._crops_per_second: float | None = None
         self._queue_seconds = {p: metrics.queue_seconds.labels(p.name.lower()) for p in Priority}
         self._busy_since: float | None = None
+        self._blank = np.zeros((1, *self._size, 3), dtype=np.uint8)
+        self._failing: str | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the engine's thread."""
         self._loop = asyncio.get_running_loop()
+        self._watching = asyncio.create_task(self._watch())
         self._closed_because = None
         self._worker_ended.clear()
         threading.Thread(target=self._work, name="embedding-engine", daemon=True).start()
@@ -100,13 +105,13 @@ class BatchQueue:
                 await self._worker_ended.wait()
         self._room.close()
         self._fail_all(f"the engine did not finish within the {drain_seconds:.0f} s that it had to shut down")
+        if self._watching is not None:
+            self._watching.cancel()
 
     @property
-    def alive(self) -> bool:
-        """Whether accepted crops are embedded: the thread runs and is not stuck in a batch."""
-        busy_since = self._busy_since
-        stalled = busy_since is not None and time.monotonic() - busy_since > self._stall_seconds
-        return self._closed_because is None and not stalled
+    def trouble(self) -> str | None:
+        """Why crops cannot be embedded now; None if they can."""
+        return self._closed_because or self._hanging or self._failing
 
     @property
     def ended(self) -> bool:
@@ -120,8 +125,9 @@ class BatchQueue:
         Gives what embeds these crops, in one call or several, also when the queue is stopped meanwhile.
         Raises QueueFull, QueueClosed.
         """
-        if self._closed_because is not None:
-            raise QueueClosed(f"no crops are accepted: {self._closed_because}")
+        refused = self._closed_because or self._hanging
+        if refused is not None:
+            raise QueueClosed(f"no crops are accepted: {refused}")
         accepted = self._accepted[priority]
         if accepted and accepted + count > self._capacity:
             self._metrics.rejected.labels("queue-full").inc(count)
@@ -159,6 +165,23 @@ class BatchQueue:
             if request.answer.cancelled():
                 self._metrics.dropped.inc(self._room.drop(request))
 
+    @property
+    def _hanging(self) -> str | None:
+        busy_since = self._busy_since
+        if busy_since is None or time.monotonic() - busy_since < self._stall_seconds:
+            return None
+        return f"the engine hangs: it has been busy with one batch for more than {self._stall_seconds:g} s"
+
+    async def _watch(self) -> None:
+        """Answer those who wait for an engine that hangs, and try one that fails until it works again."""
+        while True:
+            await asyncio.sleep(min(1.0, self._stall_seconds / 4))
+            if self._requests and self._hanging is not None:
+                structlog.get_logger().critical("the engine hangs", requests=len(self._requests))
+                self._fail_all(self._hanging)
+            if self._failing is not None and not len(self._room):
+                self._room.put([WaitingCrop(self._blank[0], Priority.SEARCH, _Request(1), 0)])
+
     def _account(self, count: int, priority: Priority) -> None:
         self._accepted[priority] += count
         if any(self._accepted.values()):
@@ -173,6 +196,7 @@ class BatchQueue:
 
     def _fail_all(self, reason: str) -> None:
         for request in self._requests:
+            self._room.drop(request)
             request.fail(reason)
 
     def _deliver(self, crops: Sequence[WaitingCrop["_Request"]], outcomes: Sequence[Outcome]) -> None:
@@ -214,6 +238,7 @@ class BatchQueue:
             self._queue_seconds[crop.priority].observe(started - crop.since)
         outcomes = self._outcomes(batch.pixels)
         seconds = time.monotonic() - started
+        self._failing = self._failure_on_blank() if _all_failed(outcomes) else None
         self._busy_since = None
         self._call_in_loop(lambda: self._deliver(batch.crops, outcomes))
         self._metrics.batch_size.observe(len(outcomes))
@@ -235,9 +260,18 @@ class BatchQueue:
             return self._outcomes(pixels[:half]) + self._outcomes(pixels[half:])
         return [row if np.isfinite(row).all() else EngineError(_NOT_FINITE) for row in parts]
 
+    def _failure_on_blank(self) -> str | None:
+        """How the engine fails on a blank crop, if it does: so a broken engine is told from poisoned crops."""
+        (outcome,) = self._outcomes(self._blank)
+        return f"even with a blank crop, {outcome}" if isinstance(outcome, EngineError) else None
+
     def _call_in_loop(self, callback: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody waits
             self._loop.call_soon_threadsafe(callback)
+
+
+def _all_failed(outcomes: Sequence[Outcome]) -> bool:
+    return all(isinstance(outcome, EngineError) for outcome in outcomes)
 
 
 class _Request:

@@ -55,13 +55,16 @@ class EmbeddingService:
         max_batch: int = 32,
         capacity: int = 1024,
         decode_threads: int | None = None,
+        stall_seconds: float = 60.0,
     ) -> None:
-        """`max_batch`, `capacity`: see BatchQueue. `decode_threads`: of each priority; None: one a core."""
+        """`max_batch`, `capacity`, `stall_seconds`: see BatchQueue. `decode_threads`: of each priority; by default one
+        a core.
+        """
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
         self._max_batch = max_batch
-        self._queue = BatchQueue(engine, metrics, max_batch, capacity)
+        self._queue = BatchQueue(engine, metrics, max_batch, capacity, stall_seconds)
         threads = decode_threads or available_cores()
         self._decoders = {  # two, so that a search does not wait until bulk work is decoded
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
@@ -77,9 +80,9 @@ class EmbeddingService:
         return self._engine.metadata
 
     @property
-    def ready(self) -> bool:
-        """Whether files are embedded: the engine is warm, alive and not shutting down."""
-        return self._warm and self._queue.alive
+    def trouble(self) -> str | None:
+        """Why files cannot be embedded now; None if they can: the engine is warm, alive and not shutting down."""
+        return self._queue.trouble or (None if self._warm else "it is not warm yet")
 
     async def start(self) -> None:
         """Start the queue and run the engine once with one crop and a full batch. Raises EngineError."""
@@ -149,7 +152,7 @@ class EmbeddingService:
                 return decode(content, self._limits, self.metadata.input, self._one_large)
             except PictureError as error:
                 self._metrics.rejected.labels(error.kind).inc()
-                return error
+                return PictureError(error.kind, str(error))  # the one that was raised keeps its frames, with the files
 
     def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CutCrop | PictureError]:
         with self._metrics.cut_seconds.time():

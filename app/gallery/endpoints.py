@@ -26,6 +26,7 @@ from app.gallery.schemas import (
 )
 from app.gallery.service import CropMetadata, GalleryService, StoredCrop
 from app.kit.forms import Several
+from app.kit.leaving import Departure, departure_of, unless_left
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
 from app.settings import Settings
@@ -35,6 +36,7 @@ router = APIRouter()
 GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
 EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
+DepartureDep = Annotated[Departure, Depends(departure_of)]
 Include = Literal["embedding", "vector", "parts"]
 Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as `POST /embed` and matches tell it")]
@@ -55,6 +57,7 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
 async def embed(
     gallery: GalleryDep,
     embedding: EmbeddingDep,
+    departure: DepartureDep,
     settings: SettingsDep,
     files: Annotated[
         Several[UploadFile] | None, File(description="One or many crops: jpeg, png or webp, one person each")
@@ -110,17 +113,22 @@ async def embed(
         attributes=parse_attributes(attributes),
     )
     form = EmbedForm(shared, parse_items(items, len(posted.names)))
-    outcomes = await (_store(gallery, form, posted) if store else posted.embed(embedding))
+    if store:
+        outcomes = await _store(gallery, form, posted, departure)
+    else:
+        outcomes = list(await unless_left(departure, posted.embed(embedding)))
     wanted = set(include or ())
     answers = [_item(i, name, one, wanted) for i, (name, one) in enumerate(zip(posted.names, outcomes, strict=True))]
     return EmbedAnswer(model_id=embedding.metadata.model_id, items=answers)
 
 
-async def _store(gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame) -> list[Outcome]:
+async def _store(
+    gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame, departure: Departure
+) -> list[Outcome]:
     """What became of each crop: one whose metadata is wrong fails before it is looked at."""
     told = form.metadata(len(posted.names))
     good = {place: one for place, one in enumerate(told) if isinstance(one, CropMetadata)}
-    outcomes = iter(await posted.store(gallery, good))
+    outcomes = iter(await posted.store(gallery, good, departure))
     return [next(outcomes) if isinstance(one, CropMetadata) else one for one in told]
 
 

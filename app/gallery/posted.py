@@ -11,6 +11,7 @@ from app.embedding.service import CutResult, EmbeddingService, Result
 from app.errors import InvalidRequest
 from app.gallery.forms import parse_boxes
 from app.gallery.service import CropMetadata, Failure, GalleryService, NewBox, NewCrop, StoredCrop
+from app.kit.leaving import Departure
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,11 @@ class PostedFiles:
         """What has become of each file, nothing stored. Raises QueueFull, QueueClosed."""
         return await embedding.embed(self.contents, Priority.BULK)
 
-    async def store(self, gallery: GalleryService, told: Mapping[int, CropMetadata]) -> list[StoredCrop | Failure]:
-        """What has become of the files whose places `told` names. Raises QueueFull, QueueClosed."""
-        return await gallery.store([NewCrop(self.contents[place], one) for place, one in told.items()])
+    async def store(
+        self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure
+    ) -> list[StoredCrop | Failure]:
+        """What has become of the files whose places `told` names. Raises QueueFull, QueueClosed, ClientLeft."""
+        return await gallery.store([NewCrop(self.contents[place], one) for place, one in told.items()], departure)
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,12 @@ class PostedFrame:
         """What has become of each box, nothing stored. Raises PictureError, QueueFull, QueueClosed."""
         return await embedding.embed_frame(self.content, self.boxes, Priority.BULK)
 
-    async def store(self, gallery: GalleryService, told: Mapping[int, CropMetadata]) -> list[StoredCrop | Failure]:
-        """What has become of the boxes whose places `told` names. Raises PictureError, QueueFull, QueueClosed."""
-        return await gallery.store_frame(self.content, [NewBox(self.boxes[place], one) for place, one in told.items()])
+    async def store(
+        self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure
+    ) -> list[StoredCrop | Failure]:
+        """What has become of the boxes whose places `told` names. Raises what `embed` does, and ClientLeft."""
+        crops = [NewBox(self.boxes[place], one) for place, one in told.items()]
+        return await gallery.store_frame(self.content, crops, departure)
 
 
 async def read_posted(

@@ -23,6 +23,7 @@ from app.index.keeper import IndexKeeper
 from app.index.port import Filter
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
+from app.kit.leaving import Departure, unless_left
 from app.kit.times import now_microseconds, to_microseconds, utc_offset_seconds
 from model.architecture import PART_DIM, PARTS
 
@@ -93,17 +94,18 @@ class GalleryService:
 
     # crops
 
-    async def store(self, crops: Sequence[NewCrop]) -> list[StoredCrop | Failure]:
+    async def store(self, crops: Sequence[NewCrop], departure: Departure) -> list[StoredCrop | Failure]:
         """Embed crops and store them; when this returns they are durable and can be found.
 
-        One outcome for each, in order: a picture that cannot be used fails alone. Raises QueueFull or QueueClosed,
-        and then nothing is stored.
+        One outcome for each, in order: a picture that cannot be used fails alone. Raises QueueFull, QueueClosed, or
+        ClientLeft where the client leaves before all are embedded, and then nothing is stored.
         """
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
         known = await self._already_stored(set(identities))
         fresh = {i: crop for i, crop in zip(identities, crops, strict=True) if i not in known}
-        outcomes = await self._embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
+        embedding = self._embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
+        outcomes = await unless_left(departure, embedding)
         failed: dict[Identity, Failure] = {}
         prepared: dict[Identity, _Prepared] = {}
         for (identity, crop), outcome in zip(fresh.items(), outcomes, strict=True):
@@ -117,12 +119,15 @@ class GalleryService:
             failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
         ]
 
-    async def store_frame(self, frame: bytes, crops: Sequence[NewBox]) -> list[StoredCrop | Failure]:
+    async def store_frame(
+        self, frame: bytes, crops: Sequence[NewBox], departure: Departure
+    ) -> list[StoredCrop | Failure]:
         """Cut crops out of a frame, then embed and store them as `store` does, each with a file of its own.
 
         Raises PictureError where the frame cannot be used.
         """
-        results = await self._embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
+        embedding = self._embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
+        results = await unless_left(departure, embedding)
         cuts = [(crop, one) for crop, one in zip(crops, results, strict=True) if isinstance(one, EmbeddedCut)]
         hashes = await sha256_of_all([cut.content for _, cut in cuts])
         prepared = [

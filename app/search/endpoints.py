@@ -9,6 +9,7 @@ from app.errors import InvalidRequest, problem_responses
 from app.gallery.forms import crop_filter
 from app.gallery.schemas import CameraId, CropId, Instant, Name
 from app.kit.forms import Several
+from app.kit.leaving import Departure, departure_of
 from app.kit.provide import provided
 from app.search.schemas import Filters, SearchAnswer, SearchId
 from app.search.service import QueryPicture, Question, SearchService
@@ -16,12 +17,14 @@ from app.search.service import QueryPicture, Question, SearchService
 router = APIRouter(tags=["search"])
 
 SearchDep = Annotated[SearchService, Depends(provided(SearchService))]
+DepartureDep = Annotated[Departure, Depends(departure_of)]
 SearchIdPath = Annotated[SearchId, Path(description="`search_id` of an answer of `POST /search`")]
 
 
 @router.post("/search", summary="Find a person", responses=problem_responses(400, 413, 422, 429, 500, 503))
 async def search(
     service: SearchDep,
+    departure: DepartureDep,
     files: Annotated[
         Several[UploadFile] | None, File(description="A picture of the person, or several of the same person")
     ] = None,
@@ -65,7 +68,7 @@ async def search(
         top_k=top_k,
         min_similarity=min_similarity,
     )
-    return SearchAnswer.of(await service.search(question))
+    return SearchAnswer.of(await service.search(question, departure))
 
 
 @router.get("/searches/{search_id}", summary="A search again", responses=problem_responses(404, 422, 503))

@@ -24,6 +24,7 @@ from app.index.keeper import IndexKeeper
 from app.index.port import Filter
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
+from app.kit.leaving import Departure, unless_left
 from app.kit.times import from_microseconds, now_microseconds
 from app.search.ranking import Parts, join_embeddings, part_similarities
 from app.search.repository import SearchRepository
@@ -80,13 +81,14 @@ class SearchService:
         self._embedding = embedding
         self._index = index
 
-    async def search(self, question: Question) -> Answer:
+    async def search(self, question: Question, departure: Departure) -> Answer:
         """Rank the gallery for a question, and keep question and answer.
 
-        Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed.
+        Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed, or ClientLeft where the
+        client leaves before its pictures are embedded.
         """
         await self._check_cameras(question.filters)
-        pictures, embeddings = await self._embed(question.pictures)
+        pictures, embeddings = await self._embed(question.pictures, departure)
         embeddings += await self._embeddings_of_crops(question.crop_ids)
         query = join_embeddings(embeddings)
         found = await asyncio.to_thread(
@@ -166,9 +168,9 @@ class SearchService:
             if unknown:
                 raise UnknownCamera(f"{name}: there is no camera {', '.join(sorted(unknown))}", name)
 
-    async def _embed(self, asked: Sequence[QueryPicture]) -> tuple[list[Picture], list[Parts]]:
+    async def _embed(self, asked: Sequence[QueryPicture], departure: Departure) -> tuple[list[Picture], list[Parts]]:
         contents = [picture.content for picture in asked]
-        outcomes = await self._embedding.embed(contents, Priority.SEARCH)
+        outcomes = await unless_left(departure, self._embedding.embed(contents, Priority.SEARCH))
         hashes = await sha256_of_all(contents)
         pictures, embeddings = [], []
         for picture, sha256, outcome in zip(asked, hashes, outcomes, strict=True):

@@ -38,8 +38,8 @@ async def live() -> Alive:
 async def ready(embedding: EmbeddingDep, index: IndexDep, database: DatabaseDep) -> Ready:
     """Green once the model is loaded and warm, the index is in step and the database answers."""
     broken = []
-    if not embedding.ready:
-        broken.append("the model does not run")
+    if embedding.trouble is not None:
+        broken.append(f"the model does not run: {embedding.trouble}")
     if not index.ready:
         broken.append("the index is not loaded")
     try:

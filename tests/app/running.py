@@ -11,6 +11,7 @@ import httpx
 import uvicorn
 from factories import encoded, picture
 
+from app.embedding.engine import Engine
 from app.main import create_app
 from app.settings import Settings
 
@@ -18,12 +19,12 @@ CAPTURED_AT = "2026-05-04T17:30:00+02:00"
 
 
 @contextmanager
-def running_service(settings: Settings) -> Iterator[httpx.Client]:
-    """A service on a free port of loopback, as long as the block lasts."""
+def running_service(settings: Settings, engine: Engine | None = None) -> Iterator[httpx.Client]:
+    """A service on a free port of loopback, as long as the block lasts; `engine` as `create_app` takes it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(create_app(settings, engine), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -3,8 +3,9 @@
 import threading
 
 import numpy as np
-from factories import tiny_metadata
+from factories import encoded, tiny_metadata
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.architecture import PART_DIM, PARTS
 
@@ -18,6 +19,11 @@ def crop(value: int) -> NDArray[np.uint8]:
     return np.full((*SIZE, 3), value, dtype=np.uint8)
 
 
+def flat(value: int) -> bytes:
+    """A file that holds `crop(value)`."""
+    return encoded(Image.fromarray(crop(value)), "PNG")
+
+
 class ScriptedEngine:
     """Repeats a crop's value in its parts. It waits while `go` is cleared, and remembers the values of each batch."""
 
@@ -27,7 +33,7 @@ class ScriptedEngine:
         self.go = threading.Event()
         self.go.set()
         self.busy = threading.Event()
-        self._largest_batch = largest_batch
+        self.largest_batch = largest_batch
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         values = crops[:, 0, 0, 0].tolist()
@@ -39,7 +45,7 @@ class ScriptedEngine:
             raise SystemExit("the engine was told to die")
         if RAISES in values:
             raise RuntimeError("the engine was told to raise")
-        if len(values) > self._largest_batch:
+        if len(values) > self.largest_batch:
             raise MemoryError("the batch is too large")
         parts = np.empty((len(values), len(PARTS), PART_DIM), dtype=np.float32)
         parts[:] = crops[:, 0, 0, 0, None, None]

@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from factories import encoded, exif, laid, picture
+from mutating import mutated
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -219,22 +220,3 @@ def test_mutated_files_give_a_crop_or_a_picture_error() -> None:
         except PictureError:
             outcomes["error"] += 1
     assert min(outcomes.values()) > 100
-
-
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    """Change a few bytes, more often in the headers, or take some out, put some in, repeat some."""
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 5, 20))):
-        at = rng.randrange(min(len(changed), rng.choice((40, 200, len(changed)))))
-        match rng.randrange(6):
-            case 0 | 1 | 2:
-                changed[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-            case 3:
-                del changed[at : at + rng.randrange(1, 30)]
-            case 4:
-                changed[at:at] = rng.randbytes(rng.randrange(1, 30))
-            case 5:
-                changed[at:at] = changed[at : at + rng.randrange(1, 60)]
-        if not changed:
-            return b""
-    return bytes(changed)

@@ -211,7 +211,7 @@ def test_a_caller_that_leaves_while_its_crop_is_embedded_hurts_nobody() -> None:
             leaves.cancel()
             engine.go.set()
             assert seen(await stays) == [1]
-            assert queue.alive
+            assert queue.trouble is None
 
     asyncio.run(scenario())
 
@@ -230,7 +230,7 @@ def test_a_poisoned_crop_fails_alone(fault: int) -> None:
             assert seen(await poisoned) == [1, "error", 2]
             assert [seen(await neighbour) for neighbour in neighbours] == [[value] * 3 for value in range(10, 18)]
             await first
-            assert queue.alive
+            assert queue.trouble is None
 
     asyncio.run(scenario())
 
@@ -239,7 +239,7 @@ def test_an_engine_that_always_raises_fails_every_crop_and_the_queue_lives_on() 
     async def scenario() -> None:
         async with running(ScriptedEngine()) as queue:
             assert seen(await queue.embed([crop(RAISES)] * 20, BULK)) == ["error"] * 20
-            assert queue.alive
+            assert queue.trouble is None
             assert seen(await queue.embed([crop(1)], BULK)) == [1]
 
     asyncio.run(scenario())
@@ -270,7 +270,7 @@ def test_when_the_engine_dies_everybody_who_waits_is_told() -> None:
                     assert seen(await dying) == ["error"]
                     for task in waiting:
                         assert seen(await task) == ["error"] * 10
-                    assert not queue.alive
+                    assert queue.trouble is not None
                     assert seen(await embed([crop(1)])) == ["error"]  # accepted before it died
             with pytest.raises(QueueClosed, match="died"):
                 await queue.embed([crop(1)], SEARCH)
@@ -288,7 +288,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest() -> None:
             with queue.admit(2, BULK) as embed:
                 stopping = asyncio.create_task(queue.stop())
                 await asyncio.sleep(0)
-                assert not queue.alive
+                assert queue.trouble is not None
                 with pytest.raises(QueueClosed, match="shutting down"):
                     await queue.embed([crop(1)], SEARCH)
                 engine.go.set()
@@ -309,24 +309,45 @@ def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -
             hanging = await busy_with(queue, engine)
             waiting = embedding(queue, [1])
             await asyncio.sleep(0.1)
-            assert not queue.alive
+            assert queue.trouble is not None
             await queue.stop(drain_seconds=0.05)
             assert seen(await hanging) == seen(await waiting) == ["error"]
 
     asyncio.run(scenario())
 
 
-def test_an_engine_that_hung_for_a_while_is_alive_again() -> None:
+def test_an_engine_that_hangs_is_not_waited_for_and_works_again_when_it_goes_on() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
         async with running(engine, stall_seconds=0.05) as queue:
             hanging = await busy_with(queue, engine)
-            await asyncio.sleep(0.1)
-            assert not queue.alive
+            waiting = [embedding(queue, [value] * 10, priority) for value, priority in ((1, BULK), (2, SEARCH))]
+            async with asyncio.timeout(10):
+                assert seen(await hanging) == ["error"]
+                assert [seen(await task) for task in waiting] == [["error"] * 10] * 2
+            assert "hangs" in (queue.trouble or "")
+            with pytest.raises(QueueClosed, match="hangs"):
+                await queue.embed([crop(3)], BULK)
             engine.go.set()
-            assert seen(await hanging) == [0]
-            assert queue.alive
+            await until(lambda: queue.trouble is None)
+            assert seen(await queue.embed([crop(4)], BULK)) == [4]
+
+    asyncio.run(scenario())
+    assert engine.batches == [[0], [4]]
+
+
+def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_works_again() -> None:
+    engine = ScriptedEngine(largest_batch=0)
+
+    async def scenario() -> None:
+        async with running(engine, stall_seconds=0.05) as queue:
+            assert seen(await queue.embed([crop(1)] * 3, BULK)) == ["error"] * 3
+            assert "even with a blank crop" in (queue.trouble or "")
+            assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it is asked all the same
+            engine.largest_batch = 100
+            await until(lambda: queue.trouble is None)
+            assert seen(await queue.embed([crop(2)], BULK)) == [2]
 
     asyncio.run(scenario())
 
@@ -334,7 +355,7 @@ def test_an_engine_that_hung_for_a_while_is_alive_again() -> None:
 def test_a_queue_that_was_not_started_refuses_and_stops() -> None:
     async def scenario() -> None:
         queue = BatchQueue(ScriptedEngine(), EmbeddingMetrics(CollectorRegistry()))
-        assert not queue.alive
+        assert queue.trouble is not None
         with pytest.raises(QueueClosed, match="not been started"):
             await queue.embed([crop(1)], BULK)
         await queue.stop()

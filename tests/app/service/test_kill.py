@@ -1,58 +1,20 @@
 """A kill -9 at any moment loses nothing that was acknowledged, and brings back nothing that was deleted."""
 
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import httpx
 from running import embed, jpeg
+from serving import ServiceProcess
 
 from app.settings import Settings
 
 ROUNDS = 5
 
 
-class Service:
-    """`passerby serve` in a process of its own."""
-
-    def __init__(self, settings: Settings) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        environment = os.environ | {
-            "PASSERBY_DATABASE_URL": settings.resolved_database_url,
-            "PASSERBY_CHECKPOINT": str(settings.checkpoint),
-            "PASSERBY_SNAPSHOT_EVERY": "20",
-            "PASSERBY_LOG_LEVEL": "error",
-        }
-        command = ["serve", "--port", str(self.port), "--data-dir", str(settings.data_dir)]
-        self.process = subprocess.Popen([sys.executable, "-m", "app.cli", *command], env=environment)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 60
-        while True:
-            assert self.process.poll() is None, "the service ended by itself"
-            assert time.monotonic() < deadline, "the service is not ready"
-            try:
-                if self.client.get("/health/ready").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.05)
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.client.close()
-
-
-def keep_posting(service: Service, seeds: "range", kept: dict[str, int], deleted: set[str]) -> None:
+def keep_posting(service: ServiceProcess, seeds: "range", kept: dict[str, int], deleted: set[str]) -> None:
     """Post three crops at a time and delete one of them, noting what was acknowledged, until the service dies."""
     try:
         for first in seeds:
@@ -74,7 +36,7 @@ def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings) -> No
     rng = random.Random(seed)
     kept: dict[str, int] = {}
     deleted: set[str] = set()
-    service = Service(settings)
+    service = ServiceProcess(settings)
     try:
         service.wait_until_ready()
         for round_ in range(ROUNDS):
@@ -91,7 +53,7 @@ def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings) -> No
             service.kill()
             for poster in posters:
                 poster.join()
-            service = Service(settings)
+            service = ServiceProcess(settings)
             service.wait_until_ready()
             check(service, kept, deleted)
         assert kept, "the service was killed before it acknowledged anything: this test showed nothing"
@@ -99,7 +61,7 @@ def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings) -> No
         service.kill()
 
 
-def check(service: Service, kept: dict[str, int], deleted: set[str]) -> None:
+def check(service: ServiceProcess, kept: dict[str, int], deleted: set[str]) -> None:
     for crop_id, number in kept.items():
         assert service.client.get(f"/crops/{crop_id}/image").content == jpeg(number)
     for crop_id in deleted:

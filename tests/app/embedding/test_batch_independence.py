@@ -1,0 +1,90 @@
+"""A crop's embedding is the same whatever travels with it, by the bundled checkpoint and every batch size there is."""
+
+import asyncio
+import random
+
+import numpy as np
+import pytest
+from factories import encoded, picture
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from app.embedding.decoding import PictureLimits, decode
+from app.embedding.engine import Engine, load_engines
+from app.embedding.metrics import EmbeddingMetrics
+from app.embedding.queue import Priority
+from app.embedding.service import EmbeddedCrop, EmbeddingService
+from app.settings import Settings
+from model.checkpoint import BUNDLED
+
+BATCH_SIZE = Settings().batch_size
+
+TOLERANCE = 1e-5
+"""Of each number of an embedding."""
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    """As many different files as a batch has places, in all formats and several shapes."""
+    return [
+        encoded(picture(seed, 96 + 8 * (seed % 5), 48 + 4 * (seed % 3)), ("JPEG", "PNG", "WEBP")[seed % 3])
+        for seed in range(BATCH_SIZE)
+    ]
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """The bundled checkpoint with so many threads, on which depends how a batch is shared out among them."""
+    return load_engines(BUNDLED.with_suffix(".onnx"), threads=request.param)[0]
+
+
+@pytest.fixture(scope="module")
+def crops(files: list[bytes], engine: Engine) -> NDArray[np.uint8]:
+    """The files decoded."""
+    return np.stack([decode(content, PictureLimits(), engine.metadata.input).pixels for content in files])
+
+
+@pytest.fixture(scope="module")
+def alone(crops: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
+    """The parts of each file, embedded alone."""
+    return np.concatenate([engine.embed(crop[None]) for crop in crops])
+
+
+def test_embeddings_do_not_depend_on_the_batch_of_any_size(
+    crops: NDArray[np.uint8], alone: NDArray[np.float32], engine: Engine
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    sizes = range(1, BATCH_SIZE + 1)
+    together = {size: rng.permutation(BATCH_SIZE)[:size] for size in sizes}
+    furthest = {size: np.abs(engine.embed(crops[some]) - alone[some]).max() for size, some in together.items()}
+    assert max(furthest.values()) < TOLERANCE, furthest
+    assert np.abs(alone[0] - alone[1]).max() > 100 * TOLERANCE, "other crops have other embeddings"
+
+
+def test_embeddings_do_not_depend_on_other_requests(
+    files: list[bytes], alone: NDArray[np.float32], engine: Engine
+) -> None:
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    rng = random.Random(seed)
+    registry = CollectorRegistry()
+
+    async def client(service: EmbeddingService) -> None:
+        await asyncio.sleep(rng.uniform(0, 0.5))
+        chosen = [rng.randrange(len(files)) for _ in range(rng.choice((1, 2, 5, 40)))]
+        contents = [b"no picture" if rng.random() < 0.1 else files[i] for i in chosen]
+        results = await service.embed(contents, rng.choice(list(Priority)))
+        for i, content, result in zip(chosen, contents, results, strict=True):
+            assert isinstance(result, EmbeddedCrop) == (content == files[i])
+            if isinstance(result, EmbeddedCrop):
+                assert np.abs(result.parts - alone[i]).max() < TOLERANCE
+
+    async def scenario() -> None:
+        service = EmbeddingService(engine, PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)
+        await service.start()
+        await asyncio.gather(*(client(service) for _ in range(16)))
+        await service.stop()
+
+    asyncio.run(scenario())

@@ -1,0 +1,77 @@
+"""What tests of faults need: a service with an engine that does as it is told, and requests that are under way."""
+
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from running import CAPTURED_AT, embed, running_service
+from scripted_engine import ScriptedEngine, flat
+
+from app.settings import Settings
+
+
+@contextmanager
+def scripted_service(settings: Settings, engine: ScriptedEngine) -> Iterator[httpx.Client]:
+    """A service that embeds with `engine`, which goes on when the block ends."""
+    with running_service(settings, engine) as client:
+        try:
+            yield client
+        finally:
+            engine.go.set()
+
+
+@contextmanager
+def background() -> Iterator[ThreadPoolExecutor]:
+    """Threads for requests that wait for their answers."""
+    with ThreadPoolExecutor(16) as threads:
+        yield threads
+
+
+def busy_with(engine: ScriptedEngine, client: httpx.Client, threads: ThreadPoolExecutor) -> Future[httpx.Response]:
+    """Keep the engine busy with a posted crop, of value 0, until `engine.go` is set."""
+    engine.go.clear()
+    request = threads.submit(embed, client, flat(0))
+    assert engine.busy.wait(10)
+    return request
+
+
+@contextmanager
+def half_sent(
+    client: httpx.Client, path: str, *contents: bytes, share: float = 0.5, **form: Any
+) -> Iterator[tuple[socket.socket, bytes]]:
+    """The connection over which a service got a request's head and this share of its body, and the rest of that.
+
+    Whoever sends it leaves at the end of the block.
+    """
+    files = [("files", (f"{index}.png", content)) for index, content in enumerate(contents)]
+    request = client.build_request("POST", path, files=files, data=form)
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    body = request.read()
+    sent = int(share * len(body))
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as connection:
+        connection.sendall(head.encode() + b"\r\n" + body[:sent])
+        yield connection, body[sent:]
+
+
+def metadata() -> dict[str, str]:
+    """The form fields that every crop needs."""
+    return {"camera_id": "gate", "captured_at": CAPTURED_AT}
+
+
+def metric(client: httpx.Client, sample: str) -> float:
+    """A sample of the service's metrics, by its name and labels; 0 where there is none yet."""
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for what others bring about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,62 @@
+"""`passerby serve` in a process of its own, to be stopped or killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+
+from app.settings import Settings
+
+
+class ServiceProcess:
+    """The process, and a client of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        environment = os.environ | {
+            "PASSERBY_DATABASE_URL": settings.resolved_database_url,
+            "PASSERBY_CHECKPOINT": str(settings.checkpoint),
+            "PASSERBY_SNAPSHOT_EVERY": "20",
+            "PASSERBY_LOG_LEVEL": "error",
+        }
+        command = ["serve", "--port", str(self.port), "--data-dir", str(settings.data_dir)]
+        self.process = subprocess.Popen([sys.executable, "-m", "app.cli", *command], env=environment)
+        self.client = self.new_client()
+
+    def new_client(self) -> httpx.Client:
+        """A client with connections of its own."""
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            assert self.process.poll() is None, "the service ended by itself"
+            assert time.monotonic() < deadline, "the service is not ready"
+            try:
+                if self.client.get("/health/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals) -> int:
+        """Ask the process to stop; gives its exit code."""
+        self.process.send_signal(how)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the process to end; gives its exit code."""
+        code = self.process.wait(timeout=20)
+        self.client.close()
+        return code
+
+    def kill(self) -> None:
+        """End the process at once, if it has not ended."""
+        self.process.kill()
+        self.process.wait()
+        self.client.close()
