@@ -1,6 +1,6 @@
 """`create_app`: puts the domains together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
@@ -13,6 +13,7 @@ from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engine, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
+from app.embedding.start_up import best_batch_size, check
 from app.gallery import endpoints as gallery_endpoints
 from app.gallery.feed import DatabaseChangeFeed
 from app.gallery.images import ImageStore
@@ -34,16 +35,16 @@ from app.status import endpoints as status_endpoints
 VERSION = version("passerby")
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: Settings, engines: Sequence[Engine] = ()) -> FastAPI:
     """The service as an ASGI application; its parts start and stop with the application's lifespan.
 
-    `engine`: one that is loaded already; by default that of the settings' checkpoint.
+    `engines`: what is loaded already; by default those of the settings' checkpoint.
     """
     registry = CollectorRegistry()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running_parts(settings, registry, engine) as parts:
+        async with running_parts(settings, registry, engines) as parts:
             provide(app, settings, registry, *parts)
             yield
 
@@ -76,7 +77,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
 
 @asynccontextmanager
 async def running_parts(
-    settings: Settings, registry: CollectorRegistry, engine: Engine | None
+    settings: Settings, registry: CollectorRegistry, engines: Sequence[Engine]
 ) -> AsyncIterator[tuple[object, ...]]:
     """Start every part in its order, and stop them in the opposite one."""
     async with AsyncExitStack() as stack:
@@ -84,15 +85,16 @@ async def running_parts(
         stack.push_async_callback(database.close)
         await database.migrate()
 
-        if engine is None:
-            (engine,) = load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
+        engines = engines or load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
+        for engine in engines:
+            check(engine)
         metrics = EmbeddingMetrics(registry)
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
         embedding = EmbeddingService(
-            engine,
+            engines,
             limits,
             metrics,
-            settings.batch_size,
+            settings.batch_size or best_batch_size(engines[0]),
             settings.queue_capacity,
             stall_seconds=settings.stall_seconds,
         )

@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     checkpoint: Path | None = Field(None, description="A .onnx or .safetensors checkpoint; the bundled one by default")
     engine: Literal["auto", "onnx", "torch"] = "auto"
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
-    batch_size: int = Field(32, ge=2, le=1024, description="Most crops that the engine is given at once")
+    batch_size: int | None = Field(
+        None, ge=2, le=1024, description="Most crops that the engine is given at once; measured at start by default"
+    )
     queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
 
     stall_seconds: float = Field(60.0, gt=0, description="Longest that one batch may take; then the engine hangs")

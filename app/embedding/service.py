@@ -45,11 +45,11 @@ CutResult = EmbeddedCut | PictureError | EngineError
 
 
 class EmbeddingService:
-    """Decodes files in threads and embeds them through the batch queue of one engine."""
+    """Decodes files in threads and embeds them through the batch queue of a checkpoint's engines."""
 
     def __init__(
         self,
-        engine: Engine,
+        engines: Sequence[Engine],
         limits: PictureLimits,
         metrics: EmbeddingMetrics,
         max_batch: int = 32,
@@ -60,11 +60,11 @@ class EmbeddingService:
         """`max_batch`, `capacity`, `stall_seconds`: see BatchQueue. `decode_threads`: of each priority; by default one
         a core.
         """
-        self._engine = engine
+        self._metadata = engines[0].metadata
         self._limits = limits
         self._metrics = metrics
         self._max_batch = max_batch
-        self._queue = BatchQueue(engine, metrics, max_batch, capacity, stall_seconds)
+        self._queue = BatchQueue(engines, metrics, max_batch, capacity, stall_seconds)
         threads = decode_threads or available_cores()
         self._decoders = {  # two, so that a search does not wait until bulk work is decoded
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
@@ -77,7 +77,7 @@ class EmbeddingService:
     @property
     def metadata(self) -> CheckpointMetadata:
         """What the checkpoint says about itself."""
-        return self._engine.metadata
+        return self._metadata
 
     @property
     def trouble(self) -> str | None:

@@ -34,14 +34,14 @@ class WaitingCrop(Generic[Owner]):
 
 @dataclass(frozen=True, eq=False)
 class Batch(Generic[Owner]):
-    """Crops for one call of the engine; `pixels` `(N, height, width, 3)` lasts until the next `take`."""
+    """Crops for one call of the engine; `pixels` is `(N, height, width, 3)`."""
 
     crops: list[WaitingCrop[Owner]]
     pixels: NDArray[np.uint8]
 
 
 class WaitingRoom(Generic[Owner]):
-    """Crops of two priorities on their way into batches. Any thread may call; one thread at a time takes.
+    """Crops of two priorities on their way into batches. Any thread may call.
 
     A batch is what waits at the moment when it is taken, so it is never late and never emptier than it could
     be. Its pixels are nevertheless copied together before that, while the engine works on the batch before:
@@ -56,8 +56,8 @@ class WaitingRoom(Generic[Owner]):
             raise ValueError(f"max_batch is {max_batch}: a batch needs room for both priorities, 2 or more")
         self._limit = max_batch - max(1, max_batch // 4)
         self._waiting: dict[Priority, deque[WaitingCrop[Owner]]] = {priority: deque() for priority in Priority}
+        self._size = size
         self._next = _Layout[Owner](size, max_batch)
-        self._taken = _Layout[Owner](size, max_batch)
         self._changed = threading.Condition()
         self._closed = False
 
@@ -76,7 +76,7 @@ class WaitingRoom(Generic[Owner]):
             for crop in crops:
                 self._waiting[crop.priority].append(crop)
             self._lay_out(self._limit)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def prepare(self) -> None:
         """Lay out what waits as far as that shuts nobody out of the next batch."""
@@ -101,8 +101,8 @@ class WaitingRoom(Generic[Owner]):
                     return None
                 self._changed.wait()
             self._lay_out(self._next.max_batch)
-            self._next, self._taken = self._taken, self._next
-            return self._taken.leave()
+            taken, self._next = self._next, _Layout(self._size, self._next.max_batch)
+            return taken.batch()
 
     def close(self) -> None:
         """No crop comes any more: `take` hands out what waits, then None."""
@@ -144,10 +144,8 @@ class _Layout(Generic[Owner]):
                 self.append(crop)
         return removed
 
-    def leave(self) -> Batch[Owner]:
-        batch = Batch(self.crops, self._pixels[: len(self.crops)])
-        self._clear()
-        return batch
+    def batch(self) -> Batch[Owner]:
+        return Batch(self.crops, self._pixels[: len(self.crops)])
 
     def _clear(self) -> None:
         self.crops = []

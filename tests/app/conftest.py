@@ -66,6 +66,7 @@ def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settin
         database_url=database_url,
         checkpoint=tiny_checkpoint,
         port=0,
+        batch_size=32,
         index_poll_seconds=0.05,
     )
 

@@ -18,7 +18,7 @@ from app.settings import Settings
 @contextmanager
 def scripted_service(settings: Settings, engine: ScriptedEngine) -> Iterator[httpx.Client]:
     """A service that embeds with `engine`, which goes on when the block ends."""
-    with running_service(settings, engine) as client:
+    with running_service(settings, [engine]) as client:
         try:
             yield client
         finally:

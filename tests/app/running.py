@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,12 +19,12 @@ CAPTURED_AT = "2026-05-04T17:30:00+02:00"
 
 
 @contextmanager
-def running_service(settings: Settings, engine: Engine | None = None) -> Iterator[httpx.Client]:
-    """A service on a free port of loopback, as long as the block lasts; `engine` as `create_app` takes it."""
+def running_service(settings: Settings, engines: Sequence[Engine] = ()) -> Iterator[httpx.Client]:
+    """A service on a free port of loopback, as long as the block lasts; `engines` as `create_app` takes them."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(create_app(settings, engine), log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(create_app(settings, engines), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

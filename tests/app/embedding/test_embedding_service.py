@@ -27,7 +27,7 @@ async def running(
     engine: Engine, limits: PictureLimits | None = None, capacity: int = 1024, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[EmbeddingService]:
     metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    service = EmbeddingService(engine, limits or PictureLimits(), metrics, capacity=capacity, decode_threads=2)
+    service = EmbeddingService([engine], limits or PictureLimits(), metrics, capacity=capacity, decode_threads=2)
     await service.start()
     try:
         yield service
@@ -247,7 +247,7 @@ def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> Non
     engine = ScriptedEngine()
 
     async def scenario() -> None:
-        service = EmbeddingService(engine, PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+        service = EmbeddingService([engine], PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
         assert service.trouble is not None
         await service.start()
         assert service.trouble is None
@@ -306,7 +306,7 @@ def test_a_model_that_gives_no_numbers_does_not_start() -> None:
             return super().embed(crops) * np.float32("nan")
 
     async def scenario() -> None:
-        service = EmbeddingService(Broken(), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+        service = EmbeddingService([Broken()], PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
         with pytest.raises(EngineError, match="tiny-0123456789ab cannot be used"):
             await service.start()
         assert service.trouble is not None

@@ -163,7 +163,7 @@ def test_good_files_among_ten_thousand_bad_ones_are_embedded_rightly_in_flat_mem
         kinds.update(check(file, result, engine) for file, result in zip(given, results, strict=True))
 
     async def scenario() -> None:
-        service = EmbeddingService(engine, LIMITS, EmbeddingMetrics(registry), capacity=1024)
+        service = EmbeddingService([engine], LIMITS, EmbeddingMetrics(registry), capacity=1024)
         await service.start()
         while kinds.total() < GOOD + BAD:
             await asyncio.gather(*(client(service) for _ in range(5)))

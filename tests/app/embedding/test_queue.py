@@ -27,7 +27,7 @@ async def running(
     registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[BatchQueue]:
     metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    queue = BatchQueue(engine, metrics, max_batch, capacity, stall_seconds)
+    queue = BatchQueue([engine], metrics, max_batch, capacity, stall_seconds)
     await queue.start()
     try:
         yield queue
@@ -354,7 +354,7 @@ def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_works_a
 
 def test_a_queue_that_was_not_started_refuses_and_stops() -> None:
     async def scenario() -> None:
-        queue = BatchQueue(ScriptedEngine(), EmbeddingMetrics(CollectorRegistry()))
+        queue = BatchQueue([ScriptedEngine()], EmbeddingMetrics(CollectorRegistry()))
         assert queue.trouble is not None
         with pytest.raises(QueueClosed, match="not been started"):
             await queue.embed([crop(1)], BULK)
@@ -426,3 +426,31 @@ def test_metrics_tell_what_the_engine_did() -> None:
     assert sample("passerby_embedding_queue_seconds_count", priority="search") == 3
     assert sample("passerby_embedding_failed_total") == 1
     assert sample("passerby_embedding_queue_length") == 0
+
+
+def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> None:
+    first, second = ScriptedEngine(), ScriptedEngine()
+
+    async def scenario() -> None:
+        queue = BatchQueue([first, second], EmbeddingMetrics(CollectorRegistry()), max_batch=4)
+        await queue.start()
+        first.go.clear()
+        second.go.clear()
+        tasks = [embedding(queue, [number] * 4) for number in range(3)]
+        await until(lambda: first.busy.is_set() and second.busy.is_set())
+        assert sorted(first.batches + second.batches) in ([[0] * 4, [1] * 4], [[0] * 4, [2] * 4], [[1] * 4, [2] * 4])
+        first.go.set()
+        second.go.set()
+        assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 4, [1] * 4, [2] * 4]
+        first.go.clear()
+        second.go.clear()
+        dying, staying = embedding(queue, [DIES]), embedding(queue, [5])
+        await until(lambda: (first.busy.is_set() and second.busy.is_set()) or len(first.batches + second.batches) == 4)
+        first.go.set()
+        second.go.set()
+        assert seen(await dying) == ["error"]
+        assert seen(await staying) in (["error"], [5])
+        assert "the engine died" in (queue.trouble or "")
+        await queue.stop(drain_seconds=5)
+
+    asyncio.run(scenario())

@@ -10,7 +10,7 @@ from typing import Literal
 import hypothesis.strategies as st
 import numpy as np
 from factories import tiny_metadata
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
@@ -79,7 +79,7 @@ class QueueRules(RuleBasedStateMachine):
         super().__init__()
         self.engine = SteppedEngine()
         self.registry = CollectorRegistry()
-        self.queue = BatchQueue(self.engine, EmbeddingMetrics(self.registry), MAX_BATCH, CAPACITY)
+        self.queue = BatchQueue([self.engine], EmbeddingMetrics(self.registry), MAX_BATCH, CAPACITY)
         self.runner = asyncio.Runner()
         self.runner.run(self.queue.start())
         self.requests: list[Request] = []
@@ -213,5 +213,12 @@ def told(outcomes: Sequence[Outcome]) -> list[int | None]:
     return [None if isinstance(outcome, EngineError) else int(outcome.max()) for outcome in outcomes]
 
 
-QueueRules.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None, database=None)
+QueueRules.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # to shrink a failure takes minutes, as each step may wait for the engine in vain
+    print_blob=True,
+)
 TestQueueRules = QueueRules.TestCase
