@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from factories import tiny_metadata
 
-from model.reference import patches
+from model.checkpoint import BUNDLED, load_checkpoint
+from model.reference import LOWEST_COSINE, patches
 
 torch = pytest.importorskip("torch")
 
 from app.embedding.fixed_batches import FixedBatches  # noqa: E402
 from model.backbones import build_backbone  # noqa: E402
-from model.mgn import MGN, Embedder  # noqa: E402
+from model.mgn import MGN, Embedder, load_embedder  # noqa: E402
 
 
 class EagerStep:
@@ -49,3 +50,18 @@ def test_any_number_of_crops_is_embedded_as_each_alone(embedder: Embedder, count
     assert called == steps
     assert found.shape == (count, 8, 256)
     assert (found - alone).abs().max() < 1e-5
+
+
+def test_float16_gives_the_embeddings_that_an_engine_has_to_give_and_bfloat16_does_not() -> None:
+    checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
+    network = load_embedder(checkpoint)
+    crops = torch.from_numpy(np.ascontiguousarray(patches(4, checkpoint.metadata.input.size, seed=5)))
+
+    def lowest_cosine(precision: torch.dtype) -> float:
+        with torch.inference_mode(), torch.autocast("cpu", precision):
+            return float((network(crops) * exact).sum(dim=(1, 2)).min())
+
+    with torch.inference_mode():
+        exact = network(crops)
+    assert lowest_cosine(torch.float16) > 0.9999
+    assert lowest_cosine(torch.bfloat16) < LOWEST_COSINE
