@@ -4,62 +4,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
-from scripted_engine import DIES, GIVES_NAN, RAISES, ScriptedEngine, crop
+from queue_callers import BULK, SEARCH, busy_with, embedding, running, seen
+from scripted_engine import GIVES_NAN, RAISES, ScriptedEngine, crop
 
-from app.embedding.engine import EngineError
-from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import BatchQueue, Outcome, Priority, QueueClosed, QueueFull
-
-SEARCH, BULK = Priority.SEARCH, Priority.BULK
-
-
-@asynccontextmanager
-async def running(
-    engine: ScriptedEngine,
-    max_batch: int = 8,
-    capacity: int = 100,
-    stall_seconds: float = 60.0,
-    registry: CollectorRegistry | None = None,
-) -> AsyncIterator[BatchQueue]:
-    metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    queue = BatchQueue([engine], metrics, max_batch, capacity, stall_seconds)
-    await queue.start()
-    try:
-        yield queue
-    finally:
-        engine.go.set()
-        await queue.stop()
-
-
-def embedding(queue: BatchQueue, values: Iterable[int], priority: Priority = BULK) -> asyncio.Task[list[Outcome]]:
-    """A request under way."""
-    return asyncio.create_task(queue.embed([crop(value) for value in values], priority))
-
-
-def seen(outcomes: Iterable[Outcome]) -> list[int | str]:
-    """The value of each crop as the engine repeated it, or `error`."""
-    return ["error" if isinstance(outcome, EngineError) else int(outcome[7, 255]) for outcome in outcomes]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread brings about."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
-
-
-async def busy_with(queue: BatchQueue, engine: ScriptedEngine, value: int = 0) -> asyncio.Task[list[Outcome]]:
-    """Keep the engine busy with one crop until `engine.go` is set."""
-    engine.go.clear()
-    task = embedding(queue, [value])
-    await until(engine.busy.is_set)
-    return task
+from app.embedding.queue import BatchQueue, QueueFull
 
 
 def test_outcomes_come_in_the_order_of_the_crops() -> None:
@@ -256,113 +207,6 @@ def test_a_batch_too_large_for_the_memory_is_embedded_in_pieces() -> None:
     assert [len(batch) for batch in engine.batches] == [8, 4, 2, 2, 4, 2, 2]
 
 
-def test_when_the_engine_dies_everybody_who_waits_is_told() -> None:
-    engine = ScriptedEngine()
-
-    async def scenario() -> None:
-        async with running(engine) as queue:
-            dying = await busy_with(queue, engine, DIES)
-            waiting = [embedding(queue, [value] * 10) for value in range(5)]
-            with queue.admit(1, SEARCH) as embed:
-                await asyncio.sleep(0)
-                engine.go.set()
-                async with asyncio.timeout(10):
-                    assert seen(await dying) == ["error"]
-                    for task in waiting:
-                        assert seen(await task) == ["error"] * 10
-                    assert queue.trouble is not None
-                    assert seen(await embed([crop(1)])) == ["error"]  # accepted before it died
-            with pytest.raises(QueueClosed, match="died"):
-                await queue.embed([crop(1)], SEARCH)
-
-    asyncio.run(scenario())
-
-
-def test_stopping_finishes_what_was_accepted_and_refuses_the_rest() -> None:
-    engine = ScriptedEngine()
-
-    async def scenario() -> None:
-        async with running(engine) as queue:
-            accepted = [await busy_with(queue, engine), *(embedding(queue, [value] * 5) for value in range(1, 9))]
-            await asyncio.sleep(0)
-            with queue.admit(2, BULK) as embed:
-                stopping = asyncio.create_task(queue.stop())
-                await asyncio.sleep(0)
-                assert queue.trouble is not None
-                with pytest.raises(QueueClosed, match="shutting down"):
-                    await queue.embed([crop(1)], SEARCH)
-                engine.go.set()
-                outcomes = await asyncio.gather(*accepted)
-                assert not stopping.done()  # the admitted crops are still to come
-                assert seen(await embed([crop(50), crop(51)])) == [50, 51]
-            await stopping
-            assert [seen(outcome) for outcome in outcomes] == [[0], *([value] * 5 for value in range(1, 9))]
-
-    asyncio.run(scenario())
-
-
-def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -> None:
-    engine = ScriptedEngine()
-
-    async def scenario() -> None:
-        async with running(engine, stall_seconds=0.05) as queue:
-            hanging = await busy_with(queue, engine)
-            waiting = embedding(queue, [1])
-            await asyncio.sleep(0.1)
-            assert queue.trouble is not None
-            await queue.stop(drain_seconds=0.05)
-            assert seen(await hanging) == seen(await waiting) == ["error"]
-
-    asyncio.run(scenario())
-
-
-def test_an_engine_that_hangs_is_not_waited_for_and_works_again_when_it_goes_on() -> None:
-    engine = ScriptedEngine()
-
-    async def scenario() -> None:
-        async with running(engine, stall_seconds=0.05) as queue:
-            hanging = await busy_with(queue, engine)
-            waiting = [embedding(queue, [value] * 10, priority) for value, priority in ((1, BULK), (2, SEARCH))]
-            async with asyncio.timeout(10):
-                assert seen(await hanging) == ["error"]
-                assert [seen(await task) for task in waiting] == [["error"] * 10] * 2
-            assert "hangs" in (queue.trouble or "")
-            with pytest.raises(QueueClosed, match="hangs"):
-                await queue.embed([crop(3)], BULK)
-            engine.go.set()
-            await until(lambda: queue.trouble is None)
-            assert seen(await queue.embed([crop(4)], BULK)) == [4]
-
-    asyncio.run(scenario())
-    assert engine.batches == [[0], [4]]
-
-
-def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_works_again() -> None:
-    engine = ScriptedEngine(largest_batch=0)
-
-    async def scenario() -> None:
-        async with running(engine, stall_seconds=0.05) as queue:
-            assert seen(await queue.embed([crop(1)] * 3, BULK)) == ["error"] * 3
-            assert "even with a blank crop" in (queue.trouble or "")
-            assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it is asked all the same
-            engine.largest_batch = 100
-            await until(lambda: queue.trouble is None)
-            assert seen(await queue.embed([crop(2)], BULK)) == [2]
-
-    asyncio.run(scenario())
-
-
-def test_a_queue_that_was_not_started_refuses_and_stops() -> None:
-    async def scenario() -> None:
-        queue = BatchQueue([ScriptedEngine()], EmbeddingMetrics(CollectorRegistry()))
-        assert queue.trouble is not None
-        with pytest.raises(QueueClosed, match="not been started"):
-            await queue.embed([crop(1)], BULK)
-        await queue.stop()
-
-    asyncio.run(scenario())
-
-
 def test_a_crop_of_another_size_is_a_mistake_of_the_caller() -> None:
     async def scenario() -> None:
         async with running(ScriptedEngine()) as queue:
@@ -426,31 +270,3 @@ def test_metrics_tell_what_the_engine_did() -> None:
     assert sample("passerby_embedding_queue_seconds_count", priority="search") == 3
     assert sample("passerby_embedding_failed_total") == 1
     assert sample("passerby_embedding_queue_length") == 0
-
-
-def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> None:
-    first, second = ScriptedEngine(), ScriptedEngine()
-
-    async def scenario() -> None:
-        queue = BatchQueue([first, second], EmbeddingMetrics(CollectorRegistry()), max_batch=4)
-        await queue.start()
-        first.go.clear()
-        second.go.clear()
-        tasks = [embedding(queue, [number] * 4) for number in range(3)]
-        await until(lambda: first.busy.is_set() and second.busy.is_set())
-        assert sorted(first.batches + second.batches) in ([[0] * 4, [1] * 4], [[0] * 4, [2] * 4], [[1] * 4, [2] * 4])
-        first.go.set()
-        second.go.set()
-        assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 4, [1] * 4, [2] * 4]
-        first.go.clear()
-        second.go.clear()
-        dying, staying = embedding(queue, [DIES]), embedding(queue, [5])
-        await until(lambda: (first.busy.is_set() and second.busy.is_set()) or len(first.batches + second.batches) == 4)
-        first.go.set()
-        second.go.set()
-        assert seen(await dying) == ["error"]
-        assert seen(await staying) in (["error"], [5])
-        assert "the engine died" in (queue.trouble or "")
-        await queue.stop(drain_seconds=5)
-
-    asyncio.run(scenario())

@@ -1,0 +1,59 @@
+"""A running batch queue, and callers of it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry
+from scripted_engine import ScriptedEngine, crop
+
+from app.embedding.engine import EngineError
+from app.embedding.metrics import EmbeddingMetrics
+from app.embedding.queue import BatchQueue, Outcome, Priority
+
+SEARCH, BULK = Priority.SEARCH, Priority.BULK
+
+
+@asynccontextmanager
+async def running(
+    engine: ScriptedEngine,
+    max_batch: int = 8,
+    capacity: int = 100,
+    stall_seconds: float = 60.0,
+    registry: CollectorRegistry | None = None,
+) -> AsyncIterator[BatchQueue]:
+    metrics = EmbeddingMetrics(registry or CollectorRegistry())
+    queue = BatchQueue([engine], metrics, max_batch, capacity, stall_seconds)
+    await queue.start()
+    try:
+        yield queue
+    finally:
+        engine.go.set()
+        await queue.stop()
+
+
+def embedding(queue: BatchQueue, values: Iterable[int], priority: Priority = BULK) -> asyncio.Task[list[Outcome]]:
+    """A request under way."""
+    return asyncio.create_task(queue.embed([crop(value) for value in values], priority))
+
+
+def seen(outcomes: Iterable[Outcome]) -> list[int | str]:
+    """The value of each crop as the engine repeated it, or `error`."""
+    return ["error" if isinstance(outcome, EngineError) else int(outcome[7, 255]) for outcome in outcomes]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread brings about."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+async def busy_with(queue: BatchQueue, engine: ScriptedEngine, value: int = 0) -> asyncio.Task[list[Outcome]]:
+    """Keep the engine busy with one crop until `engine.go` is set."""
+    engine.go.clear()
+    task = embedding(queue, [value])
+    await until(engine.busy.is_set)
+    return task
