@@ -30,7 +30,7 @@ def strided_depthwise_in_float32(network: nn.Module) -> None:
     """Have a network's depthwise convolutions with a stride compute in float32 under bfloat16 autocast on the CPU.
 
     oneDNN has no fast backward pass of theirs in bfloat16: at 192x96, three layers took a quarter of an iteration of
-    `mobile`, and take a twentieth of that in float32.
+    `mobile`.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1 and module.stride != (1, 1):
