@@ -1,6 +1,6 @@
 """`create_app`: puts the domains together."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from app.database import Database
 from app.embedding.decoding import PictureLimits
-from app.embedding.engine import Engine, load_engines
+from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.embedding.start_up import best_batch_size, check
@@ -35,7 +35,7 @@ from app.status import endpoints as status_endpoints
 VERSION = version("passerby")
 
 
-def create_app(settings: Settings, engines: Sequence[Engine] = ()) -> FastAPI:
+def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     """The service as an ASGI application; its parts start and stop with the application's lifespan.
 
     `engines`: what is loaded already; by default those of the settings' checkpoint.
@@ -77,7 +77,7 @@ def create_app(settings: Settings, engines: Sequence[Engine] = ()) -> FastAPI:
 
 @asynccontextmanager
 async def running_parts(
-    settings: Settings, registry: CollectorRegistry, engines: Sequence[Engine]
+    settings: Settings, registry: CollectorRegistry, engines: Engines | None
 ) -> AsyncIterator[tuple[object, ...]]:
     """Start every part in its order, and stop them in the opposite one."""
     async with AsyncExitStack() as stack:
@@ -86,7 +86,7 @@ async def running_parts(
         await database.migrate()
 
         engines = engines or load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
-        for engine in engines:
+        for engine in engines.different:
             check(engine)
         metrics = EmbeddingMetrics(registry)
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
@@ -94,7 +94,7 @@ async def running_parts(
             engines,
             limits,
             metrics,
-            settings.batch_size or best_batch_size(engines[0]),
+            settings.batch_size or best_batch_size(engines.workers[0]),
             settings.queue_capacity,
             stall_seconds=settings.stall_seconds,
         )

@@ -34,13 +34,6 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
 
 
 def run_session(session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32.
-
-    What the call needed of memory goes back afterwards, or a large batch would keep it for good.
-    """
-    import onnxruntime
-
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops}, options)[0]
+    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32. The session keeps the memory that the call needed."""
+    parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops})[0]
     return parts

@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,7 +22,7 @@ class EngineError(Exception):
 
 
 class Engine(Protocol):
-    """A network ready to embed, of one checkpoint. It is called from one thread at a time."""
+    """A network ready to embed, of one checkpoint."""
 
     @property
     def metadata(self) -> CheckpointMetadata:
@@ -33,10 +35,34 @@ class Engine(Protocol):
         """
 
 
-def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> list[Engine]:
-    """Load a checkpoint with the engine of that kind, once for each GPU where it uses them; `auto` goes by the suffix.
+@dataclass(frozen=True)
+class Engines:
+    """The engines of one checkpoint that embed side by side.
 
-    `threads` is how many the engine computes with on the CPU; None takes every core that the process may use. Raises
+    Each of `workers` is called from a thread of its own; an engine that stands there several times can be called from
+    several threads at once. A batch that no other is beside is for `lone`, where there is one: it takes all cores, of
+    which a worker takes its share.
+    """
+
+    workers: Sequence[Engine]
+    lone: Engine | None = None
+
+    @property
+    def metadata(self) -> CheckpointMetadata:
+        """What the checkpoint says about itself."""
+        return self.workers[0].metadata
+
+    @property
+    def different(self) -> Sequence[Engine]:
+        """All of them, none twice."""
+        lone = [] if self.lone is None else [self.lone]
+        return list(dict.fromkeys([*self.workers, *lone]))
+
+
+def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> Engines:
+    """Load a checkpoint with engines of that kind, for each GPU or else for the CPU; `auto` goes by the suffix.
+
+    `threads` is how many they compute with on the CPU; None takes every core that the process may use. Raises
     EngineError, or model.errors.CheckpointError where the file itself cannot be used.
     """
     fitting = _KIND_OF_SUFFIX.get(checkpoint.suffix)
@@ -47,12 +73,12 @@ def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | Non
     threads = threads or available_cores()
     try:
         if fitting == "onnx":
-            from app.embedding.onnx_engine import OnnxEngine
+            from app.embedding.onnx_engine import onnx_engines
 
-            return [OnnxEngine(checkpoint, threads)]
+            return onnx_engines(checkpoint, threads)
         from app.embedding.torch_engine import TorchEngine, devices
 
-        return [TorchEngine(checkpoint, device, threads) for device in devices()]
+        return Engines([TorchEngine(checkpoint, device, threads) for device in devices()])
     except ImportError as error:
         extra = "cpu" if fitting == "onnx" else "gpu"
         raise EngineError(f"{checkpoint} needs the extra `{extra}`, pip install passerby[{extra}]: {error}") from error

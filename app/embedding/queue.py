@@ -1,4 +1,4 @@
-"""The batch queue: crops of all requests go through one engine in full batches; a bad one fails alone."""
+"""The batch queue: crops of all requests go through the engines in full batches; a bad one fails alone."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.embedding.engine import Engine, EngineError
+from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.waiting import Priority, WaitingCrop, WaitingRoom
 from app.embedding.worker import EngineWorker, Outcome
@@ -47,7 +47,7 @@ class BatchQueue:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engines: Engines,
         metrics: EmbeddingMetrics,
         max_batch: int = 32,
         capacity: int = 1024,
@@ -57,8 +57,8 @@ class BatchQueue:
         self._metrics = metrics
         self._capacity = capacity
         self._stall_seconds = stall_seconds
-        self._size = engines[0].metadata.input.size
-        self._room = WaitingRoom["_Request"](self._size, max_batch)
+        self._size = engines.metadata.input.size
+        self._room = WaitingRoom["_Request"](self._size, max_batch, len(engines.workers))
         metrics.queue_length.set_function(lambda: len(self._room))
         self._requests: set[_Request] = set()
         self._accepted = dict.fromkeys(Priority, 0)
@@ -71,13 +71,14 @@ class BatchQueue:
         self._workers = [
             EngineWorker(
                 engine,
+                engines.lone,
                 self._room,
                 metrics,
                 stall_seconds,
                 lambda crops, outcomes: self._call_in_loop(lambda: self._deliver(crops, outcomes)),
                 lambda death: self._call_in_loop(lambda: self._end(death)),
             )
-            for engine in engines
+            for engine in engines.workers
         ]
         self._running = 0
         self._watching: asyncio.Task[None] | None = None

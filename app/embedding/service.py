@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
-from app.embedding.engine import Engine, EngineError, available_cores
+from app.embedding.engine import EngineError, Engines, available_cores
 from app.embedding.frames import Box, CutCrop, PixelBox, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
@@ -49,7 +49,7 @@ class EmbeddingService:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        engines: Engines,
         limits: PictureLimits,
         metrics: EmbeddingMetrics,
         max_batch: int = 32,
@@ -60,7 +60,7 @@ class EmbeddingService:
         """`max_batch`, `capacity`, `stall_seconds`: see BatchQueue. `decode_threads`: of each priority; by default one
         a core.
         """
-        self._metadata = engines[0].metadata
+        self._metadata = engines.metadata
         self._limits = limits
         self._metrics = metrics
         self._max_batch = max_batch
@@ -69,8 +69,8 @@ class EmbeddingService:
         self._decoders = {  # two, so that a search does not wait until bulk work is decoded
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
         }
-        self._batches_ahead = 1 + math.ceil(threads * FILES_PER_JOB / max_batch)
-        """Of one request: one in the engine, and as many as occupy the decoding threads."""
+        self._batches_ahead = len(engines.workers) + math.ceil(threads * FILES_PER_JOB / max_batch)
+        """Of one request: one in each engine, and as many as occupy the decoding threads."""
         self._one_large = threading.Lock()
         self._warm = False
 

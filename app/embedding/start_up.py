@@ -1,7 +1,6 @@
 """What an engine has to do before it serves: prove that it computes rightly, and show which batches suit it."""
 
 import time
-from itertools import takewhile
 
 import numpy as np
 import structlog
@@ -11,11 +10,14 @@ from model.reference import LOWEST_COSINE, patches
 
 BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128)
 
+LEAST_BATCH_SECONDS = 0.05
+"""Below that, handing batches over costs more than a percent or two of an engine's time."""
+
 LONGEST_BATCH_SECONDS = 0.3
 """A search that comes while a batch runs waits for its end."""
 
-NEARLY_BEST = 0.97
-"""A smaller batch is taken where it reaches this share of the best speed."""
+WORTH_DOUBLING = 1.03
+"""Twice the batch is taken where it is faster, crop by crop, by this factor."""
 
 _CALLS = 3
 
@@ -43,16 +45,15 @@ def check(engine: Engine) -> None:
 
 
 def best_batch_size(engine: Engine) -> int:
-    """Measure batches of growing size: the smallest that is nearly as fast, crop by crop, as the fastest.
-
-    Sizes whose batch takes longer than LONGEST_BATCH_SECONDS are not tried further, so that searches do not wait.
-    """
-    seconds: dict[int, float] = {}
-    for size in takewhile(lambda _: max(seconds.values(), default=0) <= LONGEST_BATCH_SECONDS, BATCH_SIZES):
-        seconds[size] = _seconds(engine, size)
-    speeds = {size: size / took for size, took in seconds.items()}
-    best = max(speeds.values())
-    return next(size for size, speed in speeds.items() if speed >= NEARLY_BEST * best)
+    """Measure batches of growing size, until one lasts long enough and twice as many crops would not be worth it."""
+    best, lasted = BATCH_SIZES[0], _seconds(engine, BATCH_SIZES[0])
+    for size in BATCH_SIZES[1:]:
+        seconds = _seconds(engine, size)
+        gain = (size / seconds) / (best / lasted)
+        if seconds > LONGEST_BATCH_SECONDS or (lasted > LEAST_BATCH_SECONDS and gain < WORTH_DOUBLING):
+            break
+        best, lasted = size, seconds
+    return best
 
 
 def _seconds(engine: Engine, size: int) -> float:

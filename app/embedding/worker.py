@@ -21,7 +21,7 @@ _NOT_FINITE = "the engine gave numbers for this crop that are not finite"
 
 
 class EngineWorker(Generic[Owner]):
-    """Runs one engine on what waits in a room, until the room is closed and empty.
+    """Runs an engine on what waits in a room, until the room is closed and empty; lone batches go to the `lone` engine.
 
     A batch that fails is halved until the crop that it fails on stands alone, which also gets a batch through that was
     too large for the memory. `deliver` and `end` are called in the engine's thread: with the outcomes of a batch, and
@@ -31,6 +31,7 @@ class EngineWorker(Generic[Owner]):
     def __init__(
         self,
         engine: Engine,
+        lone: Engine | None,
         room: WaitingRoom[Owner],
         metrics: EmbeddingMetrics,
         stall_seconds: float,
@@ -41,6 +42,7 @@ class EngineWorker(Generic[Owner]):
         self.crops_per_second: float | None = None
         self.failing: str | None = None
         self._engine = engine
+        self._lone = lone or engine
         self._room = room
         self._metrics = metrics
         self._stall_seconds = stall_seconds
@@ -86,9 +88,10 @@ class EngineWorker(Generic[Owner]):
         self._busy_since = started
         for crop in batch.crops:
             self._queue_seconds[crop.priority].observe(started - crop.since)
-        outcomes = self._outcomes(batch.pixels)
+        engine = self._lone if batch.lone else self._engine
+        outcomes = _outcomes(engine, batch.pixels)
         seconds = time.monotonic() - started
-        self.failing = self._failure_on_blank() if _all_failed(outcomes) else None
+        self.failing = self._failure_on_blank(engine) if _all_failed(outcomes) else None
         self._busy_since = None
         self._deliver(batch.crops, outcomes)
         self._metrics.batch_size.observe(len(outcomes))
@@ -97,23 +100,24 @@ class EngineWorker(Generic[Owner]):
         speed = len(outcomes) / max(seconds, 1e-9)
         self.crops_per_second = 0.8 * (self.crops_per_second or speed) + 0.2 * speed
 
-    def _outcomes(self, pixels: NDArray[np.uint8]) -> list[Outcome]:
-        try:
-            parts = self._engine.embed(pixels)
-            if parts.shape != (len(pixels), len(PARTS), PART_DIM):
-                raise EngineError(f"{len(pixels)} crops gave parts of shape {parts.shape}")
-        except Exception as error:
-            structlog.get_logger().error("the engine failed", crops=len(pixels), error=repr(error))
-            if len(pixels) == 1:
-                return [EngineError(f"the engine failed on this crop: {error!r}")]
-            half = len(pixels) // 2
-            return self._outcomes(pixels[:half]) + self._outcomes(pixels[half:])
-        return [row if np.isfinite(row).all() else EngineError(_NOT_FINITE) for row in parts]
-
-    def _failure_on_blank(self) -> str | None:
-        """How the engine fails on a blank crop, if it does: so a broken engine is told from poisoned crops."""
-        (outcome,) = self._outcomes(self._blank)
+    def _failure_on_blank(self, engine: Engine) -> str | None:
+        """How an engine fails on a blank crop, if it does: so a broken engine is told from poisoned crops."""
+        (outcome,) = _outcomes(engine, self._blank)
         return f"even with a blank crop, {outcome}" if isinstance(outcome, EngineError) else None
+
+
+def _outcomes(engine: Engine, pixels: NDArray[np.uint8]) -> list[Outcome]:
+    try:
+        parts = engine.embed(pixels)
+        if parts.shape != (len(pixels), len(PARTS), PART_DIM):
+            raise EngineError(f"{len(pixels)} crops gave parts of shape {parts.shape}")
+    except Exception as error:
+        structlog.get_logger().error("the engine failed", crops=len(pixels), error=repr(error))
+        if len(pixels) == 1:
+            return [EngineError(f"the engine failed on this crop: {error!r}")]
+        half = len(pixels) // 2
+        return _outcomes(engine, pixels[:half]) + _outcomes(engine, pixels[half:])
+    return [row if np.isfinite(row).all() else EngineError(_NOT_FINITE) for row in parts]
 
 
 def _all_failed(outcomes: Sequence[Outcome]) -> bool:

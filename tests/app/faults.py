@@ -12,13 +12,14 @@ import httpx
 from running import CAPTURED_AT, embed, running_service
 from scripted_engine import ScriptedEngine, flat
 
+from app.embedding.engine import Engines
 from app.settings import Settings
 
 
 @contextmanager
 def scripted_service(settings: Settings, engine: ScriptedEngine) -> Iterator[httpx.Client]:
     """A service that embeds with `engine`, which goes on when the block ends."""
-    with running_service(settings, [engine]) as client:
+    with running_service(settings, Engines([engine])) as client:
         try:
             yield client
         finally:

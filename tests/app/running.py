@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import httpx
 import uvicorn
 from factories import encoded, picture
 
-from app.embedding.engine import Engine
+from app.embedding.engine import Engines
 from app.main import create_app
 from app.settings import Settings
 
@@ -19,7 +19,7 @@ CAPTURED_AT = "2026-05-04T17:30:00+02:00"
 
 
 @contextmanager
-def running_service(settings: Settings, engines: Sequence[Engine] = ()) -> Iterator[httpx.Client]:
+def running_service(settings: Settings, engines: Engines | None = None) -> Iterator[httpx.Client]:
     """A service on a free port of loopback, as long as the block lasts; `engines` as `create_app` takes them."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry
 from scripted_engine import ScriptedEngine, crop
 
-from app.embedding.engine import EngineError
+from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, Outcome, Priority
 
@@ -24,7 +24,7 @@ async def running(
     registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[BatchQueue]:
     metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    queue = BatchQueue([engine], metrics, max_batch, capacity, stall_seconds)
+    queue = BatchQueue(Engines([engine]), metrics, max_batch, capacity, stall_seconds)
     await queue.start()
     try:
         yield queue

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from app.embedding.decoding import PictureLimits, decode
-from app.embedding.engine import Engine, load_engines
+from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService
@@ -31,39 +31,41 @@ def files() -> list[bytes]:
     ]
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """The bundled checkpoint with so many threads, on which depends how a batch is shared out among them."""
-    return load_engines(BUNDLED.with_suffix(".onnx"), threads=request.param)[0]
+@pytest.fixture(scope="module")
+def engines() -> Engines:
+    """The bundled checkpoint on three cores, which embed side by side, or together where there is a lone batch."""
+    return load_engines(BUNDLED.with_suffix(".onnx"), threads=3)
 
 
 @pytest.fixture(scope="module")
-def crops(files: list[bytes], engine: Engine) -> NDArray[np.uint8]:
+def crops(files: list[bytes], engines: Engines) -> NDArray[np.uint8]:
     """The files decoded."""
-    return np.stack([decode(content, PictureLimits(), engine.metadata.input).pixels for content in files])
+    return np.stack([decode(content, PictureLimits(), engines.metadata.input).pixels for content in files])
 
 
 @pytest.fixture(scope="module")
-def alone(crops: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
-    """The parts of each file, embedded alone."""
-    return np.concatenate([engine.embed(crop[None]) for crop in crops])
+def alone(crops: NDArray[np.uint8], engines: Engines) -> NDArray[np.float32]:
+    """The parts of each file, embedded alone by a worker."""
+    return np.concatenate([engines.workers[0].embed(crop[None]) for crop in crops])
 
 
 def test_embeddings_do_not_depend_on_the_batch_of_any_size(
-    crops: NDArray[np.uint8], alone: NDArray[np.float32], engine: Engine
+    crops: NDArray[np.uint8], alone: NDArray[np.float32], engines: Engines
 ) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = np.random.default_rng(seed)
     sizes = range(1, BATCH_SIZE + 1)
     together = {size: rng.permutation(BATCH_SIZE)[:size] for size in sizes}
-    furthest = {size: np.abs(engine.embed(crops[some]) - alone[some]).max() for size, some in together.items()}
-    assert max(furthest.values()) < TOLERANCE, furthest
+    assert len(engines.different) == 2
+    for engine in engines.different:
+        furthest = {size: np.abs(engine.embed(crops[some]) - alone[some]).max() for size, some in together.items()}
+        assert max(furthest.values()) < TOLERANCE, furthest
     assert np.abs(alone[0] - alone[1]).max() > 100 * TOLERANCE, "other crops have other embeddings"
 
 
 def test_embeddings_do_not_depend_on_other_requests(
-    files: list[bytes], alone: NDArray[np.float32], engine: Engine
+    files: list[bytes], alone: NDArray[np.float32], engines: Engines
 ) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -81,7 +83,7 @@ def test_embeddings_do_not_depend_on_other_requests(
                 assert np.abs(result.parts - alone[i]).max() < TOLERANCE
 
     async def scenario() -> None:
-        service = EmbeddingService([engine], PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)
+        service = EmbeddingService(engines, PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)
         await service.start()
         await asyncio.gather(*(client(service) for _ in range(16)))
         await service.stop()

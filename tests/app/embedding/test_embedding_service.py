@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
-from app.embedding.engine import Engine, EngineError, load_engines
+from app.embedding.engine import Engine, EngineError, Engines, load_engines
 from app.embedding.frames import Box
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
@@ -27,7 +27,9 @@ async def running(
     engine: Engine, limits: PictureLimits | None = None, capacity: int = 1024, registry: CollectorRegistry | None = None
 ) -> AsyncIterator[EmbeddingService]:
     metrics = EmbeddingMetrics(registry or CollectorRegistry())
-    service = EmbeddingService([engine], limits or PictureLimits(), metrics, capacity=capacity, decode_threads=2)
+    service = EmbeddingService(
+        Engines([engine]), limits or PictureLimits(), metrics, capacity=capacity, decode_threads=2
+    )
     await service.start()
     try:
         yield service
@@ -59,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
-    engine = load_engines(tiny_checkpoint)[0]
+    engine = load_engines(tiny_checkpoint).workers[0]
     contents = [encoded(picture(seed)) for seed in range(100)]
 
     async def scenario() -> list[Result]:
@@ -79,7 +81,7 @@ def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None
     registry = CollectorRegistry()
 
     async def scenario() -> list[Result]:
-        async with running(load_engines(tiny_checkpoint)[0], registry=registry) as service:
+        async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
             return await service.embed(contents, Priority.SEARCH)
 
     assert kinds(asyncio.run(scenario())) == [
@@ -97,7 +99,7 @@ def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None
 
 def test_the_error_of_a_bad_file_keeps_no_frames_and_so_no_file(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
-        async with running(load_engines(tiny_checkpoint)[0]) as service:
+        async with running(load_engines(tiny_checkpoint).workers[0]) as service:
             return await service.embed([b"", b"no picture", encoded(picture(1))[:-20]], Priority.BULK)
 
     for error in asyncio.run(scenario()):
@@ -114,7 +116,7 @@ def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
 
 
 def test_the_boxes_of_a_frame_become_the_parts_of_their_pixels_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
-    engine = load_engines(tiny_checkpoint)[0]
+    engine = load_engines(tiny_checkpoint).workers[0]
     frame = picture(1, 480, 640)
     places = [(10 * i, 3 * i, 60, 130) for i in range(50)]
     boxes = [Box(*place) for place in places]
@@ -151,7 +153,7 @@ def test_a_frame_that_cannot_be_used_is_told_as_a_whole_and_leaves_its_places_to
 
 def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
-        async with running(load_engines(tiny_checkpoint)[0]) as service:
+        async with running(load_engines(tiny_checkpoint).workers[0]) as service:
             return await service.embed([encoded(picture(1))] * 256, Priority.BULK)
 
     assert kinds(asyncio.run(scenario())) == ["crop"] * 256
@@ -247,7 +249,7 @@ def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> Non
     engine = ScriptedEngine()
 
     async def scenario() -> None:
-        service = EmbeddingService([engine], PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+        service = EmbeddingService(Engines([engine]), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
         assert service.trouble is not None
         await service.start()
         assert service.trouble is None
@@ -306,7 +308,7 @@ def test_a_model_that_gives_no_numbers_does_not_start() -> None:
             return super().embed(crops) * np.float32("nan")
 
     async def scenario() -> None:
-        service = EmbeddingService([Broken()], PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+        service = EmbeddingService(Engines([Broken()]), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
         with pytest.raises(EngineError, match="tiny-0123456789ab cannot be used"):
             await service.start()
         assert service.trouble is not None

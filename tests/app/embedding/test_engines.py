@@ -35,7 +35,7 @@ def torch_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine on a small checkpoint of its form."""
     fixture = "tiny_checkpoint" if request.param == "onnx" else "torch_checkpoint"
-    return load_engines(request.getfixturevalue(fixture), threads=1)[0]
+    return load_engines(request.getfixturevalue(fixture), threads=1).workers[0]
 
 
 def crops(seed: int, count: int) -> NDArray[np.uint8]:

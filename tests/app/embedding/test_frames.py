@@ -93,7 +93,7 @@ def test_a_kept_cut_out_is_embedded_nearly_as_it_was() -> None:
     for place, person in enumerate(people):
         frame.paste(person, (100 * place, 20))
     boxes = [Box(100 * place, 20, *person.size) for place, person in enumerate(people)]
-    engine = load_engines(BUNDLED.with_suffix(".onnx"), threads=1)[0]
+    engine = load_engines(BUNDLED.with_suffix(".onnx"), threads=1).workers[0]
     input_format = engine.metadata.input
     crops = [one for one in cut(encoded(frame, "PNG"), boxes, LIMITS, input_format) if isinstance(one, CutCrop)]
     assert len(crops) == len(people) == 8

@@ -18,7 +18,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from app.embedding.decoding import PictureError, PictureLimits, decode
-from app.embedding.engine import Engine, load_engines
+from app.embedding.engine import Engine, Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
@@ -149,7 +149,7 @@ def test_good_files_among_ten_thousand_bad_ones_are_embedded_rightly_in_flat_mem
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
-    engine = load_engines(tiny_checkpoint, threads=1)[0]
+    engine = load_engines(tiny_checkpoint, threads=1).workers[0]
     kinds = Counter[str]()
     memory: list[int] = []
 
@@ -163,7 +163,7 @@ def test_good_files_among_ten_thousand_bad_ones_are_embedded_rightly_in_flat_mem
         kinds.update(check(file, result, engine) for file, result in zip(given, results, strict=True))
 
     async def scenario() -> None:
-        service = EmbeddingService([engine], LIMITS, EmbeddingMetrics(registry), capacity=1024)
+        service = EmbeddingService(Engines([engine]), LIMITS, EmbeddingMetrics(registry), capacity=1024)
         await service.start()
         while kinds.total() < GOOD + BAD:
             await asyncio.gather(*(client(service) for _ in range(5)))

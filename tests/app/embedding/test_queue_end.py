@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from queue_callers import BULK, SEARCH, busy_with, embedding, running, seen, until
 from scripted_engine import DIES, ScriptedEngine, crop
 
+from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, QueueClosed
 
@@ -109,7 +110,7 @@ def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_works_a
 
 def test_a_queue_that_was_not_started_refuses_and_stops() -> None:
     async def scenario() -> None:
-        queue = BatchQueue([ScriptedEngine()], EmbeddingMetrics(CollectorRegistry()))
+        queue = BatchQueue(Engines([ScriptedEngine()]), EmbeddingMetrics(CollectorRegistry()))
         assert queue.trouble is not None
         with pytest.raises(QueueClosed, match="not been started"):
             await queue.embed([crop(1)], BULK)
@@ -122,25 +123,44 @@ def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> N
     first, second = ScriptedEngine(), ScriptedEngine()
 
     async def scenario() -> None:
-        queue = BatchQueue([first, second], EmbeddingMetrics(CollectorRegistry()), max_batch=4)
+        queue = BatchQueue(Engines([first, second]), EmbeddingMetrics(CollectorRegistry()), max_batch=4)
         await queue.start()
         first.go.clear()
         second.go.clear()
-        tasks = [embedding(queue, [number] * 4) for number in range(3)]
+        tasks = [embedding(queue, [number] * 8) for number in range(3)]
         await until(lambda: first.busy.is_set() and second.busy.is_set())
-        assert sorted(first.batches + second.batches) in ([[0] * 4, [1] * 4], [[0] * 4, [2] * 4], [[1] * 4, [2] * 4])
+        assert first.batches == second.batches == [[0] * 4]
         first.go.set()
         second.go.set()
-        assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 4, [1] * 4, [2] * 4]
+        assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 8, [1] * 8, [2] * 8]
         first.go.clear()
         second.go.clear()
         dying, staying = embedding(queue, [DIES]), embedding(queue, [5])
-        await until(lambda: (first.busy.is_set() and second.busy.is_set()) or len(first.batches + second.batches) == 4)
+        await until(lambda: (first.busy.is_set() and second.busy.is_set()) or len(first.batches + second.batches) == 8)
         first.go.set()
         second.go.set()
         assert seen(await dying) == ["error"]
         assert seen(await staying) in (["error"], [5])
         assert "the engine died" in (queue.trouble or "")
         await queue.stop(drain_seconds=5)
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_crop_goes_to_the_engine_for_lone_batches_and_others_to_the_workers() -> None:
+    worker, lone = ScriptedEngine(), ScriptedEngine()
+
+    async def scenario() -> None:
+        queue = BatchQueue(Engines([worker, worker], lone), EmbeddingMetrics(CollectorRegistry()), max_batch=4)
+        await queue.start()
+        await queue.embed([crop(1)], BULK)
+        worker.go.clear()
+        two = embedding(queue, [2, 3])
+        await until(lambda: len(worker.batches) == 2)
+        worker.go.set()
+        await two
+        assert lone.batches == [[1]]
+        assert sorted(worker.batches) == [[2], [3]]
+        await queue.stop()
 
     asyncio.run(scenario())

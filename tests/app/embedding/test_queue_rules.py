@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from app.embedding.engine import EngineError
+from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, Outcome, Priority, QueueFull
 from model.architecture import PART_DIM, PARTS
@@ -79,7 +79,7 @@ class QueueRules(RuleBasedStateMachine):
         super().__init__()
         self.engine = SteppedEngine()
         self.registry = CollectorRegistry()
-        self.queue = BatchQueue([self.engine], EmbeddingMetrics(self.registry), MAX_BATCH, CAPACITY)
+        self.queue = BatchQueue(Engines([self.engine]), EmbeddingMetrics(self.registry), MAX_BATCH, CAPACITY)
         self.runner = asyncio.Runner()
         self.runner.run(self.queue.start())
         self.requests: list[Request] = []

@@ -2,13 +2,14 @@
 
 import random
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 from scripted_engine import SIZE, crop
 
-from app.embedding.waiting import Priority, WaitingCrop, WaitingRoom
+from app.embedding.waiting import Batch, Priority, WaitingCrop, WaitingRoom
 
 SEARCH, BULK = Priority.SEARCH, Priority.BULK
 
@@ -17,8 +18,16 @@ def crops_of(owner: str, values: Iterable[int], priority: Priority = BULK) -> li
     return [WaitingCrop(crop(value), priority, owner, i) for i, value in enumerate(values)]
 
 
-def room(max_batch: int = 8) -> WaitingRoom[str]:
-    return WaitingRoom(SIZE, max_batch)
+def room(max_batch: int = 8, takers: int = 1) -> WaitingRoom[str]:
+    return WaitingRoom(SIZE, max_batch, takers)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread brings about."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def taken(room: WaitingRoom[str]) -> list[int]:
@@ -122,6 +131,30 @@ def test_a_taker_wakes_up_when_something_happens(happening: str) -> None:
         waiting.close()
     taker.join(timeout=10)
     assert len(got) == 1
+
+
+@pytest.mark.parametrize(("crops", "shares"), [(1, {1}), (2, {1}), (7, {2, 3}), (24, {8}), (30, {8})])
+def test_takers_that_idle_share_what_comes(crops: int, shares: set[int]) -> None:
+    waiting = room(takers=3)
+    got: list[Batch[str] | None] = []
+    for _ in range(3):
+        threading.Thread(target=lambda: got.append(waiting.take()), daemon=True).start()
+    until(lambda: waiting._idle == 3)
+    waiting.put(crops_of("a", range(crops)))
+    until(lambda: len(got) == min(crops, 3))
+    batches = [batch for batch in got if batch is not None]
+    assert {len(batch.crops) for batch in batches} == shares
+    assert sorted(one.position for batch in batches for one in batch.crops) == list(range(min(crops, 24)))
+    assert all(batch.lone == (crops == 1) for batch in batches)
+    waiting.close()
+
+
+def test_a_batch_is_not_lone_while_another_taker_is_busy() -> None:
+    waiting = room(takers=2)
+    waiting.put(crops_of("a", [1]))
+    batch = waiting.take()
+    assert batch is not None
+    assert not batch.lone
 
 
 def test_a_batch_without_room_for_both_priorities_is_refused() -> None:
