@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.database import Database
 from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Camera, Crop, Image
+from app.gallery.tables import Crop, Image
 from app.kit.ids import new_id
 from app.settings import Settings
 from bench.bare import BareSession
@@ -90,9 +90,9 @@ async def _fill(data_dir: Path, model_id: str) -> None:
     vectors = _vectors(GALLERY)
     async with database.write() as session:
         repository = GalleryRepository(session)
-        repository.add(Camera(id="random", name="random", created_at=0))
+        await repository.add_cameras({"random"}, created_at=0)
         picture = Image(sha256="0" * 64, media_type="image/jpeg", width=64, height=128, bytes=0)
-        await repository.add_images({picture.sha256: picture})
+        await repository.add_images([picture])
         crops = [
             Crop(
                 id=new_id(), camera_id="random", captured_at=number, utc_offset=0, attributes={},
@@ -100,7 +100,7 @@ async def _fill(data_dir: Path, model_id: str) -> None:
             )
             for number in range(GALLERY)
         ]  # fmt: skip
-        await repository.flush_crops(crops)
+        await repository.add_crops(crops)
         await repository.add_embeddings(
             {crop.key: vector for crop, vector in zip(crops, vectors, strict=True)}, model_id
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
 from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
+from app.gallery.metadata import CropMetadata
 from app.gallery.posted import PostedFiles, PostedFrame, read_posted
 from app.gallery.schemas import (
     CameraId,
@@ -24,7 +25,8 @@ from app.gallery.schemas import (
     ItemMetadata,
     Name,
 )
-from app.gallery.service import CropMetadata, GalleryService, StoredCrop
+from app.gallery.service import GalleryService
+from app.gallery.writer import StoredCrop
 from app.kit.forms import Several
 from app.kit.leaving import Departure, departure_of, unless_left
 from app.kit.pagination import decode_cursor, encode_cursor

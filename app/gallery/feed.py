@@ -2,13 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.database import Database
 from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Crop
-from app.index.port import Addition, Change, CropColumns, Removal
+from app.index.port import Addition, Change
 
 _CROPS_AT_ONCE = 2_000
 
@@ -33,21 +29,10 @@ class DatabaseChangeFeed:
                 found = await GalleryRepository(session).embedded_crops(key, self._model_id, _CROPS_AT_ONCE)
             if not found:
                 return
-            key = found[-1][0].key
-            yield [_addition(0, crop, vector) for crop, vector in found]
+            key = found[-1].key
+            yield found
 
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         """The next changes in order. What came and is gone by now is told as a removal."""
         async with self._database.read() as session:
-            logged = await GalleryRepository(session).changes(sequence, self._model_id, limit)
-        return [
-            _addition(change.sequence, change.crop, change.vector)
-            if change.added and change.crop is not None and change.vector is not None
-            else Removal(change.sequence, change.crop_key)
-            for change in logged
-        ]
-
-
-def _addition(sequence: int, crop: Crop, vector: NDArray[np.float16]) -> Addition:
-    columns = CropColumns(crop.camera_id, crop.captured_at, crop.track_id, crop.person_id)
-    return Addition(sequence, crop.key, vector, columns)
+            return await GalleryRepository(session).changes(sequence, self._model_id, limit)

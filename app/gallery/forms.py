@@ -10,8 +10,8 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from app.embedding.frames import Box
 from app.errors import InvalidRequest
+from app.gallery.metadata import CropMetadata
 from app.gallery.schemas import Attributes, ItemMetadata
-from app.gallery.service import CropMetadata
 from app.index.port import Filter
 from app.kit.times import to_microseconds
 

@@ -29,9 +29,7 @@ class ImageStore:
 
     async def missing(self, hashes: Iterable[str]) -> list[str]:
         """Which of the images are not there."""
-        return await asyncio.to_thread(
-            lambda: [sha256 for sha256 in hashes if not self._files.exists(self._path(sha256))]
-        )
+        return await asyncio.to_thread(lambda: [sha256 for sha256 in hashes if not self._exists(self._path(sha256))])
 
     async def read(self, sha256: str) -> bytes | None:
         """An image's bytes, or None if it is not there."""
@@ -53,13 +51,16 @@ class ImageStore:
 
     def _put(self, sha256: str, content: bytes) -> None:
         path = self._path(sha256)
-        if self._files.exists(path):
+        if self._exists(path):
             return
         if self._local:  # object stores publish a file when it is whole; a local one must be made to
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(Path(path), content)
         else:
             self._files.pipe_file(path, content)
+
+    def _exists(self, path: str) -> bool:
+        return Path(path).exists() if self._local else bool(self._files.exists(path))
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256[:2]}/{sha256[2:4]}/{sha256}"

@@ -30,7 +30,7 @@ async def record(repository: GalleryRepository, images: ImageStore, pictures: Co
     missing now is written again.
     """
     by_hash = {picture.sha256: picture for picture in pictures}
-    await repository.add_images({sha256: _row(picture) for sha256, picture in by_hash.items()})
+    await repository.add_images([_row(picture) for picture in by_hash.values()])
     missing = await images.missing(by_hash)
     await images.put({sha256: by_hash[sha256].content for sha256 in missing})
 

@@ -10,7 +10,9 @@ from app.embedding.queue import Priority
 from app.embedding.service import CutResult, EmbeddingService, Result
 from app.errors import InvalidRequest
 from app.gallery.forms import parse_boxes
-from app.gallery.service import CropMetadata, Failure, GalleryService, NewBox, NewCrop, StoredCrop
+from app.gallery.metadata import CropMetadata
+from app.gallery.service import Failure, GalleryService, NewBox, NewCrop
+from app.gallery.writer import StoredCrop
 from app.kit.leaving import Departure
 
 

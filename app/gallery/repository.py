@@ -1,31 +1,27 @@
 """All queries of the gallery."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import sqlalchemy
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import Table
 from app.gallery.tables import ADDED, REMOVED, Camera, Change, Crop, DoomedImage, Embedding, Gallery, Image, ImageUse
-from app.index.port import Filter
+from app.index import port as index
 
 _STORED = np.dtype("<f2")
+_INDEXED = (Embedding.vector, Crop.camera_id, Crop.captured_at, Crop.track_id, Crop.person_id)
+"""What an index holds of a crop."""
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 Identity = tuple[str, int, str]
 """What makes two crops the same: camera_id, captured_at, image_sha256."""
-
-
-@dataclass(frozen=True)
-class LoggedChange:
-    """A row of the change log with the crop that it tells of; `crop` and `vector` are None where that is gone."""
-
-    sequence: int
-    crop_key: int
-    added: bool
-    crop: Crop | None
-    vector: NDArray[np.float16] | None
 
 
 class GalleryRepository:
@@ -57,9 +53,14 @@ class GalleryRepository:
         """Those of the ids that belong to a camera."""
         return set(await self._session.scalars(select(Camera.id).where(Camera.id.in_(camera_ids))))
 
-    def add(self, row: Camera | Crop) -> None:
-        """Add a row."""
-        self._session.add(row)
+    def add(self, camera: Camera) -> None:
+        """Add a camera."""
+        self._session.add(camera)
+
+    async def add_cameras(self, camera_ids: Collection[str], created_at: int) -> None:
+        """Add those of the cameras that are not there yet, each named by its id."""
+        rows = [Camera(id=one, name=one, created_at=created_at) for one in sorted(camera_ids)]
+        await self._add_missing(rows)
 
     # crops
 
@@ -79,7 +80,7 @@ class GalleryRepository:
         """Crops by id; those that do not exist are left out."""
         return {crop.id: crop for crop in await self._session.scalars(select(Crop).where(Crop.id.in_(crop_ids)))}
 
-    async def page(self, which: Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
+    async def page(self, which: index.Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
         """Crops that pass the filter, latest first, from just after the position (captured_at, key)."""
         query = select(Crop).where(*_conditions(which))
         if before is not None:
@@ -87,10 +88,15 @@ class GalleryRepository:
         query = query.order_by(Crop.captured_at.desc(), Crop.key.desc()).limit(limit)
         return (await self._session.scalars(query)).all()
 
-    async def flush_crops(self, crops: Sequence[Crop]) -> None:
-        """Insert crops, so that they have keys."""
-        self._session.add_all(crops)
-        await self._session.flush()
+    async def add_crops(self, crops: Sequence[Crop]) -> None:
+        """Insert crops and give them their keys. They do not become part of the unit of work."""
+        if not crops:
+            return
+        inserting = insert(_table(Crop)).returning(Crop.id, Crop.key)
+        inserted = await self._session.execute(inserting, [_values(crop) for crop in crops])
+        keys = {row.id: row.key for row in inserted}
+        for crop in crops:
+            crop.key = keys[crop.id]
 
     async def delete_crop(self, crop: Crop) -> None:
         """Delete a crop with its embeddings, log that, and doom its image if nothing else refers to it."""
@@ -109,13 +115,13 @@ class GalleryRepository:
         """The facts of one image."""
         return await self._session.get(Image, sha256)
 
-    async def add_images(self, images: Mapping[str, Image]) -> None:
-        """Add the facts of images, by hash, that are not there yet; none of them is doomed any more."""
-        known = await self._session.scalars(select(Image.sha256).where(Image.sha256.in_(images)))
-        new = images.keys() - set(known.all())
-        self._session.add_all(images[sha256] for sha256 in sorted(new))
-        await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256.in_(images)))
-        await self._session.flush()
+    async def add_images(self, images: Collection[Image]) -> None:
+        """Add the facts of images that are not there yet; none of them is doomed any more."""
+        by_hash = {image.sha256: image for image in images}
+        await self._add_missing([by_hash[sha256] for sha256 in sorted(by_hash)])
+        doomed = by_hash.keys() & set(await self.doomed_images())
+        if doomed:
+            await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256.in_(doomed)))
 
     def use_images(self, owner_id: str, hashes: Sequence[str]) -> None:
         """Note that something else than a crop refers to images, in this order."""
@@ -158,14 +164,14 @@ class GalleryRepository:
         if not vectors:
             return
         await self._session.execute(
-            insert(Embedding),
+            insert(_table(Embedding)),
             [
                 {"model_id": model_id, "crop_key": key, "vector": vector.astype(_STORED).tobytes()}
                 for key, vector in vectors.items()
             ],
         )
         await self._session.execute(
-            insert(Change),
+            insert(_table(Change)),
             [{"model_id": model_id, "crop_key": key, "what": ADDED} for key in vectors],
         )
 
@@ -179,11 +185,11 @@ class GalleryRepository:
         last = select(func.max(Change.sequence)).where(Change.model_id == model_id)
         return await self._session.scalar(last) or 0
 
-    async def changes(self, after: int, model_id: str, limit: int) -> list[LoggedChange]:
-        """The next changes of one model's embeddings."""
+    async def changes(self, after: int, model_id: str, limit: int) -> list[index.Change]:
+        """The next changes of one model's embeddings. What came and is gone by now is told as a removal."""
         of_model = and_(Embedding.crop_key == Change.crop_key, Embedding.model_id == model_id)
         query = (
-            select(Change, Crop, Embedding.vector)
+            select(Change.sequence, Change.crop_key, Change.what, *_INDEXED)
             .outerjoin(Embedding, of_model)
             .outerjoin(Crop, Crop.key == Embedding.crop_key)
             .where(Change.model_id == model_id, Change.sequence > after)
@@ -191,26 +197,25 @@ class GalleryRepository:
             .limit(limit)
         )
         return [
-            LoggedChange(
-                change.sequence,
-                change.crop_key,
-                change.what == ADDED,
-                crop,
-                None if vector is None else _unpack(vector),
-            )
-            for change, crop, vector in await self._session.execute(query)
+            index.Removal(sequence, key)
+            if what != ADDED or vector is None
+            else index.Addition(sequence, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
+            for sequence, key, what, vector, camera, captured, track, person in await self._session.execute(query)
         ]
 
-    async def embedded_crops(self, after: int, model_id: str, limit: int) -> list[tuple[Crop, NDArray[np.float16]]]:
-        """Crops with one model's embedding, by key."""
+    async def embedded_crops(self, after: int, model_id: str, limit: int) -> list[index.Addition]:
+        """Crops with one model's embedding, by key, each with sequence 0."""
         query = (
-            select(Crop, Embedding.vector)
-            .join(Embedding, Embedding.crop_key == Crop.key)
+            select(Embedding.crop_key, *_INDEXED)
+            .join(Crop, Crop.key == Embedding.crop_key)
             .where(Embedding.model_id == model_id, Embedding.crop_key > after)
             .order_by(Embedding.crop_key)
             .limit(limit)
         )
-        return [(crop, _unpack(vector)) for crop, vector in await self._session.execute(query)]
+        return [
+            index.Addition(0, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
+            for key, vector, camera, captured, track, person in await self._session.execute(query)
+        ]
 
     async def embedded_crops_by_key(
         self, keys: Collection[int], model_id: str
@@ -223,12 +228,30 @@ class GalleryRepository:
         )
         return {crop.key: (crop, _unpack(vector)) for crop, vector in await self._session.execute(query)}
 
+    async def _add_missing(self, rows: Sequence[Table]) -> None:
+        """Insert rows of one table but for those whose key is there."""
+        if rows:
+            insert = _INSERTS[self._session.get_bind().dialect.name]
+            statement = insert(_table(type(rows[0]))).on_conflict_do_nothing()
+            await self._session.execute(statement, [_values(row) for row in rows])
+
+
+def _table(rows: type[Table]) -> sqlalchemy.Table:
+    """For statements that go round SQLAlchemy's unit of work, which takes several times as long to insert a row."""
+    return Table.metadata.tables[rows.__tablename__]
+
+
+def _values(row: Table) -> dict[str, Any]:
+    """What a new row holds, but for the number that the database gives it."""
+    table = _table(type(row))
+    return {one.key: getattr(row, one.key) for one in table.columns if one is not table.autoincrement_column}
+
 
 def _unpack(vector: bytes) -> NDArray[np.float16]:
     return np.frombuffer(vector, dtype=_STORED)
 
 
-def _conditions(which: Filter) -> list[ColumnElement[bool]]:
+def _conditions(which: index.Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if which.camera_ids:
         conditions.append(Crop.camera_id.in_(which.camera_ids))

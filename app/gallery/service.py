@@ -1,9 +1,7 @@
 """The gallery's rules: how crops and cameras come, are read and go."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Literal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,36 +9,22 @@ from numpy.typing import NDArray
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
-from app.embedding.frames import Box, PixelBox
+from app.embedding.frames import Box
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
 from app.errors import NotFound
 from app.gallery.images import ImageStore
-from app.gallery.pictures import Picture, record, store_files
+from app.gallery.metadata import CropMetadata
+from app.gallery.pictures import Picture
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
+from app.gallery.writer import CropWriter, EmbeddedNewCrop, StoredCrop
 from app.index.keeper import IndexKeeper
 from app.index.port import Filter
 from app.kit.hashing import sha256_of_all
-from app.kit.ids import new_id
 from app.kit.leaving import Departure, unless_left
-from app.kit.times import now_microseconds, to_microseconds, utc_offset_seconds
+from app.kit.times import now_microseconds
 from model.architecture import PART_DIM, PARTS
-
-
-@dataclass(frozen=True)
-class CropMetadata:
-    """What a camera pipeline tells of a crop; `captured_at` is aware."""
-
-    camera_id: str
-    captured_at: datetime
-    track_id: str | None = None
-    person_id: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    def identity(self, sha256: str) -> Identity:
-        """The same bytes by the same camera at the same time are the same crop."""
-        return self.camera_id, to_microseconds(self.captured_at), sha256
 
 
 @dataclass(frozen=True)
@@ -59,27 +43,8 @@ class NewBox:
     metadata: CropMetadata
 
 
-@dataclass(frozen=True)
-class StoredCrop:
-    """What became of a new crop. parts: `(8, 256)` float32; box: what was cut out of the frame, if it came as one."""
-
-    status: Literal["created", "existing"]
-    crop: Crop
-    parts: NDArray[np.float32]
-    box: PixelBox | None = None
-
-
 Failure = PictureError | EngineError
 """Why there is no crop."""
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A crop with its embedding, ready to be stored."""
-
-    metadata: CropMetadata
-    picture: Picture
-    parts: NDArray[np.float32]
 
 
 class GalleryService:
@@ -90,7 +55,7 @@ class GalleryService:
         self._images = images
         self._embedding = embedding
         self._index = index
-        self._known_cameras: set[str] = set()  # saves a query for each request; cameras never go
+        self._writer = CropWriter(database, images, index, embedding.metadata.model_id)
 
     # crops
 
@@ -107,14 +72,14 @@ class GalleryService:
         embedding = self._embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
         outcomes = await unless_left(departure, embedding)
         failed: dict[Identity, Failure] = {}
-        prepared: dict[Identity, _Prepared] = {}
+        embedded: dict[Identity, EmbeddedNewCrop] = {}
         for (identity, crop), outcome in zip(fresh.items(), outcomes, strict=True):
             if isinstance(outcome, EmbeddedCrop):
                 picture = Picture(crop.content, identity[2], outcome.facts)
-                prepared[identity] = _Prepared(crop.metadata, picture, outcome.parts)
+                embedded[identity] = EmbeddedNewCrop(crop.metadata, picture, outcome.parts)
             else:
                 failed[identity] = outcome
-        stored = known | await self._insert(prepared)
+        stored = known | await self._writer.store(embedded)
         return [
             failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
         ]
@@ -130,12 +95,12 @@ class GalleryService:
         results = await unless_left(departure, embedding)
         cuts = [(crop, one) for crop, one in zip(crops, results, strict=True) if isinstance(one, EmbeddedCut)]
         hashes = await sha256_of_all([cut.content for _, cut in cuts])
-        prepared = [
-            _Prepared(crop.metadata, Picture(cut.content, sha256, cut.facts), cut.parts)
+        embedded = [
+            EmbeddedNewCrop(crop.metadata, Picture(cut.content, sha256, cut.facts), cut.parts)
             for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
         ]
-        identities = [one.metadata.identity(one.picture.sha256) for one in prepared]
-        stored = await self._insert(dict(zip(identities, prepared, strict=True)))
+        identities = [one.metadata.identity(one.picture.sha256) for one in embedded]
+        stored = await self._writer.store(dict(zip(identities, embedded, strict=True)))
         answers = (_told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True))
         return [replace(next(answers), box=one.box) if isinstance(one, EmbeddedCut) else one for one in results]
 
@@ -235,65 +200,10 @@ class GalleryService:
             if crop.key in vectors
         }
 
-    async def _insert(self, prepared: Mapping[Identity, _Prepared]) -> dict[Identity, StoredCrop]:
-        """Images first, then everything else in one transaction, then the index."""
-        if not prepared:
-            return {}
-        pictures = [one.picture for one in prepared.values()]
-        await store_files(self._images, pictures)
-        async with self._database.write() as session:
-            repository = GalleryRepository(session)
-            cameras = {camera_id for camera_id, _, _ in prepared}
-            await self._ensure_cameras(repository, cameras - self._known_cameras)
-            await record(repository, self._images, pictures)
-            existing = await repository.crops_by_identity(prepared.keys())
-            new = {
-                identity: _row(identity, one.metadata) for identity, one in prepared.items() if identity not in existing
-            }
-            await repository.flush_crops(list(new.values()))
-            rows = existing | new
-            model_id = self._embedding.metadata.model_id
-            known = await repository.embeddings([crop.key for crop in existing.values()], model_id)
-            await repository.add_embeddings(
-                {
-                    rows[identity].key: one.parts.reshape(-1)
-                    for identity, one in prepared.items()
-                    if rows[identity].key not in known
-                },
-                model_id,
-            )
-        self._known_cameras |= cameras
-        await self._index.catch_up()
-        return {
-            identity: StoredCrop("created" if identity in new else "existing", rows[identity], one.parts)
-            for identity, one in prepared.items()
-        }
-
-    async def _ensure_cameras(self, repository: GalleryRepository, camera_ids: set[str]) -> None:
-        if not camera_ids:
-            return
-        for camera_id in camera_ids - await repository.known_cameras(camera_ids):
-            repository.add(Camera(id=camera_id, name=camera_id, created_at=now_microseconds()))
-
 
 def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:
     """A stored embedding `(2048,)` as parts `(8, 256)`."""
     return vector.astype(np.float32).reshape(len(PARTS), PART_DIM)
-
-
-def _row(identity: Identity, metadata: CropMetadata) -> Crop:
-    camera_id, captured_at, sha256 = identity
-    return Crop(
-        id=new_id(),
-        camera_id=camera_id,
-        captured_at=captured_at,
-        utc_offset=utc_offset_seconds(metadata.captured_at),
-        track_id=metadata.track_id,
-        person_id=metadata.person_id,
-        attributes=dict(metadata.attributes),
-        image_sha256=sha256,
-        created_at=now_microseconds(),
-    )
 
 
 def _again(identities: Sequence[Identity]) -> list[bool]:

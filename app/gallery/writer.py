@@ -1,0 +1,118 @@
+"""Embedded crops on their way into the gallery: those of several requests share a transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.database import Database
+from app.embedding.frames import PixelBox
+from app.gallery.images import ImageStore
+from app.gallery.metadata import CropMetadata
+from app.gallery.pictures import Picture, record, store_files
+from app.gallery.repository import GalleryRepository, Identity
+from app.gallery.tables import Crop
+from app.index.keeper import IndexKeeper
+from app.kit.ids import new_id
+from app.kit.times import now_microseconds, utc_offset_seconds
+from app.kit.turns import Turns
+
+CROPS_A_TRANSACTION = 128
+"""Of several requests together; searches, which are kept too, wait for its end."""
+
+
+@dataclass(frozen=True)
+class EmbeddedNewCrop:
+    """A crop that is to be stored. parts: `(8, 256)` float32."""
+
+    metadata: CropMetadata
+    picture: Picture
+    parts: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StoredCrop:
+    """What became of a new crop. parts: `(8, 256)` float32; box: what was cut out of the frame, if it came as one."""
+
+    status: Literal["created", "existing"]
+    crop: Crop
+    parts: NDArray[np.float32]
+    box: PixelBox | None = None
+
+
+NewCrops = Mapping[Identity, EmbeddedNewCrop]
+StoredCrops = dict[Identity, StoredCrop]
+
+
+class CropWriter:
+    """Stores embedded crops: image files first, then everything else in one transaction, then the index."""
+
+    def __init__(self, database: Database, images: ImageStore, index: IndexKeeper, model_id: str) -> None:
+        self._database = database
+        self._images = images
+        self._index = index
+        self._model_id = model_id
+        self._known_cameras: set[str] = set()  # saves a statement; cameras never go
+        self._turns = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
+
+    async def store(self, crops: NewCrops) -> StoredCrops:
+        """Store crops; when this returns they are durable and can be found."""
+        if not crops:
+            return {}
+        await store_files(self._images, [one.picture for one in crops.values()])
+        stored = await self._turns.do(crops)
+        await self._index.catch_up()
+        return stored
+
+    async def _write(self, requests: Sequence[NewCrops]) -> list[StoredCrops]:
+        """What became of the crops of several requests; one that was in several is created by the first."""
+        crops: dict[Identity, EmbeddedNewCrop] = {}
+        for request in requests:
+            crops |= {identity: one for identity, one in request.items() if identity not in crops}
+        async with self._database.write() as session:
+            rows, created = await self._insert(GalleryRepository(session), crops)
+        self._known_cameras |= {camera_id for camera_id, _, _ in crops}
+        stored = []
+        for request in requests:
+            stored.append(
+                {
+                    identity: StoredCrop("created" if identity in created else "existing", rows[identity], one.parts)
+                    for identity, one in request.items()
+                }
+            )
+            created -= request.keys()
+        return stored
+
+    async def _insert(
+        self, repository: GalleryRepository, crops: NewCrops
+    ) -> tuple[dict[Identity, Crop], set[Identity]]:
+        """The rows of all crops, and which of them are new."""
+        await repository.add_cameras({camera_id for camera_id, _, _ in crops} - self._known_cameras, now_microseconds())
+        await record(repository, self._images, [one.picture for one in crops.values()])
+        rows = await repository.crops_by_identity(crops.keys())
+        known = await repository.embeddings([crop.key for crop in rows.values()], self._model_id)
+        new = {identity: _row(identity, one.metadata) for identity, one in crops.items() if identity not in rows}
+        await repository.add_crops(list(new.values()))
+        rows |= new
+        vectors = {rows[identity].key: one.parts.reshape(-1) for identity, one in crops.items()}
+        await repository.add_embeddings(
+            {key: vector for key, vector in vectors.items() if key not in known}, self._model_id
+        )
+        return rows, set(new)
+
+
+def _row(identity: Identity, metadata: CropMetadata) -> Crop:
+    camera_id, captured_at, sha256 = identity
+    return Crop(
+        id=new_id(),
+        camera_id=camera_id,
+        captured_at=captured_at,
+        utc_offset=utc_offset_seconds(metadata.captured_at),
+        track_id=metadata.track_id,
+        person_id=metadata.person_id,
+        attributes=dict(metadata.attributes),
+        image_sha256=sha256,
+        created_at=now_microseconds(),
+    )
