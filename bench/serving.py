@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.database import Database
 from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Crop, Image
+from app.gallery.tables import Crop
 from app.kit.ids import new_id
 from app.settings import Settings
 from bench.bare import BareSession
@@ -91,12 +91,13 @@ async def _fill(data_dir: Path, model_id: str) -> None:
     async with database.write() as session:
         repository = GalleryRepository(session)
         await repository.add_cameras({"random"}, created_at=0)
-        picture = Image(sha256="0" * 64, media_type="image/jpeg", width=64, height=128, bytes=0)
-        await repository.add_images([picture])
+        sha256 = "0" * 64
+        picture = {"sha256": sha256, "media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
+        await repository.add_images({sha256: picture})
         crops = [
             Crop(
                 id=new_id(), camera_id="random", captured_at=number, utc_offset=0, attributes={},
-                image_sha256=picture.sha256, created_at=0,
+                image_sha256=sha256, created_at=0,
             )
             for number in range(GALLERY)
         ]  # fmt: skip

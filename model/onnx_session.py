@@ -24,7 +24,6 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
         raise CheckpointError(f"there is no checkpoint at {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # keeps a plan, and its memory, for every batch size that occurs
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base class but this

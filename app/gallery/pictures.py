@@ -1,12 +1,12 @@
 """Pictures that are to stay: their files and their rows, kept in step while others delete."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from app.embedding.decoding import PictureFacts
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Image
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,10 @@ async def record(repository: GalleryRepository, images: ImageStore, pictures: Co
     missing now is written again.
     """
     by_hash = {picture.sha256: picture for picture in pictures}
-    await repository.add_images([_row(picture) for picture in by_hash.values()])
+    await repository.add_images({sha256: _columns(picture) for sha256, picture in by_hash.items()})
     missing = await images.missing(by_hash)
     await images.put({sha256: by_hash[sha256].content for sha256 in missing})
 
 
-def _row(picture: Picture) -> Image:
-    facts = picture.facts
-    return Image(
-        sha256=picture.sha256,
-        media_type=facts.media_type,
-        width=facts.width,
-        height=facts.height,
-        bytes=len(picture.content),
-    )
+def _columns(picture: Picture) -> dict[str, Any]:
+    return asdict(picture.facts) | {"sha256": picture.sha256, "bytes": len(picture.content)}

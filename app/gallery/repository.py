@@ -59,8 +59,8 @@ class GalleryRepository:
 
     async def add_cameras(self, camera_ids: Collection[str], created_at: int) -> None:
         """Add those of the cameras that are not there yet, each named by its id."""
-        rows = [Camera(id=one, name=one, created_at=created_at) for one in sorted(camera_ids)]
-        await self._add_missing(rows)
+        rows = [{"id": one, "name": one, "created_at": created_at} for one in sorted(camera_ids)]
+        await self._add_missing(Camera, rows)
 
     # crops
 
@@ -115,11 +115,10 @@ class GalleryRepository:
         """The facts of one image."""
         return await self._session.get(Image, sha256)
 
-    async def add_images(self, images: Collection[Image]) -> None:
-        """Add the facts of images that are not there yet; none of them is doomed any more."""
-        by_hash = {image.sha256: image for image in images}
-        await self._add_missing([by_hash[sha256] for sha256 in sorted(by_hash)])
-        doomed = by_hash.keys() & set(await self.doomed_images())
+    async def add_images(self, images: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add images, by hash, that are not there yet, with all their columns; none of them is doomed any more."""
+        await self._add_missing(Image, [images[sha256] for sha256 in sorted(images)])
+        doomed = images.keys() & set(await self.doomed_images())
         if doomed:
             await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256.in_(doomed)))
 
@@ -228,12 +227,11 @@ class GalleryRepository:
         )
         return {crop.key: (crop, _unpack(vector)) for crop, vector in await self._session.execute(query)}
 
-    async def _add_missing(self, rows: Sequence[Table]) -> None:
-        """Insert rows of one table but for those whose key is there."""
+    async def _add_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows, by their columns, but for those whose key is there."""
         if rows:
             insert = _INSERTS[self._session.get_bind().dialect.name]
-            statement = insert(_table(type(rows[0]))).on_conflict_do_nothing()
-            await self._session.execute(statement, [_values(row) for row in rows])
+            await self._session.execute(insert(_table(table)).on_conflict_do_nothing(), rows)
 
 
 def _table(rows: type[Table]) -> sqlalchemy.Table:
