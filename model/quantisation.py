@@ -21,7 +21,7 @@ from model.reference import Reference
 
 Crops = NDArray[np.uint8]
 
-GROUP = 8
+GROUP = 5
 """Convolutions that are left in single precision together: several, as ONNX Runtime quantises the weights of a single
 one between others that are quantised all the same, and by tensor, when it opens the file (WeightBiasQuantization)."""
 
