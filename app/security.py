@@ -17,7 +17,7 @@ _API_KEY = APIKeyHeader(
 )
 
 
-def require_api_key(
+async def require_api_key(
     settings: Annotated[Settings, Depends(provided(Settings))], given: Annotated[str | None, Security(_API_KEY)]
 ) -> None:
     """Let a request pass if no API key is set or it has the right one. Raises Unauthorised."""

@@ -24,6 +24,7 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
         raise CheckpointError(f"there is no checkpoint at {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls others want the cores
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base class but this

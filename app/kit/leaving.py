@@ -16,7 +16,7 @@ class ClientLeft(Exception):
     """The client has closed the connection, so nobody waits for the answer any more."""
 
 
-def departure_of(request: Request) -> Departure:
+async def departure_of(request: Request) -> Departure:
     """A dependency for FastAPI: the departure of a request's client. Of the request's body nothing may be unread."""
 
     async def left() -> None:

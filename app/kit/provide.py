@@ -1,6 +1,6 @@
 """Gives endpoints the parts that an application was put together from, each by its class."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fastapi import FastAPI, Request
@@ -13,10 +13,10 @@ def provide(app: FastAPI, *parts: object) -> None:
     app.state.parts = {type(part): part for part in parts}
 
 
-def provided(kind: type[Part]) -> Callable[[Request], Part]:
-    """A dependency for FastAPI: the part of that class."""
+def provided(kind: type[Part]) -> Callable[[Request], Awaitable[Part]]:
+    """A dependency for FastAPI: the part of that class. It is asynchronous, as others are called in threads."""
 
-    def part(request: Request) -> Part:
+    async def part(request: Request) -> Part:
         found: Part = request.app.state.parts[kind]
         return found
 
