@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     engine: Literal["auto", "onnx", "torch"] = "auto"
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int | None = Field(
-        None, ge=2, le=1024, description="Most crops that the engine is given at once; measured at start by default"
+        None, ge=1, le=1024, description="Most crops that the engine is given at once; measured at start by default"
     )
     queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
 

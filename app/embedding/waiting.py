@@ -48,20 +48,15 @@ class WaitingRoom(Generic[Owner]):
     """Crops of two priorities on their way into batches. Any thread may call.
 
     A batch is what waits at the moment when it is taken, so it is never late and never emptier than it could
-    be; takers that idle at that moment share it. Its pixels are nevertheless copied together before that, while
-    the engines work: each priority is laid out at once up to its limit, and the other rows stay free for the
-    other priority until the batch is taken. So a search that comes last still travels with the next batch, ahead
-    of bulk work that came first; and bulk work has its share of every batch, however many searches come.
+    be; takers that idle at that moment share it. Its crops are of one priority: searches do not wait for bulk work
+    beside them. Where both wait they take turns, searches first, so neither shuts the other out. Pixels are
+    copied together before a batch is taken, while the engines work.
     """
 
     def __init__(self, size: tuple[int, int], max_batch: int, takers: int = 1) -> None:
         """`size` is (height, width) in pixels; `takers` how many threads take batches."""
-        if max_batch < 2:
-            raise ValueError(f"max_batch is {max_batch}: a batch needs room for both priorities, 2 or more")
-        self._limit = max_batch - max(1, max_batch // 4)
-        self._waiting: dict[Priority, deque[WaitingCrop[Owner]]] = {priority: deque() for priority in Priority}
-        self._size = size
-        self._next = _Layout[Owner](size, max_batch)
+        self._lines = {priority: _Line[Owner](size, max_batch) for priority in Priority}
+        self._turn = Priority.SEARCH
         self._takers = takers
         self._idle = 0
         self._changed = threading.Condition()
@@ -80,39 +75,32 @@ class WaitingRoom(Generic[Owner]):
         """Let crops wait, in this order."""
         with self._changed:
             for crop in crops:
-                self._waiting[crop.priority].append(crop)
-            self._lay_out(self._limit)
+                self._lines[crop.priority].waiting.append(crop)
+            self._lay_out()
             self._changed.notify_all()
 
     def prepare(self) -> None:
-        """Lay out what waits as far as that shuts nobody out of the next batch."""
+        """Copy together what the next batches will be."""
         with self._changed:
-            self._lay_out(self._limit)
+            self._lay_out()
 
     def drop(self, owner: Owner) -> int:
         """Forget an owner's crops that were not taken, and say how many they were."""
         with self._changed:
-            dropped = self._next.remove(owner)
-            for priority, waiting in self._waiting.items():
-                kept = deque(crop for crop in waiting if crop.owner is not owner)
-                dropped += len(waiting) - len(kept)
-                self._waiting[priority] = kept
-            return dropped
+            return sum(line.drop(owner) for line in self._lines.values())
 
     def take(self) -> Batch[Owner] | None:
         """The next batch as soon as anything waits; None once the room is closed and empty."""
         with self._changed:
             self._idle += 1
-            while not self._lay_out(self._limit):
+            while not self._count():
                 if self._closed:
                     return None
                 self._changed.wait()
-            share = math.ceil(self._count() / self._idle)
+            line = self._lines[self._next_priority()]
+            crops, pixels = line.take(math.ceil(len(line) / self._idle))
             self._idle -= 1
-            self._lay_out(self._next.max_batch)
-            taken, self._next = self._next, self._next.split(share)
-            lone = self._idle == self._takers - 1 and not self._count()
-            return Batch(taken.crops, taken.pixels, lone)
+            return Batch(crops, pixels, lone=self._idle == self._takers - 1 and not self._count())
 
     def close(self) -> None:
         """No crop comes any more: `take` hands out what waits, then None."""
@@ -121,56 +109,82 @@ class WaitingRoom(Generic[Owner]):
             self._changed.notify_all()
 
     def _count(self) -> int:
-        return len(self._next.crops) + sum(map(len, self._waiting.values()))
+        return sum(map(len, self._lines.values()))
 
-    def _lay_out(self, limit: int) -> bool:
-        """Fill the next batch with up to `limit` crops of each priority, and say whether there are any in it."""
-        for priority, waiting in self._waiting.items():
-            while waiting and self._next.has_room(priority, limit):
-                self._next.append(waiting.popleft())
-        return bool(self._next.crops)
+    def _lay_out(self) -> None:
+        for line in self._lines.values():
+            line.lay_out()
+
+    def _next_priority(self) -> Priority:
+        """Whose turn it is; who does not wait loses it to the other, but keeps the next."""
+        due = self._turn
+        other = Priority.BULK if due is Priority.SEARCH else Priority.SEARCH
+        if not self._lines[due]:
+            return other
+        self._turn = other
+        return due
+
+
+class _Line(Generic[Owner]):
+    """Crops of one priority, the first of which are laid out as a batch already."""
+
+    def __init__(self, size: tuple[int, int], max_batch: int) -> None:
+        self.waiting: deque[WaitingCrop[Owner]] = deque()
+        self._next = _Layout[Owner](size, max_batch)
+
+    def __len__(self) -> int:
+        return len(self._next.crops) + len(self.waiting)
+
+    def lay_out(self) -> None:
+        while self.waiting and not self._next.full:
+            self._next.append(self.waiting.popleft())
+
+    def take(self, count: int) -> tuple[list[WaitingCrop[Owner]], NDArray[np.uint8]]:
+        """The first `count` crops, or as many of them as a batch holds."""
+        self.lay_out()
+        taken, self._next = self._next, self._next.split(count)
+        return taken.crops, taken.pixels
+
+    def drop(self, owner: Owner) -> int:
+        before = len(self)
+        self._next.remove(owner)
+        self.waiting = deque(crop for crop in self.waiting if crop.owner is not owner)
+        return before - len(self)
 
 
 class _Layout(Generic[Owner]):
     """Rows of a batch to be."""
 
     def __init__(self, size: tuple[int, int], max_batch: int) -> None:
-        self.max_batch = max_batch
         self.crops: list[WaitingCrop[Owner]] = []
         self._size = size
+        self._max_batch = max_batch
         self._pixels = np.empty((max_batch, *size, 3), dtype=np.uint8)
-        self._count = dict.fromkeys(Priority, 0)
+
+    @property
+    def full(self) -> bool:
+        return len(self.crops) == self._max_batch
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The rows that hold crops."""
         return self._pixels[: len(self.crops)]
 
-    def has_room(self, priority: Priority, limit: int) -> bool:
-        return len(self.crops) < self.max_batch and self._count[priority] < limit
-
     def append(self, crop: WaitingCrop[Owner]) -> None:
         self._pixels[len(self.crops)] = crop.pixels
         self.crops.append(crop)
-        self._count[crop.priority] += 1
 
-    def remove(self, owner: Owner) -> int:
+    def remove(self, owner: Owner) -> None:
         kept = [crop for crop in self.crops if crop.owner is not owner]
-        removed = len(self.crops) - len(kept)
-        if removed:
-            self._clear()
+        if len(kept) < len(self.crops):
+            self.crops = []
             for crop in kept:
                 self.append(crop)
-        return removed
 
     def split(self, count: int) -> "_Layout[Owner]":
         """Keep the first `count` crops; the others go to a new layout."""
-        rest = _Layout[Owner](self._size, self.max_batch)
+        rest = _Layout[Owner](self._size, self._max_batch)
         for crop in self.crops[count:]:
             rest.append(crop)
         del self.crops[count:]
         return rest
-
-    def _clear(self) -> None:
-        self.crops = []
-        self._count = dict.fromkeys(Priority, 0)

@@ -22,8 +22,6 @@ from model.architecture import PART_DIM, PARTS
 
 SIZE = (32, 32)
 MAX_BATCH = 8
-SHARE = 2
-"""Places in a batch that each priority has if it wants them."""
 CAPACITY = 40
 BLANK = 0
 """The number of a crop that nobody sent."""
@@ -85,6 +83,7 @@ class QueueRules(RuleBasedStateMachine):
         self.requests: list[Request] = []
         self.healths: dict[int, Health] = {BLANK: "sound"}
         self.waiting: dict[Priority, list[int]] = {priority: [] for priority in Priority}
+        self.turn = Priority.SEARCH
         self.in_engine: list[int] = []
         self.calls_seen = 0  # before the one that the engine is busy with
         self.dropped = 0
@@ -168,15 +167,13 @@ class QueueRules(RuleBasedStateMachine):
     # the model
 
     def a_batch_is_taken(self) -> None:
-        """The engine gets a batch: as full as can be, first come first served within a priority, and some of each."""
+        """The engine gets a batch of one priority, first come first served: they take turns where both wait."""
         self.until(lambda: len(self.engine.calls) > self.calls_seen)
         self.in_engine = self.engine.calls[self.calls_seen]
-        assert len(self.in_engine) == min(MAX_BATCH, sum(map(len, self.waiting.values())))
-        for priority, waiting in self.waiting.items():
-            taken = [number for number in self.in_engine if number in waiting]
-            assert taken == waiting[: len(taken)]
-            assert len(taken) >= min(SHARE, len(waiting))
-            self.waiting[priority] = waiting[len(taken) :]
+        other = Priority.BULK if self.turn is Priority.SEARCH else Priority.SEARCH
+        priority, self.turn = (self.turn, other) if self.waiting[self.turn] else (other, self.turn)
+        assert self.in_engine == self.waiting[priority][:MAX_BATCH]
+        self.waiting[priority] = self.waiting[priority][MAX_BATCH:]
 
     def calls_for(self, batch: list[int], largest_batch: int) -> list[list[int]]:
         """What the engine is given until the outcome of each crop of a batch is known."""

@@ -59,31 +59,27 @@ def test_batches_are_full_while_enough_waits() -> None:
     assert len(waiting) == 0
 
 
-def test_a_search_that_comes_last_travels_with_the_next_batch() -> None:
+def test_a_search_that_comes_last_goes_next_and_alone() -> None:
     waiting = room()
     waiting.put(crops_of("bulk", range(100)))
     waiting.put(crops_of("search", [200], SEARCH))
-    assert 200 in taken(waiting)
+    assert taken(waiting) == [200]
 
 
-def test_searches_leave_bulk_work_its_share_of_every_batch() -> None:
-    waiting = room()
-    waiting.put(crops_of("search", range(100, 200), SEARCH))
-    waiting.put(crops_of("bulk", range(10)))
+def test_both_priorities_take_turns_while_both_wait() -> None:
+    waiting = room(max_batch=2)
+    waiting.put(crops_of("search", range(100, 105), SEARCH))
+    waiting.put(crops_of("bulk", range(5)))
     waiting.prepare()
-    shares = [sum(value < 100 for value in taken(waiting)) for _ in range(5)]
-    assert shares == [2, 2, 2, 2, 2]
+    assert [taken(waiting) for _ in range(6)] == [[100, 101], [0, 1], [102, 103], [2, 3], [104], [4]]
 
 
-def test_bulk_work_leaves_searches_their_share_of_every_batch() -> None:
-    waiting = room()
-    waiting.put(crops_of("bulk", range(100)))
-    waiting.put(crops_of("search", range(100, 110), SEARCH))
-    shares = []
-    for _ in range(2):
-        shares.append(sum(value >= 100 for value in taken(waiting)))
-        waiting.prepare()
-    assert shares == [2, 6]  # bulk work had been laid out before the searches came, for the first batch only
+def test_bulk_work_that_had_many_turns_leaves_the_next_to_a_search() -> None:
+    waiting = room(max_batch=2)
+    waiting.put(crops_of("bulk", range(8)))
+    assert [taken(waiting) for _ in range(2)] == [[0, 1], [2, 3]]
+    waiting.put(crops_of("search", [100], SEARCH))
+    assert [taken(waiting) for _ in range(3)] == [[100], [4, 5], [6, 7]]
 
 
 def test_dropped_crops_never_reach_a_batch() -> None:
@@ -157,12 +153,7 @@ def test_a_batch_is_not_lone_while_another_taker_is_busy() -> None:
     assert not batch.lone
 
 
-def test_a_batch_without_room_for_both_priorities_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_batch is 1"):
-        room(max_batch=1)
-
-
-@pytest.mark.parametrize("max_batch", [2, 3, 8, 32])
+@pytest.mark.parametrize("max_batch", [1, 2, 3, 8, 32])
 def test_every_crop_is_taken_once_and_in_order_whatever_happens(max_batch: int) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -184,10 +175,11 @@ def test_every_crop_is_taken_once_and_in_order_whatever_happens(max_batch: int) 
                 assert gone + len(seen.get(owner, [])) == expected.pop(owner)
                 expected[owner] = len(seen.get(owner, []))
             case _ if len(waiting):
-                before = len(waiting)
+                before = {priority: len(waiting._lines[priority]) for priority in Priority}
                 batch = waiting.take()
                 assert batch is not None
-                assert len(batch.crops) == min(max_batch, before)
+                assert len({one.priority for one in batch.crops}) == 1
+                assert len(batch.crops) == min(max_batch, before[batch.crops[0].priority])
                 for row, taken_crop in zip(batch.pixels, batch.crops, strict=True):
                     assert np.array_equal(row, taken_crop.pixels)
                     seen.setdefault(taken_crop.owner, []).append(taken_crop.position)
