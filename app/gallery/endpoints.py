@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
 from app.errors import InvalidRequest, problem_of, problem_responses
+from app.gallery.crop_store import StoredCrop
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
 from app.gallery.metadata import CropMetadata
 from app.gallery.posted import PostedFiles, PostedFrame, read_posted
@@ -26,7 +27,6 @@ from app.gallery.schemas import (
     Name,
 )
 from app.gallery.service import GalleryService
-from app.gallery.writer import StoredCrop
 from app.kit.forms import Several
 from app.kit.leaving import Departure, departure_of, unless_left
 from app.kit.pagination import decode_cursor, encode_cursor

@@ -9,10 +9,10 @@ from app.embedding.frames import Box
 from app.embedding.queue import Priority
 from app.embedding.service import CutResult, EmbeddingService, Result
 from app.errors import InvalidRequest
+from app.gallery.crop_store import StoredCrop
 from app.gallery.forms import parse_boxes
 from app.gallery.metadata import CropMetadata
 from app.gallery.service import Failure, GalleryService, NewBox, NewCrop
-from app.gallery.writer import StoredCrop
 from app.kit.leaving import Departure
 
 

@@ -1,10 +1,7 @@
 """The gallery's rules: how crops and cameras come, are read and go."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.database import Database
 from app.embedding.decoding import PictureError
@@ -13,18 +10,17 @@ from app.embedding.frames import Box
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
 from app.errors import NotFound
+from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
 from app.gallery.pictures import Picture
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
-from app.gallery.writer import CropWriter, EmbeddedNewCrop, StoredCrop
 from app.index.keeper import IndexKeeper
 from app.index.port import Filter
 from app.kit.hashing import sha256_of_all
 from app.kit.leaving import Departure, unless_left
 from app.kit.times import now_microseconds
-from model.architecture import PART_DIM, PARTS
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class GalleryService:
         self._images = images
         self._embedding = embedding
         self._index = index
-        self._writer = CropWriter(database, images, index, embedding.metadata.model_id)
+        self._crops = CropStore(database, images, index, embedding.metadata.model_id)
 
     # crops
 
@@ -67,7 +63,7 @@ class GalleryService:
         """
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
-        known = await self._already_stored(set(identities))
+        known = await self._crops.find(set(identities))
         fresh = {i: crop for i, crop in zip(identities, crops, strict=True) if i not in known}
         embedding = self._embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
         outcomes = await unless_left(departure, embedding)
@@ -79,7 +75,7 @@ class GalleryService:
                 embedded[identity] = EmbeddedNewCrop(crop.metadata, picture, outcome.parts)
             else:
                 failed[identity] = outcome
-        stored = known | await self._writer.store(embedded)
+        stored = known | await self._crops.store(embedded)
         return [
             failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
         ]
@@ -100,7 +96,7 @@ class GalleryService:
             for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
         ]
         identities = [one.metadata.identity(one.picture.sha256) for one in embedded]
-        stored = await self._writer.store(dict(zip(identities, embedded, strict=True)))
+        stored = await self._crops.store(dict(zip(identities, embedded, strict=True)))
         answers = (_told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True))
         return [replace(next(answers), box=one.box) if isinstance(one, EmbeddedCut) else one for one in results]
 
@@ -183,27 +179,6 @@ class GalleryService:
                 repository.add(camera)
             camera.name, camera.place, camera.time_zone = name, place, time_zone
         return await self.camera(camera_id)
-
-    # storing, step by step
-
-    async def _already_stored(self, identities: Collection[Identity]) -> dict[Identity, StoredCrop]:
-        """Crops that the present model has embedded before; they need no second look."""
-        async with self._database.read() as session:
-            repository = GalleryRepository(session)
-            crops = await repository.crops_by_identity(identities)
-            vectors = await repository.embeddings(
-                [crop.key for crop in crops.values()], self._embedding.metadata.model_id
-            )
-        return {
-            identity: StoredCrop("existing", crop, unpack_parts(vectors[crop.key]))
-            for identity, crop in crops.items()
-            if crop.key in vectors
-        }
-
-
-def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:
-    """A stored embedding `(2048,)` as parts `(8, 256)`."""
-    return vector.astype(np.float32).reshape(len(PARTS), PART_DIM)
 
 
 def _again(identities: Sequence[Identity]) -> list[bool]:

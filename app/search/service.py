@@ -15,10 +15,10 @@ from app.embedding.engine import EngineError
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddingService
 from app.errors import InvalidRequest, NotFound, UnknownCamera
+from app.gallery.crop_store import unpack_parts
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
-from app.gallery.service import unpack_parts
 from app.gallery.tables import Camera, Crop
 from app.index.keeper import IndexKeeper
 from app.index.port import Filter

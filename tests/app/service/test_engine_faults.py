@@ -123,7 +123,7 @@ def test_when_the_engine_dies_everybody_is_answered_and_nobody_else_is_accepted(
         assert told(dying.result()) == ["engine"]
         assert told(first.result()) == ["created"]
         assert [told(post.result()) for post in posts] == [["engine"] * 3] * 4
-        assert problem(searched.result()) == (500, "engine")
+        assert searched.result().status_code == 200, "a search goes ahead of the bulk work that kills the engine"
         assert "the engine died" in why_not_ready(client)
         assert problem(embed(client, flat(1))) == (503, "not-accepting")
         assert problem(search(client, flat(1))) == (503, "not-accepting")

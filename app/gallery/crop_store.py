@@ -1,6 +1,6 @@
-"""Embedded crops on their way into the gallery: those of several requests share a transaction."""
+"""Crops looked up and stored for several requests at once, which share a statement or a transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,9 +18,12 @@ from app.index.keeper import IndexKeeper
 from app.kit.ids import new_id
 from app.kit.times import now_microseconds, utc_offset_seconds
 from app.kit.turns import Turns
+from model.architecture import PART_DIM, PARTS
 
 CROPS_A_TRANSACTION = 128
 """Of several requests together; searches, which are kept too, wait for its end."""
+
+CROPS_A_LOOK = 512
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ NewCrops = Mapping[Identity, EmbeddedNewCrop]
 StoredCrops = dict[Identity, StoredCrop]
 
 
-class CropWriter:
-    """Stores embedded crops: image files first, then everything else in one transaction, then the index."""
+class CropStore:
+    """The gallery's crops with one model's embeddings, by what makes two crops the same."""
 
     def __init__(self, database: Database, images: ImageStore, index: IndexKeeper, model_id: str) -> None:
         self._database = database
@@ -55,16 +58,37 @@ class CropWriter:
         self._index = index
         self._model_id = model_id
         self._known_cameras: set[str] = set()  # saves a statement; cameras never go
-        self._turns = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
+        self._looks = Turns[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOK)
+        self._writes = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
+
+    async def find(self, identities: Collection[Identity]) -> StoredCrops:
+        """Those of the crops that are there, embedded by the model."""
+        return await self._looks.do(identities)
 
     async def store(self, crops: NewCrops) -> StoredCrops:
-        """Store crops; when this returns they are durable and can be found."""
+        """Store crops: image files, then everything else, then the index.
+
+        When this returns they are durable and can be found.
+        """
         if not crops:
             return {}
         await store_files(self._images, [one.picture for one in crops.values()])
-        stored = await self._turns.do(crops)
+        stored = await self._writes.do(crops)
         await self._index.catch_up()
         return stored
+
+    async def _look_up(self, requests: Sequence[Collection[Identity]]) -> list[StoredCrops]:
+        wanted = {identity for request in requests for identity in request}
+        async with self._database.read() as session:
+            repository = GalleryRepository(session)
+            crops = await repository.crops_by_identity(wanted)
+            vectors = await repository.embeddings([crop.key for crop in crops.values()], self._model_id)
+        found = {
+            identity: StoredCrop("existing", crop, unpack_parts(vectors[crop.key]))
+            for identity, crop in crops.items()
+            if crop.key in vectors
+        }
+        return [{identity: found[identity] for identity in request if identity in found} for request in requests]
 
     async def _write(self, requests: Sequence[NewCrops]) -> list[StoredCrops]:
         """What became of the crops of several requests; one that was in several is created by the first."""
@@ -101,6 +125,11 @@ class CropWriter:
             {key: vector for key, vector in vectors.items() if key not in known}, self._model_id
         )
         return rows, set(new)
+
+
+def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:
+    """A stored embedding `(2048,)` as parts `(8, 256)`."""
+    return vector.astype(np.float32).reshape(len(PARTS), PART_DIM)
 
 
 def _row(identity: Identity, metadata: CropMetadata) -> Crop:
