@@ -101,8 +101,9 @@ class CheckpointMetadata(_Part):
     @property
     def model_id(self) -> str:
         """What a crop row records of the model that embedded it; the same for all forms that give the same vectors."""
-        suffix = "" if self.precision == "float" else f"-{self.precision}"
-        return f"{self.name}-{self.sha256[:12]}{suffix}"
+        flip = "-flip" if self.input.flip else ""
+        precision = "" if self.precision == "float" else f"-{self.precision}"
+        return f"{self.name}-{self.sha256[:12]}{flip}{precision}"
 
 
 class Checkpoint(NamedTuple):

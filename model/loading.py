@@ -34,7 +34,7 @@ def load_for_inference(path: Path, flip: bool | None = None) -> Inference:
     """
     if path.suffix != ".onnx":
         checkpoint = load_checkpoint(path)
-        return inference_of(checkpoint if flip is None else _flipping(checkpoint, flip))
+        return inference_of(checkpoint if flip is None else with_flip(checkpoint, flip))
     loaded = _onnx_inference(path)
     if flip not in (None, loaded.metadata.input.flip):
         raise CheckpointError(
@@ -67,9 +67,17 @@ def with_reference(checkpoint: Checkpoint) -> Checkpoint:
     return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"reference": reference}))
 
 
-def _flipping(checkpoint: Checkpoint, flip: bool) -> Checkpoint:
-    how = checkpoint.metadata.input.model_copy(update={"flip": flip})
-    return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"input": how}))
+def with_flip(checkpoint: Checkpoint, flip: bool) -> Checkpoint:
+    """The checkpoint averaging its embeddings with those of the mirror images, or not.
+
+    Where that changes, what was measured of it holds no more, nor does its calibration.
+    """
+    metadata = checkpoint.metadata
+    if metadata.input.flip == flip:
+        return checkpoint
+    how = metadata.input.model_copy(update={"flip": flip})
+    changes = {"input": how, "results": (), "calibration": None, "reference": None}
+    return Checkpoint(checkpoint.weights, metadata.model_copy(update=changes))
 
 
 def _onnx_inference(path: Path) -> Inference:

@@ -11,7 +11,7 @@ from model.commands.common import console
 from model.datasets import open_data_set
 from model.errors import CheckpointError, ModelError
 from model.evaluate import embed_split, evaluate_features
-from model.loading import load_for_inference, read_metadata
+from model.loading import load_for_inference, read_metadata, with_flip
 from model.pictures import read_inputs
 
 PrecisionOption = Literal["fp32", "fp16", "int8"]
@@ -33,6 +33,14 @@ def export(
     crops: Annotated[int, typer.Option(min=32, help="How many of them; half calibrate, half compare")] = 256,
     cosine: Annotated[float, typer.Option(min=0, max=1, help="The mean cosine to fp32 that int8 has to reach")] = 0.99,
     seed: Annotated[int, typer.Option(help="Draws the crops")] = 0,
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip",
+            help="Average each embedding with that of the mirror image, which takes twice the time, or not "
+            "[default: as the checkpoint says]",
+        ),
+    ] = None,
     results_of: Annotated[
         Path | None, typer.Option(help="A checkpoint of the same recipe with identities held out, to tell its results")
     ] = None,
@@ -41,6 +49,8 @@ def export(
     loaded = load_checkpoint(checkpoint)
     if results_of is not None:
         loaded = _with_results_of(read_metadata(results_of), loaded)
+    if flip is not None:
+        loaded = with_flip(loaded, flip)
     if precision == "int8":
         if data is None or out.suffix != ".onnx":
             raise ModelError(

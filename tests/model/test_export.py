@@ -10,7 +10,7 @@ from model.architecture import MGNConfig
 from model.checkpoint import InputFormat, load_checkpoint
 from model.errors import CheckpointError
 from model.export import export_onnx
-from model.loading import inference_of, load_for_inference, with_reference
+from model.loading import inference_of, load_for_inference, with_flip, with_reference
 from model.quantisation import GROUP, export_int8
 
 pytestmark = pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
@@ -53,6 +53,18 @@ def test_onnx_in_single_precision_is_exact_and_twice_as_large(tmp_path: Path) ->
 def patches(count: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (count, 4, 2, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
+
+
+def test_averaging_with_the_mirror_image_makes_another_model_of_which_nothing_was_measured(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.safetensors")
+    plain = load_checkpoint(tmp_path / "c.safetensors")
+    export_onnx(with_flip(plain, True), tmp_path / "c.onnx")
+    exported = load_for_inference(tmp_path / "c.onnx")
+    assert exported.metadata.model_id == f"{plain.metadata.model_id}-flip"
+    assert exported.metadata.results == ()
+    crops = patches(4)
+    assert exported.embed(crops) == pytest.approx(exported.embed(crops[:, :, ::-1]), abs=1e-4)
+    assert with_flip(plain, False) is plain
 
 
 def test_eight_bits_are_another_model_that_is_nearly_the_same(tmp_path: Path) -> None:
