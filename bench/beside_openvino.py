@@ -1,4 +1,4 @@
-"""`python -m bench.beside_openvino`: the bundled network by OpenVINO, which `pip install openvino` brings, and by ours."""
+"""`python -m bench.beside_openvino`: the bundled network by OpenVINO (`pip install openvino`) beside ONNX Runtime."""
 
 import argparse
 import statistics
