@@ -1,0 +1,205 @@
+"""Embeddings with the geometry of real ones, as many as wanted: persons, cameras that shift them, and distractors.
+
+`python -m bench.galleries` compares them with the real ones that they are fitted on: how similar crops are to each
+other, and what share of the true neighbours the same index finds in both.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.engines import MARKET
+from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
+from model.checkpoint import BUNDLED
+from model.datasets import open_data_set
+from model.evaluate import LabelledFeatures, embed_samples
+from model.loading import load_for_inference
+
+Embeddings = NDArray[np.float32]
+
+KEPT = 0.995
+"""The share of each variance that is kept, which saves most of its directions."""
+
+BLOCK = 16_384
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A normal distribution around zero: `directions` `(K, 2048)`, each as long as its standard deviation.
+
+    uneven: the standard deviation of the logarithm of its size, from one draw's owner to another.
+    """
+
+    directions: Embeddings
+    uneven: float
+
+    @classmethod
+    def of(cls, deviations: Embeddings, owners: NDArray[np.int64]) -> "Spread":
+        """Fitted on deviations `(N, 2048)` from zero; `owners` `(N,)`: whose each is, as sizes may differ by owner."""
+        variance = deviations.T @ deviations / len(deviations)
+        values, vectors = np.linalg.eigh(variance.astype(np.float64))
+        values = np.maximum(values[::-1], 0)
+        kept = int(np.searchsorted(np.cumsum(values) / values.sum(), KEPT)) + 1
+        directions = (vectors[:, ::-1][:, :kept] * np.sqrt(values[:kept])).T
+        squares = np.bincount(owners, (deviations**2).sum(axis=1)) / np.maximum(np.bincount(owners), 1)
+        several = squares[(np.bincount(owners) > 1) & (squares > 0)]
+        uneven = float(np.log(several).std() / 2) if len(several) > 1 else 0.0
+        return cls(np.ascontiguousarray(directions, dtype=np.float32), uneven)
+
+    def draw(self, count: int, rng: np.random.Generator) -> Embeddings:
+        """`(count, 2048)`, all of the same size."""
+        drawn: Embeddings = rng.standard_normal((count, len(self.directions)), dtype=np.float32) @ self.directions
+        return drawn
+
+    def sizes(self, owners: int, rng: np.random.Generator) -> Embeddings:
+        """`(owners, 1)`: what the draws of each are to be multiplied by; their squares are 1 in the mean."""
+        sizes: Embeddings = rng.lognormal(-(self.uneven**2), self.uneven, (owners, 1)).astype(np.float32)
+        return sizes
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How embeddings lie: persons around a mean, what a camera makes of a person around that, crops around that."""
+
+    mean: Embeddings
+    persons: Spread
+    cameras: Spread
+    crops: Spread
+
+    @classmethod
+    def of(cls, real: LabelledFeatures) -> "Geometry":
+        """Fitted on the embeddings of labelled crops."""
+        persons, person = np.unique(real.pids, return_inverse=True)
+        pairs, pair = np.unique(np.stack([real.pids, real.cameras]), axis=1, return_inverse=True)
+        pair = pair.reshape(-1)
+        of_person = _means(real.features, person)
+        of_pair = _means(real.features, pair)
+        person_of_pair = np.searchsorted(persons, pairs[0])
+        mean = of_person.mean(axis=0)
+        return cls(
+            mean,
+            Spread.of(of_person - mean, np.arange(len(of_person))),
+            Spread.of(of_pair - of_person[person_of_pair], person_of_pair),
+            Spread.of(real.features - of_pair[pair], person),
+        )
+
+    def draw_like(self, person: NDArray[np.int64], camera: NDArray[np.int64], seed: int) -> Embeddings:
+        """Embeddings `(N, 2048)` of crops of these persons, numbered from 0, by these cameras."""
+        rng = np.random.default_rng(seed)
+        _, pair = np.unique(np.stack([person, camera]), axis=1, return_inverse=True)
+        pair = pair.reshape(-1)
+        count = int(person.max()) + 1
+        centres = self.mean + self.persons.draw(count, rng)
+        camera_sizes, crop_sizes = self.cameras.sizes(count, rng), self.crops.sizes(count, rng)
+        shifts = self.cameras.draw(int(pair.max()) + 1, rng)
+        drawn = centres[person] + camera_sizes[person] * shifts[pair]
+        return _unit(drawn + crop_sizes[person] * self.crops.draw(len(person), rng))
+
+    def gallery(
+        self, crops: int, seed: int, distractors: float = 0.2
+    ) -> Iterator[tuple[Embeddings, NDArray[np.int64]]]:
+        """Blocks of embeddings `(n, 2048)` and of their persons: each is seen about 17 times, by up to six cameras, as
+        in Market-1501; but a share of the crops is of persons who are seen once.
+        """
+        rng = np.random.default_rng(seed)
+        first = 0
+        for start in range(0, crops, BLOCK):
+            count = min(BLOCK, crops - start)
+            once = int(distractors * count)
+            often = max(1, (count - once) // 17)
+            person = np.concatenate([rng.integers(0, often, count - once), often + np.arange(once)])
+            drawn = self.draw_like(person, rng.integers(0, 6, count), seed=int(rng.integers(2**31)))
+            order = rng.permutation(count)
+            yield drawn[order], first + person[order]
+            first += often + once
+
+
+def real_embeddings() -> LabelledFeatures:
+    """The bundled model's embeddings of Market-1501's training crops."""
+    network = load_for_inference(BUNDLED)
+    samples = open_data_set(f"market1501:{MARKET}").train()
+    return embed_samples(samples, network.metadata.input, network.embed)
+
+
+def main() -> None:
+    """Compare real embeddings with drawn ones of the same persons and cameras."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    seed = parser.parse_args().seed
+    real = real_embeddings()
+    geometry = Geometry.of(real)
+    _, person = np.unique(real.pids, return_inverse=True)
+    drawn = LabelledFeatures(geometry.draw_like(person, real.cameras, seed), real.pids, real.cameras)
+    table = Table("", "real", "drawn")
+    for name, one, other in zip(_MEASURES, _measured(real, seed), _measured(drawn, seed), strict=True):
+        table.add_row(name, f"{one:.3f}", f"{other:.3f}")
+    for name, spread in (("persons", geometry.persons), ("cameras", geometry.cameras), ("crops", geometry.crops)):
+        table.add_row(f"{name}: directions, unevenness", str(len(spread.directions)), f"{spread.uneven:.2f}")
+    Console().print(table)
+
+
+_INDEXES = (("IVF128,RaBitQ", 4), ("IVF128,RaBitQ", 16), ("PCA256,IVF128,SQ8", 4), ("PCA256,IVF128,SQ8", 16))
+_PERCENTILES = (5, 50, 95)
+_MEASURES = (
+    *(f"similarity of crops of one person by two cameras, percentile {one}" for one in _PERCENTILES),
+    *(f"similarity of crops of two persons, percentile {one}" for one in _PERCENTILES),
+    "similarity of the tenth nearest, median",
+    *(f"recall@10 of {name}, nprobe {nprobe}" for name, nprobe in _INDEXES),
+)
+
+
+def _measured(some: LabelledFeatures, seed: int) -> list[float]:
+    """The measures, for 500 queries taken out of the set."""
+    order = np.random.default_rng(seed).permutation(len(some.pids))
+    asked, rest = order[:500], order[500:]
+    query, gallery = some.features[asked], np.ascontiguousarray(some.features[rest])
+    similarities = query @ gallery.T
+    same = some.pids[asked][:, None] == some.pids[rest][None]
+    across = same & (some.cameras[asked][:, None] != some.cameras[rest][None])
+    true = np.argpartition(-similarities, 10, axis=1)[:, :10]
+    tenth = np.median(np.take_along_axis(similarities, true, axis=1).min(axis=1))
+    found = [_recall(name, nprobe, query, gallery, true) for name, nprobe in _INDEXES]
+    return [
+        *np.percentile(similarities[across], _PERCENTILES).tolist(),
+        *np.percentile(similarities[~same], _PERCENTILES).tolist(),
+        float(tenth),
+        *found,
+    ]
+
+
+def _recall(name: str, nprobe: int, query: Embeddings, gallery: Embeddings, true: NDArray[np.int64]) -> float:
+    """The share of the true ten nearest that an index proposes among 100 candidates."""
+    index = faiss.index_factory(EMBEDDING_DIM, name, faiss.METRIC_INNER_PRODUCT)
+    index.train(gallery)
+    index.add(gallery)
+    faiss.extract_index_ivf(index).nprobe = nprobe
+    _, proposed = index.search(query, 100)
+    hits = [len(set(one.tolist()) & set(other.tolist())) for one, other in zip(proposed, true, strict=True)]
+    return sum(hits) / true.size
+
+
+def _means(features: Embeddings, group: NDArray[np.int64]) -> Embeddings:
+    """The mean of each group's rows, by the groups' numbers."""
+    sums = np.zeros((int(group.max()) + 1, features.shape[1]), np.float32)
+    np.add.at(sums, group, features)
+    sums /= np.bincount(group)[:, None]
+    return sums
+
+
+def _unit(embeddings: Embeddings) -> Embeddings:
+    """Each part of norm 1 / sqrt(8), as the network's are."""
+    parts = embeddings.reshape(-1, len(PARTS), PART_DIM)
+    parts /= np.linalg.norm(parts, axis=2, keepdims=True) * np.float32(math.sqrt(len(PARTS)))
+    unit: Embeddings = parts.reshape(-1, EMBEDDING_DIM)
+    return unit
+
+
+if __name__ == "__main__":
+    main()
