@@ -29,39 +29,38 @@ KEPT = 0.995
 
 BLOCK = 16_384
 
+_TINY = 1e-6
+
 
 @dataclass(frozen=True)
 class Spread:
-    """A normal distribution around zero: `directions` `(K, 2048)`, each as long as its standard deviation.
+    """Draws around zero: normal ones, each multiplied by a size of its own, as some crops are outliers.
 
-    uneven: the standard deviation of the logarithm of its size, from one draw's owner to another.
+    directions: `(K, 2048)`, each as long as its standard deviation. uneven: standard deviation of the size's logarithm.
     """
 
     directions: Embeddings
     uneven: float
 
     @classmethod
-    def of(cls, deviations: Embeddings, owners: NDArray[np.int64]) -> "Spread":
-        """Fitted on deviations `(N, 2048)` from zero; `owners` `(N,)`: whose each is, as sizes may differ by owner."""
+    def of(cls, deviations: Embeddings) -> "Spread":
+        """Fitted on deviations `(N, 2048)` from zero; those that are zero, for want of others, are passed over."""
+        lengths = np.linalg.norm(deviations, axis=1)
+        deviations, lengths = deviations[lengths > _TINY], lengths[lengths > _TINY]
         variance = deviations.T @ deviations / len(deviations)
         values, vectors = np.linalg.eigh(variance.astype(np.float64))
         values = np.maximum(values[::-1], 0)
         kept = int(np.searchsorted(np.cumsum(values) / values.sum(), KEPT)) + 1
         directions = (vectors[:, ::-1][:, :kept] * np.sqrt(values[:kept])).T
-        squares = np.bincount(owners, (deviations**2).sum(axis=1)) / np.maximum(np.bincount(owners), 1)
-        several = squares[(np.bincount(owners) > 1) & (squares > 0)]
-        uneven = float(np.log(several).std() / 2) if len(several) > 1 else 0.0
+        by_chance = (values**2).sum() / values.sum() ** 2 / 2  # of the logarithm of a normal draw's length
+        uneven = math.sqrt(max(0.0, float(np.log(lengths).var() - by_chance)))
         return cls(np.ascontiguousarray(directions, dtype=np.float32), uneven)
 
     def draw(self, count: int, rng: np.random.Generator) -> Embeddings:
-        """`(count, 2048)`, all of the same size."""
+        """`(count, 2048)`; the sizes' squares are 1 in the mean."""
         drawn: Embeddings = rng.standard_normal((count, len(self.directions)), dtype=np.float32) @ self.directions
+        drawn *= rng.lognormal(-(self.uneven**2), self.uneven, (count, 1)).astype(np.float32)
         return drawn
-
-    def sizes(self, owners: int, rng: np.random.Generator) -> Embeddings:
-        """`(owners, 1)`: what the draws of each are to be multiplied by; their squares are 1 in the mean."""
-        sizes: Embeddings = rng.lognormal(-(self.uneven**2), self.uneven, (owners, 1)).astype(np.float32)
-        return sizes
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,9 @@ class Geometry:
         mean = of_person.mean(axis=0)
         return cls(
             mean,
-            Spread.of(of_person - mean, np.arange(len(of_person))),
-            Spread.of(of_pair - of_person[person_of_pair], person_of_pair),
-            Spread.of(real.features - of_pair[pair], person),
+            Spread.of(of_person - mean),
+            Spread.of(of_pair - of_person[person_of_pair]),
+            Spread.of(real.features - of_pair[pair]),
         )
 
     def draw_like(self, person: NDArray[np.int64], camera: NDArray[np.int64], seed: int) -> Embeddings:
@@ -95,12 +94,9 @@ class Geometry:
         rng = np.random.default_rng(seed)
         _, pair = np.unique(np.stack([person, camera]), axis=1, return_inverse=True)
         pair = pair.reshape(-1)
-        count = int(person.max()) + 1
-        centres = self.mean + self.persons.draw(count, rng)
-        camera_sizes, crop_sizes = self.cameras.sizes(count, rng), self.crops.sizes(count, rng)
+        centres = self.mean + self.persons.draw(int(person.max()) + 1, rng)
         shifts = self.cameras.draw(int(pair.max()) + 1, rng)
-        drawn = centres[person] + camera_sizes[person] * shifts[pair]
-        return _unit(drawn + crop_sizes[person] * self.crops.draw(len(person), rng))
+        return _unit(centres[person] + shifts[pair] + self.crops.draw(len(person), rng))
 
     def gallery(
         self, crops: int, seed: int, distractors: float = 0.2

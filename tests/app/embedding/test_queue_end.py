@@ -153,7 +153,9 @@ def test_a_lone_crop_goes_to_the_engine_for_lone_batches_and_others_to_the_worke
     async def scenario() -> None:
         queue = BatchQueue(Engines([worker, worker], lone), EmbeddingMetrics(CollectorRegistry()), max_batch=4)
         await queue.start()
+        await until(lambda: queue._room._idle == 2)
         await queue.embed([crop(1)], BULK)
+        await until(lambda: queue._room._idle == 2)
         worker.go.clear()
         two = embedding(queue, [2, 3])
         await until(lambda: len(worker.batches) == 2)
