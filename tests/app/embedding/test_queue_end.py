@@ -133,10 +133,11 @@ def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> N
         first.go.set()
         second.go.set()
         assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 8, [1] * 8, [2] * 8]
+        await until(lambda: queue._room._idle == 2)
         first.go.clear()
         second.go.clear()
         dying, staying = embedding(queue, [DIES]), embedding(queue, [5])
-        await until(lambda: (first.busy.is_set() and second.busy.is_set()) or len(first.batches + second.batches) == 8)
+        await until(lambda: first.busy.is_set() and second.busy.is_set())
         first.go.set()
         second.go.set()
         assert seen(await dying) == ["error"]
