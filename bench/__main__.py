@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 
 from app.embedding.engine import available_cores
-from bench import beside_peers, embedding, engines, evaluation, latency, serving, soak, training
+from bench import beside_peers, embedding, engines, evaluation, forms, latency, serving, soak, training
 from bench.rows import Row, show
 
 PARTS = {
@@ -16,7 +16,7 @@ PARTS = {
     "embedding.http": embedding.rows,
     "embedding.peers": beside_peers.rows,
     "embedding.torch": engines.rows,
-    "embedding.int8": engines.int8_rows,
+    "embedding.int8": forms.rows,
     "embedding.latency": latency.rows,
     "embedding.memory": soak.rows,
     "training": training.rows,

@@ -1,7 +1,6 @@
 """`python -m bench.beside_openvino`: the bundled network by OpenVINO (`pip install openvino`) beside ONNX Runtime."""
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,9 +11,9 @@ import openvino
 from numpy.typing import NDArray
 from rich.console import Console
 
-from bench.engines import COSINE, calibration_crops
-from bench.rounds import in_turn, median_ratio
-from bench.rows import Row, show
+from bench.forms import COSINE, calibration_crops
+from bench.rounds import in_turn
+from bench.rows import Row, show, speeds_row
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.onnx_session import open_session, run_session
 from model.quantisation import export_int8
@@ -55,15 +54,8 @@ def _row(name: str, runtime: Embed, vino: Embed, batch: int, crops: NDArray[np.u
 
     found = in_turn({"runtime": lambda: speed(runtime), "vino": lambda: speed(vino)}, rounds)
     cosine = float((runtime(crops[:64]) * vino(crops[:64])).sum(axis=(1, 2)).mean())
-    ratio = median_ratio(found["runtime"], found["vino"])
-    return Row(
-        f"{name}, batches of {batch}",
-        f"{statistics.median(found['runtime']):.0f} crops/s, ONNX Runtime",
-        f"{statistics.median(found['vino']):.0f} crops/s, OpenVINO {openvino.__version__[:6]}, cosine {cosine:.4f}",
-        f"{ratio:.2f}",
-        "over 1",
-        ratio > 1,
-    )
+    version = f", OpenVINO {openvino.__version__[:6]}, cosine {cosine:.4f}"
+    return speeds_row(f"{name}, batches of {batch}", found["runtime"], ", ONNX Runtime", found["vino"], version, 1)
 
 
 def _by_onnx_runtime(path: Path) -> Embed:

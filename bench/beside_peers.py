@@ -11,8 +11,8 @@ from bench.clients import Load, RequestFailed, multipart, post_all
 from bench.embedding import embed_round
 from bench.peers import Peer, litserve_settings, peer
 from bench.pictures import Pictures
-from bench.rounds import in_turn, median_ratio
-from bench.rows import Row
+from bench.rounds import in_turn
+from bench.rows import Row, speeds_row
 from bench.service import service
 from model.checkpoint import BUNDLED
 
@@ -44,19 +44,9 @@ def _rows_of(load: Load, pictures: Pictures, rounds: int) -> list[Row]:
             rounds,
         )
     names = {"litserve": " ".join(litserve).replace("--", ""), "naive": "plain FastAPI"}
-    return [_row(load, names[peer], found["not stored"], found["stored"], found[peer]) for peer in names]
-
-
-def _row(load: Load, name: str, ours: list[float], stored: list[float], other: list[float]) -> Row:
-    ratio = median_ratio(ours, other)
-    return Row(
-        f"bundled model, /embed, not stored, {load}",
-        f"{statistics.median(ours):.0f} crops/s; stored {statistics.median(stored):.0f}",
-        f"{statistics.median(other):.0f} crops/s, {name}",
-        f"{ratio:.2f}",
-        "over 1",
-        ratio > 1,
-    )
+    what = f"bundled model, /embed, not stored, {load}"
+    stored = f"; stored {statistics.median(found['stored']):.0f}"
+    return [speeds_row(what, found["not stored"], stored, found[peer], f", {names[peer]}", 1) for peer in names]
 
 
 def _tried(settings: tuple[str, ...], load: Load, pictures: Pictures) -> float:

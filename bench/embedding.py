@@ -1,7 +1,6 @@
 """`POST /embed` with storage beside the bare session of the same network: how much of the machine is left to it."""
 
 import json
-import statistics
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -10,8 +9,8 @@ from bench.bare import BATCHES, BareSession
 from bench.clients import Load, RequestFailed, multipart, post_all
 from bench.networks import write_resnet50
 from bench.pictures import Pictures, as_inputs
-from bench.rounds import in_turn, median_ratio
-from bench.rows import Row
+from bench.rounds import in_turn
+from bench.rows import Row, speeds_row
 from bench.service import service
 from model.checkpoint import BUNDLED
 from model.loading import read_metadata
@@ -53,12 +52,5 @@ def _row(name: str, checkpoint: Path, load: Load, pictures: Pictures, rounds: in
             },
             rounds,
         )
-    ratio = median_ratio(found["ours"], found["bare"])
-    return Row(
-        f"{name}, /embed, stored, {load}",
-        f"{statistics.median(found['ours']):.1f} crops/s",
-        f"{statistics.median(found['bare']):.1f} crops/s, bare session, batches of {bare.batch}",
-        f"{100 * ratio:.0f} %",
-        f"{100 * target:.0f} % or more",
-        ratio >= target,
-    )
+    what, other = f"{name}, /embed, stored, {load}", f", bare session, batches of {bare.batch}"
+    return speeds_row(what, found["ours"], "", found["bare"], other, target)

@@ -1,12 +1,9 @@
-"""The engine alone: beside torch as public MGN code runs it, and in 8-bit integers beside single precision."""
+"""MGN on ResNet-50 by the engine alone, beside torch as public MGN code runs it and beside the processor's limit."""
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from app.embedding.decoding import PictureLimits, decode
-from app.embedding.engine import Engine, Engines, load_engines
+from app.embedding.engine import Engine, load_engines
+from bench.forms import BATCH, COSINE
 from bench.networks import write_resnet50
 from bench.pictures import Pictures, as_inputs
-from bench.rounds import in_turn, median_ratio
-from bench.rows import Row
+from bench.rounds import in_turn
+from bench.rows import Row, speeds_row
 from model.backbones import build_backbone
-from model.checkpoint import BUNDLED, Checkpoint, InputFormat, load_checkpoint
-from model.datasets import open_data_set
-from model.datasets.base import EvaluationSplit, hold_out
-from model.evaluate import embed_split, evaluate_features
-from model.export import export_onnx
-from model.loading import with_flip
+from model.checkpoint import Checkpoint, InputFormat
 from model.mgn import MGN, unit_parts
-from model.pictures import read_inputs
 from model.quantisation import export_int8
 
-MARKET = Path(__file__).parents[2] / "shared" / "data" / "market1501"
-HELD_OUT = 100
-CALIBRATION = 256
-COSINE = 0.99
-BATCH = 16
 CROPS = 64
-"""Of a round of the large network; of the bundled one, which is so much quicker, ten times as many."""
 
 
 def rows(rounds: int) -> list[Row]:
@@ -54,8 +40,8 @@ def rows(rounds: int) -> list[Row]:
         checkpoint, exported = write_resnet50(Path(folder))
         calibration = as_inputs(pictures.drawn[:CROPS], checkpoint.metadata.input)
         export_int8(checkpoint, Path(folder) / "int8.onnx", calibration, COSINE)
-        engine = _for_lone_batches(load_engines(exported))
-        int8 = _for_lone_batches(load_engines(Path(folder) / "int8.onnx"))
+        engine = load_engines(exported).with_all_cores
+        int8 = load_engines(Path(folder) / "int8.onnx").with_all_cores
         torch_side = _TorchCode(checkpoint)
         limit = _operations_a_crop(torch_side.network, checkpoint.metadata.input)
         found = in_turn(
@@ -69,28 +55,14 @@ def rows(rounds: int) -> list[Row]:
         )
         wanted = torch_side.embed(contents[:8])
         cosines = [float((_embed(one, contents[:8]) * wanted).sum(axis=(1, 2)).min()) for one in (engine, int8)]
-    name = f"MGN-ResNet-50 from JPEG, batches of {BATCH}"
+    name, torch_note = f"MGN-ResNet-50 from JPEG, batches of {BATCH}", ", torch eager"
+    notes = [f", cosine {cosine:.4f}" for cosine in cosines]
+    limit_note = f" by numpy's product of matrices, {limit / 1e9:.1f} GFLOP each"
     return [
-        _beside(name, found, "ours", f", cosine {cosines[0]:.4f}", "torch", ", torch eager", 2.5),
-        _beside(f"{name}, int8", found, "int8", f", cosine {cosines[1]:.4f}", "torch", ", torch eager", 2.5),
-        _beside(
-            name, found, "ours", "", "limit", f" by numpy's product of matrices, {limit / 1e9:.1f} GFLOP each", 0.9
-        ),
+        speeds_row(name, found["ours"], notes[0], found["torch"], torch_note, 2.5),
+        speeds_row(f"{name}, int8", found["int8"], notes[1], found["torch"], torch_note, 2.5),
+        speeds_row(name, found["ours"], "", found["limit"], limit_note, 0.9),
     ]
-
-
-def _beside(
-    name: str, found: dict[str, list[float]], ours: str, our_note: str, other: str, note: str, least: float
-) -> Row:
-    ratio = median_ratio(found[ours], found[other])
-    return Row(
-        name,
-        f"{statistics.median(found[ours]):.1f} crops/s{our_note}",
-        f"{statistics.median(found[other]):.1f} crops/s{note}",
-        f"{ratio:.2f}",
-        f"{least} or more",
-        ratio >= least,
-    )
 
 
 def _operations_a_crop(network: MGN, given: InputFormat) -> float:
@@ -106,88 +78,6 @@ def _operations_a_second(side: int = 4096) -> float:
     began = time.perf_counter()
     matrix @ matrix
     return 2 * side**3 / (time.perf_counter() - began)
-
-
-def int8_rows(rounds: int) -> list[Row]:
-    """The bundled model in 8-bit integers: how much quicker, how alike, and what it costs in mAP; and flipping."""
-    checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
-    crops, split = calibration_crops(checkpoint.metadata.input)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        quantised = export_int8(checkpoint, path, crops, COSINE)
-        export_onnx(with_flip(checkpoint, True), Path(folder) / "flip.onnx")
-        int8, flipping, fp32 = (load_engines(one) for one in (path, Path(folder) / "flip.onnx", BUNDLED))
-    likeness = f"cosine {quantised.mean_cosine:.4f}, {quantised.left_out} of {quantised.convolutions} layers in fp32"
-    lines = [
-        _form_row("bundled model in int8", int8, likeness, fp32, crops, batch, 2.5, rounds) for batch in (BATCH, 1)
-    ]
-    lines += [_drop(int8, fp32, split)] if split else []
-    averaged = "bundled model averaged with mirror images"
-    return [*lines, _form_row(averaged, flipping, "another model", fp32, crops, BATCH, 0.45, rounds)]
-
-
-def _form_row(
-    name: str,
-    ours: Engines,
-    note: str,
-    fp32: Engines,
-    crops: NDArray[np.uint8],
-    batch: int,
-    least: float,
-    rounds: int,
-) -> Row:
-    """As the service uses engines: batches side by side, and a lone crop with all cores."""
-    inputs = list(islice(cycle(crops), 10 * CROPS))
-    batches = [np.stack(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
-
-    def speed(engines: Engines) -> float:
-        workers = engines.workers if batch > 1 else [_for_lone_batches(engines)]
-        with ThreadPoolExecutor(len(workers)) as threads:
-            began = time.perf_counter()
-            shares = [batches[number :: len(workers)] for number in range(len(workers))]
-            list(threads.map(lambda worker, share: [worker.embed(crops) for crops in share], workers, shares))
-            return len(inputs) / (time.perf_counter() - began)
-
-    found = in_turn({"ours": lambda: speed(ours), "fp32": lambda: speed(fp32)}, rounds)
-    ratio = median_ratio(found["ours"], found["fp32"])
-    return Row(
-        f"{name}, batches of {batch}",
-        f"{statistics.median(found['ours']):.0f} crops/s, {note}",
-        f"{statistics.median(found['fp32']):.0f} crops/s, fp32",
-        f"{ratio:.2f}",
-        f"{least} or more",
-        ratio >= least,
-    )
-
-
-def _drop(int8: Engines, fp32: Engines, split: EvaluationSplit) -> Row:
-    engines = [_for_lone_batches(one) for one in (int8, fp32)]
-    reached = [
-        evaluate_features(*embed_split(split, engine.metadata.input, engine.embed)).map_step for engine in engines
-    ]
-    drop = 100 * (reached[1] - reached[0])
-    return Row(
-        f"int8, mAP on {HELD_OUT} held-out identities",
-        f"{100 * reached[0]:.2f} %",
-        f"{100 * reached[1]:.2f} %, fp32",
-        f"{drop:.2f} less",
-        "0.5 less at most",
-        drop <= 0.5,
-    )
-
-
-def calibration_crops(input_format: InputFormat) -> tuple[NDArray[np.uint8], EvaluationSplit | None]:
-    """Crops to calibrate on, and others to judge on: of Market-1501 where it is at hand, else drawn and none."""
-    if not MARKET.exists():
-        return as_inputs(Pictures(CALIBRATION).drawn, input_format), None
-    rest, split = hold_out(open_data_set(f"market1501:{MARKET}").train(), HELD_OUT)
-    chosen = np.random.default_rng(0).permutation(len(rest))[:CALIBRATION]
-    return read_inputs([rest[i].path for i in chosen], input_format), split
-
-
-def _for_lone_batches(engines: Engines) -> Engine:
-    """The engine that takes all cores."""
-    return engines.lone or engines.workers[0]
 
 
 def _embed(engine: Engine, contents: list[bytes]) -> NDArray[np.float32]:

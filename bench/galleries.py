@@ -1,4 +1,4 @@
-"""Embeddings with the geometry of real ones, as many as wanted: persons, cameras that shift them, and distractors.
+"""Embeddings with the geometry of real ones, as many as wanted: persons, and cameras that shift them.
 
 `python -m bench.galleries` compares them with the real ones that they are fitted on: how similar crops are to each
 other, and what share of the true neighbours the same index finds in both.
@@ -6,7 +6,6 @@ other, and what share of the true neighbours the same index finds in both.
 
 import argparse
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import faiss
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.engines import MARKET
+from bench.forms import MARKET
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 from model.checkpoint import BUNDLED
 from model.datasets import open_data_set
@@ -26,8 +25,6 @@ Embeddings = NDArray[np.float32]
 
 KEPT = 0.995
 """The share of each variance that is kept, which saves most of its directions."""
-
-BLOCK = 16_384
 
 _TINY = 1e-6
 
@@ -97,24 +94,6 @@ class Geometry:
         centres = self.mean + self.persons.draw(int(person.max()) + 1, rng)
         shifts = self.cameras.draw(int(pair.max()) + 1, rng)
         return _unit(centres[person] + shifts[pair] + self.crops.draw(len(person), rng))
-
-    def gallery(
-        self, crops: int, seed: int, distractors: float = 0.2
-    ) -> Iterator[tuple[Embeddings, NDArray[np.int64]]]:
-        """Blocks of embeddings `(n, 2048)` and of their persons: each is seen about 17 times, by up to six cameras, as
-        in Market-1501; but a share of the crops is of persons who are seen once.
-        """
-        rng = np.random.default_rng(seed)
-        first = 0
-        for start in range(0, crops, BLOCK):
-            count = min(BLOCK, crops - start)
-            once = int(distractors * count)
-            often = max(1, (count - once) // 17)
-            person = np.concatenate([rng.integers(0, often, count - once), often + np.arange(once)])
-            drawn = self.draw_like(person, rng.integers(0, 6, count), seed=int(rng.integers(2**31)))
-            order = rng.permutation(count)
-            yield drawn[order], first + person[order]
-            first += often + once
 
 
 def real_embeddings() -> LabelledFeatures:

@@ -92,8 +92,8 @@ async def _fill(data_dir: Path, model_id: str) -> None:
         repository = GalleryRepository(session)
         await repository.add_cameras({"random"}, created_at=0)
         sha256 = "0" * 64
-        picture = {"sha256": sha256, "media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
-        await repository.add_images({sha256: picture})
+        facts = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
+        await repository.add_images({sha256: facts})
         crops = [
             Crop(
                 id=new_id(), camera_id="random", captured_at=number, utc_offset=0, attributes={},

@@ -53,6 +53,11 @@ class Engines:
         return self.workers[0].metadata
 
     @property
+    def with_all_cores(self) -> Engine:
+        """What a lone batch is given to."""
+        return self.lone or self.workers[0]
+
+    @property
     def different(self) -> Sequence[Engine]:
         """All of them, none twice."""
         lone = [] if self.lone is None else [self.lone]

@@ -69,7 +69,8 @@ class EmbeddingService:
         self._decoders = {  # two, so that a search does not wait until bulk work is decoded
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
         }
-        self._batches_ahead = len(engines.workers) + math.ceil(threads * FILES_PER_JOB / max_batch)
+        self._workers = len(engines.workers)
+        self._batches_ahead = self._workers + math.ceil(threads * FILES_PER_JOB / max_batch)
         """Of one request: one in each engine, and as many as occupy the decoding threads."""
         self._one_large = threading.Lock()
         self._warm = False
@@ -85,10 +86,10 @@ class EmbeddingService:
         return self._queue.trouble or (None if self._warm else "it is not warm yet")
 
     async def start(self) -> None:
-        """Start the queue and run the engine once with one crop and a full batch. Raises EngineError."""
+        """Start the queue and run the engines with one crop, and with a full batch for each. Raises EngineError."""
         await self._queue.start()
         blank = np.zeros((*self.metadata.input.size, 3), dtype=np.uint8)
-        for count in (1, self._max_batch):
+        for count in (1, self._max_batch * self._workers):
             for outcome in await self._queue.embed([blank] * count, Priority.SEARCH):
                 if isinstance(outcome, EngineError):
                     await self.stop()

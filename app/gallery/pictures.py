@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from app.embedding.decoding import PictureFacts
 from app.gallery.images import ImageStore
@@ -30,10 +29,8 @@ async def record(repository: GalleryRepository, images: ImageStore, pictures: Co
     missing now is written again.
     """
     by_hash = {picture.sha256: picture for picture in pictures}
-    await repository.add_images({sha256: _columns(picture) for sha256, picture in by_hash.items()})
+    await repository.add_images(
+        {sha256: asdict(picture.facts) | {"bytes": len(picture.content)} for sha256, picture in by_hash.items()}
+    )
     missing = await images.missing(by_hash)
     await images.put({sha256: by_hash[sha256].content for sha256 in missing})
-
-
-def _columns(picture: Picture) -> dict[str, Any]:
-    return asdict(picture.facts) | {"sha256": picture.sha256, "bytes": len(picture.content)}

@@ -116,8 +116,8 @@ class GalleryRepository:
         return await self._session.get(Image, sha256)
 
     async def add_images(self, images: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add images, by hash, that are not there yet, with all their columns; none of them is doomed any more."""
-        await self._add_missing(Image, [images[sha256] for sha256 in sorted(images)])
+        """Add the facts of images, by hash, that are not there yet; none of them is doomed any more."""
+        await self._add_missing(Image, [{"sha256": sha256, **images[sha256]} for sha256 in sorted(images)])
         doomed = images.keys() & set(await self.doomed_images())
         if doomed:
             await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256.in_(doomed)))
@@ -230,8 +230,8 @@ class GalleryRepository:
     async def _add_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, by their columns, but for those whose key is there."""
         if rows:
-            insert = _INSERTS[self._session.get_bind().dialect.name]
-            await self._session.execute(insert(_table(table)).on_conflict_do_nothing(), rows)
+            insert_into = _INSERTS[self._session.get_bind().dialect.name]
+            await self._session.execute(insert_into(_table(table)).on_conflict_do_nothing(), rows)
 
 
 def _table(rows: type[Table]) -> sqlalchemy.Table:

@@ -1,6 +1,7 @@
 """Work of several callers done at once, such as writes that share a transaction."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence, Sized
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ class Turns(Generic[Item, Result]):
         """work: gives the result of each item, in their order. most: the items' summed length in a turn of several."""
         self._work = work
         self._most = most
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._taking_turns: asyncio.Task[None] | None = None
 
     async def do(self, item: Item) -> Result:
@@ -37,10 +38,10 @@ class Turns(Generic[Item, Result]):
             self._taking_turns = None
 
     def _next_turn(self) -> list[tuple[Item, "asyncio.Future[Result]"]]:
-        turn = [self._waiting.pop(0)]
+        turn = [self._waiting.popleft()]
         size = len(turn[0][0])
         while self._waiting and size + len(self._waiting[0][0]) <= self._most:
-            turn.append(self._waiting.pop(0))
+            turn.append(self._waiting.popleft())
             size += len(turn[-1][0])
         return turn
 

@@ -2,11 +2,11 @@
 
 import random
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from faults import until
 from scripted_engine import SIZE, crop
 
 from app.embedding.waiting import Batch, Priority, WaitingCrop, WaitingRoom
@@ -20,14 +20,6 @@ def crops_of(owner: str, values: Iterable[int], priority: Priority = BULK) -> li
 
 def room(max_batch: int = 8, takers: int = 1) -> WaitingRoom[str]:
     return WaitingRoom(SIZE, max_batch, takers)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread brings about."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def taken(room: WaitingRoom[str]) -> list[int]:
