@@ -1,7 +1,9 @@
 """`create_app`: puts the domains together."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -20,9 +22,10 @@ from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.keeper import IndexKeeper
 from app.index.snapshots import SnapshotStore
+from app.index.tuning import Tuning
 from app.kit.provide import provide
 from app.openapi import DESCRIPTION, TAGS, describe
 from app.requests import BodyLimit, RequestLog
@@ -104,10 +107,14 @@ async def running_parts(
         async with database.read() as session:
             gallery_id = await GalleryRepository(session).gallery_id()
         model_id = embedding.metadata.model_id
+        snapshots = settings.snapshots_dir / gallery_id
+        working = snapshots / "working"
+        shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
+        tuning = _tuning(settings)
         index = IndexKeeper(
             DatabaseChangeFeed(database, model_id),
-            SnapshotStore(settings.snapshots_dir / gallery_id),
-            lambda: FaissExactIndex(model_id),
+            SnapshotStore(snapshots, partial(FaissIndex.restore, working=working, tuning=tuning)),
+            lambda: FaissIndex(model_id, working, tuning),
             snapshot_every=settings.snapshot_every,
             poll_seconds=settings.index_poll_seconds,
         )
@@ -119,3 +126,14 @@ async def running_parts(
         await gallery.delete_doomed_images()
         search = SearchService(database, images, embedding, index)
         yield database, embedding, index, gallery, search
+
+
+def _tuning(settings: Settings) -> Tuning:
+    return Tuning(
+        exact_limit=settings.index_exact_limit,
+        cells=settings.index_cells,
+        recall=settings.index_recall,
+        probes=settings.index_probes,
+        candidates=settings.index_candidates,
+        narrow_limit=settings.index_narrow_limit,
+    )

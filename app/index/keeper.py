@@ -9,6 +9,7 @@ import structlog
 from app.index.port import Addition, Change, VectorIndex
 from app.index.snapshots import SnapshotStore
 
+_SAVED_SHARE = 20  # of the gallery changes from one snapshot to the next, where that is more than was asked for
 _CHANGES_AT_ONCE = 500  # searches wait for about 4 ms while these are applied
 
 _log = structlog.get_logger()
@@ -34,6 +35,9 @@ class ChangeFeed(Protocol):
 
     def rows(self) -> AsyncIterator[Sequence[Addition]]:
         """Every crop there is, in batches. Their sequence is not looked at; changes may be committed meanwhile."""
+
+    async def rows_of(self, keys: Sequence[int]) -> Sequence[Addition]:
+        """Those crops of these keys that there are, each as in `rows`."""
 
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         """The next changes in ascending order, at most `limit`; none if there are none.
@@ -71,6 +75,7 @@ class IndexKeeper:
         self._saved_sequence = 0
         self._save_at_sequence = 0
         self._saving: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -101,6 +106,10 @@ class IndexKeeper:
         await self._end_of_saving()
         if self._ready and self.index.last_sequence != self._saved_sequence:
             await self._save(self.index)
+        if self._index is not None:
+            await asyncio.to_thread(self._index.close)
+        if self._upkeep is not None:
+            await self._upkeep
 
     async def catch_up(self) -> None:
         """Return when the index holds everything that was committed before the call. Raises what the feed raises.
@@ -122,14 +131,14 @@ class IndexKeeper:
             self._index = await self._restored() or await self._rebuilt()
         last_sequence = await self._feed.last_sequence()
         if self._index.last_sequence > last_sequence:
-            self._give_up_index("the database was replaced or restored from a backup")
+            await self._give_up_index("the database was replaced or restored from a backup")
             await self._end_of_saving()
             await asyncio.to_thread(self._snapshots.drop_all, self._new_index().model_id)
             self._index = await self._rebuilt()
         try:
             await self._follow(self._index, last_sequence)
         except ChangesTrimmed:
-            self._give_up_index("the change log no longer holds all changes that the index lacks")
+            await self._give_up_index("the change log no longer holds all changes that the index lacks")
             self._index = await self._rebuilt()
             await self._follow(self._index, last_sequence)
         self._ready = True
@@ -138,7 +147,7 @@ class IndexKeeper:
         index = await asyncio.to_thread(self._snapshots.newest, self._new_index().model_id)
         if index is not None:
             _log.info("the index was restored from a snapshot", crops=index.size, last_sequence=index.last_sequence)
-            self._snapshot_taken(index.last_sequence)
+            self._snapshot_taken(index.last_sequence, index.size)
         return index
 
     async def _rebuilt(self) -> VectorIndex:
@@ -148,6 +157,7 @@ class IndexKeeper:
         index.load((), last_sequence)
         async for rows in self._feed.rows():
             _log_refused(await asyncio.to_thread(index.load, rows, last_sequence))
+            await self._kept_up(index)
         _log.info("the index was built from the database's rows", crops=index.size, last_sequence=last_sequence)
         self._saved_sequence = self._save_at_sequence = 0
         return index
@@ -159,11 +169,13 @@ class IndexKeeper:
                 return
             _log_refused(await asyncio.to_thread(index.apply, changes))
 
-    def _give_up_index(self, reason: str) -> None:
+    async def _give_up_index(self, reason: str) -> None:
         """From now on there is no index, so that its memory is free for the next one."""
         _log.warning("the index is rebuilt from the database's rows", reason=reason)
         self._ready = False
-        self._index = None
+        index, self._index = self._index, None
+        if index is not None:
+            await asyncio.to_thread(index.close)
 
     async def _watch(self) -> None:
         failing = False
@@ -179,6 +191,7 @@ class IndexKeeper:
                 _log.info("the index follows the database again")
             failing = False
             self._save_if_due()
+            self._begin_upkeep()
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -186,6 +199,29 @@ class IndexKeeper:
                 return await self._stopping.wait()
         except TimeoutError:
             return False
+
+    def _begin_upkeep(self) -> None:
+        if self._ready and (self._upkeep is None or self._upkeep.done()):
+            self._upkeep = asyncio.create_task(self._keep_up(self.index))
+
+    async def _keep_up(self, index: VectorIndex) -> None:
+        lost = await self._kept_up(index)
+        if not lost:
+            return
+        _log.error("the index lost crops, which are loaded again", keys=list(lost))
+        try:
+            async with self._one_run:
+                rows = await self._feed.rows_of(lost)
+                _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
+        except Exception as error:
+            _log.error("lost crops could not be loaded: restart the service to try again", exc_info=error)
+
+    async def _kept_up(self, index: VectorIndex) -> Sequence[int]:
+        try:
+            return await asyncio.to_thread(index.upkeep)
+        except Exception as error:  # a full disk, say: the index answers as before, but takes more memory
+            _log.error("the index could not be kept up", exc_info=error)
+            return ()
 
     def _save_if_due(self) -> None:
         saving = self._saving is not None and not self._saving.done()
@@ -202,11 +238,11 @@ class IndexKeeper:
             self._save_at_sequence = index.last_sequence + self._snapshot_every
         else:
             _log.info("the index was saved", crops=state.size, last_sequence=state.last_sequence)
-            self._snapshot_taken(state.last_sequence)
+            self._snapshot_taken(state.last_sequence, state.size)
 
-    def _snapshot_taken(self, last_sequence: int) -> None:
+    def _snapshot_taken(self, last_sequence: int, size: int) -> None:
         self._saved_sequence = last_sequence
-        self._save_at_sequence = last_sequence + self._snapshot_every
+        self._save_at_sequence = last_sequence + max(self._snapshot_every, size // _SAVED_SHARE)
 
     async def _end_of_saving(self) -> None:
         if self._saving is not None:

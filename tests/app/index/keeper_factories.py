@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from pathlib import Path
 from typing import Any
 
-from index_factories import MODEL, crop
+from index_factories import crop, exact_index, store_in
 from structlog.testing import LogCapture
 
-from app.index.faiss_exact import FaissExactIndex
 from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Addition, Change, Removal
-from app.index.snapshots import SnapshotStore
 
 
 class MemoryFeed:
@@ -57,6 +55,10 @@ class MemoryFeed:
             if self.during_rows is not None:
                 self.during_rows()
 
+    async def rows_of(self, keys: Sequence[int]) -> Sequence[Addition]:
+        self._fail()
+        return [crop(key, sequence=0) for key in keys if key in self.crops]
+
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         self._fail()
         if sequence < self.trimmed_to:
@@ -72,8 +74,8 @@ class MemoryFeed:
 def keeper_of(feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60) -> IndexKeeper:
     return IndexKeeper(
         feed,
-        SnapshotStore(folder),
-        lambda: FaissExactIndex(MODEL),
+        store_in(folder),
+        exact_index,
         snapshot_every=snapshot_every,
         poll_seconds=poll,
     )
