@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from app.index.nearest import as_float32
 from app.index.tuning import Tuning
 from model.architecture import EMBEDDING_DIM
 
@@ -53,7 +54,7 @@ class Projection:
         products = np.zeros((EMBEDDING_DIM, EMBEDDING_DIM), np.float32)
         for rows in _chunks(_sampled(len(sample), _PROJECTION_SAMPLE)):
             check()
-            embeddings = sample.read(rows).astype(np.float32)
+            embeddings = as_float32(sample.read(rows))
             total += embeddings.sum(axis=0)
             products += embeddings.T @ embeddings
         count = min(len(sample), _PROJECTION_SAMPLE)
@@ -65,7 +66,7 @@ class Projection:
 
     def crops(self, embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
         """Embeddings `(N, 2048)` as `(N, D)`."""
-        turned: NDArray[np.float32] = embeddings.astype(np.float32) @ self.directions
+        turned: NDArray[np.float32] = as_float32(embeddings) @ self.directions
         turned -= self.offset
         return turned
 
@@ -149,7 +150,8 @@ class CoarseCodes:
         ranks = np.empty(self.cells, np.int64)
         ranks[order[0]] = np.arange(self.cells)
         _, cells = self._index.quantizer.search(self._projection.crops(embeddings), 1)
-        return ranks[cells[:, 0]]
+        of_embeddings: NDArray[np.int64] = ranks[cells[:, 0]]
+        return of_embeddings
 
     def save(self, folder: Path) -> None:
         """Write files into a folder."""

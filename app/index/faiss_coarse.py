@@ -1,34 +1,39 @@
 """Crops of which only likely ones are compared with a query: short codes in memory, embeddings on disk."""
 
-import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from app.index.coarse_codes import Check, CoarseCodes
 from app.index.columns import FREE, Columns
 from app.index.key_rows import KeyRows
-from app.index.nearest import TierFound, nearest
+from app.index.nearest import TierFound, as_float32, nearest
 from app.index.port import SHARED, Filter
 from app.index.probing import Probing, measured
 from app.index.row_file import ROW_BYTES, RowFile, row_sums
 from app.index.tuning import Tuning
-from model.architecture import EMBEDDING_DIM
+from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 
 _ROWS_FILE = f"embeddings{SHARED}"
 _COLUMNS_FILE = "coarse.npz"
 _STATE_FILE = "coarse_state.npz"
 _PROBING_FILE = "probing.json"
 
+_PROBING = TypeAdapter(Probing)
+
 _CODES_AT_ONCE = 128
 """Codes that are added while searches wait, for a few milliseconds."""
 
 ROWS_AT_ONCE = 4_096
+
+_EVEN = 0.99
+"""From there on, parts weigh the same but for rounding."""
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -159,7 +164,7 @@ class CoarseTier:
 
     def compare(self, query: NDArray[np.float32], proposal: Proposal) -> NDArray[np.float32]:
         """The exact similarities `(N,)` of what was proposed. Others may change the tier meanwhile."""
-        embeddings = self._file.read(proposal.rows).astype(np.float32)
+        embeddings = as_float32(self._file.read(proposal.rows))
         best_first, order = nearest(query, embeddings, None, len(embeddings))
         similarities = np.empty(len(embeddings), np.float32)
         similarities[order] = best_first
@@ -242,7 +247,7 @@ class CoarseTier:
         copy.columns.save(folder / _COLUMNS_FILE)
         np.savez(folder / _STATE_FILE, sums=copy.sums, coded=np.packbits(copy.coded), rows=len(copy.coded))
         self._codes.save(folder)
-        (folder / _PROBING_FILE).write_text(json.dumps(asdict(self._probing)), encoding="ascii")
+        (folder / _PROBING_FILE).write_bytes(_PROBING.dump_json(self._probing, indent=2))
         self._file.sync()
         self._file.link(folder / _ROWS_FILE)
 
@@ -261,8 +266,7 @@ class CoarseTier:
         with np.load(folder / _STATE_FILE, allow_pickle=False) as state:
             coded = np.unpackbits(state["coded"], count=int(state["rows"])).astype(np.bool_)
             copy = Copy(columns, state["sums"], coded)
-        stored = json.loads((folder / _PROBING_FILE).read_text(encoding="ascii"))
-        probing = Probing(**{name: tuple(values) for name, values in stored.items()})
+        probing = _PROBING.validate_json((folder / _PROBING_FILE).read_bytes())
         codes = CoarseCodes.restore(folder)
         if len(codes) != np.count_nonzero(coded):
             raise ValueError(f"there are {len(codes)} codes of {np.count_nonzero(coded)} rows")
@@ -275,9 +279,9 @@ class CoarseTier:
     def _proposed(
         self, query: NDArray[np.float32], passing: int, among: NDArray[np.bool_] | None, top_k: int
     ) -> NDArray[np.int64]:
-        candidates = self._tuning.candidates or self._probing.candidates_for(top_k)
-        candidates = max(candidates, top_k)
-        probes = self._tuning.probes or self._probing.probes_for(top_k * self._size / passing)
+        share = _evenness(query) ** 2 * passing / self._size
+        probes = self._tuning.probes or self._probing.probes(top_k, share)
+        candidates = max(top_k, self._tuning.candidates or self._probing.candidates(top_k, share))
         rows = self._codes.propose(query, probes, candidates, among)
         if len(rows) < min(top_k, passing):
             rows = self._codes.propose(query, self.cells, candidates, among)
@@ -300,6 +304,14 @@ class _FirstRows:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         return self._file.read_past_memory(rows)
+
+
+def _evenness(query: NDArray[np.float32]) -> float:
+    """From 1 for a query whose parts weigh the same down to 1/8 for one that has a single part."""
+    weights = np.linalg.norm(query.reshape(len(PARTS), PART_DIM), axis=1)
+    total = float(np.square(weights).sum())
+    evenness = float(weights.sum()) ** 2 / (len(PARTS) * total) if total else 1.0
+    return 1.0 if evenness > _EVEN else evenness
 
 
 def _longer(array: NDArray[Value], size: int) -> NDArray[Value]:

@@ -239,7 +239,9 @@ class FaissIndex:
         """Move all crops of the coarse tier into one that is laid out for as many."""
         with self._lock.reading():
             rows = old.live_rows()
-            columns = old.columns.selected(rows)
+            there = old.columns.selected(rows)
+        columns = Columns()  # with only the texts that are still in use
+        columns.place(np.arange(len(rows)), there, np.arange(len(rows)))
         embeddings = (old.embeddings(piece) for piece in _pieces(rows, ROWS_AT_ONCE))
         coarse = CoarseTier.build(self._new_path(), columns, embeddings, self._tuning, self._check)
         with self._codes_stay, self._lock.writing():

@@ -18,12 +18,16 @@ class SnapshotError(Exception):
 
 @dataclass(frozen=True)
 class CropColumns:
-    """What filters look at. `captured_at` in microseconds since 1970 UTC."""
+    """What filters look at. `captured_at` in microseconds since 1970 UTC.
+
+    `attributes` is the text of a JSON object as `canonical_json` writes it, None where it would be empty.
+    """
 
     camera_id: str
     captured_at: int
     track_id: str | None = None
     person_id: str | None = None
+    attributes: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,8 @@ class Filter:
     """Which crops a search looks at: those that pass every test. A field left as it is tests nothing.
 
     Times in microseconds since 1970 UTC; `captured_from` is the first that passes, `captured_to` the first that does
-    not pass any more.
+    not pass any more. `attributes` are pairs of a name and the `canonical_json` of its value: a crop passes that has
+    all of them.
     """
 
     camera_ids: frozenset[str] = frozenset()
@@ -61,6 +66,7 @@ class Filter:
     captured_to: int | None = None
     person_id: str | None = None
     track_id: str | None = None
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -307,13 +307,13 @@ def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
     assert large._coarse is not None
-    assert large._coarse.probing.candidates_for(10) < len(gallery) // 10
-    assert large._coarse.probing.probes_for(10) < large._coarse.cells // 2
+    assert large._coarse.probing.candidates(10, 1) < len(gallery) // 10
+    assert large._coarse.probing.probes(10, 1) < large._coarse.cells // 2
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
 def test_almost_all_true_matches_are_found(large: FaissIndex, gallery: list[Addition], top_k: int) -> None:
-    assert _recall(large, gallery, ANY, gallery, top_k, 40) > 0.98
+    assert _recall(large, gallery, ANY, gallery, top_k, 100) > 0.98
 
 
 @pytest.mark.parametrize("cameras", [1, 5, 25])
@@ -322,12 +322,12 @@ def test_almost_all_true_matches_that_pass_a_filter_are_found(
 ) -> None:
     named = frozenset(f"camera {number}" for number in range(cameras))
     passing = [one for one in gallery if one.columns.camera_id in named]
-    assert _recall(large, gallery, Filter(camera_ids=named), passing, 10, 40) > 0.98
+    assert _recall(large, gallery, Filter(camera_ids=named), passing, 10, 100) > 0.98
 
 
 def test_almost_all_true_matches_to_weighted_parts_are_found(large: FaissIndex, gallery: list[Addition]) -> None:
     weights = np.repeat(np.array([1, 0, 2, 1, 0.5, 1, 1, 3], np.float32), 256)
-    assert _recall(large, gallery, ANY, gallery, 10, 40, weights) > 0.97
+    assert _recall(large, gallery, ANY, gallery, 10, 100, weights) > 0.97
 
 
 def _recall(
@@ -340,8 +340,10 @@ def _recall(
     weights: np.ndarray | float = 1.0,
 ) -> float:
     """The share of the true `top_k` that is found; every hit's similarity must be right."""
+    seed = random.randrange(1_000_000)
+    print("seed:", seed)
     found = 0
-    for one in gallery[:: len(gallery) // queries][:queries]:
+    for one in random.Random(seed).sample(gallery, queries):
         query = (one.embedding * weights).astype(np.float32)
         truth = similarities(query, passing)
         best = {passing[place].key for place in np.argsort(-truth)[:top_k].tolist()}
