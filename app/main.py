@@ -105,7 +105,7 @@ async def running_parts(
             gallery_id = await GalleryRepository(session).gallery_id()
         model_id = embedding.metadata.model_id
         index = IndexKeeper(
-            DatabaseChangeFeed(database, model_id),
+            DatabaseChangeFeed(database, model_id, settings.changes_kept),
             SnapshotStore(settings.snapshots_dir / gallery_id),
             lambda: FaissExactIndex(model_id),
             snapshot_every=settings.snapshot_every,
