@@ -112,7 +112,7 @@ async def running_parts(
         shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
         tuning = _tuning(settings)
         index = IndexKeeper(
-            DatabaseChangeFeed(database, model_id),
+            DatabaseChangeFeed(database, model_id, settings.changes_kept),
             SnapshotStore(snapshots, partial(FaissIndex.restore, working=working, tuning=tuning)),
             lambda: FaissIndex(model_id, working, tuning),
             snapshot_every=settings.snapshot_every,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -31,7 +32,7 @@ class ChangeFeed(Protocol):
     """
 
     async def last_sequence(self) -> int:
-        """The number of the last change that was committed; 0 before the first."""
+        """The number of the last change that was committed, be it trimmed by now; 0 before the first."""
 
     def rows(self) -> AsyncIterator[Sequence[Addition]]:
         """Every crop there is, in batches. Their sequence is not looked at; changes may be committed meanwhile."""
@@ -42,8 +43,15 @@ class ChangeFeed(Protocol):
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         """The next changes in ascending order, at most `limit`; none if there are none.
 
-        An addition whose crop is gone by now is told as a removal. Raises ChangesTrimmed.
+        An addition whose crop is gone by now is told as a removal. Raises ChangesTrimmed exactly where the log has
+        lost a change after `sequence`.
         """
+
+    def hints(self) -> AsyncIterator[None]:
+        """An item each time when something may have been committed by anyone; may have none, lose some, or end."""
+
+    async def trim(self) -> bool:
+        """Delete some changes that need not be kept; False where there were none. Any process may do so at any time."""
 
 
 class IndexKeeper:
@@ -61,13 +69,20 @@ class IndexKeeper:
         *,
         snapshot_every: int = 10_000,
         poll_seconds: float = 1.0,
+        trim_seconds: float = 60.0,
     ) -> None:
-        """snapshot_every: changes from one snapshot to the next; poll_seconds: pause between looks at the feed."""
+        """How often what is done.
+
+        snapshot_every: changes from one snapshot to the next; poll_seconds: longest pause between looks at the feed,
+        which hints cut short; trim_seconds: pause after the log was found to have nothing to trim.
+        """
         self._feed = feed
         self._snapshots = snapshots
         self._new_index = new_index
         self._snapshot_every = snapshot_every
         self._poll_seconds = poll_seconds
+        self._trim_seconds = trim_seconds
+        self._trim_at = 0.0
         self._index: VectorIndex | None = None
         self._ready = False
         self._one_run = asyncio.Lock()
@@ -76,8 +91,10 @@ class IndexKeeper:
         self._save_at_sequence = 0
         self._saving: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._woken = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._heeding: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -95,12 +112,16 @@ class IndexKeeper:
         """Load the index and begin to follow the feed. Raises what the feed raises."""
         await self.catch_up()
         self._watching = asyncio.create_task(self._watch())
+        self._heeding = asyncio.create_task(self._heed_hints())
 
     async def stop(self) -> None:
         """Stop following the feed and save a last snapshot if anything changed since the one before."""
-        self._stopping.set()
-        if self._watching is not None:
+        self._stopping = True
+        self._woken.set()
+        if self._watching is not None and self._heeding is not None:
             await self._watching
+            self._heeding.cancel()
+            await asyncio.wait([self._heeding])
         async with self._one_run:  # a run that others wait for comes to its end
             pass
         await self._end_of_saving()
@@ -137,10 +158,9 @@ class IndexKeeper:
             self._index = await self._rebuilt()
         try:
             await self._follow(self._index, last_sequence)
-        except ChangesTrimmed:
-            await self._give_up_index("the change log no longer holds all changes that the index lacks")
-            self._index = await self._rebuilt()
-            await self._follow(self._index, last_sequence)
+        except ChangesTrimmed as error:
+            await self._give_up_index(f"the change log no longer holds all changes that the index lacks: {error}")
+            self._index = await self._rebuilt()  # which holds more than last_sequence asks for
         self._ready = True
 
     async def _restored(self) -> VectorIndex | None:
@@ -179,9 +199,10 @@ class IndexKeeper:
 
     async def _watch(self) -> None:
         failing = False
-        while not await self._stops_within(self._poll_seconds):
+        while await self._goes_on():
             try:
                 await self.catch_up()
+                await self._trim_if_due()
             except Exception as error:
                 if not failing:
                     _log.error("the index cannot follow the database", exc_info=error)
@@ -193,12 +214,29 @@ class IndexKeeper:
             self._save_if_due()
             self._begin_upkeep()
 
-    async def _stops_within(self, seconds: float) -> bool:
+    async def _goes_on(self) -> bool:
+        """Wait for the next look; whether there is to be one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_seconds):
+                await self._woken.wait()
+        self._woken.clear()
+        return not self._stopping
+
+    async def _heed_hints(self) -> None:
         try:
-            async with asyncio.timeout(seconds):
-                return await self._stopping.wait()
-        except TimeoutError:
-            return False
+            async for _ in self._feed.hints():
+                self._woken.set()
+        except Exception as error:
+            _log.error("there are no hints any more, only looks now and then", exc_info=error)
+
+    async def _trim_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._trim_at:
+            return
+        if await self._feed.trim():
+            self._woken.set()  # there may be more, which waits for the next look
+        else:
+            self._trim_at = now + self._trim_seconds
 
     def _begin_upkeep(self) -> None:
         if self._ready and (self._upkeep is None or self._upkeep.done()):

@@ -13,7 +13,7 @@ from app.kit.leaving import Departure, departure_of
 from app.kit.provide import provided
 from app.search.forms import parse_part_weights
 from app.search.schemas import Filters, SearchAnswer, SearchId
-from app.search.service import QueryPicture, Question, SearchService
+from app.search.service import Consistency, QueryPicture, Question, SearchService
 from model.architecture import PARTS
 
 router = APIRouter(tags=["search"])
@@ -56,6 +56,15 @@ async def search(
             + ", ".join(PARTS)
         ),
     ] = None,
+    consistency: Annotated[
+        Consistency,
+        Form(
+            description="`eventual`: crops stored through this service are found at once, those stored through another "
+            "one on the same database a moment later. `session`: every crop that was acknowledged before the search "
+            "is found, whichever service stored it; the search waits until the index has them. What was deleted "
+            "through any service is found no more, either way"
+        ),
+    ] = "eventual",
 ) -> SearchAnswer:
     """Ranks the crops of the gallery by how alike they are to the person asked for.
 
@@ -87,6 +96,7 @@ async def search(
         top_k=top_k,
         min_similarity=min_similarity,
         part_weights=weights,
+        consistency=consistency,
     )
     return SearchAnswer.of(await service.search(question, departure))
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from app.database import Database
@@ -19,7 +19,7 @@ from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
 from app.index.keeper import IndexKeeper
-from app.index.port import Filter
+from app.index.port import Filter, Found
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.leaving import Departure, unless_left
@@ -38,6 +38,11 @@ from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
 
 _CAMERA_FILTERS = ("camera_ids", "exclude_camera_ids")
+_ROUNDS = 3
+"""Of asking the index: each but the first is for what was deleted in the milliseconds since the one before began."""
+
+Consistency = Literal["eventual", "session"]
+"""Which crops a search must see: those stored here, or all that anybody has stored before it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Question:
     top_k: int
     min_similarity: float | None
     part_weights: Mapping[str, float]
+    consistency: Consistency = "eventual"
 
 
 @dataclass(frozen=True)
@@ -101,14 +107,9 @@ class SearchService:
         pictures, embeddings = await self._embed(question.pictures, departure)
         embeddings += await self._embeddings_of_crops(question.crop_ids)
         query, weights = join_embeddings(embeddings), weights_of(question.part_weights)
-        found = await asyncio.to_thread(
-            self._index.index.search,
-            weighted(query, weights).reshape(-1),
-            question.filters,
-            question.top_k + len(question.crop_ids),
-            question.min_similarity,
-        )
-        matches = await self._join([hit.key for hit in found.hits], query, weights, question)
+        if question.consistency == "session":
+            await self._index.catch_up()
+        found, matches = await self._matches(query, weights, question)
         search = Search(
             id=new_id(),
             created_at=now_microseconds(),
@@ -207,8 +208,30 @@ class SearchService:
             raise InvalidRequest(f"crop_ids: the gallery has no crop {', '.join(missing)}", "crop_ids")
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
-    async def _join(self, keys: Sequence[int], query: Parts, weights: Weights, question: Question) -> list[Match]:
-        """Hits become matches only with their row in the database; the crops asked with are none."""
+    async def _matches(self, query: Parts, weights: Weights, question: Question) -> tuple[Found, list[Match]]:
+        """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
+        rounds = 1
+        while True:
+            found = await asyncio.to_thread(
+                self._index.index.search,
+                weighted(query, weights).reshape(-1),
+                question.filters,
+                question.top_k + len(question.crop_ids),
+                question.min_similarity,
+            )
+            matches, gone = await self._join([hit.key for hit in found.hits], query, weights, question)
+            if not gone or len(matches) == question.top_k or rounds == _ROUNDS:
+                return found, matches
+            await self._index.catch_up()
+            rounds += 1
+
+    async def _join(
+        self, keys: Sequence[int], query: Parts, weights: Weights, question: Question
+    ) -> tuple[list[Match], int]:
+        """Hits become matches only with their row in the database; the crops asked with are none.
+
+        Also says how many hits have no row any more.
+        """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, self._embedding.metadata.model_id)
         kept = [rows[key] for key in keys if key in rows and rows[key][0].id not in question.crop_ids]
@@ -216,7 +239,7 @@ class SearchService:
         for rank, (crop, vector) in enumerate(kept[: question.top_k], start=1):
             parts = part_similarities(query, unpack_parts(vector))
             matches.append(Match(rank, weighted_similarity(parts, weights), parts, crop))
-        return matches
+        return matches, len(keys) - len(rows)
 
     async def _keep(self, search: Search, pictures: Sequence[Picture]) -> None:
         await store_files(self._images, pictures)
