@@ -172,6 +172,7 @@ class FaissIndex:
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise SnapshotError(f"{folder} cannot be read: {error}") from error
         if index.size != state.size:
+            index.close()
             raise SnapshotError(f"{folder} holds {index.size} crops, but should hold {state.size}")
         return index
 

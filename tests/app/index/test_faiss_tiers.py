@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, key
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, Filter, Removal
+from app.index.row_file import RowFile
 from app.index.tuning import Tuning
 
 SMALL = Tuning(
@@ -257,7 +258,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
+        patch.setattr(RowFile, "_write_all", full)
         for one in (index, fresh):
             with pytest.raises(OSError, match="No space"):
                 one.upkeep()
@@ -296,13 +297,14 @@ def gallery() -> list[Addition]:
 
 
 @pytest.fixture(scope="module")
-def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> FaissIndex:
+def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaissIndex]:
     """An index that has the settings of a large gallery, but for its size."""
     index = FaissIndex(MODEL, tmp_path_factory.mktemp("working"), Tuning(exact_limit=1000, narrow_limit=100))
     index.load(gallery, 0)
     index.upkeep()
     assert index.coarse_size == len(gallery)
-    return index
+    yield index
+    index.close()
 
 
 def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
