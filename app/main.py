@@ -1,5 +1,6 @@
 """`create_app`: puts the domains together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -21,7 +22,8 @@ from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
 from app.index.faiss_exact import FaissExactIndex
-from app.index.keeper import IndexKeeper
+from app.index.keeper import IndexHome, IndexKeeper
+from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
 from app.kit.provide import provide
 from app.openapi import DESCRIPTION, TAGS, describe
@@ -104,13 +106,8 @@ async def running_parts(
         async with database.read() as session:
             gallery_id = await GalleryRepository(session).gallery_id()
         model_id = embedding.metadata.model_id
-        index = IndexKeeper(
-            DatabaseChangeFeed(database, model_id),
-            SnapshotStore(settings.snapshots_dir / gallery_id),
-            lambda: FaissExactIndex(model_id),
-            snapshot_every=settings.snapshot_every,
-            poll_seconds=settings.index_poll_seconds,
-        )
+        home = await index_home(settings, database, gallery_id, model_id)
+        index = IndexKeeper(DatabaseChangeFeed(database, model_id), home, poll_seconds=settings.index_poll_seconds)
         await index.start()
         stack.push_async_callback(index.stop)
 
@@ -119,3 +116,15 @@ async def running_parts(
         await gallery.delete_doomed_images()
         search = SearchService(database, images, embedding, index)
         yield database, embedding, index, gallery, search
+
+
+async def index_home(settings: Settings, database: Database, gallery_id: str, model_id: str) -> IndexHome:
+    """Where the index is kept: in this process, or on the server that the settings name. Raises IndexUnreachable."""
+    address = settings.index_address
+    if address is None:
+        snapshots = SnapshotStore(settings.snapshots_dir / gallery_id)
+        return SnapshotHome(snapshots, lambda: FaissExactIndex(model_id), settings.snapshot_every)
+    from app.index.milvus import MilvusHome, MilvusServer  # what it imports is an extra
+
+    server = await asyncio.to_thread(MilvusServer, address)
+    return MilvusHome(server, gallery_id, model_id, database.index_turn)

@@ -13,14 +13,26 @@ class SnapshotError(Exception):
     """Saved files do not hold the index that they should hold."""
 
 
+class IndexUnreachable(Exception):
+    """The server that keeps the index does not do what it is asked to, now."""
+
+
+class IndexLost(Exception):
+    """The server that should keep the index has it no more."""
+
+
 @dataclass(frozen=True)
 class CropColumns:
-    """What filters look at. `captured_at` in microseconds since 1970 UTC."""
+    """What filters look at. `captured_at` in microseconds since 1970 UTC.
+
+    `attributes` is the text of a JSON object as `canonical_json` writes it, None where it would be empty.
+    """
 
     camera_id: str
     captured_at: int
     track_id: str | None = None
     person_id: str | None = None
+    attributes: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +61,8 @@ class Filter:
     """Which crops a search looks at: those that pass every test. A field left as it is tests nothing.
 
     Times in microseconds since 1970 UTC; `captured_from` is the first that passes, `captured_to` the first that does
-    not pass any more.
+    not pass any more. `attributes` are pairs of a name and the `canonical_json` of its value: a crop passes that has
+    all of them.
     """
 
     camera_ids: frozenset[str] = frozenset()
@@ -58,6 +71,7 @@ class Filter:
     captured_to: int | None = None
     person_id: str | None = None
     track_id: str | None = None
+    attributes: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,8 @@ class SavedState:
 class VectorIndex(Protocol):
     """The embeddings of one model's crops, searchable. A cache: the database can rebuild it at any time.
 
-    All methods block and may be called by any thread: searches run together, changes alone.
+    Everything here blocks and may be called by any thread: searches run together, changes alone. Where a server keeps
+    the index, all but `model_id` raise IndexUnreachable or IndexLost.
     """
 
     @property
@@ -107,9 +122,10 @@ class VectorIndex(Protocol):
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         """Apply changes in ascending order of their sequence, so that they are found, or not found, from now on.
 
-        May be repeated: changes up to `last_sequence` are passed over, and so are the addition of a key that is
-        there and the removal of one that is not. Returns the keys of additions that were refused because their
-        embedding is not 2048 finite numbers; the other changes are applied nevertheless.
+        May be repeated: changes up to `last_sequence` are passed over, and so is the removal of a key that is not
+        there. A key that is there may be added again with what it has already, as no crop ever changes; that changes
+        nothing. Returns the keys of additions that were refused because their embedding is not 2048 finite numbers;
+        the other changes are applied nevertheless.
         """
 
     def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
@@ -127,6 +143,10 @@ class VectorIndex(Protocol):
         Equal similarities come in ascending order of the key; which of several equal ones is the last of the
         `top_k` is not fixed. Raises ValueError if the query is not 2048 finite numbers or `top_k` is below 1.
         """
+
+
+class SnapshotIndex(VectorIndex, Protocol):
+    """An index in the memory of its process, which snapshots keep for the next one."""
 
     def save(self, folder: Path) -> SavedState:
         """Write the index into an empty folder, while searches and changes go on, and say what was written.

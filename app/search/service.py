@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -198,15 +198,19 @@ class SearchService:
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
     async def _join(self, keys: Sequence[int], query: Parts, question: Question) -> list[Match]:
-        """Hits become matches only with their row in the database; the crops asked with are none."""
+        """Hits become matches only with their row in the database; the crops asked with are none.
+
+        They are ranked by what the stored embeddings say, as an index may round its own; equal ones by their keys.
+        """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, self._embedding.metadata.model_id)
         kept = [rows[key] for key in keys if key in rows and rows[key][0].id not in question.crop_ids]
         matches = []
-        for rank, (crop, vector) in enumerate(kept[: question.top_k], start=1):
+        for crop, vector in kept:
             parts = part_similarities(query, unpack_parts(vector))
-            matches.append(Match(rank, round(float(np.mean(list(parts.values()))), 6), parts, crop))
-        return matches
+            matches.append(Match(0, round(float(np.mean(list(parts.values()))), 6), parts, crop))
+        matches.sort(key=lambda match: (-match.similarity, match.crop.key))
+        return [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
 
     async def _keep(self, search: Search, pictures: Sequence[Picture]) -> None:
         await store_files(self._images, pictures)

@@ -25,13 +25,14 @@ def crop(
     at: int = 0,
     track: str | None = None,
     person: str | None = None,
+    attributes: str | None = None,
 ) -> Addition:
     """An addition; unless told otherwise its sequence is its key, and its embedding comes from its key."""
     return Addition(
         key if sequence is None else sequence,
         key,
         embedding(key) if vector is None else vector,
-        CropColumns(camera, at, track, person),
+        CropColumns(camera, at, track, person, attributes),
     )
 
 

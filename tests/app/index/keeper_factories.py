@@ -11,6 +11,7 @@ from structlog.testing import LogCapture
 from app.index.faiss_exact import FaissExactIndex
 from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Addition, Change, Removal
+from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
 
 
@@ -70,13 +71,8 @@ class MemoryFeed:
 
 
 def keeper_of(feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60) -> IndexKeeper:
-    return IndexKeeper(
-        feed,
-        SnapshotStore(folder),
-        lambda: FaissExactIndex(MODEL),
-        snapshot_every=snapshot_every,
-        poll_seconds=poll,
-    )
+    home = SnapshotHome(SnapshotStore(folder), lambda: FaissExactIndex(MODEL), snapshot_every)
+    return IndexKeeper(feed, home, poll_seconds=poll)
 
 
 async def until(true: Callable[[], bool]) -> None:
