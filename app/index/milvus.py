@@ -36,9 +36,13 @@ _DECIMALS = 6  # beyond these, a server does not give equal embeddings equal sim
 
 _FORMAT, _MODEL, _LAST_SEQUENCE = "passerby.format", "passerby.model", "passerby.last_sequence"
 _CURRENT_FORMAT = "1"
-_NO_COLLECTION = 100  # Milvus's code
+_NO_COLLECTION, _NOT_LOADED = 100, 101  # Milvus's codes
 
 _log = structlog.get_logger()
+
+
+class NotLoaded(IndexUnreachable):
+    """The server has the collection, but not in its memory."""
 
 
 class MilvusServer:
@@ -58,18 +62,19 @@ class MilvusServer:
         )
 
     def ask(self, what: Callable[..., Any], *args: Any, timeout: float = _SECONDS, **named: Any) -> Any:
-        """What a method of the client gives. Raises IndexUnreachable, or IndexLost where the collection is gone."""
+        """What a method of the client gives. Raises IndexUnreachable (NotLoaded), or IndexLost: no such collection."""
         try:
             return what(*args, timeout=timeout, **named)
         except MilvusException as error:
             if error.code == _NO_COLLECTION:
                 raise IndexLost(f"Milvus at {self.address} has no such collection any more: {error.message}") from error
-            raise self._unreachable(error.message) from error
+            kind = NotLoaded if error.code == _NOT_LOADED else IndexUnreachable
+            raise kind(self._complaint(error.message)) from error
         except (grpc.RpcError, grpc.FutureTimeoutError) as error:
-            raise self._unreachable(str(error)) from error
+            raise IndexUnreachable(self._complaint(str(error))) from error
 
-    def _unreachable(self, reason: str) -> IndexUnreachable:
-        return IndexUnreachable(
+    def _complaint(self, reason: str) -> str:
+        return (
             f"Milvus at {self.address} does not do its work; see that it runs and that PASSERBY_INDEX_URL names it "
             f"({reason})"
         )
@@ -158,15 +163,13 @@ class MilvusIndex:
         self, query: NDArray[np.float32], passing: str, top_k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Keys and similarities as the server's index finds them: where few crops pass, maybe fewer than there are."""
-        (hits,) = self._server.ask(
+        (hits,) = self._read(
             self._client.search,
-            self._collection,
-            [query],
+            data=[query],
             filter=passing,
             limit=top_k,
             output_fields=[KEY],
             search_params={"metric_type": _INDEX["metric_type"], "params": {"ef": max(_LEAST_EF, 2 * top_k)}},
-            consistency_level=_STRONG,
         )
         keys = np.array([hit["entity"][KEY] for hit in hits], np.int64)
         return keys, np.array([hit["distance"] for hit in hits], np.float32)
@@ -176,13 +179,8 @@ class MilvusIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Keys and similarities of all crops that pass, whose embeddings are fetched and compared here."""
         keys, similarities = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        rows = self._server.ask(
-            self._client.query_iterator,
-            self._collection,
-            batch_size=_ROWS_AT_ONCE,
-            filter=passing,
-            output_fields=[KEY, VECTOR],
-            consistency_level=_STRONG,
+        rows = self._read(
+            self._client.query_iterator, batch_size=_ROWS_AT_ONCE, filter=passing, output_fields=[KEY, VECTOR]
         )
         while batch := self._server.ask(lambda timeout: rows.next()):
             keys.append(np.array([row[KEY] for row in batch], np.int64))
@@ -191,14 +189,16 @@ class MilvusIndex:
         return np.concatenate(keys), np.concatenate(similarities)
 
     def _count(self, passing: str) -> int:
-        (row,) = self._server.ask(
-            self._client.query,
-            self._collection,
-            filter=passing,
-            output_fields=["count(*)"],
-            consistency_level=_STRONG,
-        )
+        (row,) = self._read(self._client.query, filter=passing, output_fields=["count(*)"])
         return int(row["count(*)"])
+
+    def _read(self, what: Callable[..., Any], **named: Any) -> Any:
+        """What a query gives. A server that was started anew may have to load the collection first."""
+        try:
+            return self._server.ask(what, self._collection, consistency_level=_STRONG, **named)
+        except NotLoaded:
+            self._server.ask(self._client.load_collection, self._collection)
+            return self._server.ask(what, self._collection, consistency_level=_STRONG, **named)
 
     def _put(self, additions: Iterable[Addition]) -> None:
         rows = [row_of(addition) for addition in additions]

@@ -50,6 +50,14 @@ def test_an_address_tells_neither_user_nor_password() -> None:
     assert "hidden" not in repr(address)
 
 
+def test_without_its_client_an_index_on_milvus_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.settings.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r"passerby\[milvus\]"):
+        Settings(index_url="milvus://milvus:19530")
+
+
 def test_none_by_default() -> None:
     assert Settings().index_address is None
     assert Settings(index_url="").index_address is None

@@ -24,8 +24,10 @@ def home_on(url: str, gallery_id: str | None = None, model_id: str = MODEL) -> I
     try:
         yield MilvusHome(server, gallery_id, model_id, nullcontext)
     finally:
-        drop_all_of(server, gallery_id)
         server.client.close()
+        cleaning = MilvusServer(MilvusAddress.parse(url))
+        drop_all_of(cleaning, gallery_id)
+        cleaning.client.close()
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """`POST /search`: ranked matches, filters that hold, and searches that are kept."""
 
+from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 from running import found, jpeg, search, stored
 
+from app.index.faiss_exact import FaissExactIndex
+from app.index.port import Found, Hit
 from model.architecture import PARTS
 
 
@@ -71,6 +75,28 @@ def test_filters_hold_in_searches_and_in_lists(
     assert answer["compared"] == len(expected)
     listed = client.get("/crops", params=filters).json()["items"]  # type: ignore[arg-type]
     assert {crop["id"] for crop in listed} == ids
+
+
+def test_matches_are_ranked_by_stored_embeddings_in_whatever_order_the_index_gives_them(
+    client: httpx.Client, gallery: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = search(client, jpeg(2)).json()["matches"]
+    search_exactly = FaissExactIndex.search
+
+    def search_roughly(self: FaissExactIndex, *asked: Any) -> Found:
+        """As an index that compresses embeddings does."""
+        found = search_exactly(self, *asked)
+        rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
+        return replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))
+
+    monkeypatch.setattr(FaissExactIndex, "search", search_roughly)
+    assert search(client, jpeg(2)).json()["matches"] == ranked
+
+
+def test_equal_matches_come_in_the_order_they_were_stored(client: httpx.Client) -> None:
+    cameras = [f"c{9 - number}" for number in range(6)]
+    crops = [stored(client, 1, camera=camera)[0]["id"] for camera in cameras]
+    assert found(client, 1) == crops
 
 
 def test_top_k_bounds_the_matches(client: httpx.Client, gallery: dict[str, str]) -> None:
