@@ -1,8 +1,10 @@
 """`create_app`: puts the domains together."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -21,10 +23,11 @@ from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.keeper import IndexHome, IndexKeeper
 from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
+from app.index.tuning import Tuning
 from app.kit.provide import provide
 from app.openapi import DESCRIPTION, TAGS, describe
 from app.requests import BodyLimit, RequestLog
@@ -122,9 +125,24 @@ async def index_home(settings: Settings, database: Database, gallery_id: str, mo
     """Where the index is kept: in this process, or on the server that the settings name. Raises IndexUnreachable."""
     address = settings.index_address
     if address is None:
-        snapshots = SnapshotStore(settings.snapshots_dir / gallery_id)
-        return SnapshotHome(snapshots, lambda: FaissExactIndex(model_id), settings.snapshot_every)
+        snapshots = settings.snapshots_dir / gallery_id
+        working = snapshots / "working"
+        shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
+        tuning = _tuning(settings)
+        store = SnapshotStore(snapshots, partial(FaissIndex.restore, working=working, tuning=tuning))
+        return SnapshotHome(store, lambda: FaissIndex(model_id, working, tuning), settings.snapshot_every)
     from app.index.milvus import MilvusHome, MilvusServer  # what it imports is an extra
 
     server = await asyncio.to_thread(MilvusServer, address)
     return MilvusHome(server, gallery_id, model_id, database.index_turn)
+
+
+def _tuning(settings: Settings) -> Tuning:
+    return Tuning(
+        exact_limit=settings.index_exact_limit,
+        cells=settings.index_cells,
+        recall=settings.index_recall,
+        probes=settings.index_probes,
+        candidates=settings.index_candidates,
+        narrow_limit=settings.index_narrow_limit,
+    )

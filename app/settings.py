@@ -52,6 +52,25 @@ class Settings(BaseSettings):
     snapshot_every: int = Field(10_000, ge=1, description="Changes of the gallery after which the index is saved")
     index_poll_seconds: float = Field(1.0, gt=0, description="How often other processes' changes are looked for")
 
+    index_exact_limit: int = Field(
+        50_000, ge=0, description="Crops up to which a search compares all; beyond, likely ones"
+    )
+    index_recall: float = Field(
+        0.99, ge=0.5, lt=1, description="Share of the true matches that searches of larger galleries shall find"
+    )
+    index_cells: int | None = Field(
+        None, ge=1, le=65_536, description="Parts that a larger gallery is sorted into; from its size by default"
+    )
+    index_probes: int | None = Field(
+        None, ge=1, description="Parts that a search looks into; measured on the gallery by default"
+    )
+    index_candidates: int | None = Field(
+        None, ge=1, description="Crops that a search compares exactly; measured on the gallery by default"
+    )
+    index_narrow_limit: int = Field(
+        2_000, ge=0, description="Crops passing a filter up to which a search compares all of them"
+    )
+
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

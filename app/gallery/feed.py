@@ -32,6 +32,15 @@ class DatabaseChangeFeed:
             key = found[-1].key
             yield found
 
+    async def rows_of(self, keys: Sequence[int]) -> Sequence[Addition]:
+        """Those crops of these keys that there are, each with sequence 0."""
+        found: list[Addition] = []
+        async with self._database.read() as session:
+            repository = GalleryRepository(session)
+            for start in range(0, len(keys), _CROPS_AT_ONCE):
+                found += await repository.embedded_crops_of(keys[start : start + _CROPS_AT_ONCE], self._model_id)
+        return found
+
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         """The next changes in order. What came and is gone by now is told as a removal."""
         async with self._database.read() as session:

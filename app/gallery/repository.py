@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -204,17 +204,13 @@ class GalleryRepository:
 
     async def embedded_crops(self, after: int, model_id: str, limit: int) -> list[index.Addition]:
         """Crops with one model's embedding, by key, each with sequence 0."""
-        query = (
-            select(Embedding.crop_key, *_INDEXED)
-            .join(Crop, Crop.key == Embedding.crop_key)
-            .where(Embedding.model_id == model_id, Embedding.crop_key > after)
-            .order_by(Embedding.crop_key)
-            .limit(limit)
+        return await self._additions(
+            _embedded(model_id).where(Embedding.crop_key > after).order_by(Embedding.crop_key).limit(limit)
         )
-        return [
-            index.Addition(0, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
-            for key, vector, camera, captured, track, person in await self._session.execute(query)
-        ]
+
+    async def embedded_crops_of(self, keys: Collection[int], model_id: str) -> list[index.Addition]:
+        """Those of these crops that have one model's embedding, each with sequence 0."""
+        return await self._additions(_embedded(model_id).where(Embedding.crop_key.in_(keys)))
 
     async def embedded_crops_by_key(
         self, keys: Collection[int], model_id: str
@@ -226,6 +222,12 @@ class GalleryRepository:
             .where(Embedding.model_id == model_id, Crop.key.in_(keys))
         )
         return {crop.key: (crop, _unpack(vector)) for crop, vector in await self._session.execute(query)}
+
+    async def _additions(self, query: Select[*tuple[Any, ...]]) -> list[index.Addition]:
+        return [
+            index.Addition(0, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
+            for key, vector, camera, captured, track, person in await self._session.execute(query)
+        ]
 
     async def _add_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, by their columns, but for those whose key is there."""
@@ -243,6 +245,15 @@ def _values(row: Table) -> dict[str, Any]:
     """What a new row holds, but for the number that the database gives it."""
     table = _table(type(row))
     return {one.key: getattr(row, one.key) for one in table.columns if one is not table.autoincrement_column}
+
+
+def _embedded(model_id: str) -> Select[*tuple[Any, ...]]:
+    """Crops with one model's embedding, as an index holds them."""
+    return (
+        select(Embedding.crop_key, *_INDEXED)
+        .join(Crop, Crop.key == Embedding.crop_key)
+        .where(Embedding.model_id == model_id)
+    )
 
 
 def _unpack(vector: bytes) -> NDArray[np.float16]:

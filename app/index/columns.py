@@ -16,8 +16,16 @@ _NONE = -1
 _TEXTS_BEFORE_TRIM = 1024
 
 
+FREE = -1
+"""The key of a row that holds no crop."""
+
+
 class Columns:
-    """One row a crop, without gaps: a removed row's place is taken by the last one. Not safe among threads."""
+    """One row a crop. Not safe among threads.
+
+    Rows either lie without gaps (`append`, `remove`: the last row takes a removed one's place) or stay where they were
+    put (`place`, `free`); whoever has free rows looks for their key.
+    """
 
     def __init__(self) -> None:
         self._size = 0
@@ -55,8 +63,33 @@ class Columns:
             if len(texts) > 2 * self._size + _TEXTS_BEFORE_TRIM:
                 self._texts[name], self._column(name)[:] = texts.trimmed(self._column(name))
 
+    def place(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
+        """Copy rows of other columns to distinct rows here, also beyond the end; what lies between them is free."""
+        size = max(self._size, int(rows.max(initial=-1)) + 1)
+        if size > len(self._arrays["key"]):
+            self._reserve(max(1024, size + size // 8))
+        self._arrays["key"][self._size : size] = FREE
+        self._size = size
+        for name, array in self._arrays.items():
+            values = other._column(name)[other_rows]
+            array[rows] = self._texts[name].codes_of(other._texts[name], values) if name in self._texts else values
+
+    def free(self, row: int) -> None:
+        """Note that a row holds no crop any more."""
+        self._arrays["key"][row] = FREE
+
+    def of(self, row: int) -> CropColumns:
+        """What a row holds, beside its key."""
+        texts = {name: texts.text(int(self._arrays[name][row])) for name, texts in self._texts.items()}
+        return CropColumns(captured_at=int(self._arrays["captured_at"][row]), **texts)
+
     def matching(self, which: Filter) -> NDArray[np.int64] | None:
         """The rows that pass the filter, ascending, or None where it tests nothing."""
+        mask = self.mask(which)
+        return None if mask is None else np.flatnonzero(mask).astype(np.int64, copy=False)
+
+    def mask(self, which: Filter) -> NDArray[np.bool_] | None:
+        """Of each row whether it passes the filter, whatever free ones give, or None where it tests nothing."""
         tests: list[NDArray[np.bool_]] = []
         if which.camera_ids:
             tests.append(self._is_any("camera_id", which.camera_ids))
@@ -72,7 +105,10 @@ class Columns:
             tests.append(self._is_any("track_id", [which.track_id]))
         if not tests:
             return None
-        return np.flatnonzero(np.logical_and.reduce(tests)).astype(np.int64, copy=False)
+        mask = tests[0]
+        for test in tests[1:]:
+            mask &= test
+        return mask
 
     def selected(self, rows: slice | NDArray[np.int64]) -> "Columns":
         """A copy of some rows that later changes leave alone."""
@@ -132,6 +168,16 @@ class _Texts:
         if code == len(self._all):
             self._all.append(text)
         return code
+
+    def codes_of(self, other: "_Texts", codes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """What codes of other texts are here, where the texts are new from now on if they were not known."""
+        distinct, places = np.unique(codes, return_inverse=True)
+        named = [_NONE if code == _NONE else self.code(other._all[code]) for code in distinct.tolist()]
+        return np.array(named, np.int32)[places]
+
+    def text(self, code: int) -> Any:
+        """The text of a code, or None."""
+        return None if code == _NONE else self._all[code]
 
     def known_code(self, text: str) -> int | None:
         """The code of a text, or None if no row can have it."""

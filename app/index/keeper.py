@@ -39,6 +39,9 @@ class ChangeFeed(Protocol):
     def rows(self) -> AsyncIterator[Sequence[Addition]]:
         """Every crop there is, in batches. Their sequence is not looked at; changes may be committed meanwhile."""
 
+    async def rows_of(self, keys: Sequence[int]) -> Sequence[Addition]:
+        """Those crops of these keys that there are, each as in `rows`."""
+
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         """The next changes in ascending order, at most `limit`; none if there are none.
 
@@ -86,6 +89,7 @@ class IndexKeeper:
         self._missing = "the index is being loaded"
         self._one_run = asyncio.Lock()
         self._next_run: asyncio.Task[None] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -114,6 +118,10 @@ class IndexKeeper:
         async with self._one_run:  # a run that others wait for comes to its end
             pass
         await self._home.close()
+        if self._index is not None:
+            await asyncio.to_thread(self._index.close)
+        if self._upkeep is not None:
+            await self._upkeep
 
     async def catch_up(self) -> None:
         """Return when the index holds everything that was committed before the call.
@@ -142,9 +150,8 @@ class IndexKeeper:
         try:
             await self._follow(self._index, last_sequence)
         except (ChangesTrimmed, DatabaseWentBack, IndexLost) as error:
-            self._give_up_index(_reason(error))
-            self._index = await self._home.rebuilt(self._fill)
-            await self._follow(self._index, last_sequence)
+            await self._give_up_index(_reason(error))
+            self._index = await self._home.rebuilt(self._fill)  # which holds more than last_sequence asks for
         self._missing = ""
 
     async def _fill(self, index: VectorIndex) -> None:
@@ -155,6 +162,7 @@ class IndexKeeper:
         async for rows in self._feed.rows():
             refused = await asyncio.to_thread(index.load, rows, last_sequence)
             _log_refused(refused)
+            await self._kept_up(index)
             crops += len(rows) - len(refused)
         _log.info("the index was built from the database's rows", crops=crops, last_sequence=last_sequence)
 
@@ -169,11 +177,13 @@ class IndexKeeper:
             _log_refused(await asyncio.to_thread(index.apply, changes))
             reached = changes[-1].sequence
 
-    def _give_up_index(self, reason: str) -> None:
+    async def _give_up_index(self, reason: str) -> None:
         """From now on there is no index, so that its memory is free for the next one."""
         _log.warning("the index is rebuilt from the database's rows", reason=reason)
         self._missing = "the index is being rebuilt"
-        self._index = None
+        index, self._index = self._index, None
+        if index is not None:
+            await asyncio.to_thread(index.close)
 
     async def _watch(self) -> None:
         failing = False
@@ -189,6 +199,7 @@ class IndexKeeper:
                 _log.info("the index follows the database again")
             failing = False
             await self._home.keep()
+            self._begin_upkeep()
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -196,6 +207,29 @@ class IndexKeeper:
                 return await self._stopping.wait()
         except TimeoutError:
             return False
+
+    def _begin_upkeep(self) -> None:
+        if self.ready and (self._upkeep is None or self._upkeep.done()):
+            self._upkeep = asyncio.create_task(self._keep_up(self.index))
+
+    async def _keep_up(self, index: VectorIndex) -> None:
+        lost = await self._kept_up(index)
+        if not lost:
+            return
+        _log.error("the index lost crops, which are loaded again", keys=list(lost))
+        try:
+            async with self._one_run:
+                rows = await self._feed.rows_of(lost)
+                _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
+        except Exception as error:
+            _log.error("lost crops could not be loaded: restart the service to try again", exc_info=error)
+
+    async def _kept_up(self, index: VectorIndex) -> Sequence[int]:
+        try:
+            return await asyncio.to_thread(index.upkeep)
+        except Exception as error:  # a full disk, say: the index answers as before, but takes more memory
+            _log.error("the index could not be kept up", exc_info=error)
+            return ()
 
 
 def _last_sequence(index: VectorIndex) -> int:

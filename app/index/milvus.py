@@ -29,6 +29,8 @@ _SECONDS = 10.0  # for an answer
 _SECONDS_TO_LOAD = 600.0  # a collection into the server's memory
 _STRONG = "Strong"  # what was written before, by whatever process, is read
 
+_QUIET = {"grpc.keepalive_time_ms": 2**31 - 1}  # servers hang up on who pings often; calls have their own time limit
+
 _INDEX = {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 32, "efConstruction": 200}}
 _LEAST_EF = 256  # candidates that HNSW keeps while it searches
 
@@ -59,6 +61,7 @@ class MilvusServer:
             password=address.password,
             db_name=address.database,
             dedicated=True,  # so that closing it closes nobody else's
+            grpc_options=_QUIET,
         )
 
     def ask(self, what: Callable[..., Any], *args: Any, timeout: float = _SECONDS, **named: Any) -> Any:
@@ -158,6 +161,13 @@ class MilvusIndex:
             best = best[similarities[best] >= min_similarity]
         hits = tuple(map(Hit, keys[best].tolist(), similarities[best].tolist()))
         return Found(hits, compared, size.result())
+
+    def upkeep(self) -> Sequence[int]:
+        """See `VectorIndex`. The server does it."""
+        return ()
+
+    def close(self) -> None:
+        """See `VectorIndex`. The connection is the server's, others use it."""
 
     def _nearest(
         self, query: NDArray[np.float32], passing: str, top_k: int

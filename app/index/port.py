@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+SHARED = ".rows"
+"""The suffix of saved files that the index goes on writing, and checks by itself."""
+
 
 class SnapshotError(Exception):
     """Saved files do not hold the index that they should hold."""
@@ -144,12 +147,25 @@ class VectorIndex(Protocol):
         `top_k` is not fixed. Raises ValueError if the query is not 2048 finite numbers or `top_k` is below 1.
         """
 
+    def upkeep(self) -> Sequence[int]:
+        """Do what keeps the index small and fast, if there is something to do, however long that takes.
+
+        Everything else goes on meanwhile, without longer pauses; but upkeep itself is for one thread at a time.
+        Returns the keys of crops that the index had and lost: to be loaded again. Raises OSError where the disk is
+        full; everything is as it was then.
+        """
+
+    def close(self) -> None:
+        """End upkeep that is under way, and let go of what the index holds beside memory."""
+
 
 class SnapshotIndex(VectorIndex, Protocol):
     """An index in the memory of its process, which snapshots keep for the next one."""
 
     def save(self, folder: Path) -> SavedState:
         """Write the index into an empty folder, while searches and changes go on, and say what was written.
+
+        Files are as they stay, but for those with the suffix `SHARED`.
 
         The adapter's `restore(folder, state)` brings it back or raises SnapshotError; a crop that was removed
         meanwhile may be missing, and comes right with the changes after `last_sequence`.

@@ -9,6 +9,8 @@ import structlog
 from app.index.port import SnapshotIndex
 from app.index.snapshots import SnapshotStore
 
+_SAVED_SHARE = 20  # of the gallery changes from one snapshot to the next, where that is more than was asked for
+
 _log = structlog.get_logger()
 
 
@@ -36,7 +38,7 @@ class SnapshotHome:
         index = await asyncio.to_thread(self._snapshots.newest, self._new_index().model_id)
         if index is not None:
             _log.info("the index was restored from a snapshot", crops=index.size, last_sequence=index.last_sequence)
-            self._snapshot_taken(index.last_sequence)
+            self._snapshot_taken(index.last_sequence, index.size)
             self._index = index
         return index
 
@@ -73,11 +75,11 @@ class SnapshotHome:
             self._save_at_sequence = index.last_sequence + self._snapshot_every
         else:
             _log.info("the index was saved", crops=state.size, last_sequence=state.last_sequence)
-            self._snapshot_taken(state.last_sequence)
+            self._snapshot_taken(state.last_sequence, state.size)
 
-    def _snapshot_taken(self, last_sequence: int) -> None:
+    def _snapshot_taken(self, last_sequence: int, size: int) -> None:
         self._saved_sequence = last_sequence
-        self._save_at_sequence = last_sequence + self._snapshot_every
+        self._save_at_sequence = last_sequence + max(self._snapshot_every, size // _SAVED_SHARE)
 
     async def _end_of_saving(self) -> None:
         if self._saving is not None:

@@ -11,8 +11,7 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.index.faiss_exact import FaissExactIndex
-from app.index.port import SavedState, SnapshotError, SnapshotIndex
+from app.index.port import SHARED, SavedState, SnapshotError, SnapshotIndex
 from app.kit.files import sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], SnapshotIndex]
@@ -38,11 +37,12 @@ class SnapshotStore:
 
     A generation is a folder `00000001`, `00000002` ... It gets this name when all of it is on the disk, so that a
     crash at any moment leaves the older generations as they were. In it lie the adapter's files, `snapshot.json`, and
-    `SHA256SUMS` as the command `sha256sum --check` reads it. Methods block and may be called by any thread.
+    `SHA256SUMS` of all but the files that are shared, as the command `sha256sum --check` reads it. Methods block and
+    may be called by any thread.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, restore: Restore = FaissExactIndex.restore) -> None:
-        """keep: generations of each model that are kept; restore: how the adapter reads what it saved."""
+    def __init__(self, folder: Path, restore: Restore, keep: int = 2) -> None:
+        """restore: how the adapter reads what it saved; keep: generations of each model that are kept."""
         self._folder = folder
         self._draft = folder / "draft"
         self._keep = keep
@@ -89,7 +89,7 @@ class SnapshotStore:
         self._draft.mkdir()
         state = index.save(self._draft)
         (self._draft / _FACTS).write_bytes(_Facts(state=state).model_dump_json(indent=2).encode())
-        sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(self._draft.iterdir()))
+        sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in _own_files(self._draft))
         (self._draft / _SUMS).write_bytes(sums.encode("ascii"))
         for path in self._draft.iterdir():
             sync_file(path)
@@ -151,9 +151,13 @@ def _check(generation: Path, sums: Mapping[str, str]) -> None:
 def _check_all(generation: Path) -> None:
     """Raises SnapshotError or OSError unless a generation is what it was when it was made."""
     sums = _sums(generation)
-    if sums.keys() != {path.name for path in generation.iterdir()} - {_SUMS}:
+    if sums.keys() != {path.name for path in _own_files(generation)} - {_SUMS}:
         raise SnapshotError(f"{generation} does not hold the files that its {_SUMS} names")
     _check(generation, sums)
+
+
+def _own_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix != SHARED)
 
 
 def _sha256(path: Path) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from index_factories import MODEL, all_keys, crop
+from index_factories import MODEL, all_keys, crop, exact_index, store_in
 
 import app
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.port import Removal
 from app.index.snapshots import SnapshotStore
 
@@ -23,8 +23,8 @@ def main(folder: Path) -> None:
     """Prints how many processes died. Raises AssertionError where the folder is not sound afterwards."""
     first = random.randrange(STEP)
     print("first line:", first)
-    index = FaissExactIndex(MODEL)
-    store = SnapshotStore(folder)
+    index = exact_index()
+    store = store_in(folder)
     for attempt in itertools.count(1):
         index.apply([crop(attempt, sequence=2 * attempt), Removal(2 * attempt + 1, attempt - 1)])
         survived = _save_and_die(store, index, first + STEP * attempt)
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
         store.save(index)
 
 
-def _save_and_die(store: SnapshotStore, index: FaissExactIndex, line: int) -> bool:
+def _save_and_die(store: SnapshotStore, index: FaissIndex, line: int) -> bool:
     """Save in a child process that is gone before the given line of Passerby's code; True if it needs fewer."""
     child = os.fork()
     if child == 0:

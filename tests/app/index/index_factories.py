@@ -1,14 +1,20 @@
 """Small factories for the tests of the index."""
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter, Found, VectorIndex
+from app.index.snapshots import SnapshotStore
+from app.index.tuning import Tuning
 
 MODEL = "mgn-test-0123456789ab"
 ANY = Filter()
+NOWHERE = Path("no crop of an exact index gets here")
 
 
 def embedding(seed: int) -> NDArray[np.float16]:
@@ -60,3 +66,13 @@ def is_found(index: VectorIndex, key: int) -> bool:
 def similarities(query: NDArray[np.float32], additions: Sequence[Addition]) -> NDArray[np.float32]:
     """By brute force: the dot product of the query with each embedding."""
     return np.stack([addition.embedding for addition in additions]).astype(np.float32) @ query
+
+
+def exact_index(model_id: str = MODEL, block_rows: int = 4096) -> FaissIndex:
+    """An empty index that compares all."""
+    return FaissIndex(model_id, NOWHERE, block_rows=block_rows)
+
+
+def store_in(folder: Path, keep: int = 2, tuning: Tuning | None = None) -> SnapshotStore:
+    """Snapshots of the index in the process."""
+    return SnapshotStore(folder, partial(FaissIndex.restore, working=folder / "working", tuning=tuning), keep)

@@ -5,14 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from pathlib import Path
 from typing import Any
 
-from index_factories import MODEL, crop
+from index_factories import crop, exact_index, store_in
 from structlog.testing import LogCapture
 
-from app.index.faiss_exact import FaissExactIndex
 from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Addition, Change, Removal
 from app.index.snapshot_home import SnapshotHome
-from app.index.snapshots import SnapshotStore
 
 
 class MemoryFeed:
@@ -58,6 +56,10 @@ class MemoryFeed:
             if self.during_rows is not None:
                 self.during_rows()
 
+    async def rows_of(self, keys: Sequence[int]) -> Sequence[Addition]:
+        self._fail()
+        return [crop(key, sequence=0) for key in keys if key in self.crops]
+
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         self._fail()
         if sequence < self.trimmed_to:
@@ -71,7 +73,7 @@ class MemoryFeed:
 
 
 def keeper_of(feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60) -> IndexKeeper:
-    home = SnapshotHome(SnapshotStore(folder), lambda: FaissExactIndex(MODEL), snapshot_every)
+    home = SnapshotHome(store_in(folder), exact_index, snapshot_every)
     return IndexKeeper(feed, home, poll_seconds=poll)
 
 

@@ -4,11 +4,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, crop, embedding, is_found
+from index_factories import MODEL, all_keys, crop, embedding, is_found, store_in
 from keeper_factories import MemoryFeed, events, keeper_of, run, save_snapshot, until
 from structlog.testing import LogCapture
-
-from app.index.snapshots import SnapshotStore
 
 
 def test_after_catching_up_everything_committed_before_is_found(tmp_path: Path) -> None:
@@ -141,7 +139,7 @@ def test_a_last_snapshot_is_saved_at_stop_if_anything_changed(tmp_path: Path) ->
         await keeper.stop()
 
     run(test())
-    newest = SnapshotStore(tmp_path).newest(MODEL)
+    newest = store_in(tmp_path).newest(MODEL)
     assert newest is not None
     assert all_keys(newest) == {1, 2, 3}
     run(process_without_changes())

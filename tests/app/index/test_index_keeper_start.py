@@ -4,12 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys
+from index_factories import MODEL, all_keys, store_in
 from keeper_factories import MemoryFeed, events, keeper_of, run, save_snapshot, until
 from structlog.testing import LogCapture
 
 from app.index.keeper import IndexNotReady
-from app.index.snapshots import SnapshotStore
 
 
 def test_it_starts_from_nothing(tmp_path: Path) -> None:
@@ -24,7 +23,7 @@ def test_it_starts_from_nothing(tmp_path: Path) -> None:
         await keeper.stop()
 
     run(test())
-    assert SnapshotStore(tmp_path).newest(MODEL) is None
+    assert store_in(tmp_path).newest(MODEL) is None
 
 
 def test_it_starts_from_the_rows_where_there_is_no_snapshot(tmp_path: Path) -> None:
@@ -97,7 +96,7 @@ def test_it_starts_from_the_rows_where_all_snapshots_are_damaged(tmp_path: Path,
 
     run(test())
     assert events(logged).count("damaged") == 2
-    newest = SnapshotStore(tmp_path).newest(MODEL)
+    newest = store_in(tmp_path).newest(MODEL)
     assert newest is not None
     assert all_keys(newest) == {1, 2}
 
@@ -168,7 +167,7 @@ def test_it_rebuilds_the_index_when_the_database_goes_back_under_it(tmp_path: Pa
 
     run(test())
     assert "replaced or restored" in events(logged)
-    newest = SnapshotStore(tmp_path).newest(MODEL)
+    newest = store_in(tmp_path).newest(MODEL)
     assert newest is not None
     assert all_keys(newest) == {11, 12}
 

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, crop
+from index_factories import MODEL, NOWHERE, all_keys, crop, exact_index, store_in
 from structlog.testing import LogCapture
 
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.port import Removal
 from app.index.snapshots import SnapshotStore
 
 OTHER_MODEL = "mgn-other-ffffffffffff"
 
 
-def index_of(*keys: int, model_id: str = MODEL) -> FaissExactIndex:
-    index = FaissExactIndex(model_id)
+def index_of(*keys: int, model_id: str = MODEL) -> FaissIndex:
+    index = exact_index(model_id)
     index.apply([crop(key) for key in keys])
     return index
 
@@ -34,11 +34,11 @@ def names(folder: Path) -> list[str]:
 
 
 def test_without_snapshots_there_is_none(tmp_path: Path) -> None:
-    assert SnapshotStore(tmp_path / "not" / "there").newest(MODEL) is None
+    assert store_in(tmp_path / "not" / "there").newest(MODEL) is None
 
 
 def test_the_newest_snapshot_counts_and_the_oldest_go(tmp_path: Path) -> None:
-    store = SnapshotStore(tmp_path / "snapshots", keep=2)
+    store = store_in(tmp_path / "snapshots", keep=2)
     for last in (1, 2, 3, 4):
         store.save(index_of(*range(1, last + 1)))
     assert newest_keys(store) == {1, 2, 3, 4}
@@ -46,7 +46,7 @@ def test_the_newest_snapshot_counts_and_the_oldest_go(tmp_path: Path) -> None:
 
 
 def test_a_later_snapshot_counts_even_if_it_holds_fewer_changes(tmp_path: Path) -> None:
-    store = SnapshotStore(tmp_path)
+    store = store_in(tmp_path)
     store.save(index_of(1, 2, 3))
     store.save(index_of(1))
     assert newest_keys(store) == {1}
@@ -75,7 +75,7 @@ def lengthen(path: Path) -> None:
 def test_a_damaged_snapshot_is_set_aside_and_the_next_older_one_used(
     tmp_path: Path, logged: LogCapture, name: str, damage: Callable[[Path], None]
 ) -> None:
-    store = SnapshotStore(tmp_path)
+    store = store_in(tmp_path)
     store.save(index_of(1))
     store.save(index_of(1, 2))
     damage(tmp_path / "00000002" / name)
@@ -88,7 +88,7 @@ def test_a_damaged_snapshot_is_set_aside_and_the_next_older_one_used(
 def test_no_flipped_bit_of_what_describes_a_snapshot_goes_unnoticed(
     tmp_path: Path, logged: LogCapture, name: str
 ) -> None:
-    store = SnapshotStore(tmp_path)
+    store = store_in(tmp_path)
     store.save(index_of(1, 2, 3))
     generation = tmp_path / "00000001"
     sound = (generation / name).read_bytes()
@@ -103,7 +103,7 @@ def test_no_flipped_bit_of_what_describes_a_snapshot_goes_unnoticed(
 
 
 def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: Path, logged: LogCapture) -> None:
-    store = SnapshotStore(tmp_path)
+    store = store_in(tmp_path)
     for last in (1, 2):
         store.save(index_of(last))
         truncate(tmp_path / f"0000000{last}" / "embeddings.f16")
@@ -115,7 +115,7 @@ def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: P
 
 
 def test_a_snapshot_of_another_model_is_never_used_and_not_harmed(tmp_path: Path) -> None:
-    store = SnapshotStore(tmp_path, keep=1)
+    store = store_in(tmp_path, keep=1)
     store.save(index_of(1))
     store.save(index_of(2, model_id=OTHER_MODEL))
     assert newest_keys(store) == {1}
@@ -130,21 +130,21 @@ def test_a_snapshot_of_another_model_is_never_used_and_not_harmed(tmp_path: Path
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_older_snapshot(tmp_path: Path) -> None:
-    class FullDisk(FaissExactIndex):
+    class FullDisk(FaissIndex):
         def save(self, folder: Path):  # type: ignore[no-untyped-def]
             super().save(folder)
             raise OSError("no space left on device")
 
-    store = SnapshotStore(tmp_path)
+    store = store_in(tmp_path)
     store.save(index_of(1))
     with pytest.raises(OSError, match="no space"):
-        store.save(FullDisk(MODEL))
+        store.save(FullDisk(MODEL, NOWHERE))
     assert newest_keys(store) == {1}
     assert names(tmp_path) == ["00000001"]
 
 
 def test_removals_are_part_of_a_snapshot(tmp_path: Path) -> None:
-    store = SnapshotStore(tmp_path)
+    store = store_in(tmp_path)
     index = index_of(1, 2, 3)
     index.apply([Removal(4, 1)])
     state = store.save(index)

@@ -5,9 +5,8 @@ PASSERBY_TEST_MILVUS_URL names a Milvus server, other than the Milvus Lite that 
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,41 @@ import numpy as np
 import pytest
 from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for, similarities
 
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, Change, Filter, Removal, SavedState, SnapshotError, SnapshotIndex, VectorIndex
+from app.index.tuning import Tuning
 
 
 @dataclass(frozen=True)
 class Adapter:
     """How an adapter's indexes come to be."""
 
-    new: Callable[[], SnapshotIndex]
-    restore: Callable[[Path, SavedState], SnapshotIndex]
+    new: Callable[[Path], SnapshotIndex]
+    restore: Callable[[Path, SavedState, Path], SnapshotIndex]
 
 
+class KeptUp(FaissIndex):
+    """Does its upkeep after each change, so that crops move between the tiers all the time."""
+
+    def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
+        refused = super().apply(changes)
+        assert not self.upkeep()
+        return refused
+
+
+def faiss(kind: type[FaissIndex], tuning: Tuning, block_rows: int = 4096) -> Adapter:
+    def restore(folder: Path, state: SavedState, working: Path) -> SnapshotIndex:
+        return kind.restore(folder, state, working=working, tuning=tuning, block_rows=block_rows)
+
+    return Adapter(lambda working: kind(MODEL, working, tuning, block_rows), restore)
+
+
+TIERED = Tuning(exact_limit=4, code_dims=16, code="SQ8", cells=2, probes=1, candidates=1, narrow_limit=0, fresh_limit=2)
 ADAPTERS = {
-    "faiss exact": Adapter(partial(FaissExactIndex, MODEL), FaissExactIndex.restore),
-    "faiss exact, many blocks": Adapter(
-        partial(FaissExactIndex, MODEL, block_rows=4), partial(FaissExactIndex.restore, block_rows=3)
-    ),
+    "faiss exact": faiss(FaissIndex, Tuning()),
+    "faiss exact, many blocks": faiss(FaissIndex, Tuning(), block_rows=4),
+    "faiss tiered, few pass": faiss(KeptUp, replace(TIERED, narrow_limit=1000)),
+    "faiss tiered, many pass": faiss(KeptUp, replace(TIERED, probes=2, candidates=1000)),
 }
 
 SERVERS = {"milvus lite": "milvus_lite", "milvus": "milvus"}
@@ -51,15 +68,22 @@ def milvus() -> str:
 
 
 @pytest.fixture(params=[*ADAPTERS, *SERVERS])
-def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
+def index(request: pytest.FixtureRequest, working: Path) -> Iterator[VectorIndex]:
     if request.param in ADAPTERS:
-        yield ADAPTERS[request.param].new()
+        index = ADAPTERS[request.param].new(working)
+        yield index
+        index.close()
         return
     url = request.getfixturevalue(SERVERS[request.param])
     from milvus_factories import index_on  # needs wheels that the fixture looked for
 
     with index_on(url) as on_server:
         yield on_server
+
+
+@pytest.fixture
+def working(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("working")
 
 
 def test_a_new_index_is_empty(index: VectorIndex) -> None:
@@ -225,10 +249,10 @@ def test_rows_are_loaded_whatever_their_sequence(index: VectorIndex) -> None:
     assert index.last_sequence == 52
 
 
-def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, tmp_path: Path) -> None:
-    index = adapter.new()
+def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
     index.apply([*GALLERY, crop(7, camera="tür-ø", track="\N{SNOWMAN}", person=""), Removal(8, 2)])
-    restored = adapter.restore(tmp_path, index.save(tmp_path))
+    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
     assert (restored.model_id, restored.size, restored.last_sequence) == (MODEL, 6, 8)
     for which in (
         ANY,
@@ -240,10 +264,10 @@ def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, tmp_path
         assert restored.search(query_for(4), which, 10) == index.search(query_for(4), which, 10)
 
 
-def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, tmp_path: Path) -> None:
-    index = adapter.new()
+def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
     index.apply(GALLERY)
-    restored = adapter.restore(tmp_path, index.save(tmp_path))
+    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
     later: list[Change] = [crop(5), crop(7, camera="hall"), Removal(8, 1), Removal(9, 6), crop(10, camera="yard")]
     for one in (index, restored):
         one.apply(later)
@@ -252,21 +276,21 @@ def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, tm
     assert restored.search(query_for(7), ANY, 10) == index.search(query_for(7), ANY, 10)
 
 
-def test_an_empty_index_can_be_saved(adapter: Adapter, tmp_path: Path) -> None:
-    index = adapter.new()
+def test_an_empty_index_can_be_saved(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
     index.apply([crop(1), Removal(2, 1)])
-    restored = adapter.restore(tmp_path, index.save(tmp_path))
+    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
     assert (restored.size, restored.last_sequence) == (0, 2)
     restored.apply([crop(3)])
     assert is_found(restored, 3)
 
 
-def test_files_of_another_size_than_told_are_not_restored(adapter: Adapter, tmp_path: Path) -> None:
-    index = adapter.new()
+def test_files_of_another_size_than_told_are_not_restored(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
     index.apply(GALLERY)
     state = index.save(tmp_path)
     with pytest.raises(SnapshotError):
-        adapter.restore(tmp_path, replace(state, size=5))
+        adapter.restore(tmp_path, replace(state, size=5), working)
 
 
 @pytest.mark.parametrize("seed", range(4))

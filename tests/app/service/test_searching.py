@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from running import found, jpeg, search, stored
 
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.port import Found, Hit
 from model.architecture import PARTS
 
@@ -81,15 +81,15 @@ def test_matches_are_ranked_by_stored_embeddings_in_whatever_order_the_index_giv
     client: httpx.Client, gallery: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranked = search(client, jpeg(2)).json()["matches"]
-    search_exactly = FaissExactIndex.search
+    search_exactly = FaissIndex.search
 
-    def search_roughly(self: FaissExactIndex, *asked: Any) -> Found:
+    def search_roughly(self: FaissIndex, *asked: Any) -> Found:
         """As an index that compresses embeddings does."""
         found = search_exactly(self, *asked)
         rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
         return replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))
 
-    monkeypatch.setattr(FaissExactIndex, "search", search_roughly)
+    monkeypatch.setattr(FaissIndex, "search", search_roughly)
     assert search(client, jpeg(2)).json()["matches"] == ranked
 
 

@@ -1,4 +1,4 @@
-"""What the exact FAISS index promises beyond the port: threads, memory, and changes while it is being saved."""
+"""What the index in the process promises beyond the port, all in its exact tier: threads, memory, saving."""
 
 import os
 import random
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, query_for
+from index_factories import ANY, NOWHERE, all_keys, crop, embedding, exact_index, is_found, query_for
 from numpy.typing import NDArray
 
 from app.index.columns import Columns
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter, Found, Removal, SavedState
 
 Vector = NDArray[np.float32]
@@ -24,7 +24,7 @@ def test_searches_by_several_threads_are_right_while_changes_are_applied() -> No
     staying = {key: crop(key, sequence=0, camera="staying") for key in range(100)}
     passing = {key: crop(key, sequence=0, camera="passing") for key in range(100, 400)}
     embeddings = {key: one.embedding.astype(np.float32) for key, one in (staying | passing).items()}
-    index = FaissExactIndex(MODEL, block_rows=64)
+    index = exact_index(block_rows=64)
     index.load(list(staying.values()), 0)
 
     def search_until_done(seed: int) -> None:
@@ -46,7 +46,7 @@ def test_searches_by_several_threads_are_right_while_changes_are_applied() -> No
             search.result()
 
 
-def _apply_random_changes(index: FaissExactIndex, passing: dict[int, Addition], seconds: float) -> None:
+def _apply_random_changes(index: FaissIndex, passing: dict[int, Addition], seconds: float) -> None:
     rng = random.Random(0)
     there: set[int] = set()
     sequence = 0
@@ -81,7 +81,7 @@ def _assert_consistent(
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
 def test_changes_and_searches_go_on_while_the_index_is_being_saved(tmp_path: Path) -> None:
-    index = FaissExactIndex(MODEL, block_rows=256)
+    index = exact_index(block_rows=256)
     first = crop(1)
     index.apply([first, *(crop(key, vector=embedding(key % 50)) for key in range(2, 1601))])
     changes: list[Addition | Removal] = [
@@ -100,7 +100,7 @@ def test_changes_and_searches_go_on_while_the_index_is_being_saved(tmp_path: Pat
 
     assert went_on
     assert (state.last_sequence, state.size < 1600) == (1600, True)
-    restored = FaissExactIndex.restore(tmp_path, state)
+    restored = FaissIndex.restore(tmp_path, state, working=NOWHERE)
     assert restored.size == state.size
     restored.apply(changes)
     assert restored.size == index.size
@@ -109,7 +109,7 @@ def test_changes_and_searches_go_on_while_the_index_is_being_saved(tmp_path: Pat
             assert restored.search(query_for(seed), which, 2000) == index.search(query_for(seed), which, 2000)
 
 
-def _save_held_up_by(index: FaissExactIndex, folder: Path, work: Callable[[], bool]) -> tuple[SavedState, bool]:
+def _save_held_up_by(index: FaissIndex, folder: Path, work: Callable[[], bool]) -> tuple[SavedState, bool]:
     """Save an index into a pipe that takes the first embeddings, but the last ones only when the work is done."""
     pipe = folder / "embeddings.f16"
     os.mkfifo(pipe)
@@ -128,14 +128,14 @@ def _save_held_up_by(index: FaissExactIndex, folder: Path, work: Callable[[], bo
 
 
 def test_memory_of_removed_crops_is_given_back() -> None:
-    index = FaissExactIndex(MODEL, block_rows=8)
+    index = exact_index(block_rows=8)
     index.apply([crop(key) for key in range(1, 41)])
-    assert len(index._blocks) == 5
+    assert len(index._exact._blocks) == 5
     index.apply([Removal(100 + key, key) for key in range(1, 33)])
-    assert len(index._blocks) == 1
+    assert len(index._exact._blocks) == 1
     assert all_keys(index) == set(range(33, 41))
     index.apply([Removal(200 + key, key) for key in range(33, 41)])
-    assert index._blocks == []
+    assert index._exact._blocks == []
 
 
 def test_texts_of_removed_crops_are_forgotten() -> None:
@@ -155,7 +155,7 @@ def test_texts_of_removed_crops_are_forgotten() -> None:
 
 
 def test_equal_embeddings_have_equal_similarities_wherever_they_lie() -> None:
-    index = FaissExactIndex(MODEL, block_rows=37)
+    index = exact_index(block_rows=37)
     index.apply([crop(key, vector=embedding(5)) for key in range(1, 200)])
     for which in (ANY, Filter(captured_from=0)):
         found = index.search(query_for(6), which, 199)

@@ -1,0 +1,309 @@
+"""Crops of which only likely ones are compared with a query: short codes in memory, embeddings on disk."""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.index.coarse_codes import Check, CoarseCodes
+from app.index.columns import FREE, Columns
+from app.index.key_rows import KeyRows
+from app.index.nearest import TierFound, nearest
+from app.index.port import SHARED, Filter
+from app.index.probing import Probing, measured
+from app.index.row_file import ROW_BYTES, RowFile, row_sums
+from app.index.tuning import Tuning
+from model.architecture import EMBEDDING_DIM
+
+_ROWS_FILE = f"embeddings{SHARED}"
+_COLUMNS_FILE = "coarse.npz"
+_STATE_FILE = "coarse_state.npz"
+_PROBING_FILE = "probing.json"
+
+_CODES_AT_ONCE = 128
+"""Codes that are added while searches wait, for a few milliseconds."""
+
+ROWS_AT_ONCE = 4_096
+
+Value = TypeVar("Value", bound=np.generic)
+
+Alone = Callable[[], AbstractContextManager[None]]
+"""Holds back everybody else who uses the tier."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """Rows that are worth comparing, ascending, with the keys they had; and how many crops pass the filter."""
+
+    rows: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    compared: int
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """What a snapshot holds of the tier, as it was at one moment."""
+
+    columns: Columns
+    sums: NDArray[np.uint64]
+    coded: NDArray[np.bool_]
+
+    @property
+    def size(self) -> int:
+        """How many crops it is of."""
+        return int(np.count_nonzero(self.columns.keys != FREE))
+
+
+class CoarseTier:
+    """Any number of crops, each in a row that it keeps. Not safe among threads, but for what says so.
+
+    A row is *live* where it holds a crop, *coded* where it has a code. A crop that is removed leaves a code behind,
+    which no search looks at; `purge` takes it away, and the row is free for another crop from then on.
+    """
+
+    def __init__(self, file: RowFile, codes: CoarseCodes, probing: Probing, tuning: Tuning, copy: Copy) -> None:
+        self._file = file
+        self._codes = codes
+        self._probing = probing
+        self._tuning = tuning
+        self.columns = copy.columns
+        self._sums = copy.sums
+        self._coded = copy.coded
+        self._live: NDArray[np.bool_] = self.columns.keys != FREE
+        self._size = int(np.count_nonzero(self._live))
+        rows = np.flatnonzero(self._live)
+        self._rows = KeyRows.of(self.columns.keys[rows], rows)
+
+    @classmethod
+    def build(
+        cls, path: Path, columns: Columns, embeddings: Iterable[NDArray[np.float16]], tuning: Tuning, check: Check
+    ) -> Self:
+        """Of crops by their columns, without free rows, and their embeddings `(N, 2048)`, piece by piece.
+
+        Raises OSError, or what `check` raises.
+        """
+        file = RowFile(path)
+        try:
+            return cls._built(file, columns, embeddings, tuning, check)
+        except BaseException:
+            file.close()
+            raise
+
+    @classmethod
+    def _built(
+        cls, file: RowFile, columns: Columns, embeddings: Iterable[NDArray[np.float16]], tuning: Tuning, check: Check
+    ) -> Self:
+        sums = np.empty(len(columns), np.uint64)
+        start = 0
+        for piece in embeddings:
+            check()
+            end = start + len(piece)
+            file.write(np.arange(start, end), piece)
+            sums[start:end] = row_sums(piece)
+            start = end
+        rows = _FirstRows(file, len(columns))
+        codes = CoarseCodes.train(rows, tuning, check)
+        codes.add_all(rows, check)
+        probing = measured(codes, rows, tuning, check)
+        return cls(file, codes, probing, tuning, Copy(columns, sums, np.ones(len(columns), np.bool_)))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._rows
+
+    @property
+    def cells(self) -> int:
+        """Into how many cells the codes are sorted."""
+        return self._codes.cells
+
+    @property
+    def probing(self) -> Probing:
+        """What searches do where the tuning does not say it."""
+        return self._probing
+
+    @property
+    def dead(self) -> int:
+        """How many codes are of no crop any more."""
+        return len(self._codes) - self._size
+
+    def remove(self, key: int) -> None:
+        """Drop a crop, if it is there."""
+        row = self._rows.pop(key)
+        if row is not None:
+            self.columns.free(row)
+            self._live[row] = False
+            self._size -= 1
+
+    def propose(self, query: NDArray[np.float32], which: Filter, top_k: int) -> Proposal:
+        """Crops that pass the filter and may be among the `top_k` most similar; never fewer than those, if there are.
+
+        Few that pass are all worth it. Of many, the codes say which; the more a filter leaves out, the more cells are
+        looked into.
+        """
+        mask = self.columns.mask(which)
+        passing = self._live if mask is None else mask & self._live
+        count = self._size if mask is None else int(np.count_nonzero(passing))
+        if count <= max(top_k, self._tuning.narrow_limit):
+            rows = np.flatnonzero(passing)
+        else:
+            among = None if count == len(self._codes) else passing
+            rows = np.sort(self._proposed(query, count, among, top_k))
+        return Proposal(rows, self.columns.keys[rows], count)
+
+    def compare(self, query: NDArray[np.float32], proposal: Proposal) -> NDArray[np.float32]:
+        """The exact similarities `(N,)` of what was proposed. Others may change the tier meanwhile."""
+        embeddings = self._file.read(proposal.rows).astype(np.float32)
+        best_first, order = nearest(query, embeddings, None, len(embeddings))
+        similarities = np.empty(len(embeddings), np.float32)
+        similarities[order] = best_first
+        return similarities
+
+    def found(self, proposal: Proposal, similarities: NDArray[np.float32]) -> TierFound:
+        """What was proposed and compared, without what was removed meanwhile."""
+        there = self.columns.keys[proposal.rows] == proposal.keys
+        return TierFound(proposal.keys[there], similarities[there], proposal.compared)
+
+    # upkeep: by one thread alone, while others read, and remove crops
+
+    def stage(self, embeddings: NDArray[np.float16], alone: Alone) -> NDArray[np.int64]:
+        """Rows for new crops, which no search sees until they are placed. Raises OSError where the disk is full."""
+        rows = self._free_rows(len(embeddings))
+        self._file.write(rows, embeddings)
+        sums = row_sums(embeddings)
+        for start in range(0, len(rows), _CODES_AT_ONCE):
+            piece = slice(start, start + _CODES_AT_ONCE)
+            projected = self._codes.projected(embeddings[piece])
+            with alone():
+                self._codes.add(rows[piece], projected)
+        size = max(len(self._coded), int(rows.max(initial=-1)) + 1)
+        self._coded = _longer(self._coded, size)
+        self._sums = _longer(self._sums, size)
+        self._coded[rows] = True
+        self._sums[rows] = sums
+        return rows
+
+    def place(self, rows: NDArray[np.int64], columns: Columns, column_rows: NDArray[np.int64]) -> None:
+        """From now on, staged rows hold these crops."""
+        self.columns.place(rows, columns, column_rows)
+        self._live = _longer(self._live, len(self.columns))
+        self._live[rows] = True
+        self._size += len(rows)
+        self._rows = self._rows.with_more(self.columns.keys[rows], rows)
+
+    def purge(self, alone: Alone) -> None:
+        """Take away codes and embeddings of what was removed."""
+        gone = self._coded & ~_longer(self._live, len(self._coded))
+        with alone():
+            self._codes.remove(gone)
+        rows = np.flatnonzero(gone)
+        self._coded[rows] = False
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            piece = rows[start : start + ROWS_AT_ONCE]
+            self._file.write(piece, np.zeros((len(piece), EMBEDDING_DIM), np.float16))
+
+    def live_rows(self) -> NDArray[np.int64]:
+        """The rows that hold a crop, ascending."""
+        return np.flatnonzero(self._live)
+
+    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The embeddings of rows, for whoever reads all."""
+        return self._file.read_past_memory(rows)
+
+    def damaged(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Of rows, which are not what was written."""
+        damaged: NDArray[np.bool_] = row_sums(self.embeddings(rows)) != self._sums[rows]
+        return damaged
+
+    def release(self) -> None:
+        """Let go of the pages of the file that searches have read."""
+        self._file.release()
+
+    def close(self) -> None:
+        """Delete the file; searches that go on keep what they read from."""
+        self._file.close()
+
+    def copy(self) -> Copy:
+        """What a snapshot should hold; later changes leave it alone."""
+        return Copy(self.columns.selected(slice(None)), self._sums.copy(), self._coded.copy())
+
+    def save(self, folder: Path, copy: Copy) -> None:
+        """Write files into a folder on the same disk: the embeddings there are the same file as here.
+
+        That file goes on changing, but not where a crop of the copy has its row and is not removed later; and who
+        restores the copy takes in the changes after it.
+        """
+        copy.columns.save(folder / _COLUMNS_FILE)
+        np.savez(folder / _STATE_FILE, sums=copy.sums, coded=np.packbits(copy.coded), rows=len(copy.coded))
+        self._codes.save(folder)
+        (folder / _PROBING_FILE).write_text(json.dumps(asdict(self._probing)), encoding="ascii")
+        self._file.sync()
+        self._file.link(folder / _ROWS_FILE)
+
+    @classmethod
+    def is_in(cls, folder: Path) -> bool:
+        """Whether `save` wrote into a folder."""
+        return (folder / _STATE_FILE).exists()
+
+    @classmethod
+    def restore(cls, folder: Path, path: Path, tuning: Tuning) -> Self:
+        """Read what `save` wrote, with the file of embeddings at `path`.
+
+        Raises OSError, ValueError, KeyError, BadZipFile or RuntimeError if it is not that.
+        """
+        columns = Columns.load(folder / _COLUMNS_FILE)
+        with np.load(folder / _STATE_FILE, allow_pickle=False) as state:
+            coded = np.unpackbits(state["coded"], count=int(state["rows"])).astype(np.bool_)
+            copy = Copy(columns, state["sums"], coded)
+        stored = json.loads((folder / _PROBING_FILE).read_text(encoding="ascii"))
+        probing = Probing(**{name: tuple(values) for name, values in stored.items()})
+        codes = CoarseCodes.restore(folder)
+        if len(codes) != np.count_nonzero(coded):
+            raise ValueError(f"there are {len(codes)} codes of {np.count_nonzero(coded)} rows")
+        rows = (folder / _ROWS_FILE).stat().st_size // ROW_BYTES
+        if rows < len(columns):
+            raise ValueError(f"there are {rows} embeddings for {len(columns)} rows")
+        path.hardlink_to(folder / _ROWS_FILE)
+        return cls(RowFile(path), codes, probing, tuning, copy)
+
+    def _proposed(
+        self, query: NDArray[np.float32], passing: int, among: NDArray[np.bool_] | None, top_k: int
+    ) -> NDArray[np.int64]:
+        candidates = self._tuning.candidates or self._probing.candidates_for(top_k)
+        candidates = max(candidates, top_k)
+        probes = self._tuning.probes or self._probing.probes_for(top_k * self._size / passing)
+        rows = self._codes.propose(query, probes, candidates, among)
+        if len(rows) < min(top_k, passing):
+            rows = self._codes.propose(query, self.cells, candidates, among)
+        return rows
+
+    def _free_rows(self, count: int) -> NDArray[np.int64]:
+        free = np.flatnonzero(~self._coded)[:count]
+        return np.concatenate([free, np.arange(len(self._coded), len(self._coded) + count - len(free))])
+
+
+class _FirstRows:
+    """The rows of a file that were written so far."""
+
+    def __init__(self, file: RowFile, count: int) -> None:
+        self._file = file
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        return self._file.read_past_memory(rows)
+
+
+def _longer(array: NDArray[Value], size: int) -> NDArray[Value]:
+    """The same with zeros behind it, or itself if it is that long."""
+    if len(array) >= size:
+        return array
+    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])

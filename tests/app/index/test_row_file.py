@@ -1,0 +1,74 @@
+"""Embeddings on disk by row number."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.index.row_file import RowFile, row_sums
+
+
+def rows_of(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int64)
+
+
+def embeddings(*values: float) -> np.ndarray:
+    return np.repeat(np.array(values, np.float16)[:, None], 2048, axis=1)
+
+
+def test_rows_are_read_as_they_were_written_last(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(0, 1, 2, 3), embeddings(1, 2, 3, 4))
+    file.write(rows_of(1, 3, 20_000), embeddings(5, 6, 7))
+    assert file.read(rows_of(0, 1, 2, 3, 4, 20_000))[:, 9].tolist() == [1, 5, 3, 6, 0, 7]
+    assert file.read_past_memory(rows_of(0, 2, 3, 20_000))[:, 2047].tolist() == [1, 3, 6, 7]
+
+
+def test_a_file_opened_again_has_its_rows(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(17_000), embeddings(3))
+    file.sync()
+    again = RowFile(tmp_path / "rows")
+    assert len(again) == len(file)
+    assert again.read(rows_of(17_000))[0, 0] == 3
+
+
+def test_a_file_is_one_under_all_its_names_and_stays_as_long_as_one(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(0), embeddings(1))
+    file.link(tmp_path / "other")
+    file.write(rows_of(0), embeddings(2))
+    file.close()
+    assert not (tmp_path / "rows").exists()
+    assert RowFile(tmp_path / "other").read(rows_of(0))[0, 0] == 2
+
+
+def test_what_was_read_stays_when_the_file_grows_is_released_and_closed(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(5), embeddings(1))
+    before = file.read(rows_of(5))
+    file.write(rows_of(100_000), embeddings(2))
+    file.release()
+    assert file.read(rows_of(5, 100_000))[:, 0].tolist() == [1, 2]
+    file.close()
+    assert before[0, 0] == 1
+
+
+def test_reading_past_the_end_is_an_error(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(0), embeddings(1))
+    with pytest.raises(OSError, match="ends before row"):
+        file.read_past_memory(rows_of(0, 16_383, 16_384))
+
+
+def test_any_changed_bit_changes_the_sum_of_its_row_alone() -> None:
+    seed = random.randrange(1_000_000)
+    print("seed:", seed)
+    rng = np.random.default_rng(seed)
+    sound = rng.standard_normal((3, 2048)).astype(np.float16)
+    sums = row_sums(sound)
+    for bit in rng.choice(2048 * 16, 500, replace=False).tolist():
+        damaged = sound.copy()
+        damaged[1].view(np.uint16)[bit // 16] ^= np.uint16(1 << bit % 16)
+        assert (row_sums(damaged) != sums).tolist() == [False, True, False]
