@@ -12,10 +12,12 @@ from sqlalchemy import Connection, MetaData, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
+from app.listening import notifications
+
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 _WRITES = "passerby_writes"
-_WRITE_LOCK = 0x7061_7373_6572  # any number that no other user of a shared PostgreSQL takes
+_WRITE_LOCK = 0x7061_7373_6572  # any number that no other user of a shared PostgreSQL takes; migration 0002 has it too
 _MIGRATION_LOCK = _WRITE_LOCK + 1
 _INDEX_LOCK = _WRITE_LOCK + 2
 _SQLITE_BUSY_MS = 30_000
@@ -39,7 +41,9 @@ class Database:
     """One database, SQLite or PostgreSQL.
 
     Writing units of work come one after the other, in this process and in all others. That keeps the change log honest:
-    sequence numbers become visible in their order, so whoever reads up to one number has missed none below it.
+    sequence numbers become visible in their order, so whoever reads up to one number has missed none below it. For who
+    writes without this class, SQLite lets in one writer at a time by itself, and on PostgreSQL a trigger of the change
+    log takes the same lock (migration 0002).
     """
 
     def __init__(self, url: str) -> None:
@@ -53,6 +57,10 @@ class Database:
         if self._sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = create_async_engine(parsed.set(drivername=drivers[self._kind]), pool_pre_ping=not self._sqlite)
+        # Of PostgreSQL's levels the first at which several statements see one state; reading never fails at it.
+        self._reading = (
+            self.engine if self._sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         self._local_lock = asyncio.Lock()
         if self._sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
@@ -61,7 +69,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A unit of work that only reads; it sees one state of the database."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+        async with AsyncSession(self._reading, expire_on_commit=False) as session:
             yield session
 
     @asynccontextmanager
@@ -87,6 +95,13 @@ class Database:
             await self._lock_for_writing(connection, _INDEX_LOCK)
             yield
 
+    def notifications(self, channel: str) -> AsyncIterator[None]:
+        """An item whenever any process has notified on a channel, and one at first; on SQLite, which cannot, none."""
+        if self._sqlite:
+            return _nothing()
+        _, parameters = self.engine.dialect.create_connect_args(self.engine.url)
+        return notifications(parameters, channel)
+
     async def migrate(self) -> None:
         """Bring the tables up to date; of several processes that start together one does it, the others wait."""
         async with self.engine.connect() as connection:
@@ -109,6 +124,11 @@ class Database:
             await connection.begin()
         else:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
+async def _nothing() -> AsyncIterator[None]:
+    return
+    yield  # which makes this an iterator
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

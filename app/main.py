@@ -110,7 +110,8 @@ async def running_parts(
             gallery_id = await GalleryRepository(session).gallery_id()
         model_id = embedding.metadata.model_id
         home = await index_home(settings, database, gallery_id, model_id)
-        index = IndexKeeper(DatabaseChangeFeed(database, model_id), home, poll_seconds=settings.index_poll_seconds)
+        feed = DatabaseChangeFeed(database, model_id, settings.changes_kept)
+        index = IndexKeeper(feed, home, poll_seconds=settings.index_poll_seconds)
         await index.start()
         stack.push_async_callback(index.stop)
 

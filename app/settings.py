@@ -50,7 +50,16 @@ class Settings(BaseSettings):
     min_side: int = Field(16, ge=1, description="Least pixels of a picture's or box's width and height")
 
     snapshot_every: int = Field(10_000, ge=1, description="Changes of the gallery after which the index is saved")
-    index_poll_seconds: float = Field(1.0, gt=0, description="How often other processes' changes are looked for")
+    index_poll_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="How often other processes' changes are looked for, where PostgreSQL does not tell of them",
+    )
+    changes_kept: int = Field(
+        1_000_000,  # small beside the embeddings, which have 4 KiB each, and more than come while a service is away
+        ge=1,
+        description="Changes of each model that the log keeps; an index that is further behind is built from all crops",
+    )
 
     index_exact_limit: int = Field(
         50_000, ge=0, description="Crops up to which a search compares all; beyond, likely ones"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +50,18 @@ class RunningService:
 
 @contextmanager
 def service(
-    data_dir: Path, checkpoint: Path | None = None, start: Sequence[str] = ("-m", "app.cli", "serve")
+    data_dir: Path,
+    checkpoint: Path | None = None,
+    start: Sequence[str] = ("-m", "app.cli", "serve"),
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[RunningService]:
-    """`passerby serve` with SQLite, by default with the bundled checkpoint, until the block ends.
+    """`passerby serve`, by default with SQLite and the bundled checkpoint, until the block ends.
 
-    start: what Python is told to run, with `--port` and `--data-dir`.
+    start: what Python is told to run, with `--port` and `--data-dir`; settings: other ones, by their full names.
     """
     port = free_port()
     command = [sys.executable, *start, "--port", str(port), "--data-dir", str(data_dir)]
-    environment = os.environ | {"PASSERBY_LOG_LEVEL": "warning"}
+    environment = os.environ | {"PASSERBY_LOG_LEVEL": "warning"} | dict(settings or {})
     if checkpoint is not None:
         environment["PASSERBY_CHECKPOINT"] = str(checkpoint)
     began = time.perf_counter()

@@ -62,8 +62,11 @@ class CropStore:
         self._writes = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
 
     async def find(self, identities: Collection[Identity]) -> StoredCrops:
-        """Those of the crops that are there, embedded by the model."""
-        return await self._looks.do(identities)
+        """Those of the crops that are there, embedded by the model; when this returns they can be found."""
+        known = await self._looks.do(identities)
+        if known:  # the request, or the service, that stored them may not have got so far
+            await self._index.catch_up()
+        return known
 
     async def store(self, crops: NewCrops) -> StoredCrops:
         """Store crops: image files, then everything else, then the index.

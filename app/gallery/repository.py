@@ -6,12 +6,24 @@ from typing import Any
 import numpy as np
 import sqlalchemy
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Table
-from app.gallery.tables import ADDED, REMOVED, Camera, Change, Crop, DoomedImage, Embedding, Gallery, Image, ImageUse
+from app.gallery.tables import (
+    ADDED,
+    REMOVED,
+    Camera,
+    Change,
+    Crop,
+    DoomedImage,
+    Embedding,
+    Gallery,
+    Image,
+    ImageUse,
+    TrimmedChanges,
+)
 from app.index import port as index
 
 _STORED = np.dtype("<f2")
@@ -180,9 +192,15 @@ class GalleryRepository:
         return {row[0]: row[1] for row in rows}
 
     async def last_sequence(self, model_id: str) -> int:
-        """The number of the last change of one model's embeddings; 0 where there is none."""
-        last = select(func.max(Change.sequence)).where(Change.model_id == model_id)
-        return await self._session.scalar(last) or 0
+        """The number of the last change of one model's embeddings, be it trimmed by now; 0 where there was none."""
+        last = select(func.max(Change.sequence)).where(Change.model_id == model_id).scalar_subquery()
+        number: int = (await self._session.scalars(select(func.coalesce(last, _trimmed_to(model_id), 0)))).one()
+        return number
+
+    async def trimmed_to(self, model_id: str) -> int:
+        """The number of the last change of one model's embeddings that the log has no more; 0 where it has all."""
+        number: int = (await self._session.scalars(select(func.coalesce(_trimmed_to(model_id), 0)))).one()
+        return number
 
     async def changes(self, after: int, model_id: str, limit: int) -> list[index.Change]:
         """The next changes of one model's embeddings. What came and is gone by now is told as a removal."""
@@ -201,6 +219,45 @@ class GalleryRepository:
             else index.Addition(sequence, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
             for sequence, key, what, vector, camera, captured, track, person in await self._session.execute(query)
         ]
+
+    async def logged_models(self) -> list[str]:
+        """The models that the change log has changes of."""
+        models: list[str] = []
+        # A look into the index for each; DISTINCT would read all of it.
+        while model_id := await self._session.scalar(
+            select(func.min(Change.model_id)).where(Change.model_id > (models[-1] if models else ""))
+        ):
+            models.append(model_id)
+        return models
+
+    async def oldest_changes(self, model_id: str, kept: int, most: int) -> int | None:
+        """Where to trim one model's changes to, so that the newest `kept` stay and no more than `most` go.
+
+        None where there are no more than `kept`.
+        """
+        of_model = Change.model_id == model_id
+        first, last = (select(f(Change.sequence)).where(of_model).scalar_subquery() for f in (func.min, func.max))
+        numbers = await self._session.scalar(select(last - first + 1))
+        if numbers is None or numbers <= kept:  # the usual case, which costs next to nothing
+            return None
+        sequences = select(Change.sequence).where(of_model)
+        end = await self._session.scalar(sequences.order_by(Change.sequence.desc()).offset(kept).limit(1))
+        if end is None:
+            return None
+        oldest = sequences.where(Change.sequence <= end).order_by(Change.sequence).limit(most).subquery()
+        to: int = (await self._session.scalars(select(func.max(oldest.c.sequence)))).one()
+        return to
+
+    async def trim_changes(self, model_id: str, to: int) -> None:
+        """Delete one model's changes up to a number, and note that."""
+        await self._session.execute(delete(Change).where(Change.model_id == model_id, Change.sequence <= to))
+        note = self._insert(TrimmedChanges).values(model_id=model_id, sequence=to)
+        further = note.excluded.sequence > TrimmedChanges.sequence  # another process may have been faster
+        await self._session.execute(
+            note.on_conflict_do_update(
+                index_elements=["model_id"], set_={"sequence": note.excluded.sequence}, where=further
+            )
+        )
 
     async def embedded_crops(self, after: int, model_id: str, limit: int) -> list[index.Addition]:
         """Crops with one model's embedding, by key, each with sequence 0."""
@@ -232,13 +289,20 @@ class GalleryRepository:
     async def _add_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, by their columns, but for those whose key is there."""
         if rows:
-            insert_into = _INSERTS[self._session.get_bind().dialect.name]
-            await self._session.execute(insert_into(_table(table)).on_conflict_do_nothing(), rows)
+            await self._session.execute(self._insert(table).on_conflict_do_nothing(), rows)
+
+    def _insert(self, table: type[Table]) -> Any:
+        """A statement that can say what happens where the key is there already."""
+        return _INSERTS[self._session.get_bind().dialect.name](_table(table))
 
 
 def _table(rows: type[Table]) -> sqlalchemy.Table:
     """For statements that go round SQLAlchemy's unit of work, which takes several times as long to insert a row."""
     return Table.metadata.tables[rows.__tablename__]
+
+
+def _trimmed_to(model_id: str) -> ScalarSelect[int]:
+    return select(TrimmedChanges.sequence).where(TrimmedChanges.model_id == model_id).scalar_subquery()
 
 
 def _values(row: Table) -> dict[str, Any]:

@@ -117,7 +117,10 @@ class Embedding(Table):
 
 
 class Change(Table):
-    """The change log that every index follows: one row for each embedding that came or went."""
+    """The change log that every index follows: one row for each embedding that came or went.
+
+    On PostgreSQL a trigger draws the sequence numbers, so that they become visible in their order whoever writes.
+    """
 
     __tablename__ = "changes"
 
@@ -130,3 +133,12 @@ class Change(Table):
         Index("ix_changes_model_id_sequence", "model_id", "sequence"),
         {"sqlite_autoincrement": True},
     )
+
+
+class TrimmedChanges(Table):
+    """How far the change log of one model is gone: up to this number, and no further."""
+
+    __tablename__ = "trimmed_changes"
+
+    model_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)

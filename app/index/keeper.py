@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
 import structlog
@@ -34,7 +34,7 @@ class ChangeFeed(Protocol):
     """
 
     async def last_sequence(self) -> int:
-        """The number of the last change that was committed; 0 before the first."""
+        """The number of the last change that was committed, be it trimmed by now; 0 before the first."""
 
     def rows(self) -> AsyncIterator[Sequence[Addition]]:
         """Every crop there is, in batches. Their sequence is not looked at; changes may be committed meanwhile."""
@@ -45,8 +45,15 @@ class ChangeFeed(Protocol):
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         """The next changes in ascending order, at most `limit`; none if there are none.
 
-        An addition whose crop is gone by now is told as a removal. Raises ChangesTrimmed.
+        An addition whose crop is gone by now is told as a removal. Raises ChangesTrimmed exactly where the log has
+        lost a change after `sequence`.
         """
+
+    def hints(self) -> AsyncIterator[None]:
+        """An item each time when something may have been committed by anyone; may have none, lose some, or end."""
+
+    async def trim(self) -> bool:
+        """Delete some changes that need not be kept; False where there were none. Any process may do so at any time."""
 
 
 class IndexHome(Protocol):
@@ -80,18 +87,28 @@ class IndexKeeper:
     is no index meanwhile.
     """
 
-    def __init__(self, feed: ChangeFeed, home: IndexHome, *, poll_seconds: float = 1.0) -> None:
-        """poll_seconds: pause between looks at the feed."""
+    def __init__(
+        self, feed: ChangeFeed, home: IndexHome, *, poll_seconds: float = 1.0, trim_seconds: float = 60.0
+    ) -> None:
+        """How often what is done.
+
+        poll_seconds: longest pause between looks at the feed, which hints cut short; trim_seconds: pause after the log
+        was found to have nothing to trim.
+        """
         self._feed = feed
         self._home = home
         self._poll_seconds = poll_seconds
+        self._trim_seconds = trim_seconds
+        self._trim_at = 0.0
         self._index: VectorIndex | None = None
         self._missing = "the index is being loaded"
         self._one_run = asyncio.Lock()
         self._next_run: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._woken = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._heeding: asyncio.Task[None] | None = None
 
     @property
     def ready(self) -> bool:
@@ -109,12 +126,16 @@ class IndexKeeper:
         """Load the index and begin to follow the feed. Raises what the feed and the index's home raise."""
         await self.catch_up()
         self._watching = asyncio.create_task(self._watch())
+        self._heeding = asyncio.create_task(self._heed_hints())
 
     async def stop(self) -> None:
         """Stop following the feed and leave the index to its home."""
-        self._stopping.set()
-        if self._watching is not None:
+        self._stopping = True
+        self._woken.set()
+        if self._watching is not None and self._heeding is not None:
             await self._watching
+            self._heeding.cancel()
+            await asyncio.wait([self._heeding])
         async with self._one_run:  # a run that others wait for comes to its end
             pass
         await self._home.close()
@@ -187,9 +208,10 @@ class IndexKeeper:
 
     async def _watch(self) -> None:
         failing = False
-        while not await self._stops_within(self._poll_seconds):
+        while await self._goes_on():
             try:
                 await self.catch_up()
+                await self._trim_if_due()
             except Exception as error:
                 if not failing:
                     _log.error("the index cannot follow the database", exc_info=error)
@@ -201,12 +223,29 @@ class IndexKeeper:
             await self._home.keep()
             self._begin_upkeep()
 
-    async def _stops_within(self, seconds: float) -> bool:
+    async def _goes_on(self) -> bool:
+        """Wait for the next look; whether there is to be one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_seconds):
+                await self._woken.wait()
+        self._woken.clear()
+        return not self._stopping
+
+    async def _heed_hints(self) -> None:
         try:
-            async with asyncio.timeout(seconds):
-                return await self._stopping.wait()
-        except TimeoutError:
-            return False
+            async for _ in self._feed.hints():
+                self._woken.set()
+        except Exception as error:
+            _log.error("there are no hints any more, only looks now and then", exc_info=error)
+
+    async def _trim_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._trim_at:
+            return
+        if await self._feed.trim():
+            self._woken.set()  # there may be more, which waits for the next look
+        else:
+            self._trim_at = now + self._trim_seconds
 
     def _begin_upkeep(self) -> None:
         if self.ready and (self._upkeep is None or self._upkeep.done()):

@@ -12,7 +12,7 @@ from app.kit.forms import Several
 from app.kit.leaving import Departure, departure_of
 from app.kit.provide import provided
 from app.search.schemas import Filters, SearchAnswer, SearchId
-from app.search.service import QueryPicture, Question, SearchService
+from app.search.service import Consistency, QueryPicture, Question, SearchService
 
 router = APIRouter(tags=["search"])
 
@@ -42,6 +42,15 @@ async def search(
     min_similarity: Annotated[
         float | None, Form(ge=-1, le=1, description="Leave out matches that are less alike than this")
     ] = None,
+    consistency: Annotated[
+        Consistency,
+        Form(
+            description="`eventual`: crops stored through this service are found at once, those stored through another "
+            "one on the same database a moment later. `session`: every crop that was acknowledged before the search "
+            "is found, whichever service stored it; the search waits until the index has them. What was deleted "
+            "through any service is found no more, either way"
+        ),
+    ] = "eventual",
 ) -> SearchAnswer:
     """Ranks the crops of the gallery by how alike they are to the person asked for.
 
@@ -67,6 +76,7 @@ async def search(
         shown_filters=shown.model_dump(mode="json"),
         top_k=top_k,
         min_similarity=min_similarity,
+        consistency=consistency,
     )
     return SearchAnswer.of(await service.search(question, departure))
 

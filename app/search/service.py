@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -21,7 +21,7 @@ from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
 from app.index.keeper import IndexKeeper
-from app.index.port import Filter
+from app.index.port import Filter, Found
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.leaving import Departure, unless_left
@@ -32,6 +32,11 @@ from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
 
 _CAMERA_FILTERS = ("camera_ids", "exclude_camera_ids")
+_ROUNDS = 3
+"""Of asking the index: each but the first is for what was deleted in the milliseconds since the one before began."""
+
+Consistency = Literal["eventual", "session"]
+"""Which crops a search must see: those stored here, or all that anybody has stored before it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Question:
     shown_filters: Mapping[str, Any]
     top_k: int
     min_similarity: float | None
+    consistency: Consistency = "eventual"
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,9 @@ class SearchService:
         pictures, embeddings = await self._embed(question.pictures, departure)
         embeddings += await self._embeddings_of_crops(question.crop_ids)
         query = join_embeddings(embeddings)
-        found = await asyncio.to_thread(
-            self._index.index.search,
-            query.reshape(-1),
-            question.filters,
-            question.top_k + len(question.crop_ids),
-            question.min_similarity,
-        )
-        matches = await self._join([hit.key for hit in found.hits], query, question)
+        if question.consistency == "session":
+            await self._index.catch_up()
+        found, matches = await self._matches(query, question)
         search = Search(
             id=new_id(),
             created_at=now_microseconds(),
@@ -197,10 +198,28 @@ class SearchService:
             raise InvalidRequest(f"crop_ids: the gallery has no crop {', '.join(missing)}", "crop_ids")
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
-    async def _join(self, keys: Sequence[int], query: Parts, question: Question) -> list[Match]:
+    async def _matches(self, query: Parts, question: Question) -> tuple[Found, list[Match]]:
+        """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
+        rounds = 1
+        while True:
+            found = await asyncio.to_thread(
+                self._index.index.search,
+                query.reshape(-1),
+                question.filters,
+                question.top_k + len(question.crop_ids),
+                question.min_similarity,
+            )
+            matches, gone = await self._join([hit.key for hit in found.hits], query, question)
+            if not gone or len(matches) == question.top_k or rounds == _ROUNDS:
+                return found, matches
+            await self._index.catch_up()
+            rounds += 1
+
+    async def _join(self, keys: Sequence[int], query: Parts, question: Question) -> tuple[list[Match], int]:
         """Hits become matches only with their row in the database; the crops asked with are none.
 
-        They are ranked by what the stored embeddings say, as an index may round its own; equal ones by their keys.
+        They are ranked by what the stored embeddings say, as an index may round its own; equal ones by their keys. Also
+        says how many hits have no row any more.
         """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, self._embedding.metadata.model_id)
@@ -210,7 +229,8 @@ class SearchService:
             parts = part_similarities(query, unpack_parts(vector))
             matches.append(Match(0, round(float(np.mean(list(parts.values()))), 6), parts, crop))
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
-        return [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
+        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
+        return ranked, len(keys) - len(rows)
 
     async def _keep(self, search: Search, pictures: Sequence[Picture]) -> None:
         await store_files(self._images, pictures)

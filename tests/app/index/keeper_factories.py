@@ -25,6 +25,10 @@ class MemoryFeed:
         self.row_batches = 0
         self.after_look: Callable[[], Awaitable[object]] | None = None
         self.during_rows: Callable[[], object] | None = None
+        self.hint = asyncio.Event()
+        self.hints_error: Exception | None = None
+        self.trim_results: list[bool] = []
+        self.trims = 0
 
     def add(self, *additions: int) -> None:
         for key in additions:
@@ -63,18 +67,34 @@ class MemoryFeed:
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
         self._fail()
         if sequence < self.trimmed_to:
-            raise ChangesTrimmed
+            raise ChangesTrimmed(f"trimmed to {self.trimmed_to}")
         changes = [change for change in self.log if change.sequence > sequence][:limit]
         return [change if change.key in self.crops else Removal(change.sequence, change.key) for change in changes]
+
+    async def hints(self) -> AsyncIterator[None]:
+        while True:
+            await self.hint.wait()
+            self.hint.clear()
+            if self.hints_error is not None:
+                raise self.hints_error
+            yield None
+
+    async def trim(self) -> bool:
+        """What is scripted in `trim_results`, then that there is nothing."""
+        self._fail()
+        self.trims += 1
+        return self.trim_results.pop(0) if self.trim_results else False
 
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error
 
 
-def keeper_of(feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60) -> IndexKeeper:
+def keeper_of(
+    feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60, trim: float = 60
+) -> IndexKeeper:
     home = SnapshotHome(store_in(folder), exact_index, snapshot_every)
-    return IndexKeeper(feed, home, poll_seconds=poll)
+    return IndexKeeper(feed, home, poll_seconds=poll, trim_seconds=trim)
 
 
 async def until(true: Callable[[], bool]) -> None:

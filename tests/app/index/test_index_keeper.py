@@ -119,6 +119,83 @@ def test_changes_made_elsewhere_are_picked_up_also_after_the_feed_failed(tmp_pat
     assert events(logged).count("follows the database again") == 1
 
 
+def test_a_hint_makes_it_look_at_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        keeper = keeper_of(feed, tmp_path, poll=60)
+        await keeper.start()
+        for key in (1, 2):
+            feed.add(key)
+            feed.hint.set()
+            await until(lambda key=key: keeper.index.size == key)  # type: ignore[misc]
+        await keeper.stop()
+
+    run(test())
+
+
+def test_a_hint_that_comes_during_a_look_is_not_lost(tmp_path: Path) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        keeper = keeper_of(feed, tmp_path, poll=60)
+        await keeper.start()
+
+        async def commit_too_late() -> None:
+            feed.after_look = None
+            feed.add(1)
+            feed.hint.set()
+            await asyncio.sleep(0.05)
+
+        feed.after_look = commit_too_late
+        feed.hint.set()
+        await until(lambda: keeper.index.size == 1)
+        await keeper.stop()
+
+    run(test())
+
+
+def test_where_hints_end_it_goes_on_looking_now_and_then(tmp_path: Path, logged: LogCapture) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        keeper = keeper_of(feed, tmp_path, poll=0.01)
+        await keeper.start()
+        feed.hints_error = ValueError("nobody thought of this")
+        feed.hint.set()
+        await until(lambda: "there are no hints any more" in events(logged))
+        feed.add(1)
+        await until(lambda: keeper.index.size == 1)
+        await keeper.stop()
+
+    run(test())
+
+
+def test_it_trims_until_there_is_nothing_and_then_rests(tmp_path: Path) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        feed.trim_results = [True, True]
+        keeper = keeper_of(feed, tmp_path, poll=60)
+        await keeper.start()
+        feed.hint.set()
+        await until(lambda: feed.trims == 3)  # much sooner than it would look by itself
+        for _ in range(5):
+            feed.hint.set()
+            await asyncio.sleep(0.02)
+        assert feed.trims == 3
+        await keeper.stop()
+
+    run(test())
+
+
+def test_it_trims_again_after_a_while(tmp_path: Path) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        keeper = keeper_of(feed, tmp_path, poll=0.01, trim=0.05)
+        await keeper.start()
+        await until(lambda: feed.trims == 3)
+        await keeper.stop()
+
+    run(test())
+
+
 def test_a_last_snapshot_is_saved_at_stop_if_anything_changed(tmp_path: Path) -> None:
     feed = MemoryFeed()
     feed.add(1)

@@ -122,6 +122,50 @@ def test_it_rebuilds_the_index_where_changes_were_trimmed(tmp_path: Path, logged
     assert "no longer holds all changes" in events(logged)
 
 
+def test_it_rebuilds_the_index_where_changes_are_trimmed_between_two_looks(tmp_path: Path) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        feed.add(1, 2)
+        keeper = keeper_of(feed, tmp_path)
+        await keeper.start()
+        feed.add(3, 4)
+
+        async def trim() -> None:
+            feed.trimmed_to = 3
+
+        feed.after_look = trim
+        await keeper.catch_up()
+        assert all_keys(keeper.index) == {1, 2, 3, 4}
+        assert keeper.index.last_sequence == 4
+        await keeper.stop()
+
+    run(test())
+
+
+def test_it_rebuilds_the_index_again_where_changes_are_trimmed_during_a_rebuild(tmp_path: Path) -> None:
+    async def test() -> None:
+        feed = MemoryFeed()
+        feed.add(1, 2, 3)
+        keeper = keeper_of(feed, tmp_path)
+        await keeper.start()
+        feed.add(4, 5)
+        feed.trimmed_to = 5
+
+        def write_and_trim() -> None:
+            feed.during_rows = None
+            feed.add(6, 7)
+            feed.remove(1)
+            feed.trimmed_to = 7
+
+        feed.during_rows = write_and_trim
+        await keeper.catch_up()
+        await keeper.catch_up()
+        assert all_keys(keeper.index) == {2, 3, 4, 5, 6, 7}
+        await keeper.stop()
+
+    run(test())
+
+
 def test_a_snapshot_of_a_database_that_was_replaced_is_not_used_now_or_later(
     tmp_path: Path, logged: LogCapture
 ) -> None:

@@ -1,0 +1,69 @@
+"""The change log keeps its order whoever writes, tells its readers, and can be trimmed."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+# The number of app/database.py's lock; a test holds the two together.
+_WRITE_LOCK = 0x7061_7373_6572
+
+# Sequence numbers are drawn here, under the lock that every unit of work of the service begins with, and nowhere else:
+# the column has no default any more, and a number that somebody gives does not count. So numbers become visible in
+# their order, whoever writes. The service's own transactions hold the lock already and never wait for it here. One of
+# somebody else that has changed rows before it comes here may meet a unit of work that holds the lock and waits for
+# those rows; at worst that is a deadlock, of which PostgreSQL ends one side with an error.
+_DRAW = f"""
+CREATE FUNCTION draw_change_sequence() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock({_WRITE_LOCK});
+    NEW.sequence := nextval('changes_sequence_seq');
+    RETURN NEW;
+END $$;
+CREATE TRIGGER draw_change_sequence BEFORE INSERT ON changes
+    FOR EACH ROW EXECUTE FUNCTION draw_change_sequence();
+ALTER TABLE changes ALTER COLUMN sequence DROP DEFAULT;
+"""
+
+# PostgreSQL sends this when the transaction commits, once however many statements said it.
+_TELL = """
+CREATE FUNCTION tell_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('passerby_changes', '');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER tell_changes AFTER INSERT ON changes
+    FOR EACH STATEMENT EXECUTE FUNCTION tell_changes();
+"""
+
+_UNDO = """
+ALTER TABLE changes ALTER COLUMN sequence SET DEFAULT nextval('changes_sequence_seq');
+DROP TRIGGER tell_changes ON changes;
+DROP FUNCTION tell_changes;
+DROP TRIGGER draw_change_sequence ON changes;
+DROP FUNCTION draw_change_sequence;
+"""
+
+
+def upgrade() -> None:
+    op.create_table(
+        "trimmed_changes",
+        sa.Column("model_id", sa.String(length=128), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("model_id", name=op.f("pk_trimmed_changes")),
+    )
+    if _on_postgresql():
+        op.get_bind().exec_driver_sql(_DRAW + _TELL)
+
+
+def downgrade() -> None:
+    if _on_postgresql():
+        op.get_bind().exec_driver_sql(_UNDO)
+    op.drop_table("trimmed_changes")
+
+
+def _on_postgresql() -> bool:
+    return op.get_bind().dialect.name == "postgresql"

@@ -1,0 +1,237 @@
+"""Two services on one database: each finds what the other stores, and neither serves what either has deleted."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from running import found, jpeg, search, stored
+
+from app.database import Database
+from app.gallery.feed import DatabaseChangeFeed
+from app.settings import Settings
+from bench.pictures import Pictures
+from bench.replica_visitors import visit
+
+Run = Callable[[Settings], httpx.Client]
+Pair = tuple[httpx.Client, httpx.Client]
+NEVER = 600.0
+"""Seconds between looks at the database that no test lives to see."""
+
+
+@pytest.fixture
+def start(run: Run, settings: Settings, tmp_path: Path) -> Callable[[float], Pair]:
+    """Start two services that look at the database so often (seconds)."""
+
+    def start(poll_seconds: float) -> Pair:
+        shared = {"images_url": (tmp_path / "images").as_uri(), "index_poll_seconds": poll_seconds}
+        one, two = (run(settings.model_copy(update={"data_dir": tmp_path / name, **shared})) for name in ("a", "b"))
+        return one, two
+
+    return start
+
+
+@pytest.fixture
+def postgresql_url(settings: Settings) -> str:
+    """The database, where it is PostgreSQL; a test that uses it is not for SQLite."""
+    url = settings.resolved_database_url
+    if not url.startswith("postgresql"):
+        pytest.skip("SQLite tells nobody of commits")
+    return url
+
+
+def hold_up_hints(url: str) -> None:
+    """From now on PostgreSQL tells nobody of changes, as if every notification were lost."""
+    if url.startswith("postgresql"):
+        with psycopg.connect(url) as connection:
+            connection.execute("DROP TRIGGER tell_changes ON changes")
+
+
+def listening(connection: psycopg.Connection) -> list[int]:
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientRead' AND "
+    return [pid for (pid,) in connection.execute(query + "application_name LIKE 'passerby, listening%'")]
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
+        time.sleep(0.02)
+
+
+@contextmanager
+def nobody_can_listen(url: str) -> Iterator[None]:
+    """End every connection that listens as soon as it is there."""
+    stop = threading.Event()
+
+    def end_all() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not stop.wait(0.01):
+                for pid in listening(connection):
+                    connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+
+    ending = threading.Thread(target=end_all)
+    ending.start()
+    yield
+    stop.set()
+    ending.join()
+
+
+# how soon
+
+
+def test_postgresql_tells_the_other_service_at_once(start: Callable[[float], Pair], postgresql_url: str) -> None:
+    one, two = start(NEVER)
+    for seed, (writer, reader) in enumerate([(one, two), (two, one)] * 3):
+        (crop,) = stored(writer, seed)
+        until(lambda crop=crop, reader=reader, seed=seed: crop["id"] in found(reader, seed), 1)  # type: ignore[misc]
+
+
+def test_a_service_whose_listening_connection_was_lost_is_told_again(
+    start: Callable[[float], Pair], postgresql_url: str
+) -> None:
+    one, two = start(NEVER)
+    with psycopg.connect(postgresql_url, autocommit=True) as connection:
+        until(lambda: len(listening(connection)) == 2, 5)
+        before = listening(connection)
+        for pid in before:
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        until(lambda: len(set(listening(connection)) - set(before)) == 2, 5)
+    (crop,) = stored(one, 1)
+    until(lambda: found(two, 1) == [crop["id"]], 1)
+
+
+def test_polling_goes_on_where_nothing_can_be_told(start: Callable[[float], Pair], postgresql_url: str) -> None:
+    one, two = start(0.1)
+    hold_up_hints(postgresql_url)
+    with nobody_can_listen(postgresql_url):
+        time.sleep(0.3)
+        (crop,) = stored(one, 1)
+        until(lambda: found(two, 1) == [crop["id"]], 2)
+
+
+# consistency
+
+
+def test_a_search_of_a_session_finds_what_was_stored_anywhere_before(
+    start: Callable[[float], Pair], settings: Settings
+) -> None:
+    one, two = start(NEVER)
+    hold_up_hints(settings.resolved_database_url)
+    (crop,) = stored(one, 1)
+    assert found(two, 1) == []
+    assert found(two, 1, consistency="eventual") == []
+    assert found(two, 1, consistency="session") == [crop["id"]]
+    assert found(two, 1) == [crop["id"]]
+
+
+def test_a_crop_that_another_service_has_stored_is_found_after_it_was_posted_again(
+    start: Callable[[float], Pair], settings: Settings
+) -> None:
+    one, two = start(NEVER)
+    hold_up_hints(settings.resolved_database_url)
+    assert stored(one, 1) == stored(two, 1)
+    assert len(found(two, 1)) == 1
+
+
+def test_consistency_is_one_of_two(start: Callable[[float], Pair]) -> None:
+    one, _ = start(NEVER)
+    assert search(one, jpeg(1), consistency="strong").status_code == 422
+    assert search(one, jpeg(1), consistency="").status_code == 200
+
+
+# deletions
+
+
+def test_what_was_deleted_elsewhere_is_never_found_and_others_take_its_place(
+    start: Callable[[float], Pair], settings: Settings
+) -> None:
+    one, two = start(NEVER)
+    crops = stored(one, *range(20))
+    assert len(found(two, 0, consistency="session", top_k=20)) == 20
+    hold_up_hints(settings.resolved_database_url)
+    best = found(two, 0, top_k=10)
+    for crop_id in best[:8]:
+        assert one.delete(f"/crops/{crop_id}").status_code == 204
+        again = found(two, 0, top_k=10)
+        assert crop_id not in again
+        assert len(again) == 10
+    left = {crop["id"] for crop in crops} - set(best[:8])
+    assert set(found(two, 0, top_k=20)) == left
+
+
+def test_a_search_by_crops_is_filled_up_too(start: Callable[[float], Pair], settings: Settings) -> None:
+    one, two = start(NEVER)
+    crops = stored(one, *range(6))
+    found(two, 0, consistency="session")
+    hold_up_hints(settings.resolved_database_url)
+    asked = {"crop_ids": [crops[0]["id"]], "top_k": "3"}
+    best = [match["crop"]["id"] for match in two.post("/search", data=asked).json()["matches"]]
+    for crop_id in best[:2]:
+        one.delete(f"/crops/{crop_id}")
+    again = [match["crop"]["id"] for match in two.post("/search", data=asked).json()["matches"]]
+    assert len(again) == 3
+    assert not set(best[:2]) & set(again)
+
+
+# the change log's end
+
+
+def test_a_service_that_slept_through_a_trim_finds_everything(
+    start: Callable[[float], Pair], settings: Settings
+) -> None:
+    import asyncio
+
+    async def trim() -> None:
+        database = Database(settings.resolved_database_url)
+        feed = DatabaseChangeFeed(database, one.get("/models").json()[0]["model_id"], 2)
+        while await feed.trim():
+            pass
+        await database.close()
+
+    one, two = start(NEVER)
+    stored(one, 1)
+    found(two, 1, consistency="session")
+    hold_up_hints(settings.resolved_database_url)
+    crops = stored(one, *range(10))
+    one.delete(f"/crops/{crops[1]['id']}")
+    asyncio.run(trim())
+    left = {crop["id"] for crop in crops} - {crops[1]["id"]}
+    assert set(found(two, 1, consistency="session")) == left
+    (late,) = stored(one, 11)
+    assert set(found(two, 1, consistency="session")) == left | {late["id"]}
+
+
+def test_a_service_trims_the_log_by_itself(run: Run, settings: Settings) -> None:
+    import asyncio
+
+    async def changes() -> int:
+        database = Database(settings.resolved_database_url)
+        async with database.engine.connect() as connection:
+            count = (await connection.exec_driver_sql("SELECT count(*) FROM changes")).scalar_one()
+        await database.close()
+        return int(count)
+
+    with_log = run(settings.model_copy(update={"changes_kept": 5}))
+    stored(with_log, *range(9))
+    again = run(settings.model_copy(update={"changes_kept": 5, "data_dir": settings.data_dir / "again"}))
+    until(lambda: asyncio.run(changes()) == 5, 10)
+    assert len(found(again, 1)) == 9
+
+
+# under load
+
+
+def test_two_services_under_load_tell_the_same(start: Callable[[float], Pair]) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    ports = [client.base_url.port for client in start(0.05)]
+    ledger = visit([port for port in ports if port], Pictures(12), 4, seed)
+    assert ledger.violations == []
+    assert ledger.deleted, "nothing was deleted: this test showed little"
+    assert len(ledger.kept) > 100
