@@ -44,6 +44,14 @@ ImagesArgument = Annotated[
 TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
 ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude-camera", help="Not this camera; can be repeated")]
+AttributesOption = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help='Only crops with these attributes and values: \'{"colour": "red"}\''),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help='What parts count for, 1 by default: \'{"upper_half": 2, "lower_half": 0}\''),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the service's answer and nothing else")]
 DataOption = Annotated[
     Path | None, typer.Option(help="Crops of your own, anything that `import` takes; drawn ones by default")
@@ -109,6 +117,8 @@ def search(
     exclude_camera_ids: ExcludeOption = None,
     captured_from: FromOption = None,
     captured_to: ToOption = None,
+    attributes: AttributesOption = None,
+    part_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask where the person of a picture was seen. Times without a zone are in this computer's."""
@@ -121,6 +131,8 @@ def search(
         exclude_camera_ids or (),
         captured_from,
         captured_to,
+        attributes,
+        part_weights,
     )
     run_search(query, url, as_json, console)
 

@@ -45,7 +45,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class Query:
-    """Pictures of one person, and which crops of the gallery to look at (all of them by default)."""
+    """Pictures of one person, and which crops of the gallery to look at (all of them by default).
+
+    `attributes` and `part_weights` are JSON texts as `POST /search` takes them.
+    """
 
     pictures: Sequence[Picture]
     top_k: int = 20
@@ -53,6 +56,8 @@ class Query:
     exclude_camera_ids: Sequence[str] = ()
     captured_from: datetime | None = None
     captured_to: datetime | None = None
+    attributes: str | None = None
+    part_weights: str | None = None
 
 
 class Problem(BaseModel):
@@ -167,6 +172,8 @@ class ServiceClient:
             "exclude_camera_ids": list(query.exclude_camera_ids),
             "captured_from": query.captured_from and query.captured_from.isoformat(),
             "captured_to": query.captured_to and query.captured_to.isoformat(),
+            "attributes": query.attributes,
+            "part_weights": query.part_weights,
         }
         form = {name: value for name, value in form.items() if value}
         return await self._send("POST", "/search", data=form, files=_files(query.pictures))

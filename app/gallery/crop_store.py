@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.database import Database
 from app.embedding.frames import PixelBox
+from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
 from app.gallery.pictures import Picture, record, store_files
@@ -145,6 +146,7 @@ def _row(identity: Identity, metadata: CropMetadata) -> Crop:
         track_id=metadata.track_id,
         person_id=metadata.person_id,
         attributes=dict(metadata.attributes),
+        attribute_lines=lines_of(metadata.attributes),
         image_sha256=sha256,
         created_at=now_microseconds(),
     )

@@ -84,7 +84,11 @@ async def embed(
     track_id: Annotated[Name | None, Form(description="The track, where all crops are of one")] = None,
     person_id: Annotated[Name | None, Form(description="The person, where it is known")] = None,
     attributes: Annotated[
-        str | None, Form(description="A JSON object, kept and given back as it is", examples=['{"lane": 2}'])
+        str | None,
+        Form(
+            description="A JSON object, kept and given back as it is; searches can ask for its values",
+            examples=['{"lane": 2}'],
+        ),
     ] = None,
     items: Annotated[
         str | None,
@@ -164,11 +168,23 @@ async def list_crops(
     captured_to: Annotated[Instant | None, Query(description="Captured before then")] = None,
     person_id: Annotated[Name | None, Query()] = None,
     track_id: Annotated[Name | None, Query()] = None,
+    attributes: Annotated[
+        str | None,
+        Query(description='Only crops with these attributes and values: a JSON object, such as {"colour": "red"}'),
+    ] = None,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> CropPage:
     """One page of the crops that pass all filters. Pages neither skip nor repeat crops while new ones come."""
-    which = crop_filter(camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id)
+    which = crop_filter(
+        camera_ids,
+        exclude_camera_ids,
+        captured_from,
+        captured_to,
+        person_id,
+        track_id,
+        parse_attributes(attributes),
+    )
     try:
         before = None if cursor is None else decode_cursor(cursor)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """From HTTP to the gallery's own values: filters, and which metadata of `POST /embed` belongs to which crop."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from app.embedding.frames import Box
 from app.errors import InvalidRequest
+from app.gallery.attributes import pairs_of
 from app.gallery.metadata import CropMetadata
 from app.gallery.schemas import Attributes, ItemMetadata
 from app.index.port import Filter
@@ -51,6 +52,7 @@ def crop_filter(
     captured_to: datetime | None,
     person_id: str | None,
     track_id: str | None,
+    attributes: Mapping[str, Any] | None,
 ) -> Filter:
     """The filters that listing and searching share; None lets everything pass."""
     return Filter(
@@ -60,17 +62,20 @@ def crop_filter(
         captured_to=None if captured_to is None else to_microseconds(captured_to),
         person_id=person_id,
         track_id=track_id,
+        attributes=pairs_of(attributes or {}),
     )
 
 
 def parse_attributes(text: str | None) -> dict[str, Any] | None:
-    """The form field `attributes`. Raises InvalidRequest."""
+    """The field `attributes` of a crop that comes, or of a filter. Raises InvalidRequest."""
     if text is None:
         return None
     try:
         return _ATTRIBUTES.validate_json(text)
     except ValidationError as error:
-        raise InvalidRequest(f"attributes is no JSON object that can be kept: {_first(error)}", "attributes") from error
+        raise InvalidRequest(
+            f"attributes is no JSON object that a crop can have: {first_fault(error)}", "attributes"
+        ) from error
 
 
 def parse_boxes(text: str, most: int) -> list[Box]:
@@ -79,7 +84,7 @@ def parse_boxes(text: str, most: int) -> list[Box]:
         boxes = [Box(*numbers) for numbers in _BOXES.validate_json(text, strict=True)]
     except ValidationError as error:
         raise InvalidRequest(
-            f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {_first(error)}", "boxes"
+            f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {first_fault(error)}", "boxes"
         ) from error
     if not 1 <= len(boxes) <= most:
         raise InvalidRequest(f"boxes has {len(boxes)} boxes: give 1 to {most} at once", "boxes")
@@ -93,7 +98,7 @@ def parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
     try:
         items = _OBJECTS.validate_json(text)
     except ValidationError as error:
-        raise InvalidRequest(f"items is no JSON array of objects: {_first(error)}", "items") from error
+        raise InvalidRequest(f"items is no JSON array of objects: {first_fault(error)}", "items") from error
     if len(items) != crops:
         raise InvalidRequest(f"items has {len(items)} objects for {crops} files or boxes; give one for each", "items")
     return items
@@ -114,10 +119,11 @@ def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
     try:
         return ItemMetadata.model_validate_json(json.dumps(item))
     except ValidationError as error:
-        raise InvalidRequest(f"items[{index}]: {_first(error)}", f"items[{index}]") from error
+        raise InvalidRequest(f"items[{index}]: {first_fault(error)}", f"items[{index}]") from error
 
 
-def _first(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """What is wrong first, and where."""
     fault = error.errors()[0]
     where = ".".join(map(str, fault["loc"]))
     return f"{where}: {fault['msg']}" if where else fault["msg"]

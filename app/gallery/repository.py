@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Table
+from app.gallery.attributes import line_of, text_of
 from app.gallery.tables import (
     ADDED,
     REMOVED,
@@ -27,7 +28,14 @@ from app.gallery.tables import (
 from app.index import port as index
 
 _STORED = np.dtype("<f2")
-_INDEXED = (Embedding.vector, Crop.camera_id, Crop.captured_at, Crop.track_id, Crop.person_id)
+_INDEXED = (
+    Embedding.vector,
+    Crop.camera_id,
+    Crop.captured_at,
+    Crop.track_id,
+    Crop.person_id,
+    Crop.attribute_lines,
+)
 """What an index holds of a crop."""
 
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -216,8 +224,12 @@ class GalleryRepository:
         return [
             index.Removal(sequence, key)
             if what != ADDED or vector is None
-            else index.Addition(sequence, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
-            for sequence, key, what, vector, camera, captured, track, person in await self._session.execute(query)
+            else index.Addition(
+                sequence, key, _unpack(vector), index.CropColumns(camera, captured, track, person, text_of(lines))
+            )
+            for sequence, key, what, vector, camera, captured, track, person, lines in await self._session.execute(
+                query
+            )
         ]
 
     async def logged_models(self) -> list[str]:
@@ -282,8 +294,8 @@ class GalleryRepository:
 
     async def _additions(self, query: Select[*tuple[Any, ...]]) -> list[index.Addition]:
         return [
-            index.Addition(0, key, _unpack(vector), index.CropColumns(camera, captured, track, person))
-            for key, vector, camera, captured, track, person in await self._session.execute(query)
+            index.Addition(0, key, _unpack(vector), _columns(told))
+            for key, vector, *told in await self._session.execute(query)
         ]
 
     async def _add_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -324,6 +336,12 @@ def _unpack(vector: bytes) -> NDArray[np.float16]:
     return np.frombuffer(vector, dtype=_STORED)
 
 
+def _columns(told: Sequence[Any]) -> index.CropColumns:
+    """From `_INDEXED`, but for the vector."""
+    camera_id, captured_at, track_id, person_id, lines = told
+    return index.CropColumns(camera_id, captured_at, track_id, person_id, text_of(lines))
+
+
 def _conditions(which: index.Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if which.camera_ids:
@@ -338,4 +356,7 @@ def _conditions(which: index.Filter) -> list[ColumnElement[bool]]:
         conditions.append(Crop.person_id == which.person_id)
     if which.track_id is not None:
         conditions.append(Crop.track_id == which.track_id)
+    # Not LIKE, which takes "Red" for "red" on SQLite.
+    lines = Crop.attribute_lines
+    conditions += [func.replace(lines, line_of(pair), "") != lines for pair in sorted(which.attributes)]
     return conditions

@@ -11,6 +11,7 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     String,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -89,6 +90,7 @@ class Crop(Table):
     track_id: Mapped[str | None] = mapped_column(String(200))
     person_id: Mapped[str | None] = mapped_column(String(200))
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    attribute_lines: Mapped[str | None] = mapped_column(Text)  # what filters compare: app/gallery/attributes.py
     image_sha256: Mapped[str] = mapped_column(ForeignKey("images.sha256"))
     created_at: Mapped[int] = mapped_column(BigInteger)
 

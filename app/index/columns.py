@@ -1,6 +1,7 @@
 """The keys of an index's rows and what filters look at, in NumPy arrays."""
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.index.port import CropColumns, Filter
+from app.kit.canonical import canonical_json
 
 _NUMBERS = ("key", "captured_at")
-_TEXTS = ("camera_id", "track_id", "person_id")
+_TEXTS = ("camera_id", "track_id", "person_id", "attributes")
 _NONE = -1
 _TEXTS_BEFORE_TRIM = 1024
 
@@ -34,6 +36,7 @@ class Columns:
             **{name: np.empty(0, np.int32) for name in _TEXTS},
         }
         self._texts = {name: _Texts() for name in _TEXTS}
+        self._pairs = _Pairs()
 
     def __len__(self) -> int:
         return self._size
@@ -51,17 +54,20 @@ class Columns:
         self._arrays["captured_at"][self._size] = columns.captured_at
         for name, texts in self._texts.items():
             self._arrays[name][self._size] = texts.code(getattr(columns, name))
+        self._add_new_pairs()
         self._size += 1
 
     def remove(self, row: int) -> None:
         """Drop a row; the last row moves into its place."""
         self._size -= 1
-        for array in self._arrays.values():
-            array[row] = array[self._size]
+        for column in self._arrays.values():
+            column[row] = column[self._size]
         for name, texts in self._texts.items():
             # Tracks come and go with their crops: forget the texts of gone ones, now and then.
             if len(texts) > 2 * self._size + _TEXTS_BEFORE_TRIM:
                 self._texts[name], self._column(name)[:] = texts.trimmed(self._column(name))
+                if name == "attributes":
+                    self._pairs = _Pairs.of(self._texts[name])
 
     def place(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
         """Copy rows of other columns to distinct rows here, also beyond the end; what lies between them is free."""
@@ -70,9 +76,10 @@ class Columns:
             self._reserve(max(1024, size + size // 8))
         self._arrays["key"][self._size : size] = FREE
         self._size = size
-        for name, array in self._arrays.items():
+        for name, column in self._arrays.items():
             values = other._column(name)[other_rows]
-            array[rows] = self._texts[name].codes_of(other._texts[name], values) if name in self._texts else values
+            column[rows] = self._texts[name].codes_of(other._texts[name], values) if name in self._texts else values
+        self._add_new_pairs()
 
     def free(self, row: int) -> None:
         """Note that a row holds no crop any more."""
@@ -103,6 +110,7 @@ class Columns:
             tests.append(self._is_any("person_id", [which.person_id]))
         if which.track_id is not None:
             tests.append(self._is_any("track_id", [which.track_id]))
+        tests += [np.isin(self._column("attributes"), self._pairs.codes_with(pair)) for pair in which.attributes]
         if not tests:
             return None
         mask = tests[0]
@@ -115,6 +123,7 @@ class Columns:
         columns = Columns()
         columns._arrays = {name: self._column(name)[rows].copy() for name in self._arrays}
         columns._texts = {name: _Texts(texts) for name, texts in self._texts.items()}
+        columns._pairs = self._pairs.copy()
         columns._size = len(columns._arrays["key"])
         return columns
 
@@ -131,8 +140,13 @@ class Columns:
         with np.load(path, allow_pickle=False) as file:
             columns._arrays = {name: file[name] for name in columns._arrays}
             columns._texts = {name: _Texts(json.loads(file[f"{name}_texts"].tobytes())) for name in _TEXTS}
+            columns._pairs = _Pairs.of(columns._texts["attributes"])
         columns._size = len(columns._arrays["key"])
         return columns
+
+    def _add_new_pairs(self) -> None:
+        for text in self._texts["attributes"].after(len(self._pairs)):
+            self._pairs.add(text)
 
     def _column(self, name: str) -> NDArray[Any]:
         return self._arrays[name][: self._size]
@@ -159,6 +173,10 @@ class _Texts:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
+
+    def after(self, code: int) -> list[str]:
+        """The texts from a code on, in their order."""
+        return self._all[code:]
 
     def code(self, text: str | None) -> int:
         """The code of a text, which is new from now on if it was not known."""
@@ -188,6 +206,45 @@ class _Texts:
         used = np.unique(codes[codes != _NONE])
         renamed = np.where(codes == _NONE, _NONE, np.searchsorted(used, codes))
         return _Texts(self._all[code] for code in used), renamed.astype(np.int32)
+
+
+class _Pairs:
+    """Which of the distinct attributes have which pair of a name and a value; by their codes, which count from 0."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._codes: dict[tuple[str, str], array[int]] = {}
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Self:
+        """Those of the attributes, in the order of their codes. Raises ValueError if one is no JSON object."""
+        pairs = cls()
+        for text in texts:
+            pairs.add(text)
+        return pairs
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, text: str) -> None:
+        """Take in the attributes of the next code, a JSON object. Raises ValueError if it is none."""
+        attributes = json.loads(text)
+        if not isinstance(attributes, dict):
+            raise ValueError(f"attributes are a JSON object, not {text}")
+        for name, value in attributes.items():
+            self._codes.setdefault((name, canonical_json(value)), array("i")).append(self._count)
+        self._count += 1
+
+    def codes_with(self, pair: tuple[str, str]) -> NDArray[np.int32]:
+        """The codes of the attributes that have a pair."""
+        return np.array(self._codes.get(pair, array("i")), np.int32)
+
+    def copy(self) -> "_Pairs":
+        """The same, without reading the texts again."""
+        pairs = _Pairs()
+        pairs._count = self._count
+        pairs._codes = {pair: codes[:] for pair, codes in self._codes.items()}
+        return pairs
 
 
 def _as_bytes(texts: Iterable[str]) -> NDArray[np.uint8]:

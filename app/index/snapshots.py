@@ -28,7 +28,7 @@ class _Facts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     state: SavedState
 
 

@@ -6,13 +6,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
 
 from app.errors import InvalidRequest, problem_responses
-from app.gallery.forms import crop_filter
+from app.gallery.forms import crop_filter, parse_attributes
 from app.gallery.schemas import CameraId, CropId, Instant, Name
 from app.kit.forms import Several
 from app.kit.leaving import Departure, departure_of
 from app.kit.provide import provided
+from app.search.forms import parse_part_weights
 from app.search.schemas import Filters, SearchAnswer, SearchId
 from app.search.service import Consistency, QueryPicture, Question, SearchService
+from model.architecture import PARTS
 
 router = APIRouter(tags=["search"])
 
@@ -38,6 +40,10 @@ async def search(
     captured_to: Annotated[Instant | None, Form(description="Only crops captured before then")] = None,
     person_id: Annotated[Name | None, Form(description="Only crops of this person")] = None,
     track_id: Annotated[Name | None, Form(description="Only crops of this track")] = None,
+    attributes: Annotated[
+        str | None,
+        Form(description='Only crops with these attributes and values: a JSON object, such as {"colour": "red"}'),
+    ] = None,
     top_k: Annotated[int, Form(ge=1, le=1000, description="How many matches at most")] = 20,
     min_similarity: Annotated[
         float | None, Form(ge=-1, le=1, description="Leave out matches that are less alike than this")
@@ -51,6 +57,14 @@ async def search(
             "through any service is found no more, either way"
         ),
     ] = "eventual",
+    part_weights: Annotated[
+        str | None,
+        Form(
+            description="What each part counts for, where not all count the same: a JSON object of weights, 0 or more, "
+            'such as {"upper_half": 2, "lower_half": 0}; parts that it does not name weigh 1. The parts are '
+            + ", ".join(PARTS)
+        ),
+    ] = None,
 ) -> SearchAnswer:
     """Ranks the crops of the gallery by how alike they are to the person asked for.
 
@@ -59,6 +73,7 @@ async def search(
     """
     if bool(files) == bool(crop_ids):
         raise InvalidRequest("give either files or crop_ids: what is the person like that you look for?", "files")
+    asked_attributes, weights = parse_attributes(attributes), parse_part_weights(part_weights)
     shown = Filters(
         camera_ids=camera_ids or [],
         exclude_camera_ids=exclude_camera_ids or [],
@@ -66,17 +81,22 @@ async def search(
         captured_to=captured_to,
         person_id=person_id,
         track_id=track_id,
+        attributes=asked_attributes or {},
         min_similarity=min_similarity,
         top_k=top_k,
+        part_weights=weights,
     )
     question = Question(
         pictures=await _read(files or []),
         crop_ids=tuple(dict.fromkeys(crop_ids or ())),
-        filters=crop_filter(camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id),
+        filters=crop_filter(
+            camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id, asked_attributes
+        ),
         shown_filters=shown.model_dump(mode="json"),
         top_k=top_k,
         min_similarity=min_similarity,
         consistency=consistency,
+        part_weights=weights,
     )
     return SearchAnswer.of(await service.search(question, departure))
 

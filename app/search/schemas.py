@@ -1,7 +1,7 @@
 """What goes out of a search over HTTP."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -14,7 +14,7 @@ SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
 class Filters(BaseModel):
-    """The filters that were applied; null and empty ones let everything pass."""
+    """The filters and weights that were applied; null and empty ones let everything pass, and weigh all the same."""
 
     camera_ids: list[str] = []
     exclude_camera_ids: list[str] = []
@@ -22,16 +22,21 @@ class Filters(BaseModel):
     captured_to: datetime | None = None
     person_id: str | None = None
     track_id: str | None = None
+    attributes: dict[str, Any] = {}
     min_similarity: float | None = None
     top_k: int
+    part_weights: dict[str, float] = Field({}, description="As they were given; parts that are not named weigh 1")
 
 
 class MatchOut(BaseModel):
     """A crop that may show the person: a candidate to look at, never a proof."""
 
     rank: int
-    similarity: float = Field(description="Cosine of the two embeddings, the mean of the eight parts; 1 is the same")
-    parts: dict[str, float] = Field(description="Cosine of each of the eight parts")
+    similarity: float = Field(
+        description="Cosine of the two embeddings, the mean of the eight parts, weighted if that was asked; "
+        "1 is the same"
+    )
+    parts: dict[str, float] = Field(description="Cosine of each of the eight parts, whatever its weight")
     crop: CropOut
 
 

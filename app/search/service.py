@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-import numpy as np
-
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
@@ -26,7 +24,15 @@ from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.leaving import Departure, unless_left
 from app.kit.times import from_microseconds, now_microseconds
-from app.search.ranking import Parts, join_embeddings, part_similarities
+from app.search.ranking import (
+    Parts,
+    Weights,
+    join_embeddings,
+    part_similarities,
+    weighted,
+    weighted_similarity,
+    weights_of,
+)
 from app.search.repository import SearchRepository
 from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
@@ -49,7 +55,10 @@ class QueryPicture:
 
 @dataclass(frozen=True)
 class Question:
-    """A search as it is asked: with pictures of one person, or with crops of the gallery."""
+    """A search as it is asked: with pictures of one person, or with crops of the gallery.
+
+    part_weights: as `weights_of` takes them.
+    """
 
     pictures: Sequence[QueryPicture]
     crop_ids: Sequence[str]
@@ -57,6 +66,7 @@ class Question:
     shown_filters: Mapping[str, Any]
     top_k: int
     min_similarity: float | None
+    part_weights: Mapping[str, float]
     consistency: Consistency = "eventual"
 
 
@@ -96,10 +106,10 @@ class SearchService:
         await self._check_cameras(question.filters)
         pictures, embeddings = await self._embed(question.pictures, departure)
         embeddings += await self._embeddings_of_crops(question.crop_ids)
-        query = join_embeddings(embeddings)
+        query, weights = join_embeddings(embeddings), weights_of(question.part_weights)
         if question.consistency == "session":
             await self._index.catch_up()
-        found, matches = await self._matches(query, question)
+        found, matches = await self._matches(query, weights, question)
         search = Search(
             id=new_id(),
             created_at=now_microseconds(),
@@ -154,7 +164,7 @@ class SearchService:
                 for match in answer.matches
             ],
             title=f"{len(answer.matches)} matches among {answer.search.compared:,} crops",
-            subtitle=f"search {search_id} · {answer.search.model_id} · matches are candidates, not identities",
+            subtitle=_subtitle(answer.search),
         )
         return await asyncio.to_thread(draw_sheet, sheet)
 
@@ -198,24 +208,26 @@ class SearchService:
             raise InvalidRequest(f"crop_ids: the gallery has no crop {', '.join(missing)}", "crop_ids")
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
-    async def _matches(self, query: Parts, question: Question) -> tuple[Found, list[Match]]:
+    async def _matches(self, query: Parts, weights: Weights, question: Question) -> tuple[Found, list[Match]]:
         """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
         rounds = 1
         while True:
             found = await asyncio.to_thread(
                 self._index.index.search,
-                query.reshape(-1),
+                weighted(query, weights).reshape(-1),
                 question.filters,
                 question.top_k + len(question.crop_ids),
                 question.min_similarity,
             )
-            matches, gone = await self._join([hit.key for hit in found.hits], query, question)
+            matches, gone = await self._join([hit.key for hit in found.hits], query, weights, question)
             if not gone or len(matches) == question.top_k or rounds == _ROUNDS:
                 return found, matches
             await self._index.catch_up()
             rounds += 1
 
-    async def _join(self, keys: Sequence[int], query: Parts, question: Question) -> tuple[list[Match], int]:
+    async def _join(
+        self, keys: Sequence[int], query: Parts, weights: Weights, question: Question
+    ) -> tuple[list[Match], int]:
         """Hits become matches only with their row in the database; the crops asked with are none.
 
         They are ranked by what the stored embeddings say, as an index may round its own; equal ones by their keys. Also
@@ -227,7 +239,7 @@ class SearchService:
         matches = []
         for crop, vector in kept:
             parts = part_similarities(query, unpack_parts(vector))
-            matches.append(Match(0, round(float(np.mean(list(parts.values()))), 6), parts, crop))
+            matches.append(Match(0, weighted_similarity(parts, weights), parts, crop))
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
         ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
         return ranked, len(keys) - len(rows)
@@ -244,6 +256,12 @@ class SearchService:
         distinct = sorted(set(hashes) - {""})
         contents = await asyncio.gather(*(self._images.read(sha256) for sha256 in distinct))
         return {sha256: content for sha256, content in zip(distinct, contents, strict=True) if content is not None}
+
+
+def _subtitle(search: Search) -> str:
+    weights = ", ".join(f"{part} x{weight:g}" for part, weight in search.filters.get("part_weights", {}).items())
+    facts = [f"search {search.id}", search.model_id, "matches are candidates, not identities"]
+    return " · ".join([*facts, f"weights: {weights}"] if weights else facts)
 
 
 def _label(camera: Camera) -> str:

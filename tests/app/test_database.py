@@ -5,14 +5,18 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 import app.search.tables  # all tables must be known
-from app.database import Database, Table
+from app.database import MIGRATIONS, Database, Table
+from app.gallery.attributes import pairs_of
 from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Camera
+from app.gallery.tables import Camera, Crop, Image
+from app.index.port import Filter
 
 
 def on(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
@@ -57,6 +61,43 @@ def test_processes_that_start_together_migrate_once(database_url: str) -> None:
             await database.close()
 
     asyncio.run(run())
+
+
+def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: str) -> None:
+    told: list[dict[str, object]] = [{}, {"colour": "red"}, {"lane": 1.0, "colour": "red"}, {"note": "\x00"}] * 400
+
+    def back_to_the_first_tables(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+
+    async def count(database: Database, **attributes: object) -> int:
+        which = Filter(attributes=pairs_of(attributes))
+        async with database.read() as session:
+            return len(await GalleryRepository(session).page(which, None, 10_000))
+
+    async def work(database: Database) -> None:
+        async with database.write() as session:
+            add_camera(session, "gate")
+            session.add(Image(sha256="0", media_type="image/png", width=1, height=1, bytes=1))
+            await session.flush()
+            await GalleryRepository(session).add_crops([crop(number, told[number]) for number in range(len(told))])
+        assert await count(database, colour="red") == 0
+        async with database.engine.connect() as connection:
+            await connection.run_sync(back_to_the_first_tables)
+            await connection.commit()
+        await database.migrate()
+        assert await count(database, colour="red") == 800
+        assert await count(database, colour="red", lane=1) == await count(database, note="\x00") == 400
+
+    def crop(number: int, attributes: dict[str, object]) -> Crop:
+        return Crop(
+            id=f"{number}", camera_id="gate", captured_at=number, utc_offset=0, attributes=attributes,
+            image_sha256="0", created_at=0,
+        )  # fmt: skip
+
+    on(database_url, work)
 
 
 def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:

@@ -67,6 +67,7 @@ def test_pictures_and_filters_are_sent(passerby: Passerby, service: Any, tmp_pat
         "search", image(tmp_path, "1.jpg"), image(tmp_path, "2.jpg"), "--top-k", "5",
         "--camera", "a", "--camera", "b", "--exclude-camera", "c",
         "--from", "2024-05-01T12:00:00+02:00", "--to", "2024-05-02T00:00Z",
+        "--attributes", '{"colour": "red"}', "--part-weights", '{"lower_half": 0}',
     )  # fmt: skip
     assert service.searches == [
         {
@@ -76,6 +77,8 @@ def test_pictures_and_filters_are_sent(passerby: Passerby, service: Any, tmp_pat
             "exclude_camera_ids": ["c"],
             "captured_from": ["2024-05-01T12:00:00+02:00"],
             "captured_to": ["2024-05-02T00:00:00+00:00"],
+            "attributes": ['{"colour": "red"}'],
+            "part_weights": ['{"lower_half": 0}'],
         }
     ]
 

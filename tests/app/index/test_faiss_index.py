@@ -141,17 +141,37 @@ def test_memory_of_removed_crops_is_given_back() -> None:
 def test_texts_of_removed_crops_are_forgotten() -> None:
     columns = Columns()
     for key in range(5000):
-        columns.append(key, CropColumns("gate", key, f"track {key}", None))
+        columns.append(key, CropColumns("gate", key, f"track {key}", None, f'{{"lane":{key % 7},"number":{key}}}'))
     while len(columns) > 100:
         columns.remove(0)
     assert len(columns._texts["track_id"]) < 1500
+    assert len(columns._texts["attributes"]) == len(columns._pairs) < 1500
     for key in columns.keys.tolist():
         rows = columns.matching(Filter(track_id=f"track {key}", camera_ids=frozenset({"gate"})))
         assert rows is not None
         assert columns.keys[rows].tolist() == [key]
+        numbered = columns.matching(Filter(attributes=frozenset({("number", f"{key}"), ("lane", f"{key % 7}")})))
+        assert numbered is not None
+        assert columns.keys[numbered].tolist() == [key]
     rows = columns.matching(Filter(track_id="track 0"))
     assert rows is not None
     assert rows.tolist() == []
+
+
+def test_a_copy_of_columns_and_what_it_was_taken_of_change_apart() -> None:
+    columns = Columns()
+    columns.append(1, CropColumns("gate", 1, attributes='{"lane":1}'))
+    copy = columns.selected(slice(None))
+    copy.append(2, CropColumns("gate", 2, attributes='{"lane":2}'))
+    columns.append(3, CropColumns("gate", 3, attributes='{"bag":true,"lane":1}'))
+
+    def keys_with(one: Columns, lane: int) -> list[int]:
+        rows = one.matching(Filter(attributes=frozenset({("lane", f"{lane}")})))
+        assert rows is not None
+        return one.keys[rows].tolist()
+
+    assert [keys_with(copy, lane) for lane in (1, 2)] == [[1], [2]]
+    assert [keys_with(columns, lane) for lane in (1, 2)] == [[1, 3], []]
 
 
 def test_equal_embeddings_have_equal_similarities_wherever_they_lie() -> None:

@@ -3,6 +3,7 @@
 PASSERBY_TEST_MILVUS_URL names a Milvus server, other than the Milvus Lite that tests start, that is to pass, too.
 """
 
+import json
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -149,13 +150,17 @@ def test_equal_similarities_come_in_the_order_of_their_keys(index: VectorIndex) 
 
 
 GALLERY = [
-    crop(1, camera="gate", at=100, track="t1", person="anna"),
-    crop(2, camera="gate", at=200, track="t1"),
-    crop(3, camera="hall", at=200, track="t2", person="bert"),
-    crop(4, camera="hall", at=300, person="anna"),
+    crop(1, camera="gate", at=100, track="t1", person="anna", attributes='{"bag":true,"colour":"red","lane":1}'),
+    crop(2, camera="gate", at=200, track="t1", attributes='{"colour":"red","lane":"1"}'),
+    crop(3, camera="hall", at=200, track="t2", person="bert", attributes='{"colour":"reddish","seen":{"lane":1}}'),
+    crop(4, camera="hall", at=300, person="anna", attributes='{"bag":1,"colour":"red","größe":"☃"}'),
     crop(5, camera="yard", at=400, track="t1", person="anna"),
     crop(6, camera="yard", at=500),
 ]
+
+
+def _having(*pairs: tuple[str, str]) -> Filter:
+    return Filter(attributes=frozenset(pairs))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +183,17 @@ GALLERY = [
         (Filter(track_id="t1", camera_ids=frozenset({"gate"})), {1, 2}),
         (Filter(person_id="anna", track_id="t1", captured_from=101), {5}),
         (Filter(frozenset({"yard", "hall"}), frozenset({"gate"}), 200, 500, "anna", "t1"), {5}),
+        (_having(("colour", '"red"')), {1, 2, 4}),
+        (_having(("colour", '"red"'), ("bag", "true")), {1}),
+        (_having(("bag", "1")), {4}),
+        (_having(("lane", "1")), {1}),
+        (_having(("lane", '"1"')), {2}),
+        (_having(("seen", '{"lane":1}')), {3}),
+        (_having(("colour", '"red"'), ("colour", '"reddish"')), set()),
+        (_having(("colour", "null")), set()),
+        (_having(("größe", '"☃"')), {4}),
+        (_having(("unheard-of", '"red"')), set()),
+        (replace(_having(("colour", '"red"')), camera_ids=frozenset({"gate"}), captured_from=200), {2}),
     ],
 )
 def test_a_search_looks_only_at_what_passes_the_filter(index: VectorIndex, which: Filter, expected: set[int]) -> None:
@@ -260,6 +276,8 @@ def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working:
         Filter(person_id=""),
         Filter(track_id="\N{SNOWMAN}"),
         Filter(exclude_camera_ids=frozenset({"tür-ø"}), captured_from=300),
+        _having(("größe", '"☃"')),
+        _having(("colour", '"red"')),
     ):
         assert restored.search(query_for(4), which, 10) == index.search(query_for(4), which, 10)
 
@@ -268,11 +286,18 @@ def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, wo
     index = adapter.new(working)
     index.apply(GALLERY)
     restored = adapter.restore(tmp_path, index.save(tmp_path), working)
-    later: list[Change] = [crop(5), crop(7, camera="hall"), Removal(8, 1), Removal(9, 6), crop(10, camera="yard")]
+    later: list[Change] = [
+        crop(5),
+        crop(7, camera="hall", attributes='{"colour":"red","lane":7}'),
+        Removal(8, 1),
+        Removal(9, 6),
+        crop(10, camera="yard"),
+    ]
     for one in (index, restored):
         one.apply(later)
     assert restored.last_sequence == 10
     assert all_keys(restored) == {2, 3, 4, 5, 7, 10}
+    assert all_keys(restored, _having(("colour", '"red"'))) == {2, 4, 7}
     assert restored.search(query_for(7), ANY, 10) == index.search(query_for(7), ANY, 10)
 
 
@@ -322,8 +347,15 @@ def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterato
                 at=rng.randrange(10),
                 track=rng.choice([None, "t", f"track {sequence}"]),
                 person=rng.choice([None, "p", "q"]),
+                attributes=_random_attributes(rng, sequence),
             )
             yield gallery[key]
+
+
+def _random_attributes(rng: random.Random, sequence: int) -> str | None:
+    values: dict[str, Any] = {"colour": ["red", "blue"], "lane": [1, "1", True, None], "number": [sequence, 7]}
+    told = {name: rng.choice(of) for name, of in values.items() if rng.random() < 0.5}
+    return json.dumps(told, sort_keys=True, separators=(",", ":")) if told else None
 
 
 def _random_filter(rng: random.Random) -> Filter:
@@ -337,11 +369,16 @@ def _random_filter(rng: random.Random) -> Filter:
         captured_to=maybe(rng.randrange(10), None),
         person_id=maybe("p", None),
         track_id=maybe("t", None),
+        attributes=maybe(
+            frozenset(rng.sample([("colour", '"red"'), ("lane", "1"), ("lane", "true"), ("number", "7")], k=2)),
+            maybe(frozenset({("colour", '"blue"')}), frozenset()),
+        ),
     )
 
 
 def _passes(which: Filter, one: Addition) -> bool:
     columns = one.columns
+    told = json.loads(columns.attributes or "{}")
     return (
         (not which.camera_ids or columns.camera_id in which.camera_ids)
         and columns.camera_id not in which.exclude_camera_ids
@@ -349,6 +386,10 @@ def _passes(which: Filter, one: Addition) -> bool:
         and (which.captured_to is None or columns.captured_at < which.captured_to)
         and which.person_id in (None, columns.person_id)
         and which.track_id in (None, columns.track_id)
+        and all(
+            name in told and (type(told[name]), told[name]) == (type(json.loads(value)), json.loads(value))
+            for name, value in which.attributes
+        )
     )
 
 

@@ -43,6 +43,17 @@ def test_a_frame_is_drawn_as_a_file_picker_and_its_boxes_are_left_empty(client: 
     assert not {"files", "frame", "boxes"} & set(form.get("required", []))
 
 
+def test_filters_and_weights_in_json_are_left_empty(client: httpx.Client) -> None:
+    """Else Swagger UI would send its example, and quietly leave crops out."""
+    document = client.get("/openapi.json").json()
+    form = document["components"]["schemas"]["Body_search_search_post"]["properties"]
+    listing = {one["name"]: one for one in document["paths"]["/crops"]["get"]["parameters"]}
+    for name in ("attributes", "part_weights"):
+        assert (form[name]["type"], form[name]["examples"]) == ("string", [""])
+    assert listing["attributes"]["schema"]["type"] == "string"
+    assert "examples" not in listing["attributes"]["schema"]
+
+
 def test_every_documented_error_is_a_problem(client: httpx.Client) -> None:
     for path, methods in client.get("/openapi.json").json()["paths"].items():
         for method, operation in methods.items():

@@ -1,13 +1,16 @@
 """`POST /search`: ranked matches, filters that hold, and searches that are kept."""
 
+import json
+import random
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
-from running import found, jpeg, search, stored
+from running import embed, found, jpeg, search, stored
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Found, Hit
@@ -99,6 +102,179 @@ def test_equal_matches_come_in_the_order_they_were_stored(client: httpx.Client) 
     assert found(client, 1) == crops
 
 
+ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "red": {"colour": "red"},
+    "Red": {"colour": "Red"},
+    "reddish": {"colour": "reddish", "lane": 12},
+    "nested": {"seen": {"colour": "red", "lane": 1}, "lane": [1, 2.0]},
+    "one": {"lane": 1, "colour": "blue"},
+    "one as float": {"colour": "blue", "lane": 1.0},
+    "one as text": {"lane": "1"},
+    "true": {"lane": True},
+    "null": {"lane": None},
+    "fraction": {"lane": 0.1},
+    "quoted": {"note": 'x", "colour": "red', 'a"b\\': "\n", "größe": "100%_☃"},
+    "nul": {"note": "\x00", "\x00": "\x00", "colour": "red"},
+    "large": {"lane": 10**30, "colour": "red"},
+}
+
+
+@pytest.fixture
+def attributed(client: httpx.Client) -> dict[str, str]:
+    """A crop for each of ATTRIBUTES."""
+    crops = {}
+    for seed, (name, attributes) in enumerate(ATTRIBUTES.items()):
+        (crop,) = stored(client, seed, attributes=json.dumps(attributes))
+        assert crop["attributes"] == attributes
+        crops[name] = crop["id"]
+    return crops
+
+
+def test_searches_and_lists_can_be_restricted_to_crops_with_attributes(
+    client: httpx.Client, attributed: dict[str, str]
+) -> None:
+    cases: list[tuple[dict[str, Any], set[str]]] = [
+        ({}, set(ATTRIBUTES)),
+        ({"colour": "red"}, {"red", "nul", "large"}),
+        ({"colour": "re"}, set()),
+        ({"colour": "blue", "lane": 1}, {"one", "one as float"}),
+        ({"lane": 1.0}, {"one", "one as float"}),
+        ({"lane": "1"}, {"one as text"}),
+        ({"lane": True}, {"true"}),
+        ({"lane": None}, {"null"}),
+        ({"lane": 0.1}, {"fraction"}),
+        ({"lane": 10**30}, {"large"}),
+        ({"lane": 10**30 + 1}, set()),
+        ({"lane": [1.0, 2]}, {"nested"}),
+        ({"lane": [2, 1]}, set()),
+        ({"seen": {"lane": 1, "colour": "red"}}, {"nested"}),
+        ({"seen": {"lane": 1}}, set()),
+        ({'a"b\\': "\n", "größe": "100%_☃"}, {"quoted"}),
+        ({"größe": "100%__"}, set()),
+        ({"\x00": "\x00"}, {"nul"}),
+        ({"": ""}, set()),
+    ]
+    for attributes, expected in cases:
+        which = {"attributes": json.dumps(attributes)}
+        answer = search(client, jpeg(1), **which).json()
+        listed = client.get("/crops", params=which).json()["items"]
+        ids = {attributed[name] for name in expected}
+        assert {match["crop"]["id"] for match in answer["matches"]} == ids, attributes
+        assert {crop["id"] for crop in listed} == ids, attributes
+        assert answer["compared"] == len(expected)
+        assert answer["filters"]["attributes"] == attributes
+        assert client.get(f"/searches/{answer['search_id']}").json() == answer
+
+
+def test_attributes_of_any_kind_pass_in_searches_as_in_lists(client: httpx.Client) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    values = [*range(3), *(float(number) for number in range(3)), rng.uniform(-9, 9), rng.uniform(0, 1e30), 2**60]
+    values += [True, False, None, "", "1", "a", "A", "ä", 'a"', "a\\", "\u2028", "\x7f", [1], [1.0], {"a": 1}, {}]
+    names = ["a", "A", "a b", 'a":1', "", "$", "[0]", "0"]
+
+    def told() -> str:
+        return json.dumps({name: rng.choice(values) for name in rng.sample(names, rng.randrange(1, 5))})
+
+    items = [{"attributes": json.loads(told())} for _ in range(60)]
+    crops = embed(client, *(jpeg(number) for number in range(60)), items=json.dumps(items)).json()["items"]
+    assert {crop["status"] for crop in crops} == {"created"}
+    for _ in range(40):
+        name = rng.choice(names)
+        value = rng.choice(values)
+        which = {"attributes": json.dumps({name: value})}
+        matches = search(client, jpeg(1), top_k=100, **which).json()["matches"]
+        listed = client.get("/crops", params={"limit": 100, **which}).json()["items"]
+        expected = {
+            crop["crop"]["id"]
+            for crop in crops
+            if name in (has := crop["crop"]["attributes"]) and same(has[name], value)
+        }
+        assert {match["crop"]["id"] for match in matches} == {crop["id"] for crop in listed} == expected, which
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values without booleans inside are the same JSON value."""
+    return bool(isinstance(one, bool) == isinstance(other, bool) and one == other)
+
+
+@pytest.mark.parametrize("wrong", ["red", "[1]", '"colour"', "{", '{"a": NaN}', json.dumps({"a": "x" * 20_000})])
+def test_attributes_that_no_crop_can_have_are_an_error(client: httpx.Client, wrong: str) -> None:
+    for answer in (search(client, jpeg(1), attributes=wrong), client.get("/crops", params={"attributes": wrong})):
+        assert (answer.status_code, answer.json()["where"]) == (422, "attributes")
+        assert "attributes is no JSON object" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "named", [{}, {"upper_half": 2, "lower_half": 0}, dict.fromkeys(PARTS[1:], 0), {"global": 0.25}]
+)
+def test_weighted_parts_rank_as_brute_force_does(
+    client: httpx.Client, gallery: dict[str, str], named: dict[str, float]
+) -> None:
+    answer = search(client, jpeg(7), part_weights=json.dumps(named)).json()
+    query, *crops = (
+        np.array(list(item["embedding"]["parts"].values()))
+        for item in embed(client, *(jpeg(seed) for seed in (7, 1, 2, 3)), store="false", include="parts").json()[
+            "items"
+        ]
+    )
+    weights = [named.get(part, 1) for part in PARTS]
+    truth = {
+        f"p{seed}": float(np.average(8 * (query * crop).sum(axis=1), weights=weights))
+        for seed, crop in enumerate(crops, start=1)
+    }
+    assert len(answer["matches"]) == 9
+    for match in answer["matches"]:
+        assert match["similarity"] == pytest.approx(truth[match["crop"]["person_id"]], abs=2e-3)
+        assert match["similarity"] == pytest.approx(
+            np.average(list(match["parts"].values()), weights=weights), abs=2e-6
+        )
+    assert [match["similarity"] for match in answer["matches"]] == sorted(
+        (match["similarity"] for match in answer["matches"]), reverse=True
+    )
+    cut = answer["matches"][3]["similarity"] - 1e-5
+    kept = search(client, jpeg(7), part_weights=json.dumps(named), min_similarity=cut).json()["matches"]
+    assert {match["crop"]["id"] for match in kept} == {
+        match["crop"]["id"] for match in answer["matches"] if match["similarity"] >= cut
+    }
+
+
+def test_weights_are_kept_with_the_search_and_leave_the_parts_as_they_are(
+    client: httpx.Client, gallery: dict[str, str]
+) -> None:
+    named = {"global": 3, "bottom_third": 0}
+    weighed = search(client, jpeg(7), part_weights=json.dumps(named)).json()
+    plain = search(client, jpeg(7)).json()
+    assert (weighed["filters"]["part_weights"], plain["filters"]["part_weights"]) == (named, {})
+    assert client.get(f"/searches/{weighed['search_id']}").json() == weighed
+    parts = {match["crop"]["id"]: match["parts"] for match in plain["matches"]}
+    assert {match["crop"]["id"]: match["parts"] for match in weighed["matches"]} == parts
+    sheets = [client.get(answer["sheet_url"]).content for answer in (weighed, plain)]
+    headers = [np.asarray(Image.open(BytesIO(sheet)).convert("L"))[54:72, 800:] for sheet in sheets]
+    assert (headers[0] < 150).sum() > (headers[1] < 150).sum(), "the subtitle tells the weights"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "detail"),
+    [
+        ("2", "no JSON object"),
+        ("{", "no JSON object"),
+        ('{"global": "2"}', "no JSON object of numbers"),
+        ('{"global": true}', "no JSON object of numbers"),
+        ('{"global": -1}', "0 or more"),
+        ('{"global": 1e999}', "finite"),
+        ('{"legs": 1}', "there is no part legs"),
+        (json.dumps(dict.fromkeys(PARTS, 0)), "nothing is left to compare"),
+    ],
+)
+def test_weights_that_mean_nothing_are_an_error(client: httpx.Client, wrong: str, detail: str) -> None:
+    answer = search(client, jpeg(1), part_weights=wrong)
+    assert (answer.status_code, answer.json()["where"]) == (422, "part_weights")
+    assert detail in answer.json()["detail"]
+
+
 def test_top_k_bounds_the_matches(client: httpx.Client, gallery: dict[str, str]) -> None:
     assert len(found(client, 1, top_k=2)) == 2
     for wrong in (0, 1001, "many"):
@@ -177,4 +353,5 @@ def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, 
 
 def test_fields_that_a_browser_sends_blank_count_as_nothing(client: httpx.Client, gallery: dict[str, str]) -> None:
     blank = ("crop_ids", "camera_ids", "exclude_camera_ids", "captured_from", "person_id", "min_similarity")
+    blank += ("attributes", "part_weights")
     assert len(found(client, 1, **dict.fromkeys(blank, ""))) == 9

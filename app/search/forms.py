@@ -1,0 +1,26 @@
+"""From HTTP to a search's own values: what each part of a person is to count for."""
+
+from pydantic import TypeAdapter, ValidationError
+
+from app.errors import InvalidRequest
+from app.gallery.forms import first_fault
+from app.search.ranking import weights_of
+
+_WEIGHTS = TypeAdapter(dict[str, float])
+
+
+def parse_part_weights(text: str | None) -> dict[str, float]:
+    """The form field `part_weights`: the weights that are told, by the names of parts. Raises InvalidRequest."""
+    if text is None:
+        return {}
+    try:
+        named = _WEIGHTS.validate_json(text, strict=True)
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"part_weights is no JSON object of numbers by names of parts: {first_fault(error)}", "part_weights"
+        ) from error
+    try:
+        weights_of(named)
+    except ValueError as error:
+        raise InvalidRequest(f"part_weights: {error}", "part_weights") from error
+    return named
