@@ -10,6 +10,7 @@ from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import QueueClosed, QueueFull
 from app.index.keeper import IndexNotReady
+from app.index.port import IndexLost, IndexUnreachable
 from app.kit.leaving import ClientLeft
 
 MEDIA_TYPE = "application/problem+json"
@@ -68,6 +69,8 @@ _KINDS: dict[type[Exception], _Kind] = {
     Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
     NotReady: _Kind(503, "not-ready", "The service cannot answer now"),
     IndexNotReady: _Kind(503, "not-ready", "The service cannot answer now"),
+    IndexUnreachable: _Kind(503, "not-ready", "The service cannot answer now"),
+    IndexLost: _Kind(503, "not-ready", "The service cannot answer now"),
     PictureError: _Kind(422, "picture", "A picture cannot be used"),
     EngineError: _Kind(500, "engine", "The model failed on this picture"),
     QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),

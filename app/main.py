@@ -1,5 +1,6 @@
 """`create_app`: puts the domains together."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,7 +24,8 @@ from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
 from app.index.faiss_index import FaissIndex
-from app.index.keeper import IndexKeeper
+from app.index.keeper import IndexHome, IndexKeeper
+from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
 from app.index.tuning import Tuning
 from app.kit.provide import provide
@@ -107,17 +109,9 @@ async def running_parts(
         async with database.read() as session:
             gallery_id = await GalleryRepository(session).gallery_id()
         model_id = embedding.metadata.model_id
-        snapshots = settings.snapshots_dir / gallery_id
-        working = snapshots / "working"
-        shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
-        tuning = _tuning(settings)
-        index = IndexKeeper(
-            DatabaseChangeFeed(database, model_id, settings.changes_kept),
-            SnapshotStore(snapshots, partial(FaissIndex.restore, working=working, tuning=tuning)),
-            lambda: FaissIndex(model_id, working, tuning),
-            snapshot_every=settings.snapshot_every,
-            poll_seconds=settings.index_poll_seconds,
-        )
+        home = await index_home(settings, database, gallery_id, model_id)
+        feed = DatabaseChangeFeed(database, model_id, settings.changes_kept)
+        index = IndexKeeper(feed, home, poll_seconds=settings.index_poll_seconds)
         await index.start()
         stack.push_async_callback(index.stop)
 
@@ -126,6 +120,22 @@ async def running_parts(
         await gallery.delete_doomed_images()
         search = SearchService(database, images, embedding, index)
         yield database, embedding, index, gallery, search
+
+
+async def index_home(settings: Settings, database: Database, gallery_id: str, model_id: str) -> IndexHome:
+    """Where the index is kept: in this process, or on the server that the settings name. Raises IndexUnreachable."""
+    address = settings.index_address
+    if address is None:
+        snapshots = settings.snapshots_dir / gallery_id
+        working = snapshots / "working"
+        shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
+        tuning = _tuning(settings)
+        store = SnapshotStore(snapshots, partial(FaissIndex.restore, working=working, tuning=tuning))
+        return SnapshotHome(store, lambda: FaissIndex(model_id, working, tuning), settings.snapshot_every)
+    from app.index.milvus import MilvusHome, MilvusServer  # what it imports is an extra
+
+    server = await asyncio.to_thread(MilvusServer, address)
+    return MilvusHome(server, gallery_id, model_id, database.index_turn)
 
 
 def _tuning(settings: Settings) -> Tuning:

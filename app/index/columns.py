@@ -182,6 +182,10 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
 
+    def after(self, code: int) -> list[str]:
+        """The texts from a code on, in their order."""
+        return self._all[code:]
+
     def code(self, text: str | None) -> int:
         """The code of a text, which is new from now on if it was not known."""
         if text is None:

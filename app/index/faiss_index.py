@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.index.checks import checked_query, refused_additions
 from app.index.columns import FREE, Columns
 from app.index.faiss_coarse import ROWS_AT_ONCE, CoarseTier
 from app.index.faiss_exact import BLOCK_ROWS, ExactTier
@@ -78,7 +79,7 @@ class FaissIndex:
 
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         """See `VectorIndex`."""
-        refused = _refused(changes)
+        refused = refused_additions(changes)
         with self._lock.writing():
             for change in changes:
                 if change.sequence <= self._last_sequence:
@@ -92,7 +93,7 @@ class FaissIndex:
 
     def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
         """See `VectorIndex`."""
-        refused = _refused(rows)
+        refused = refused_additions(rows)
         with self._lock.writing():
             for row in rows:
                 if row not in refused:
@@ -104,7 +105,7 @@ class FaissIndex:
         self, query: NDArray[np.float32], which: Filter, top_k: int, min_similarity: float | None = None
     ) -> Found:
         """See `VectorIndex`."""
-        query = _checked(query)
+        query = checked_query(query)
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
         faiss.omp_set_num_threads(1)  # of this thread: many threads for one query wait for each other
@@ -332,20 +333,3 @@ def _best(found: Sequence[TierFound], top_k: int, min_similarity: float | None, 
         Hit(key, similarity) for key, similarity in zip(keys[best].tolist(), similarities[best].tolist(), strict=True)
     )
     return Found(hits, compared=sum(one.compared for one in found), gallery_size=size)
-
-
-def _refused(changes: Sequence[Change]) -> set[Addition]:
-    """The additions that cannot be compared with anything."""
-    return {
-        change
-        for change in changes
-        if isinstance(change, Addition)
-        and not (change.embedding.shape == (EMBEDDING_DIM,) and np.isfinite(change.embedding).all())
-    }
-
-
-def _checked(query: NDArray[np.float32]) -> NDArray[np.float32]:
-    query = np.ascontiguousarray(query, np.float32)
-    if query.shape != (EMBEDDING_DIM,) or not np.isfinite(query).all():
-        raise ValueError(f"a query is {EMBEDDING_DIM} finite numbers, not an array of shape {query.shape}")
-    return query

@@ -11,10 +11,10 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.index.port import SHARED, SavedState, SnapshotError, VectorIndex
+from app.index.port import SHARED, SavedState, SnapshotError, SnapshotIndex
 from app.kit.files import sync_file, sync_folder
 
-Restore = Callable[[Path, SavedState], VectorIndex]
+Restore = Callable[[Path, SavedState], SnapshotIndex]
 
 _FACTS = "snapshot.json"
 _SUMS = "SHA256SUMS"
@@ -49,7 +49,7 @@ class SnapshotStore:
         self._restore = restore
         self._alone = threading.Lock()
 
-    def save(self, index: VectorIndex) -> SavedState:
+    def save(self, index: SnapshotIndex) -> SavedState:
         """Make a new generation and drop those that are too old. Raises OSError; the older ones stay then."""
         with self._alone:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class SnapshotStore:
                 self._drop(old)
             return state
 
-    def newest(self, model_id: str) -> VectorIndex | None:
+    def newest(self, model_id: str) -> SnapshotIndex | None:
         """The newest sound snapshot of a model's index, or None. Damaged ones on the way to it are set aside."""
         with self._alone:
             self._clear_draft()
@@ -85,7 +85,7 @@ class SnapshotStore:
             for generation in self._generations(model_id):
                 self._drop(generation)
 
-    def _write_draft(self, index: VectorIndex) -> SavedState:
+    def _write_draft(self, index: SnapshotIndex) -> SavedState:
         self._draft.mkdir()
         state = index.save(self._draft)
         (self._draft / _FACTS).write_bytes(_Facts(state=state).model_dump_json(indent=2).encode())

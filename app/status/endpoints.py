@@ -1,5 +1,6 @@
 """Health, metrics and models over HTTP."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -10,7 +11,8 @@ from app.database import Database
 from app.embedding.service import EmbeddingService
 from app.errors import NotReady, problem_responses
 from app.gallery.repository import GalleryRepository
-from app.index.keeper import IndexKeeper
+from app.index.keeper import IndexKeeper, IndexNotReady
+from app.index.port import IndexLost, IndexUnreachable, VectorIndex
 from app.kit.provide import provided
 from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready
@@ -40,15 +42,23 @@ async def ready(embedding: EmbeddingDep, index: IndexDep, database: DatabaseDep)
     broken = []
     if embedding.trouble is not None:
         broken.append(f"the model does not run: {embedding.trouble}")
-    if not index.ready:
-        broken.append("the index is not loaded")
+    gallery_size = 0
+    try:
+        gallery_size = await asyncio.to_thread(_size, index.index)
+    except (IndexNotReady, IndexUnreachable, IndexLost) as error:
+        broken.append(str(error))
     try:
         await database.ping()
     except (SQLAlchemyError, OSError) as error:
         broken.append(f"the database does not answer ({type(error).__name__})")
     if broken:
         raise NotReady("; ".join(broken))
-    return Ready(model_id=embedding.metadata.model_id, gallery_size=index.index.size)
+    return Ready(model_id=embedding.metadata.model_id, gallery_size=gallery_size)
+
+
+def _size(index: VectorIndex) -> int:
+    """For a thread: where a server keeps the index, it is asked."""
+    return index.size
 
 
 @router.get("/models", summary="The models", responses=problem_responses(503))

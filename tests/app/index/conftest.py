@@ -7,7 +7,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from app.index import keeper, snapshots
+from app.index import keeper, snapshot_home, snapshots
 from app.index.row_file import RowFile
 
 
@@ -31,6 +31,6 @@ def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     """What the index's parts log, whatever logging other tests have set up."""
     capture = LogCapture()
-    for module in (keeper, snapshots):
+    for module in (keeper, snapshot_home, snapshots):
         monkeypatch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
     return capture

@@ -10,6 +10,7 @@ from structlog.testing import LogCapture
 
 from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Addition, Change, Removal
+from app.index.snapshot_home import SnapshotHome
 
 
 class MemoryFeed:
@@ -92,14 +93,8 @@ class MemoryFeed:
 def keeper_of(
     feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60, trim: float = 60
 ) -> IndexKeeper:
-    return IndexKeeper(
-        feed,
-        store_in(folder),
-        exact_index,
-        snapshot_every=snapshot_every,
-        poll_seconds=poll,
-        trim_seconds=trim,
-    )
+    home = SnapshotHome(store_in(folder), exact_index, snapshot_every)
+    return IndexKeeper(feed, home, poll_seconds=poll, trim_seconds=trim)
 
 
 async def until(true: Callable[[], bool]) -> None:
