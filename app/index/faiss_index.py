@@ -255,14 +255,14 @@ class FaissIndex:
 
     def _move_fresh(self, coarse: CoarseTier) -> None:
         """Move the crops of the exact tier into the coarse one."""
-        with self._lock.reading():
-            columns = self._exact.columns.selected(slice(None))
-        embeddings = np.concatenate(list(self._exact_embeddings(columns.keys)))
         with self._codes_stay:
-            rows = coarse.stage(embeddings, self._lock.writing)
             with self._lock.writing():
-                there = np.flatnonzero([key in self._exact for key in columns.keys.tolist()])
-                coarse.place(rows[there], columns, there)
+                columns = self._exact.columns.selected(slice(None))
+                coarse.watch_removals()
+            embeddings = np.concatenate(list(self._exact_embeddings(columns.keys)))
+            staged = coarse.stage(columns.keys, embeddings, self._lock.writing)
+            with self._lock.writing():
+                coarse.place(staged, columns)
                 self._exact = self._exact.without(columns.keys)
 
     def _end_coarse(self, coarse: CoarseTier) -> None:
