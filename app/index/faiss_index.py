@@ -55,7 +55,8 @@ class FaissIndex:
         self._exact = ExactTier(block_rows)
         self._coarse: CoarseTier | None = None
         self._last_sequence = 0
-        self._unchecked = False
+        self._unchecked = False  # whether the file of embeddings may hold what was not written
+        self._damaged: set[int] = set()  # keys of crops whose embeddings in that file are not sound
 
     @property
     def model_id(self) -> str:
@@ -96,6 +97,8 @@ class FaissIndex:
         refused = refused_additions(rows)
         with self._lock.writing():
             for row in rows:
+                if row.key in self._damaged:
+                    self._remove(row.key)
                 if row not in refused:
                     self._add(row)
             self._last_sequence = last_sequence
@@ -183,6 +186,7 @@ class FaissIndex:
         self._exact.add(addition.key, addition.embedding, addition.columns)
 
     def _remove(self, key: int) -> None:
+        self._damaged.discard(key)
         self._exact.remove(key)
         if self._coarse is not None:
             self._coarse.remove(key)
@@ -209,7 +213,7 @@ class FaissIndex:
             if len(self._exact) > self._tuning.exact_limit:
                 self._begin_coarse()
             return ()
-        lost = self._without_damaged(coarse)
+        self._look_for_damage(coarse)
         if 2 * len(coarse) < self._tuning.exact_limit:
             self._end_coarse(coarse)
         elif self._tuning.outgrown(coarse.cells, len(coarse)):
@@ -221,7 +225,7 @@ class FaissIndex:
                 coarse.purge(self._lock.writing)
         if self._coarse is not None:
             self._coarse.release()
-        return lost
+        return sorted(self._damaged)
 
     def _begin_coarse(self) -> None:
         """Move all crops into a coarse tier."""
@@ -280,20 +284,19 @@ class FaissIndex:
         coarse.close()
         _log.info("the index compares every crop from now on", crops=self.size)
 
-    def _without_damaged(self, coarse: CoarseTier) -> list[int]:
-        """Once after a start: drop crops whose embeddings the disk has damaged, and say which these are."""
-        lost: list[int] = []
+    def _look_for_damage(self, coarse: CoarseTier) -> None:
+        """Once after a start: tell crops whose embeddings the disk has damaged.
+
+        They stay, so that no snapshot is without them, until they are loaded again.
+        """
         if not self._unchecked:
-            return lost
+            return
         for rows in _pieces(coarse.live_rows(), ROWS_AT_ONCE):
             self._check()
-            for row in rows[coarse.damaged(rows)].tolist():
-                with self._lock.writing():
-                    key = int(coarse.columns.keys[row])
-                    coarse.remove(key)
-                lost.append(key)
+            damaged = rows[coarse.damaged(rows)]
+            with self._lock.writing():
+                self._damaged |= set(coarse.columns.keys[damaged].tolist()) - {FREE}
         self._unchecked = False
-        return [key for key in lost if key != FREE]
 
     def _exact_embeddings(self, keys: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:
         """Embeddings of the exact tier, piece by piece; zeros for those that are gone by now."""

@@ -9,6 +9,7 @@ import structlog
 
 from app.index.port import Addition, Change, IndexLost, IndexUnreachable, VectorIndex
 
+_MOST_NAMED = 20
 _CHANGES_AT_ONCE = 500  # searches wait for about 4 ms while these are applied
 
 _log = structlog.get_logger()
@@ -105,6 +106,7 @@ class IndexKeeper:
         self._one_run = asyncio.Lock()
         self._next_run: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
+        self._upkeep_fails = False
         self._stopping = False
         self._woken = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -252,23 +254,30 @@ class IndexKeeper:
             self._upkeep = asyncio.create_task(self._keep_up(self.index))
 
     async def _keep_up(self, index: VectorIndex) -> None:
+        """Let the index do its upkeep, and give it back what it lost."""
         lost = await self._kept_up(index)
         if not lost:
             return
-        _log.error("the index lost crops, which are loaded again", keys=list(lost))
+        _log.error("the index lost embeddings, which are loaded again", crops=len(lost), keys=list(lost[:_MOST_NAMED]))
         try:
             async with self._one_run:
                 rows = await self._feed.rows_of(lost)
                 _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
-        except Exception as error:
-            _log.error("lost crops could not be loaded: restart the service to try again", exc_info=error)
+        except Exception as error:  # they are told again after the next upkeep
+            _log.error("lost embeddings could not be loaded", exc_info=error)
 
     async def _kept_up(self, index: VectorIndex) -> Sequence[int]:
         try:
-            return await asyncio.to_thread(index.upkeep)
+            lost = await asyncio.to_thread(index.upkeep)
         except Exception as error:  # a full disk, say: the index answers as before, but takes more memory
-            _log.error("the index could not be kept up", exc_info=error)
+            if not self._upkeep_fails:
+                _log.error("the index could not be kept up", exc_info=error)
+            self._upkeep_fails = True
             return ()
+        if self._upkeep_fails:
+            _log.info("the index is kept up again")
+        self._upkeep_fails = False
+        return lost
 
 
 def _last_sequence(index: VectorIndex) -> int:
