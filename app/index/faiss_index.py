@@ -55,6 +55,7 @@ class FaissIndex:
         self._coarse: CoarseTier | None = None
         self._last_sequence = 0
         self._unchecked = False
+        self._damaged: set[int] = set()  # keys in the coarse tier whose embeddings are to be loaded again
 
     @property
     def model_id(self) -> str:
@@ -95,6 +96,8 @@ class FaissIndex:
         refused = _refused(rows)
         with self._lock.writing():
             for row in rows:
+                if row.key in self._damaged:
+                    self._remove(row.key)
                 if row not in refused:
                     self._add(row)
             self._last_sequence = last_sequence
@@ -181,6 +184,7 @@ class FaissIndex:
         self._exact.add(addition.key, addition.embedding, addition.columns)
 
     def _remove(self, key: int) -> None:
+        self._damaged.discard(key)
         self._exact.remove(key)
         if self._coarse is not None:
             self._coarse.remove(key)
@@ -207,7 +211,10 @@ class FaissIndex:
             if len(self._exact) > self._tuning.exact_limit:
                 self._begin_coarse()
             return ()
-        lost = self._without_damaged(coarse)
+        if self._unchecked:
+            self._find_damaged(coarse)
+        if self._damaged:  # where these moved, they would be taken for sound
+            return sorted(self._damaged)
         if 2 * len(coarse) < self._tuning.exact_limit:
             self._end_coarse(coarse)
         elif self._tuning.outgrown(coarse.cells, len(coarse)):
@@ -219,7 +226,7 @@ class FaissIndex:
                 coarse.purge(self._lock.writing)
         if self._coarse is not None:
             self._coarse.release()
-        return lost
+        return ()
 
     def _begin_coarse(self) -> None:
         """Move all crops into a coarse tier."""
@@ -278,20 +285,18 @@ class FaissIndex:
         coarse.close()
         _log.info("the index compares every crop from now on", crops=self.size)
 
-    def _without_damaged(self, coarse: CoarseTier) -> list[int]:
-        """Once after a start: drop crops whose embeddings the disk has damaged, and say which these are."""
-        lost: list[int] = []
-        if not self._unchecked:
-            return lost
+    def _find_damaged(self, coarse: CoarseTier) -> None:
+        """Once after a start: note the crops whose embeddings the disk has damaged.
+
+        They stay where they are until they are loaded again, so that a snapshot which is saved meanwhile has them, and
+        whoever restores it finds them damaged once more.
+        """
         for rows in _pieces(coarse.live_rows(), ROWS_AT_ONCE):
             self._check()
-            for row in rows[coarse.damaged(rows)].tolist():
-                with self._lock.writing():
-                    key = int(coarse.columns.keys[row])
-                    coarse.remove(key)
-                lost.append(key)
+            damaged = rows[coarse.damaged(rows)]
+            with self._lock.writing():
+                self._damaged.update(key for key in coarse.columns.keys[damaged].tolist() if key != FREE)
         self._unchecked = False
-        return [key for key in lost if key != FREE]
 
     def _exact_embeddings(self, keys: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:
         """Embeddings of the exact tier, piece by piece; zeros for those that are gone by now."""

@@ -243,16 +243,16 @@ class IndexKeeper:
             self._upkeep = asyncio.create_task(self._keep_up(self.index))
 
     async def _keep_up(self, index: VectorIndex) -> None:
-        lost = await self._kept_up(index)
-        if not lost:
+        damaged = await self._kept_up(index)
+        if not damaged:
             return
-        _log.error("the index lost crops, which are loaded again", keys=list(lost))
+        _log.error("the index holds crops that the disk has damaged, which are loaded again", keys=list(damaged))
         try:
             async with self._one_run:
-                rows = await self._feed.rows_of(lost)
+                rows = await self._feed.rows_of(damaged)
                 _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
-        except Exception as error:
-            _log.error("lost crops could not be loaded: restart the service to try again", exc_info=error)
+        except Exception as error:  # the next upkeep names them again
+            _log.error("damaged crops could not be loaded; trying again", exc_info=error)
 
     async def _kept_up(self, index: VectorIndex) -> Sequence[int]:
         try:

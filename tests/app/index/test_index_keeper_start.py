@@ -1,14 +1,18 @@
 """How the keeper comes by its index: from nothing, a snapshot or the rows, whatever was lost or replaced."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, store_in
+from index_factories import MODEL, all_keys, is_found, store_in
 from keeper_factories import MemoryFeed, events, keeper_of, run, save_snapshot, until
 from structlog.testing import LogCapture
 
-from app.index.keeper import IndexNotReady
+from app.index.faiss_index import FaissIndex
+from app.index.keeper import IndexKeeper, IndexNotReady
+from app.index.port import Addition
+from app.index.tuning import Tuning
 
 
 def test_it_starts_from_nothing(tmp_path: Path) -> None:
@@ -257,6 +261,40 @@ def test_it_is_not_ready_before_all_changes_are_applied(tmp_path: Path) -> None:
         go_on.set()
         await starting
         assert all_keys(keeper.index) == {1, 2}
+        await keeper.stop()
+
+    run(test())
+
+
+def test_crops_that_the_disk_has_damaged_are_loaded_again_as_soon_as_the_database_answers(
+    tmp_path: Path, logged: LogCapture
+) -> None:
+    tuning = Tuning(
+        exact_limit=4, code_dims=16, code="SQ8", cells=2, probes=2, candidates=99, narrow_limit=0, fresh_limit=2
+    )
+    feed = MemoryFeed()
+    feed.add(*range(1, 41))
+    index = FaissIndex(MODEL, tmp_path / "working", tuning)
+    index.load(list(feed.crops.values()), 40)
+    index.upkeep()
+    store = store_in(tmp_path, tuning=tuning)
+    store.save(index)
+    with (tmp_path / "00000001" / "embeddings.rows").open("rb+") as file:
+        file.seek(6 * 4096)
+        file.write(bytes(4096))
+
+    async def no_rows(keys: Sequence[int]) -> Sequence[Addition]:
+        raise ConnectionError("the database does not answer")
+
+    async def test() -> None:
+        keeper = IndexKeeper(feed, store, lambda: FaissIndex(MODEL, tmp_path / "working", tuning), poll_seconds=0.01)
+        feed.rows_of = no_rows  # type: ignore[method-assign]
+        await keeper.start()
+        await until(lambda: events(logged).count("could not be loaded") >= 2)
+        assert not is_found(keeper.index, 7)
+        del feed.rows_of
+        await until(lambda: is_found(keeper.index, 7))
+        assert all_keys(keeper.index) == set(range(1, 41))
         await keeper.stop()
 
     run(test())
