@@ -146,4 +146,5 @@ def _tuning(settings: Settings) -> Tuning:
         probes=settings.index_probes,
         candidates=settings.index_candidates,
         narrow_limit=settings.index_narrow_limit,
+        fresh_limit=max(1, min(Tuning.fresh_limit, settings.index_exact_limit)),  # they are all compared, too
     )

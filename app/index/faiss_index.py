@@ -55,8 +55,8 @@ class FaissIndex:
         self._exact = ExactTier(block_rows)
         self._coarse: CoarseTier | None = None
         self._last_sequence = 0
-        self._unchecked = False  # whether the file of embeddings may hold what was not written
-        self._damaged: set[int] = set()  # keys of crops whose embeddings in that file are not sound
+        self._unchecked = False
+        self._damaged: set[int] = set()  # keys in the coarse tier whose embeddings are to be loaded again
 
     @property
     def model_id(self) -> str:
@@ -213,7 +213,10 @@ class FaissIndex:
             if len(self._exact) > self._tuning.exact_limit:
                 self._begin_coarse()
             return ()
-        self._look_for_damage(coarse)
+        if self._unchecked:
+            self._find_damaged(coarse)
+        if self._damaged:  # where these moved, they would be taken for sound
+            return sorted(self._damaged)
         if 2 * len(coarse) < self._tuning.exact_limit:
             self._end_coarse(coarse)
         elif self._tuning.outgrown(coarse.cells, len(coarse)):
@@ -225,7 +228,7 @@ class FaissIndex:
                 coarse.purge(self._lock.writing)
         if self._coarse is not None:
             self._coarse.release()
-        return sorted(self._damaged)
+        return ()
 
     def _begin_coarse(self) -> None:
         """Move all crops into a coarse tier."""
@@ -284,18 +287,17 @@ class FaissIndex:
         coarse.close()
         _log.info("the index compares every crop from now on", crops=self.size)
 
-    def _look_for_damage(self, coarse: CoarseTier) -> None:
-        """Once after a start: tell crops whose embeddings the disk has damaged.
+    def _find_damaged(self, coarse: CoarseTier) -> None:
+        """Once after a start: note the crops whose embeddings the disk has damaged.
 
-        They stay, so that no snapshot is without them, until they are loaded again.
+        They stay where they are until they are loaded again, so that a snapshot which is saved meanwhile has them, and
+        whoever restores it finds them damaged once more.
         """
-        if not self._unchecked:
-            return
         for rows in _pieces(coarse.live_rows(), ROWS_AT_ONCE):
             self._check()
             damaged = rows[coarse.damaged(rows)]
             with self._lock.writing():
-                self._damaged |= set(coarse.columns.keys[damaged].tolist()) - {FREE}
+                self._damaged.update(key for key in coarse.columns.keys[damaged].tolist() if key != FREE)
         self._unchecked = False
 
     def _exact_embeddings(self, keys: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:

@@ -255,16 +255,17 @@ class IndexKeeper:
 
     async def _keep_up(self, index: VectorIndex) -> None:
         """Let the index do its upkeep, and give it back what it lost."""
-        lost = await self._kept_up(index)
-        if not lost:
+        damaged = await self._kept_up(index)
+        if not damaged:
             return
-        _log.error("the index lost embeddings, which are loaded again", crops=len(lost), keys=list(lost[:_MOST_NAMED]))
+        named = list(damaged[:_MOST_NAMED])
+        _log.error("the disk has damaged embeddings, which are loaded again", crops=len(damaged), keys=named)
         try:
             async with self._one_run:
-                rows = await self._feed.rows_of(lost)
+                rows = await self._feed.rows_of(damaged)
                 _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
-        except Exception as error:  # they are told again after the next upkeep
-            _log.error("lost embeddings could not be loaded", exc_info=error)
+        except Exception as error:  # the next upkeep names them again
+            _log.error("damaged embeddings could not be loaded; trying again", exc_info=error)
 
     async def _kept_up(self, index: VectorIndex) -> Sequence[int]:
         try:

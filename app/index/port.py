@@ -151,8 +151,8 @@ class VectorIndex(Protocol):
         """Do what keeps the index small and fast, if there is something to do, however long that takes.
 
         Everything else goes on meanwhile, without longer pauses; but upkeep itself is for one thread at a time.
-        Returns the keys of crops whose embeddings the index has lost, again and again until `load` brings them. Raises
-        OSError where the disk is full; everything is as it was then.
+        Returns the keys of crops whose embeddings the disk has damaged, again each time until they are loaded again or
+        removed. Raises OSError where the disk is full; everything is as it was then.
         """
 
     def close(self) -> None:

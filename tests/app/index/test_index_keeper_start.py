@@ -274,7 +274,7 @@ def test_embeddings_that_the_disk_damaged_are_loaded_again(tmp_path: Path, logge
     async def test() -> None:
         keeper = keeper_of(feed, tmp_path, poll=0.01, tuning=tuning)
         await keeper.start()
-        await until(lambda: "the index lost embeddings" in events(logged))
+        await until(lambda: "damaged embeddings" in events(logged))
         await until(lambda: is_found(keeper.index, 31))
         assert all_keys(keeper.index) == set(range(1, 61))
         assert feed.row_batches == 0
