@@ -134,9 +134,11 @@ class ReindexWorker:
                 return
             for model in dropped:
                 await self._drop(model)
-            prepared = self._answering.next
-            if following is not None and prepared is not None and prepared.id == following.model_id:
-                await self._bring_to_answer(following, prepared)
+            if following is not None:
+                await self._answering.refresh()  # which loads it here
+                prepared = self._answering.next
+                if prepared is not None and prepared.id == following.model_id:
+                    await self._bring_to_answer(following, prepared)
 
     # embedding
 

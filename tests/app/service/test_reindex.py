@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from faults import until
+from faults import background, busy_with, scripted_service, until
 from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
 from running import embed, found, jpeg, running_service, search, stored
+from scripted_engine import ScriptedEngine, flat
 
 from app.settings import Settings
 
@@ -94,6 +95,71 @@ def test_a_model_with_another_input_takes_over(client: httpx.Client, tmp_path: P
     wait_for(client, "large")
     assert client.get("/models").json()[0]["input_size"] == [384, 128]
     assert found(client, 4, top_k=1) == [crops[4]["id"]]
+
+
+# requests across the change
+
+
+def test_a_crop_that_was_embedded_before_the_change_is_embedded_again_after_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine()
+    with scripted_service(settings, engine) as client, background() as threads:
+        request = busy_with(engine, client, threads)
+        reindex(client, other_checkpoint(tmp_path))
+        wait_for(client, "other")
+        engine.go.set()
+        answer = request.result()
+        assert answer.status_code == 201
+        assert answer.json()["model_id"].startswith("other-")
+        (item,) = answer.json()["items"]
+        assert item["status"] == "created"
+        best = search(client, flat(0)).json()["matches"][0]
+        assert (best["crop"]["id"], best["similarity"]) == (item["crop"]["id"], pytest.approx(1, abs=1e-3))
+        assert client.get("/models").json()[0]["crops"] == 1
+        assert len(client.get("/models").json()) == 1, "the old model has embedded nothing"
+
+
+def test_a_search_that_began_before_the_change_is_answered_by_the_old_model_entirely(
+    settings: Settings, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine()
+    with scripted_service(settings, engine) as client, background() as threads:
+        assert embed(client, flat(0), flat(9)).status_code == 201
+        engine.busy.clear()
+        engine.go.clear()
+        request = threads.submit(search, client, flat(9))
+        assert engine.busy.wait(10)
+        reindex(client, other_checkpoint(tmp_path))
+        wait_for(client, "other")
+        engine.go.set()
+        answer = request.result().json()
+        assert answer["model_id"].startswith("tiny-")
+        assert answer["matches"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+        assert len(answer["matches"]) == 2
+
+
+def test_a_service_that_has_not_seen_the_change_sees_it_where_it_must(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    shared = settings.model_copy(update={"images_url": (tmp_path / "images").as_uri()})
+    one = run(shared.model_copy(update={"data_dir": tmp_path / "one"}))
+    never = {"index_poll_seconds": 600.0}  # between looks at the database that no test lives to see
+    searcher = run(shared.model_copy(update={"data_dir": tmp_path / "two", **never}))
+    poster = run(shared.model_copy(update={"data_dir": tmp_path / "three", **never}))
+    crops = stored(one, *range(5))
+    search(searcher, jpeg(1), consistency="session")
+    reindex(one, other_checkpoint(tmp_path))
+    wait_for(one, "other")
+    (new,) = stored(one, 100)
+    assert answers_by(searcher) == answers_by(poster) == "tiny"
+    late = search(searcher, jpeg(1)).json()
+    assert late["model_id"].startswith("tiny-")
+    assert late["matches"][0]["crop"]["id"] == crops[1]["id"]
+    assert found(searcher, 100, top_k=1, consistency="session") == [new["id"]]
+    assert answers_by(searcher) == "other"
+    assert embed(poster, jpeg(200)).json()["model_id"].startswith("other-")
+    assert answers_by(poster) == "other"
 
 
 # what is refused
