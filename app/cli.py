@@ -1,4 +1,4 @@
-"""The `passerby` command: serve, import, search, demo."""
+"""The `passerby` command: serve, import, search, reindex, demo."""
 
 import signal
 import sys
@@ -55,6 +55,16 @@ WeightsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the service's answer and nothing else")]
 DataOption = Annotated[
     Path | None, typer.Option(help="Crops of your own, anything that `import` takes; drawn ones by default")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="A checkpoint's file, or the id of a model that answered before"),
+]
+LossyOption = Annotated[
+    bool, typer.Option("--lossy", help="Take over even where many stored pictures cannot be read any more")
+]
+GiveUpOption = Annotated[
+    bool, typer.Option("--give-up", help="The model that was to take over shall not; its embeddings are deleted")
 ]
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Stop after the search, and fail if the query's person is not first")
@@ -135,6 +145,22 @@ def search(
         part_weights,
     )
     run_search(query, url, as_json, console)
+
+
+@commands.command()
+def reindex(
+    model: ModelOption = None, url: UrlOption = DEFAULT_URL, lossy: LossyOption = False, give_up: GiveUpOption = False
+) -> None:
+    """Let another model answer: embed all stored pictures with it, in the service, then change over in one step.
+
+    The service does the work and goes on by itself, also after it was stopped; this only watches.
+    """
+    from app.client.reindexing import give_up as run_give_up
+    from app.client.reindexing import run_reindex
+
+    if (model is None) != give_up:
+        raise ClientError("give either --model MODEL or --give-up")
+    raise typer.Exit(run_give_up(url, console) if model is None else run_reindex(model, lossy, url, console))
 
 
 @commands.command()

@@ -20,6 +20,7 @@ _WRITES = "passerby_writes"
 _WRITE_LOCK = 0x7061_7373_6572  # any number that no other user of a shared PostgreSQL takes; migration 0002 has it too
 _MIGRATION_LOCK = _WRITE_LOCK + 1
 _INDEX_LOCK = _WRITE_LOCK + 2
+_ALONE_LOCK = _WRITE_LOCK + 3
 _SQLITE_BUSY_MS = 30_000
 
 _NAMING = {
@@ -113,6 +114,25 @@ class Database:
         """Raise whatever the driver raises if the database does not answer."""
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Whether no other process is in such a block: True for one at a time, and for the next when that one dies.
+
+        On SQLite, which has no such locks, always True: there, work done twice is to do no harm.
+        """
+        if self._sqlite:
+            yield True
+            return
+        async with self.engine.connect() as connection:
+            autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            lock = {"lock": _ALONE_LOCK}
+            got = await autocommit.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock)
+            try:
+                yield bool(got)
+            finally:
+                if got:
+                    await connection.invalidate()  # which ends the session, and the lock with it, whatever happened
 
     async def close(self) -> None:
         """Close all connections."""

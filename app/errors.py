@@ -45,6 +45,10 @@ class NotReady(PasserbyError):
     """A part of the service that the request needs does not work now."""
 
 
+class Conflict(PasserbyError):
+    """What is asked for cannot be done beside what is under way."""
+
+
 class Problem(BaseModel):
     """An error, as RFC 9457 describes it."""
 
@@ -67,6 +71,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     InvalidRequest: _Kind(422, "invalid-request", "The request cannot be understood"),
     UnknownCamera: _Kind(422, "unknown-camera", "A camera is not known"),
     NotFound: _Kind(404, "not-found", "There is no such thing"),
+    Conflict: _Kind(409, "conflict", "Something else is under way"),
     Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
     NotReady: _Kind(503, "not-ready", "The service cannot answer now"),
     IndexNotReady: _Kind(503, "not-ready", "The service cannot answer now"),

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
@@ -13,11 +14,10 @@ from prometheus_client import CollectorRegistry
 
 from app.database import Database
 from app.embedding.decoding import PictureLimits
-from app.embedding.engine import Engines, load_engines
+from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.service import EmbeddingService
-from app.embedding.start_up import best_batch_size, check
 from app.gallery import endpoints as gallery_endpoints
+from app.gallery.answering import Answering
 from app.gallery.feed import DatabaseChangeFeed
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
@@ -29,7 +29,12 @@ from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
 from app.index.tuning import Tuning
 from app.kit.provide import provide
+from app.loading import ModelLoader
 from app.openapi import DESCRIPTION, TAGS, describe
+from app.reindex import endpoints as reindex_endpoints
+from app.reindex.checkpoints import CheckpointStore
+from app.reindex.service import ReindexService
+from app.reindex.worker import ReindexWorker
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
@@ -68,12 +73,15 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
             "defaultModelsExpandDepth": -1,
         },
     )
-    app.add_middleware(BodyLimit, most_bytes=settings.max_request_bytes)
+    app.add_middleware(
+        BodyLimit, most_bytes=settings.max_request_bytes, elsewhere={"/reindex": settings.max_checkpoint_bytes}
+    )
     app.add_middleware(RequestLog, registry=registry)
     handle_errors(app)
     secured = [Depends(require_api_key)]
     app.include_router(search_endpoints.router, dependencies=secured)
     app.include_router(gallery_endpoints.router, dependencies=secured)
+    app.include_router(reindex_endpoints.router, dependencies=secured)
     app.include_router(status_endpoints.health)
     app.include_router(status_endpoints.router)
     describe(app, needs_api_key=settings.api_key is not None)
@@ -90,52 +98,63 @@ async def running_parts(
         stack.push_async_callback(database.close)
         await database.migrate()
 
-        engines = engines or load_engines(settings.resolved_checkpoint, settings.engine, settings.threads)
-        for engine in engines.different:
-            check(engine)
-        metrics = EmbeddingMetrics(registry)
-        limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
-        embedding = EmbeddingService(
-            engines,
-            limits,
-            metrics,
-            settings.batch_size or best_batch_size(engines.workers[0]),
-            settings.queue_capacity,
-            stall_seconds=settings.stall_seconds,
-        )
-        await embedding.start()
-        stack.push_async_callback(embedding.stop)
-
         async with database.read() as session:
             gallery_id = await GalleryRepository(session).gallery_id()
-        model_id = embedding.metadata.model_id
-        home = await index_home(settings, database, gallery_id, model_id)
-        feed = DatabaseChangeFeed(database, model_id, settings.changes_kept)
-        index = IndexKeeper(feed, home, poll_seconds=settings.index_poll_seconds)
-        await index.start()
-        stack.push_async_callback(index.stop)
+        checkpoints = CheckpointStore(settings.checkpoints_url, settings.checkpoints_dir)
+        checkpoints.clear()
+        keeper = partial(index_keeper, settings, database, snapshot_store(settings, gallery_id), gallery_id)
+        limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
+        models = ModelLoader(settings, database, checkpoints, limits, EmbeddingMetrics(registry), keeper)
+        model = await models.start(engines)
+        answering = Answering(database, model, models.load, settings.index_poll_seconds)
+        stack.push_async_callback(answering.stop)
+        await answering.start()
 
         images = ImageStore(settings.resolved_images_url)
-        gallery = GalleryService(database, images, embedding, index)
+        gallery = GalleryService(database, images, answering)
         await gallery.delete_doomed_images()
-        search = SearchService(database, images, embedding, index)
-        yield database, embedding, index, gallery, search
+        search = SearchService(database, images, answering)
+        worker = ReindexWorker(
+            database, images, answering, checkpoints, models.in_background, settings.index_poll_seconds
+        )
+        await worker.start()
+        stack.push_async_callback(worker.stop)
+        reindex = ReindexService(database, checkpoints, answering, worker, models)
+        yield database, answering, gallery, search, reindex
 
 
-async def index_home(settings: Settings, database: Database, gallery_id: str, model_id: str) -> IndexHome:
+def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:
+    """Where this process keeps snapshots of its indexes, which are of several models while that is changed."""
+    working = _working(settings, gallery_id)
+    shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
+    return SnapshotStore(working.parent, partial(FaissIndex.restore, working=working, tuning=_tuning(settings)))
+
+
+async def index_keeper(
+    settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
+) -> IndexKeeper:
+    """What keeps the index of one model, not started yet. Raises IndexUnreachable."""
+    feed = DatabaseChangeFeed(database, model_id, settings.changes_kept)
+    home = await index_home(settings, database, snapshots, gallery_id, model_id)
+    return IndexKeeper(feed, home, poll_seconds=settings.index_poll_seconds)
+
+
+async def index_home(
+    settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
+) -> IndexHome:
     """Where the index is kept: in this process, or on the server that the settings name. Raises IndexUnreachable."""
     address = settings.index_address
     if address is None:
-        snapshots = settings.snapshots_dir / gallery_id
-        working = snapshots / "working"
-        shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
-        tuning = _tuning(settings)
-        store = SnapshotStore(snapshots, partial(FaissIndex.restore, working=working, tuning=tuning))
-        return SnapshotHome(store, lambda: FaissIndex(model_id, working, tuning), settings.snapshot_every)
+        new_index = partial(FaissIndex, model_id, _working(settings, gallery_id), _tuning(settings))
+        return SnapshotHome(snapshots, new_index, settings.snapshot_every)
     from app.index.milvus import MilvusHome, MilvusServer  # what it imports is an extra
 
     server = await asyncio.to_thread(MilvusServer, address)
     return MilvusHome(server, gallery_id, model_id, database.index_turn)
+
+
+def _working(settings: Settings, gallery_id: str) -> Path:
+    return settings.snapshots_dir / gallery_id / "working"
 
 
 def _tuning(settings: Settings) -> Tuning:

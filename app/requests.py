@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from secrets import token_hex
 
 import structlog
@@ -20,25 +21,28 @@ log = structlog.get_logger("app.requests")
 class BodyLimit:
     """ASGI middleware. A body that is larger than allowed is refused: by what it declares, or where it gets there."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int, elsewhere: Mapping[str, int]) -> None:
+        """elsewhere: the most bytes at addresses that have a limit of their own."""
         self._app = app
         self._most_bytes = most_bytes
+        self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most_bytes = self._elsewhere.get(scope["path"], self._most_bytes)
         declared = Headers(scope=scope).get("content-length", "")
-        received = int(declared) if declared.isdecimal() and int(declared) > self._most_bytes else 0
+        received = int(declared) if declared.isdecimal() and int(declared) > most_bytes else 0
 
         async def counted() -> Message:
             nonlocal received
-            if received <= self._most_bytes:
+            if received <= most_bytes:
                 message = await receive()
                 received += len(message.get("body", b""))
-                if received <= self._most_bytes:
+                if received <= most_bytes:
                     return message
-            raise HTTPException(413, f"the request's body is larger than {self._most_bytes:,} bytes; send less at once")
+            raise HTTPException(413, f"the request's body is larger than {most_bytes:,} bytes; send less at once")
 
         await self._app(scope, counted, send)
 

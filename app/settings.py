@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(60.0, gt=0, description="Longest that one batch may take; then the engine hangs")
 
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
+    max_checkpoint_bytes: int = Field(2 * 1024**3, ge=1024, description="Largest checkpoint that `reindex` takes")
     max_files: int = Field(256, ge=1, le=10_000, description="Most pictures, or boxes of a frame, in one request")
     max_pixels: int = Field(50_000_000, ge=1024, description="Most pixels of one picture")
     min_side: int = Field(16, ge=1, description="Least pixels of a picture's or box's width and height")
@@ -125,6 +126,18 @@ class Settings(BaseSettings):
     def resolved_checkpoint(self) -> Path:
         """The checkpoint, by default the bundled one in the form that what is installed can run."""
         return self.checkpoint or BUNDLED.with_suffix(".onnx" if find_spec("onnxruntime") else ".safetensors")
+
+    @property
+    def checkpoints_url(self) -> str:
+        """Where checkpoints that were ever to answer are kept: beside the images, as every service needs them."""
+        if self.images_url is None:
+            return self.checkpoints_dir.as_uri()
+        return f"{self.images_url.rstrip('/')}/checkpoints"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where this service's copies of checkpoints lie."""
+        return self.data_dir.resolve() / "checkpoints"
 
     @property
     def snapshots_dir(self) -> Path:

@@ -22,11 +22,14 @@ def tiny_metadata(height: int = 64, width: int = 32, name: str = "tiny") -> Chec
     )
 
 
-def write_tiny_checkpoint(path: Path, metadata: CheckpointMetadata | None = None) -> Path:
-    """Write an ONNX checkpoint that embeds a crop as random projections of its colours in an 8 x 4 grid."""
+def write_tiny_checkpoint(path: Path, metadata: CheckpointMetadata | None = None, seed: int = 20240607) -> Path:
+    """Write an ONNX checkpoint that embeds a crop as random projections of its colours in an 8 x 4 grid.
+
+    Those of another seed give embeddings that have nothing to do with these; let `metadata` say another name then.
+    """
     metadata = metadata or tiny_metadata()
     height, width = metadata.input.size
-    rng = np.random.default_rng(20240607)
+    rng = np.random.default_rng(seed)
     constants = {
         "middle": np.float32(127.5),
         "projection": rng.standard_normal((8 * 4 * 3, EMBEDDING_DIM), dtype=np.float32),

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.client.errors import ClientError, Refused, Unreachable
 from app.settings import is_loopback
@@ -110,6 +111,31 @@ class SearchAnswer(BaseModel):
     sheet_url: str
 
 
+class UnreadableCrop(BaseModel):
+    """A crop that could not be embedded."""
+
+    crop_id: str
+    problem: str
+
+
+class ReindexAnswer(BaseModel):
+    """Which model answers, and how far the one is that is to take over. Checkpoints are told by their SHA-256."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    state: Literal["idle", "embedding", "held"]
+    answering_model_id: str
+    answering_checkpoint: str
+    model_id: str | None
+    checkpoint: str | None
+    done: int
+    total: int
+    crops_per_second: float | None
+    trouble: str | None
+    unreadable: int
+    unreadable_crops: list[UnreadableCrop]
+
+
 class ServiceClient:
     """The service at a URL. Every method raises Unreachable or Refused, each with a sentence for the user.
 
@@ -177,6 +203,29 @@ class ServiceClient:
         }
         form = {name: value for name, value in form.items() if value}
         return await self._send("POST", "/search", data=form, files=_files(query.pictures))
+
+    async def reindex(self) -> ReindexAnswer:
+        """Which model answers, and how far the next one is."""
+        return self._parse(ReindexAnswer, await self._send("GET", "/reindex"))
+
+    async def begin_reindex(self, checkpoint: Path, lossy: bool) -> ReindexAnswer:
+        """Let the model of a checkpoint take over. Raises ClientError where the file cannot be read."""
+        try:
+            with checkpoint.open("rb") as file:
+                files = {"checkpoint": (checkpoint.name, file)}
+                text = await self._send("POST", "/reindex", data={"lossy": str(lossy)}, files=files)
+        except OSError as error:
+            raise ClientError(f"cannot read {checkpoint}: {error.strerror}") from error
+        return self._parse(ReindexAnswer, text)
+
+    async def begin_reindex_again(self, model_id: str, lossy: bool) -> ReindexAnswer:
+        """Let a model take over whose checkpoint the service has."""
+        text = await self._send("POST", "/reindex", data={"model_id": model_id, "lossy": str(lossy)})
+        return self._parse(ReindexAnswer, text)
+
+    async def give_up_reindex(self) -> None:
+        """Let the model that was to take over not do so."""
+        await self._send("DELETE", "/reindex")
 
     def absolute(self, url: str) -> str:
         """A URL of an answer, which may be relative, in full."""

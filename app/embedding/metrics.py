@@ -1,5 +1,7 @@
 """What can be watched of embedding: how much waits, how full batches are, and where the time goes."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
@@ -10,6 +12,8 @@ class EmbeddingMetrics:
         self.queue_length = Gauge(
             "passerby_embedding_queue_length", "Crops that wait for the engine", registry=registry
         )
+        self._queues: set[Callable[[], int]] = set()
+        self.queue_length.set_function(lambda: sum(length() for length in self._queues))
         self.batch_size = Histogram(
             "passerby_embedding_batch_size",
             "Crops that the engine was given at once",
@@ -49,3 +53,11 @@ class EmbeddingMetrics:
         )
         self.failed = Counter("passerby_embedding_failed", "Crops that the engine failed on", registry=registry)
         self.dropped = Counter("passerby_embedding_dropped", "Crops that nobody waited for any more", registry=registry)
+
+    def watch(self, queue: Callable[[], int]) -> None:
+        """Count what waits in a queue, which is one of several while the model is changed."""
+        self._queues.add(queue)
+
+    def forget(self, queue: Callable[[], int]) -> None:
+        """Count a queue no more."""
+        self._queues.discard(queue)

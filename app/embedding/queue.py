@@ -59,7 +59,6 @@ class BatchQueue:
         self._stall_seconds = stall_seconds
         self._size = engines.metadata.input.size
         self._room = WaitingRoom["_Request"](self._size, max_batch, len(engines.workers))
-        metrics.queue_length.set_function(lambda: len(self._room))
         self._requests: set[_Request] = set()
         self._accepted = dict.fromkeys(Priority, 0)
         self._nothing_accepted = asyncio.Event()
@@ -86,6 +85,7 @@ class BatchQueue:
     async def start(self) -> None:
         """Start the engines' threads."""
         self._loop = asyncio.get_running_loop()
+        self._metrics.watch(self._waiting)
         self._watching = asyncio.create_task(self._watch())
         self._closed_because = None
         self._workers_ended.clear()
@@ -107,6 +107,7 @@ class BatchQueue:
                 await self._workers_ended.wait()
         self._room.close()
         self._fail_all(f"the engine did not finish within the {drain_seconds:.0f} s that it had to shut down")
+        self._metrics.forget(self._waiting)
         if self._watching is not None:
             self._watching.cancel()
 
@@ -183,6 +184,9 @@ class BatchQueue:
                 self._fail_all(self._hanging)
             if any(worker.failing for worker in self._workers) and not len(self._room):
                 self._room.put([WaitingCrop(self._blank, Priority.SEARCH, _Request(1), 0)])
+
+    def _waiting(self) -> int:
+        return len(self._room)
 
     def _account(self, count: int, priority: Priority) -> None:
         self._accepted[priority] += count

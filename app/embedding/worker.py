@@ -89,7 +89,7 @@ class EngineWorker(Generic[Owner]):
         for crop in batch.crops:
             self._queue_seconds[crop.priority].observe(started - crop.since)
         engine = self._lone if batch.lone else self._engine
-        outcomes = _outcomes(engine, batch.pixels)
+        outcomes = outcomes_of(engine, batch.pixels)
         seconds = time.monotonic() - started
         self.failing = self._failure_on_blank(engine) if _all_failed(outcomes) else None
         self._busy_since = None
@@ -102,11 +102,12 @@ class EngineWorker(Generic[Owner]):
 
     def _failure_on_blank(self, engine: Engine) -> str | None:
         """How an engine fails on a blank crop, if it does: so a broken engine is told from poisoned crops."""
-        (outcome,) = _outcomes(engine, self._blank)
+        (outcome,) = outcomes_of(engine, self._blank)
         return f"even with a blank crop, {outcome}" if isinstance(outcome, EngineError) else None
 
 
-def _outcomes(engine: Engine, pixels: NDArray[np.uint8]) -> list[Outcome]:
+def outcomes_of(engine: Engine, pixels: NDArray[np.uint8]) -> list[Outcome]:
+    """What an engine makes of crops `(N, height, width, 3)`; one that it fails on fails alone."""
     try:
         parts = engine.embed(pixels)
         if parts.shape != (len(pixels), len(PARTS), PART_DIM):
@@ -116,7 +117,7 @@ def _outcomes(engine: Engine, pixels: NDArray[np.uint8]) -> list[Outcome]:
         if len(pixels) == 1:
             return [EngineError(f"the engine failed on this crop: {error!r}")]
         half = len(pixels) // 2
-        return _outcomes(engine, pixels[:half]) + _outcomes(engine, pixels[half:])
+        return outcomes_of(engine, pixels[:half]) + outcomes_of(engine, pixels[half:])
     return [row if np.isfinite(row).all() else EngineError(_NOT_FINITE) for row in parts]
 
 

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from app.database import Database
 from app.embedding.frames import PixelBox
+from app.gallery.answering import ModelChanged, RunningModel
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
-from app.index.keeper import IndexKeeper
 from app.kit.ids import new_id
 from app.kit.times import now_microseconds, utc_offset_seconds
 from app.kit.turns import Turns
@@ -53,11 +53,11 @@ StoredCrops = dict[Identity, StoredCrop]
 class CropStore:
     """The gallery's crops with one model's embeddings, by what makes two crops the same."""
 
-    def __init__(self, database: Database, images: ImageStore, index: IndexKeeper, model_id: str) -> None:
+    def __init__(self, database: Database, images: ImageStore, model: RunningModel) -> None:
         self._database = database
         self._images = images
-        self._index = index
-        self._model_id = model_id
+        self._index = model.index
+        self._model_id = model.id
         self._known_cameras: set[str] = set()  # saves a statement; cameras never go
         self._looks = Turns[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOK)
         self._writes = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
@@ -72,7 +72,8 @@ class CropStore:
     async def store(self, crops: NewCrops) -> StoredCrops:
         """Store crops: image files, then everything else, then the index.
 
-        When this returns they are durable and can be found.
+        When this returns they are durable and can be found. Raises ModelChanged where the model does not answer any
+        more; then nothing is stored.
         """
         if not crops:
             return {}
@@ -117,6 +118,8 @@ class CropStore:
         self, repository: GalleryRepository, crops: NewCrops
     ) -> tuple[dict[Identity, Crop], set[Identity]]:
         """The rows of all crops, and which of them are new."""
+        if await repository.answering_model() != self._model_id:
+            raise ModelChanged(f"{self._model_id} answers no more")
         await repository.add_cameras({camera_id for camera_id, _, _ in crops} - self._known_cameras, now_microseconds())
         await record(repository, self._images, [one.picture for one in crops.values()])
         rows = await repository.crops_by_identity(crops.keys())

@@ -6,8 +6,9 @@ import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
 from numpy.typing import NDArray
 
-from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
+from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import InvalidRequest, problem_of, problem_responses
+from app.gallery.answering import Answering
 from app.gallery.crop_store import StoredCrop
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
 from app.gallery.metadata import CropMetadata
@@ -37,7 +38,7 @@ router = APIRouter()
 
 GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
-EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
+AnsweringDep = Annotated[Answering, Depends(provided(Answering))]
 DepartureDep = Annotated[Departure, Depends(departure_of)]
 Include = Literal["embedding", "vector", "parts"]
 Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
@@ -58,7 +59,7 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
 )
 async def embed(
     gallery: GalleryDep,
-    embedding: EmbeddingDep,
+    answering: AnsweringDep,
     departure: DepartureDep,
     settings: SettingsDep,
     files: Annotated[
@@ -120,22 +121,24 @@ async def embed(
     )
     form = EmbedForm(shared, parse_items(items, len(posted.names)))
     if store:
-        outcomes = await _store(gallery, form, posted, departure)
+        model_id, outcomes = await _store(gallery, form, posted, departure)
     else:
-        outcomes = list(await unless_left(departure, posted.embed(embedding)))
+        with answering.use() as model:
+            model_id, outcomes = model.id, list(await unless_left(departure, posted.embed(model.embedding)))
     wanted = set(include or ())
     answers = [_item(i, name, one, wanted) for i, (name, one) in enumerate(zip(posted.names, outcomes, strict=True))]
-    return EmbedAnswer(model_id=embedding.metadata.model_id, items=answers)
+    return EmbedAnswer(model_id=model_id, items=answers)
 
 
 async def _store(
     gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame, departure: Departure
-) -> list[Outcome]:
-    """What became of each crop: one whose metadata is wrong fails before it is looked at."""
+) -> tuple[str, list[Outcome]]:
+    """By which model, and what became of each crop: one whose metadata is wrong fails before it is looked at."""
     told = form.metadata(len(posted.names))
     good = {place: one for place, one in enumerate(told) if isinstance(one, CropMetadata)}
-    outcomes = iter(await posted.store(gallery, good, departure))
-    return [next(outcomes) if isinstance(one, CropMetadata) else one for one in told]
+    stored = await posted.store(gallery, good, departure)
+    outcomes = iter(stored.outcomes)
+    return stored.model_id, [next(outcomes) if isinstance(one, CropMetadata) else one for one in told]
 
 
 def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Include]) -> EmbedItem:

@@ -9,10 +9,9 @@ from app.embedding.frames import Box
 from app.embedding.queue import Priority
 from app.embedding.service import CutResult, EmbeddingService, Result
 from app.errors import InvalidRequest
-from app.gallery.crop_store import StoredCrop
 from app.gallery.forms import parse_boxes
 from app.gallery.metadata import CropMetadata
-from app.gallery.service import Failure, GalleryService, NewBox, NewCrop
+from app.gallery.service import GalleryService, NewBox, NewCrop, Stored
 from app.kit.leaving import Departure
 
 
@@ -27,9 +26,7 @@ class PostedFiles:
         """What has become of each file, nothing stored. Raises QueueFull, QueueClosed."""
         return await embedding.embed(self.contents, Priority.BULK)
 
-    async def store(
-        self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure
-    ) -> list[StoredCrop | Failure]:
+    async def store(self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure) -> Stored:
         """What has become of the files whose places `told` names. Raises QueueFull, QueueClosed, ClientLeft."""
         return await gallery.store([NewCrop(self.contents[place], one) for place, one in told.items()], departure)
 
@@ -46,9 +43,7 @@ class PostedFrame:
         """What has become of each box, nothing stored. Raises PictureError, QueueFull, QueueClosed."""
         return await embedding.embed_frame(self.content, self.boxes, Priority.BULK)
 
-    async def store(
-        self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure
-    ) -> list[StoredCrop | Failure]:
+    async def store(self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure) -> Stored:
         """What has become of the boxes whose places `told` names. Raises what `embed` does, and ClientLeft."""
         crops = [NewBox(self.boxes[place], one) for place, one in told.items()]
         return await gallery.store_frame(self.content, crops, departure)

@@ -1,22 +1,23 @@
 """The gallery's rules: how crops and cameras come, are read and go."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.frames import Box
 from app.embedding.queue import Priority
-from app.embedding.service import EmbeddedCrop, EmbeddedCut, EmbeddingService
+from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import NotFound
+from app.gallery.answering import Answering, ModelChanged, RunningModel
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
 from app.gallery.pictures import Picture
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
-from app.index.keeper import IndexKeeper
 from app.index.port import Filter
 from app.kit.hashing import sha256_of_all
 from app.kit.leaving import Departure, unless_left
@@ -43,29 +44,63 @@ Failure = PictureError | EngineError
 """Why there is no crop."""
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What became of crops, in order, and the one model that embedded all of them."""
+
+    model_id: str
+    outcomes: Sequence[StoredCrop | Failure]
+
+
 class GalleryService:
     """Everything that can be done with the gallery, but for searching it."""
 
-    def __init__(self, database: Database, images: ImageStore, embedding: EmbeddingService, index: IndexKeeper) -> None:
+    def __init__(self, database: Database, images: ImageStore, answering: Answering) -> None:
         self._database = database
         self._images = images
-        self._embedding = embedding
-        self._index = index
-        self._crops = CropStore(database, images, index, embedding.metadata.model_id)
+        self._answering = answering
+        self._crops = CropStore(database, images, answering.now)
+        self._crops_of = answering.now
 
     # crops
 
-    async def store(self, crops: Sequence[NewCrop], departure: Departure) -> list[StoredCrop | Failure]:
+    async def store(self, crops: Sequence[NewCrop], departure: Departure) -> Stored:
         """Embed crops and store them; when this returns they are durable and can be found.
 
         One outcome for each, in order: a picture that cannot be used fails alone. Raises QueueFull, QueueClosed, or
-        ClientLeft where the client leaves before all are embedded, and then nothing is stored.
+        ClientLeft where the client leaves before all are embedded, and then nothing is stored; NotReady.
         """
+        return await self._by_the_model_that_answers(partial(self._store, crops, departure))
+
+    async def store_frame(self, frame: bytes, crops: Sequence[NewBox], departure: Departure) -> Stored:
+        """Cut crops out of a frame, then embed and store them as `store` does, each with a file of its own.
+
+        Raises PictureError where the frame cannot be used.
+        """
+        return await self._by_the_model_that_answers(partial(self._store_frame, frame, crops, departure))
+
+    async def _by_the_model_that_answers(
+        self, work: Callable[[RunningModel, CropStore], Awaitable[list[StoredCrop | Failure]]]
+    ) -> Stored:
+        """Do some work, again where the model was changed meanwhile: what one model embedded, another never answers."""
+        while True:
+            with self._answering.use() as model:
+                if self._crops_of is not model:
+                    self._crops, self._crops_of = CropStore(self._database, self._images, model), model
+                try:
+                    return Stored(model.id, await work(model, self._crops))
+                except ModelChanged:
+                    pass
+            await self._answering.refresh()
+
+    async def _store(
+        self, crops: Sequence[NewCrop], departure: Departure, model: RunningModel, store: CropStore
+    ) -> list[StoredCrop | Failure]:
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
-        known = await self._crops.find(set(identities))
+        known = await store.find(set(identities))
         fresh = {i: crop for i, crop in zip(identities, crops, strict=True) if i not in known}
-        embedding = self._embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
+        embedding = model.embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
         outcomes = await unless_left(departure, embedding)
         failed: dict[Identity, Failure] = {}
         embedded: dict[Identity, EmbeddedNewCrop] = {}
@@ -75,19 +110,20 @@ class GalleryService:
                 embedded[identity] = EmbeddedNewCrop(crop.metadata, picture, outcome.parts)
             else:
                 failed[identity] = outcome
-        stored = known | await self._crops.store(embedded)
+        stored = known | await store.store(embedded)
         return [
             failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
         ]
 
-    async def store_frame(
-        self, frame: bytes, crops: Sequence[NewBox], departure: Departure
+    async def _store_frame(
+        self,
+        frame: bytes,
+        crops: Sequence[NewBox],
+        departure: Departure,
+        model: RunningModel,
+        store: CropStore,
     ) -> list[StoredCrop | Failure]:
-        """Cut crops out of a frame, then embed and store them as `store` does, each with a file of its own.
-
-        Raises PictureError where the frame cannot be used.
-        """
-        embedding = self._embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
+        embedding = model.embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
         results = await unless_left(departure, embedding)
         cuts = [(crop, one) for crop, one in zip(crops, results, strict=True) if isinstance(one, EmbeddedCut)]
         hashes = await sha256_of_all([cut.content for _, cut in cuts])
@@ -96,7 +132,7 @@ class GalleryService:
             for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
         ]
         identities = [one.metadata.identity(one.picture.sha256) for one in embedded]
-        stored = await self._crops.store(dict(zip(identities, embedded, strict=True)))
+        stored = await store.store(dict(zip(identities, embedded, strict=True)))
         answers = (_told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True))
         return [replace(next(answers), box=one.box) if isinstance(one, EmbeddedCut) else one for one in results]
 
@@ -137,7 +173,8 @@ class GalleryService:
             if crop is None:
                 raise NotFound(f"there is no crop {crop_id}")
             await repository.delete_crop(crop)
-        await self._index.catch_up()
+        with self._answering.use() as model:
+            await model.index.catch_up()
         await self.delete_doomed_images()
 
     async def delete_doomed_images(self) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -23,6 +25,10 @@ KEY = BigInteger().with_variant(Integer, "sqlite")
 
 ADDED, REMOVED = 1, -1
 """What a row of the change log says happened."""
+
+ANSWERS, NEXT, KEPT, DROPPED = "answers", "next", "kept", "dropped"
+"""Which model answers (one does), which one crops are embedded with so that it can (one at most), which ones answered
+before and could again, and which ones' embeddings are being deleted."""
 
 
 class Gallery(Table):
@@ -116,6 +122,20 @@ class Embedding(Table):
     vector: Mapped[bytes] = mapped_column(LargeBinary)
 
     __table_args__ = (Index("ix_embeddings_crop_key", "crop_key"),)
+
+
+class KnownModel(Table):
+    """A model that crops were, are or will be embedded with, and whose turn it is to answer."""
+
+    __tablename__ = "models"
+
+    model_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    checkpoint: Mapped[str] = mapped_column(String(128))  # its name among the stored checkpoints
+    state: Mapped[str] = mapped_column(String(16))  # one of ANSWERS, NEXT, KEPT, DROPPED
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    lossy: Mapped[bool] = mapped_column(Boolean)  # whether it may answer though many pictures cannot be read
+    crops_per_second: Mapped[float | None] = mapped_column(Float)  # of late, while crops are embedded for it
+    trouble: Mapped[str | None] = mapped_column(Text)  # why that does not go on
 
 
 class Change(Table):

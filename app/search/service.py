@@ -11,14 +11,13 @@ from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import Priority
-from app.embedding.service import EmbeddingService
 from app.errors import InvalidRequest, NotFound, UnknownCamera
+from app.gallery.answering import Answering, RunningModel
 from app.gallery.crop_store import unpack_parts
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
-from app.index.keeper import IndexKeeper
 from app.index.port import Filter, Found
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
@@ -91,29 +90,34 @@ class Answer:
 class SearchService:
     """Finds where else a person was seen."""
 
-    def __init__(self, database: Database, images: ImageStore, embedding: EmbeddingService, index: IndexKeeper) -> None:
+    def __init__(self, database: Database, images: ImageStore, answering: Answering) -> None:
         self._database = database
         self._images = images
-        self._embedding = embedding
-        self._index = index
+        self._answering = answering
 
     async def search(self, question: Question, departure: Departure) -> Answer:
-        """Rank the gallery for a question, and keep question and answer.
+        """Rank the gallery for a question by one model from end to end, and keep question and answer.
 
-        Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed, or ClientLeft where the
-        client leaves before its pictures are embedded.
+        Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed, NotReady, or ClientLeft
+        where the client leaves before its pictures are embedded.
         """
+        if question.consistency == "session":  # crops that others store now need not be known to a model before
+            await self._answering.agree()
+        with self._answering.use() as model:
+            return await self._search(model, question, departure)
+
+    async def _search(self, model: RunningModel, question: Question, departure: Departure) -> Answer:
         await self._check_cameras(question.filters)
-        pictures, embeddings = await self._embed(question.pictures, departure)
-        embeddings += await self._embeddings_of_crops(question.crop_ids)
+        pictures, embeddings = await self._embed(model, question.pictures, departure)
+        embeddings += await self._embeddings_of_crops(model, question.crop_ids)
         query, weights = join_embeddings(embeddings), weights_of(question.part_weights)
         if question.consistency == "session":
-            await self._index.catch_up()
-        found, matches = await self._matches(query, weights, question)
+            await model.index.catch_up()
+        found, matches = await self._matches(model, query, weights, question)
         search = Search(
             id=new_id(),
             created_at=now_microseconds(),
-            model_id=self._embedding.metadata.model_id,
+            model_id=model.id,
             gallery_size=found.gallery_size,
             compared=found.compared,
             filters=dict(question.shown_filters),
@@ -179,9 +183,11 @@ class SearchService:
             if unknown:
                 raise UnknownCamera(f"{name}: there is no camera {', '.join(sorted(unknown))}", name)
 
-    async def _embed(self, asked: Sequence[QueryPicture], departure: Departure) -> tuple[list[Picture], list[Parts]]:
+    async def _embed(
+        self, model: RunningModel, asked: Sequence[QueryPicture], departure: Departure
+    ) -> tuple[list[Picture], list[Parts]]:
         contents = [picture.content for picture in asked]
-        outcomes = await unless_left(departure, self._embedding.embed(contents, Priority.SEARCH))
+        outcomes = await unless_left(departure, model.embedding.embed(contents, Priority.SEARCH))
         hashes = await sha256_of_all(contents)
         pictures, embeddings = [], []
         for picture, sha256, outcome in zip(asked, hashes, outcomes, strict=True):
@@ -193,40 +199,40 @@ class SearchService:
             embeddings.append(outcome.parts)
         return pictures, embeddings
 
-    async def _embeddings_of_crops(self, crop_ids: Sequence[str]) -> list[Parts]:
+    async def _embeddings_of_crops(self, model: RunningModel, crop_ids: Sequence[str]) -> list[Parts]:
         if not crop_ids:
             return []
         async with self._database.read() as session:
             repository = GalleryRepository(session)
             crops = await repository.crops(crop_ids)
-            vectors = await repository.embeddings(
-                [crop.key for crop in crops.values()], self._embedding.metadata.model_id
-            )
+            vectors = await repository.embeddings([crop.key for crop in crops.values()], model.id)
         embedded = {crop_id: vectors[crop.key] for crop_id, crop in crops.items() if crop.key in vectors}
         missing = [crop_id for crop_id in crop_ids if crop_id not in embedded]
         if missing:
             raise InvalidRequest(f"crop_ids: the gallery has no crop {', '.join(missing)}", "crop_ids")
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
-    async def _matches(self, query: Parts, weights: Weights, question: Question) -> tuple[Found, list[Match]]:
+    async def _matches(
+        self, model: RunningModel, query: Parts, weights: Weights, question: Question
+    ) -> tuple[Found, list[Match]]:
         """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
         rounds = 1
         while True:
             found = await asyncio.to_thread(
-                self._index.index.search,
+                model.index.index.search,
                 weighted(query, weights).reshape(-1),
                 question.filters,
                 question.top_k + len(question.crop_ids),
                 question.min_similarity,
             )
-            matches, gone = await self._join([hit.key for hit in found.hits], query, weights, question)
+            matches, gone = await self._join(model, [hit.key for hit in found.hits], query, weights, question)
             if not gone or len(matches) == question.top_k or rounds == _ROUNDS:
                 return found, matches
-            await self._index.catch_up()
+            await model.index.catch_up()
             rounds += 1
 
     async def _join(
-        self, keys: Sequence[int], query: Parts, weights: Weights, question: Question
+        self, model: RunningModel, keys: Sequence[int], query: Parts, weights: Weights, question: Question
     ) -> tuple[list[Match], int]:
         """Hits become matches only with their row in the database; the crops asked with are none.
 
@@ -234,7 +240,7 @@ class SearchService:
         says how many hits have no row any more.
         """
         async with self._database.read() as session:
-            rows = await GalleryRepository(session).embedded_crops_by_key(keys, self._embedding.metadata.model_id)
+            rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
         kept = [rows[key] for key in keys if key in rows and rows[key][0].id not in question.crop_ids]
         matches = []
         for crop, vector in kept:

@@ -8,18 +8,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
-from app.embedding.service import EmbeddingService
 from app.errors import NotReady, problem_responses
+from app.gallery.answering import Answering
 from app.gallery.repository import GalleryRepository
-from app.index.keeper import IndexKeeper, IndexNotReady
+from app.index.keeper import IndexNotReady
 from app.index.port import IndexLost, IndexUnreachable, VectorIndex
 from app.kit.provide import provided
 from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready
 
 DatabaseDep = Annotated[Database, Depends(provided(Database))]
-EmbeddingDep = Annotated[EmbeddingService, Depends(provided(EmbeddingService))]
-IndexDep = Annotated[IndexKeeper, Depends(provided(IndexKeeper))]
+AnsweringDep = Annotated[Answering, Depends(provided(Answering))]
 RegistryDep = Annotated[CollectorRegistry, Depends(provided(CollectorRegistry))]
 
 health = APIRouter(tags=["service"])
@@ -37,14 +36,15 @@ async def live() -> Alive:
     summary="Does everything work?",
     responses={503: problem_responses(503)[503]},
 )
-async def ready(embedding: EmbeddingDep, index: IndexDep, database: DatabaseDep) -> Ready:
+async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
     """Green once the model is loaded and warm, the index is in step and the database answers."""
-    broken = []
-    if embedding.trouble is not None:
-        broken.append(f"the model does not run: {embedding.trouble}")
+    model = answering.now
+    broken = [] if answering.trouble is None else [answering.trouble]
+    if model.embedding.trouble is not None:
+        broken.append(f"the model does not run: {model.embedding.trouble}")
     gallery_size = 0
     try:
-        gallery_size = await asyncio.to_thread(_size, index.index)
+        gallery_size = await asyncio.to_thread(_size, model.index.index)
     except (IndexNotReady, IndexUnreachable, IndexLost) as error:
         broken.append(str(error))
     try:
@@ -53,7 +53,12 @@ async def ready(embedding: EmbeddingDep, index: IndexDep, database: DatabaseDep)
         broken.append(f"the database does not answer ({type(error).__name__})")
     if broken:
         raise NotReady("; ".join(broken))
-    return Ready(model_id=embedding.metadata.model_id, gallery_size=gallery_size)
+    following = answering.next
+    return Ready(
+        model_id=model.id,
+        gallery_size=gallery_size,
+        next_model_id=None if following is None else following.id,
+    )
 
 
 def _size(index: VectorIndex) -> int:
@@ -62,11 +67,11 @@ def _size(index: VectorIndex) -> int:
 
 
 @router.get("/models", summary="The models", responses=problem_responses(503))
-async def models(embedding: EmbeddingDep, database: DatabaseDep) -> list[ModelOut]:
+async def models(answering: AnsweringDep, database: DatabaseDep) -> list[ModelOut]:
     """The model in use first, then others whose embeddings the gallery still holds."""
     async with database.read() as session:
         counts = await GalleryRepository(session).embedding_counts()
-    metadata = embedding.metadata
+    metadata = answering.now.embedding.metadata
     in_use = ModelOut(
         model_id=metadata.model_id,
         in_use=True,

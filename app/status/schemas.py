@@ -19,6 +19,7 @@ class Ready(BaseModel):
     status: Literal["ready"] = "ready"
     model_id: str
     gallery_size: int
+    next_model_id: str | None = Field(None, description="The model that is to take over and is loaded here, if any")
 
 
 class ModelOut(BaseModel):

@@ -21,6 +21,7 @@ class ServiceProcess:
             self.port = probe.getsockname()[1]
         environment = os.environ | {
             "PASSERBY_DATABASE_URL": settings.resolved_database_url,
+            "PASSERBY_IMAGES_URL": settings.images_url or "",
             "PASSERBY_CHECKPOINT": str(settings.checkpoint),
             "PASSERBY_SNAPSHOT_EVERY": "20",
             "PASSERBY_LOG_LEVEL": "error",

@@ -11,7 +11,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-import app.search.tables  # all tables must be known
+import app.reindex.tables  # all tables must be known
+import app.search.tables
 from app.database import MIGRATIONS, Database, Table
 from app.gallery.attributes import pairs_of
 from app.gallery.repository import GalleryRepository
@@ -49,6 +50,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -
             assert await connection.run_sync(differences) == []
 
     assert app.search.tables
+    assert app.reindex.tables
     on(database_url, compare)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from factories import tiny_metadata, write_tiny_checkpoint
 from pydantic import SecretStr, ValidationError
 from running import embed, found, jpeg, search, stored
 
@@ -61,20 +60,6 @@ def test_two_services_on_one_database_see_each_others_crops(run: Run, settings: 
         time.sleep(0.02)
     two.delete(f"/crops/{crop['id']}")
     assert found(one, 1) == [], "a deletion holds everywhere at once, through the database"
-
-
-def test_vectors_of_two_models_never_meet(run: Run, settings: Settings, tmp_path: Path) -> None:
-    from running import running_service
-
-    with running_service(settings) as client:
-        (old,) = stored(client, 1)
-    other = write_tiny_checkpoint(tmp_path / "other.onnx", tiny_metadata(name="other"))
-    client = run(settings.model_copy(update={"checkpoint": other}))
-    assert found(client, 1) == []
-    assert [(model["in_use"], model["crops"]) for model in client.get("/models").json()] == [(True, 0), (False, 1)]
-    again = embed(client, jpeg(1)).json()["items"][0]
-    assert (again["status"], again["crop"]["id"]) == ("existing", old["id"])
-    assert found(client, 1) == [old["id"]], "posting a crop again embeds it with the model in use"
 
 
 def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, settings: Settings) -> None:

@@ -1,0 +1,211 @@
+"""Clients of services whose model is being changed: they post, delete and search meanwhile, and check every answer."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.clients import Client, RequestFailed, multipart
+from bench.pictures import Pictures
+
+ALIKE = 0.999
+"""Least similarity of a crop to its own picture, which it has only where both were embedded by the same model."""
+
+_BATCH, _BATCHES_A_CAMERA, _MOST_MATCHES = 3, 100, 1000
+_BUSY = 429
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An acknowledged crop."""
+
+    track: str
+    camera: str
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search: when it was asked (seconds of the monotonic clock), how long it took, and by which model."""
+
+    at: float
+    seconds: float
+    model_id: str
+
+
+@dataclass
+class Ledger:
+    """What the visitors know together. Its methods may be called by any thread.
+
+    doomed: crops whose deletion was asked for; deleted: those of them whose deletion was acknowledged.
+    """
+
+    kept: dict[str, Kept] = field(default_factory=dict)
+    doomed: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
+    searches: list[Searched] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def some(self, rng: random.Random) -> tuple[str, Kept] | None:
+        """A crop that nobody has asked to delete; None where there is none."""
+        with self.lock:
+            crop_ids = self.kept.keys() - self.doomed
+            crop_id = rng.choice(sorted(crop_ids)) if crop_ids else None
+            return None if crop_id is None else (crop_id, self.kept[crop_id])
+
+    def wrong(self, what: str) -> None:
+        """Note that something was not as it must be."""
+        with self.lock:
+            self.violations.append(what)
+
+
+class Visitors:
+    """Threads that visit services, which may be killed and come back, at whatever ports the list has by then."""
+
+    def __init__(self, ports: list[int], pictures: Pictures, seed: int, most_crops: int = 10_000) -> None:
+        """most_crops: from there on more are deleted than posted."""
+        self.ledger = Ledger()
+        self._ports = ports
+        self._pictures = pictures
+        self._most_crops = most_crops
+        self._stop = threading.Event()
+        rng = random.Random(seed)
+        kinds = [self._post, self._post, self._delete, self._search, self._search]
+        self._threads = [
+            threading.Thread(target=self._go_on, args=(kind, number, random.Random(rng.random())))
+            for number, kind in enumerate(kinds)
+        ]
+        self._batches = dict.fromkeys(range(len(kinds)), 0)
+
+    @contextmanager
+    def visiting(self) -> Iterator[Ledger]:
+        """Visit until the block ends."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self.ledger
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+
+    def _go_on(self, kind: Any, number: int, rng: random.Random) -> None:
+        while not self._stop.is_set():
+            try:
+                with closing(Client(rng.choice(self._ports))) as client:
+                    kind(client, number, rng)
+            except RequestFailed:  # the service was killed; what it had not acknowledged may be there or not
+                time.sleep(0.1)
+            except Exception as error:
+                self.ledger.wrong(f"{kind.__name__}: {error!r}")
+                time.sleep(0.2)
+
+    def _post(self, client: Client, number: int, rng: random.Random) -> None:
+        if len(self.ledger.kept) - len(self.ledger.deleted) >= self._most_crops:
+            time.sleep(0.1)
+            return
+        self._batches[number] += 1
+        camera = f"{number}-{self._batches[number] // _BATCHES_A_CAMERA}"
+        track = f"{number}-{self._batches[number]}"
+        contents = self._pictures.take(_BATCH)
+        fields = {"camera_id": camera, "captured_at": "2026-05-04T17:30:00Z", "track_id": track}
+        items = _asked(client, "/embed", contents, fields, 201)["items"]
+        new = {item["crop"]["id"]: Kept(track, camera, one) for item, one in zip(items, contents, strict=True)}
+        with self.ledger.lock:
+            self.ledger.kept |= new
+        crop_id = rng.choice(sorted(new))
+        self._check_found(client, crop_id, new[crop_id])
+
+    def _search(self, client: Client, _: int, rng: random.Random) -> None:
+        crop = self.ledger.some(rng)
+        if crop is None:
+            time.sleep(0.1)
+            return
+        self._check_found(client, *crop)
+
+    def _delete(self, client: Client, _: int, rng: random.Random) -> None:
+        crop = self.ledger.some(rng)
+        if crop is None or len(self.ledger.kept) - len(self.ledger.deleted) < self._most_crops // 2:
+            time.sleep(0.1)
+            return
+        crop_id, one = crop
+        with self.ledger.lock:
+            self.ledger.doomed.add(crop_id)
+        answer = client.send("DELETE", f"/crops/{crop_id}")
+        if answer.status not in (204, 404):  # it was asked for by two, and one was faster
+            raise ValueError(f"DELETE was answered {answer.status}: {answer.body[:300]!r}")
+        with self.ledger.lock:
+            self.ledger.deleted.add(crop_id)
+        self._asked_search(client, one.content, track_id=one.track)
+
+    def _check_found(self, client: Client, crop_id: str, one: Kept) -> None:
+        """Whether a crop is found by its own picture, among everything and in its track."""
+        found = self._asked_search(client, one.content, track_id=one.track)
+        if crop_id not in found:
+            if crop_id not in self.ledger.doomed:
+                self.ledger.wrong(f"{crop_id} was acknowledged, but only {found} were found")
+        elif found[crop_id] < ALIKE:
+            self.ledger.wrong(f"{crop_id} has a similarity of {found[crop_id]} to its own picture")
+        best = max(self._asked_search(client, one.content).values(), default=0.0)
+        if best < ALIKE and crop_id not in self.ledger.doomed:
+            self.ledger.wrong(f"the best match of {crop_id}'s own picture has a similarity of {best}")
+
+    def _asked_search(self, client: Client, content: bytes, **fields: str) -> dict[str, float]:
+        """The similarities of the matches, by their crops' ids; deleted ones and doubles are violations."""
+        with self.ledger.lock:
+            deleted = frozenset(self.ledger.deleted)
+        began = time.monotonic()
+        answer = _asked(client, "/search", [content], {"top_k": "20", "consistency": "session", **fields}, 200)
+        seconds = time.monotonic() - began
+        crop_ids = [match["crop"]["id"] for match in answer["matches"]]
+        if gone := deleted & set(crop_ids):
+            self.ledger.wrong(f"{gone} were found after they had been deleted")
+        if len(set(crop_ids)) < len(crop_ids):
+            self.ledger.wrong(f"a match came twice: {crop_ids}")
+        with self.ledger.lock:
+            self.ledger.searches.append(Searched(began, seconds, answer["model_id"]))
+        return {match["crop"]["id"]: match["similarity"] for match in answer["matches"]}
+
+
+def check_gallery(port: int, ledger: Ledger) -> None:
+    """Whether a service lists every kept crop once and none that was deleted, and finds exactly those that it lists."""
+    with closing(Client(port)) as client:
+        listed = list(_listed(client))
+        picture = next(iter(ledger.kept.values())).content
+        found: list[str] = []
+        for camera in sorted({one.camera for one in ledger.kept.values()}):
+            fields = {"top_k": str(_MOST_MATCHES), "camera_ids": camera, "consistency": "session"}
+            answer = _asked(client, "/search", [picture], fields, 200)
+            found += [match["crop"]["id"] for match in answer["matches"]]
+    lost = ledger.kept.keys() - ledger.doomed - set(listed)
+    if lost or ledger.deleted & set(listed):
+        ledger.wrong(f"port {port} lost {sorted(lost)[:5]} or lists deleted {sorted(ledger.deleted & set(listed))[:5]}")
+    if sorted(found) != sorted(listed):
+        differing = set(found) ^ set(listed)
+        ledger.wrong(
+            f"port {port} finds {len(found)} crops and lists {len(listed)}, differing in {list(differing)[:5]}"
+        )
+
+
+def _listed(client: Client) -> Iterator[str]:
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = client.send("GET", f"/crops?limit=1000{cursor}")
+        page = json.loads(answer.body)
+        yield from (crop["id"] for crop in page["items"])
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+
+
+def _asked(client: Client, path: str, contents: Sequence[bytes], fields: dict[str, str], wanted: int) -> Any:
+    """The answer to a form, after as many attempts as a busy service wants."""
+    body = multipart(contents, fields)
+    while (answer := client.send("POST", path, body)).status == _BUSY:
+        time.sleep(0.2)
+    if answer.status != wanted:
+        raise ValueError(f"{path} was answered {answer.status} where {wanted} was right: {answer.body[:300]!r}")
+    return json.loads(answer.body)

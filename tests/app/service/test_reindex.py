@@ -1,0 +1,292 @@
+"""Another model takes over: until all crops are embedded with it the old one answers, then it does."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from faults import background, busy_with, scripted_service, until
+from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from running import embed, found, jpeg, running_service, search, stored
+from scripted_engine import ScriptedEngine, flat
+
+from app.settings import Settings
+
+Run = Callable[[Settings], httpx.Client]
+
+
+def test_another_model_takes_over_and_finds_every_crop(client: httpx.Client, tmp_path: Path) -> None:
+    crops = stored(client, *range(50))
+    (deleted, *kept) = crops
+    assert client.delete(f"/crops/{deleted['id']}").status_code == 204
+    answer = reindex(client, other_checkpoint(tmp_path))
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["model_id"].startswith("other-")
+    wait_for(client, "other")
+    told = progress(client)
+    assert (told["state"], told["done"], told["total"], told["unreadable"]) == ("idle", 49, 49, 0)
+    for seed in (1, 20, 49):
+        best = search(client, jpeg(seed), top_k=1).json()
+        assert best["model_id"].startswith("other-")
+        assert best["matches"][0]["crop"]["id"] == kept[seed - 1]["id"]
+        assert best["matches"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert deleted["id"] not in found(client, 0, top_k=1000)
+    (again,) = embed(client, jpeg(7)).json()["items"]
+    assert (again["status"], again["crop"]["id"]) == ("existing", kept[6]["id"])
+    assert embed(client, jpeg(100)).json()["model_id"].startswith("other-")
+
+
+def test_the_database_says_which_model_answers_not_the_setting(run: Run, settings: Settings, tmp_path: Path) -> None:
+    with running_service(settings) as client:
+        (crop,) = stored(client, 1)
+    other = settings.model_copy(update={"checkpoint": other_checkpoint(tmp_path)})
+    with running_service(other) as client:
+        assert answers_by(client) == "tiny"
+        assert found(client, 1) == [crop["id"]]
+        reindex(client, other_checkpoint(tmp_path))
+        wait_for(client, "other")
+    client = run(settings)
+    assert answers_by(client) == "other"
+    assert found(client, 1) == [crop["id"]]
+
+
+def test_the_old_model_answers_again_without_embedding_anything_twice(client: httpx.Client, tmp_path: Path) -> None:
+    crops = stored(client, *range(20))
+    old = progress(client)["answering_model_id"]
+    reindex(client, other_checkpoint(tmp_path))
+    wait_for(client, "other")
+    (new,) = stored(client, 100)
+    assert {model["model_id"].split("-")[0]: model["crops"] for model in client.get("/models").json()} == {
+        "other": 21,
+        "tiny": 20,
+    }
+    assert client.post("/reindex", data={"model_id": old}).status_code == 202
+    wait_for(client, "tiny")
+    assert found(client, 100, top_k=1) == [new["id"]], "what came under the other model was embedded by the old one"
+    assert found(client, 3, top_k=1) == [crops[3]["id"]]
+
+
+def test_an_earlier_search_keeps_its_model_and_similarities(client: httpx.Client, tmp_path: Path) -> None:
+    stored(client, *range(5))
+    before = search(client, jpeg(9)).json()
+    reindex(client, other_checkpoint(tmp_path))
+    wait_for(client, "other")
+    assert client.get(f"/searches/{before['search_id']}").json() == before
+    after = search(client, jpeg(9)).json()
+    assert [one["similarity"] for one in after["matches"]] != [one["similarity"] for one in before["matches"]]
+
+
+def test_crops_asked_with_are_compared_by_the_model_that_answers(client: httpx.Client, tmp_path: Path) -> None:
+    crops = stored(client, *range(5))
+    reindex(client, other_checkpoint(tmp_path))
+    wait_for(client, "other")
+    by_crop = client.post("/search", data={"crop_ids": crops[0]["id"]}).json()
+    by_picture = search(client, jpeg(0)).json()
+    assert by_crop["model_id"] == by_picture["model_id"]
+    expected = {one["crop"]["id"]: one["similarity"] for one in by_picture["matches"][1:]}
+    assert {one["crop"]["id"]: one["similarity"] for one in by_crop["matches"]} == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_model_with_another_input_takes_over(client: httpx.Client, tmp_path: Path) -> None:
+    crops = stored(client, *range(10))
+    reindex(client, other_checkpoint(tmp_path, "large", 384, 128))
+    wait_for(client, "large")
+    assert client.get("/models").json()[0]["input_size"] == [384, 128]
+    assert found(client, 4, top_k=1) == [crops[4]["id"]]
+
+
+# requests across the change
+
+
+def test_a_crop_that_was_embedded_before_the_change_is_embedded_again_after_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine()
+    with scripted_service(settings, engine) as client, background() as threads:
+        request = busy_with(engine, client, threads)
+        reindex(client, other_checkpoint(tmp_path))
+        wait_for(client, "other")
+        engine.go.set()
+        answer = request.result()
+        assert answer.status_code == 201
+        assert answer.json()["model_id"].startswith("other-")
+        (item,) = answer.json()["items"]
+        assert item["status"] == "created"
+        best = search(client, flat(0)).json()["matches"][0]
+        assert (best["crop"]["id"], best["similarity"]) == (item["crop"]["id"], pytest.approx(1, abs=1e-3))
+        assert client.get("/models").json()[0]["crops"] == 1
+        assert len(client.get("/models").json()) == 1, "the old model has embedded nothing"
+
+
+def test_a_search_that_began_before_the_change_is_answered_by_the_old_model_entirely(
+    settings: Settings, tmp_path: Path
+) -> None:
+    engine = ScriptedEngine()
+    with scripted_service(settings, engine) as client, background() as threads:
+        assert embed(client, flat(0), flat(9)).status_code == 201
+        engine.busy.clear()
+        engine.go.clear()
+        request = threads.submit(search, client, flat(9))
+        assert engine.busy.wait(10)
+        reindex(client, other_checkpoint(tmp_path))
+        wait_for(client, "other")
+        engine.go.set()
+        answer = request.result().json()
+        assert answer["model_id"].startswith("tiny-")
+        assert answer["matches"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+        assert len(answer["matches"]) == 2
+
+
+def test_a_service_that_has_not_seen_the_change_sees_it_where_it_must(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    shared = settings.model_copy(update={"images_url": (tmp_path / "images").as_uri()})
+    one = run(shared.model_copy(update={"data_dir": tmp_path / "one"}))
+    never = {"index_poll_seconds": 600.0}  # between looks at the database that no test lives to see
+    searcher = run(shared.model_copy(update={"data_dir": tmp_path / "two", **never}))
+    poster = run(shared.model_copy(update={"data_dir": tmp_path / "three", **never}))
+    crops = stored(one, *range(5))
+    search(searcher, jpeg(1), consistency="session")
+    reindex(one, other_checkpoint(tmp_path))
+    wait_for(one, "other")
+    (new,) = stored(one, 100)
+    assert answers_by(searcher) == answers_by(poster) == "tiny"
+    late = search(searcher, jpeg(1)).json()
+    assert late["model_id"].startswith("tiny-")
+    assert late["matches"][0]["crop"]["id"] == crops[1]["id"]
+    assert found(searcher, 100, top_k=1, consistency="session") == [new["id"]]
+    assert answers_by(searcher) == "other"
+    assert embed(poster, jpeg(200)).json()["model_id"].startswith("other-")
+    assert answers_by(poster) == "other"
+
+
+# what is refused
+
+
+def test_the_model_that_answers_is_refused_as_the_next_one(client: httpx.Client, tiny_checkpoint: Path) -> None:
+    answer = reindex(client, tiny_checkpoint)
+    assert answer.status_code == 409
+    assert "answers already" in answer.json()["detail"]
+    assert progress(client)["state"] == "idle"
+
+
+@pytest.mark.parametrize("kind", ["cut", "no-checkpoint", "no-suffix", "empty"])
+def test_a_file_that_is_no_sound_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, kind: str) -> None:
+    stored(client, 1)
+    content = other_checkpoint(tmp_path).read_bytes()
+    name, content = {
+        "cut": ("cut.onnx", content[: len(content) // 2]),
+        "no-checkpoint": ("photo.safetensors", jpeg(1)),
+        "no-suffix": ("weights", content),
+        "empty": ("empty.onnx", b""),
+    }[kind]
+    answer = client.post("/reindex", files={"checkpoint": (name, content)})
+    assert answer.status_code == 422, answer.text
+    assert "checkpoint" in answer.json()["detail"]
+    assert name in answer.json()["detail"]
+    assert "arriving" not in answer.json()["detail"], "the message names the file that the user knows"
+    assert progress(client)["state"] == "idle"
+    assert len(found(client, 1)) == 1
+
+
+def test_a_second_model_is_refused_while_one_is_to_take_over(client: httpx.Client, tmp_path: Path) -> None:
+    # Of crops whose pictures are gone, too many to go on unasked, so that the first does not get done.
+    lose_pictures(client, stored(client, *range(20)), tmp_path)
+    reindex(client, other_checkpoint(tmp_path))
+    wait_until_held(client)
+    answer = reindex(client, other_checkpoint(tmp_path, "third"))
+    assert answer.status_code == 409
+    assert "other-" in answer.json()["detail"]
+
+
+def test_only_models_that_are_known_can_be_named(client: httpx.Client) -> None:
+    assert client.post("/reindex", data={"model_id": "nobody"}).status_code == 404
+    assert client.post("/reindex").status_code == 422
+    assert client.delete("/reindex").status_code == 404
+
+
+# pictures that cannot be read
+
+
+def test_a_few_pictures_that_are_gone_hold_nothing_up_and_are_named(client: httpx.Client, tmp_path: Path) -> None:
+    crops = stored(client, *range(20))
+    lose_pictures(client, crops[:2], tmp_path)
+    reindex(client, other_checkpoint(tmp_path))
+    wait_for(client, "other")
+    told = progress(client)
+    assert (told["done"], told["total"], told["unreadable"]) == (18, 20, 2)
+    assert {one["crop_id"] for one in told["unreadable_crops"]} == {crop["id"] for crop in crops[:2]}
+    assert crops[0]["id"] not in found(client, 0)
+    (again,) = embed(client, jpeg(0)).json()["items"]
+    assert (again["status"], again["crop"]["id"]) == ("existing", crops[0]["id"])
+    assert found(client, 0, top_k=1) == [crops[0]["id"]], "posted again, it can be found again"
+    assert progress(client)["unreadable"] == 1
+
+
+def test_many_pictures_that_are_gone_hold_the_change_up_until_somebody_decides(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    crops = stored(client, *range(20))
+    pictures = lose_pictures(client, crops[:15], tmp_path)
+    reindex(client, other_checkpoint(tmp_path))
+    wait_until_held(client)
+    assert "15 of 20" in progress(client)["trouble"]
+    assert answers_by(client) == "tiny"
+    for path, content in list(pictures.items())[:3]:
+        path.write_bytes(content)
+    reindex(client, other_checkpoint(tmp_path))  # the three are tried again
+    until(lambda: progress(client)["unreadable"] == 12 and progress(client)["done"] == 8)
+    assert answers_by(client) == "tiny"
+    assert reindex(client, other_checkpoint(tmp_path), lossy="true").status_code == 202
+    wait_for(client, "other")
+    assert progress(client)["unreadable"] == 12
+
+
+# giving up
+
+
+def test_what_is_given_up_leaves_nothing_behind(client: httpx.Client, settings: Settings, tmp_path: Path) -> None:
+    crops = stored(client, *range(40))
+    lose_pictures(client, crops[:15], tmp_path)
+    reindex(client, other_checkpoint(tmp_path))
+    wait_until_held(client)
+    assert progress(client)["done"] > 0
+    assert client.delete("/reindex").status_code == 204
+    until(lambda: not progress(client)["dropping"])
+    told = progress(client)
+    assert (told["state"], told["model_id"], told["unreadable"]) == ("idle", None, 0)
+    assert [model["model_id"].split("-")[0] for model in client.get("/models").json()] == ["tiny"]
+    assert found(client, 30, top_k=1) == [crops[30]["id"]]
+    assert reindex(client, other_checkpoint(tmp_path), lossy="true").status_code == 202
+    wait_for(client, "other")
+    assert len(found(client, 30, top_k=1000)) == 25, "the index of the first attempt was not taken for this one's"
+
+
+def test_the_embeddings_of_a_model_that_answers_no_more_can_be_dropped(client: httpx.Client, tmp_path: Path) -> None:
+    stored(client, *range(10))
+    old = progress(client)["answering_model_id"]
+    assert client.delete(f"/models/{old}").status_code == 409
+    reindex(client, other_checkpoint(tmp_path))
+    wait_for(client, "other")
+    assert client.delete(f"/models/{old}").status_code == 204
+    until(lambda: not progress(client)["dropping"])
+    assert len(client.get("/models").json()) == 1
+    assert len(list((tmp_path / "data" / "checkpoints").iterdir())) == 1
+    assert client.post("/reindex", data={"model_id": old}).status_code == 404
+
+
+def lose_pictures(client: httpx.Client, crops: list[dict[str, Any]], tmp_path: Path) -> dict[Path, bytes]:
+    """Delete the files of crops, as a broken disk does; gives what they held."""
+    lost = {}
+    for crop in crops:
+        sha256 = hashlib.sha256(client.get(f"/crops/{crop['id']}/image").content).hexdigest()
+        (path,) = (tmp_path / "data" / "images").rglob(sha256)
+        lost[path] = path.read_bytes()
+        path.unlink()
+    return lost
+
+
+def wait_until_held(client: httpx.Client) -> None:
+    until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None)

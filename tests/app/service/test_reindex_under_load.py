@@ -1,0 +1,113 @@
+"""While the model is changed under load, and services are killed, no answer is wrong and nothing is lost."""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from faults import until
+from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from serving import ServiceProcess
+
+from app.settings import Settings
+from bench.pictures import Pictures
+from bench.reindex_visitors import Ledger, Visitors, check_gallery
+
+CROPS = 300
+
+
+@contextmanager
+def visited(ports: list[int], seed: int) -> Iterator[Ledger]:
+    """A gallery of CROPS crops that visitors go on to change and to search; whatever they found wrong fails."""
+    with Visitors(ports, Pictures(), seed, most_crops=CROPS).visiting() as ledger:
+        until(lambda: len(ledger.kept) >= CROPS or bool(ledger.violations), 120)
+        yield ledger
+    for port in ports:
+        check_gallery(port, ledger)
+    assert ledger.violations == []
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    return seed
+
+
+def models_that_answered(ledger: Ledger) -> list[str]:
+    """Their names in the order in which searches were asked, each once where it answered several in a row."""
+    names = [one.model_id.split("-")[0] for one in sorted(ledger.searches, key=lambda one: one.at)]
+    return [name for name, before in zip(names, [None, *names], strict=False) if name != before]
+
+
+def slow_checkpoint(folder: Path) -> Path:
+    """Another model whose pictures are so large that embedding lasts until a service can be killed in the middle."""
+    return other_checkpoint(folder, height=1024, width=512)
+
+
+def wait_until_done(service: ServiceProcess, crops: int) -> None:
+    """Return in the middle of the embedding, when so many crops are done."""
+    deadline = time.monotonic() + 60
+    while (told := progress(service.client))["done"] < crops:
+        assert told["state"] == "embedding", "it was over too soon: this test shows nothing"
+        assert time.monotonic() < deadline, told
+        time.sleep(0.01)
+    assert told["done"] < told["total"]
+
+
+def test_a_reindex_that_is_killed_goes_on_and_no_answer_on_the_way_is_wrong(
+    settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    service = ServiceProcess(settings)
+    ports = [service.port]
+    try:
+        service.wait_until_ready()
+        with visited(ports, seed) as ledger:
+            assert reindex(service.client, slow_checkpoint(tmp_path)).status_code == 202
+            for share in (0.2, 0.5):
+                wait_until_done(service, int(share * CROPS))
+                done = progress(service.client)["done"]
+                service.kill()
+                service = ServiceProcess(settings)
+                ports[:] = [service.port]
+                service.wait_until_ready()
+                assert progress(service.client)["done"] >= 0.8 * done, "but for deletions, what was embedded stays"
+            wait_for(service.client, "other", 120)
+            time.sleep(1)
+        assert models_that_answered(ledger) == ["tiny", "other"]
+    finally:
+        service.kill()
+
+
+def test_services_on_one_postgresql_change_together_also_where_the_one_at_work_is_killed(
+    settings: Settings, tmp_path: Path, seed: int
+) -> None:
+    if not settings.resolved_database_url.startswith("postgresql"):
+        pytest.skip("several services at once are for PostgreSQL")
+    shared = {"images_url": (tmp_path / "images").as_uri()}
+    with ExitStack() as stack:
+        services = [
+            ServiceProcess(settings.model_copy(update={"data_dir": tmp_path / name, **shared})) for name in ("a", "b")
+        ]
+        for service in services:
+            stack.callback(service.kill)
+            service.wait_until_ready()
+        one, two = services
+        ports = [one.port, two.port]
+        with visited(ports, seed) as ledger:
+            assert reindex(one.client, slow_checkpoint(tmp_path)).status_code == 202
+            wait_until_done(two, CROPS // 4)
+            one.kill()  # the first to look, so the one at work
+            ports[:] = [two.port]
+            stack.callback(
+                (again := ServiceProcess(settings.model_copy(update={"data_dir": tmp_path / "a", **shared}))).kill
+            )
+            again.wait_until_ready()
+            ports[:] = [again.port, two.port]
+            wait_for(two.client, "other", 120)
+            wait_for(again.client, "other")
+            time.sleep(1)
+        assert set(models_that_answered(ledger)) == {"tiny", "other"}
+        assert answers_by(two.client) == answers_by(again.client) == "other"
