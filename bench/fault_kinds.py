@@ -21,7 +21,8 @@ _MOUNT_MEGABYTES = 256
 _BLOCKS = (1 << 20, 1 << 16, 1 << 12)
 _SLACK_BYTES = 200_000
 _BLOCK_BYTES = 512  # what `st_blocks` counts in
-_FLIPPED_ROWS = 20
+_ROW_BYTES = 4096  # of an embedding, and of most disks' blocks
+_DAMAGED_ROWS = 10
 _MOST_SECONDS_OF_START = 2.5
 _STOP_SECONDS = 30
 _FULL_DISK_SECONDS = 15
@@ -93,7 +94,10 @@ class Victim:
     def newest(self) -> list[Path]:
         """The files of the newest snapshot."""
         generations = sorted(path for path in self.snapshots.glob("*/*") if path.name.isdecimal())
-        return sorted(generations[-1].iterdir()) if generations else []
+        try:
+            return sorted(generations[-1].iterdir()) if generations else []
+        except FileNotFoundError:  # a newer one has taken its place
+            return self.newest()
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,17 @@ def _delete_file(victim: Victim) -> None:
         victim.rng.choice(files).unlink()
 
 
-def _flip_rows(victim: Victim) -> None:
-    for _ in range(_FLIPPED_ROWS):
-        _flip(sorted(victim.snapshots.glob("*/working/*.rows")), victim.rng)
+def _damage_rows(victim: Victim) -> None:
+    """Single bits, and blocks as a whole."""
+    files = sorted(victim.snapshots.glob("*/working/*.rows"))
+    for _ in range(_DAMAGED_ROWS):
+        _flip(files, victim.rng)
+    for path in files:
+        blocks = _used_bytes(path) // _ROW_BYTES
+        with path.open("rb+") as file:
+            for block in victim.rng.sample(range(blocks), min(_DAMAGED_ROWS, blocks)):
+                file.seek(block * _ROW_BYTES)
+                file.write(victim.rng.randbytes(_ROW_BYTES))
 
 
 def _flip(files: Sequence[Path], rng: random.Random) -> None:
@@ -246,7 +258,7 @@ ANYWHERE = (
     Fault("flipped bit in a snapshot", _flip_bit, while_down=True),
     Fault("truncated file of a snapshot", _truncate, while_down=True),
     Fault("deleted file of a snapshot", _delete_file, while_down=True),
-    Fault("flipped bits in the working file", _flip_rows, while_down=True),
+    Fault("damaged working file", _damage_rows, while_down=True),
     Fault("no snapshots any more", _delete_snapshots, while_down=True),
 )
 ON_A_DISK_OF_ITS_OWN = (FULL_DISK, KILL_ON_FULL_DISK)

@@ -14,13 +14,17 @@ from bench.fault_kinds import ANYWHERE, KILL, ON_A_DISK_OF_ITS_OWN, ON_POSTGRESQ
 from bench.fault_ledger import NO_ANSWER, Ledger
 from bench.fault_service import FaultyService, NotReady
 
-_SIZES = (5, 60, 150, 300)
+_SIZES = (20, 100, 200, 300)
 """Crops that clients keep, so that the index changes its form again and again."""
 
 _ONE_MORE = 0.3
 """How likely it is that one more fault comes along."""
 
+_WITH_ROWS = 0.8
+
 _HEALING_SECONDS = 15.0
+_FILLING_SECONDS = 10.0
+_POLL_SECONDS = 0.02
 _NOT_NOW = 503
 
 
@@ -117,7 +121,9 @@ class Trial:
         if not victim.service.runs:
             self._start()
             victim.service.wait_until_ready()
-        with clients(victim.service.port, self._ledger, rng, rng.choice(_SIZES)):
+        size = rng.choice(_SIZES)
+        with clients(victim.service.port, self._ledger, rng, size):
+            self._wait_for_something_to_lose(size)
             time.sleep(rng.uniform(0.1, 1.2))
             for fault in faults:
                 if not fault.while_down:
@@ -127,6 +133,18 @@ class Trial:
             if fault.while_down:
                 victim.service.kill()  # what the fault before may have started
                 fault.strike(victim)
+
+    def _wait_for_something_to_lose(self, size: int) -> None:
+        """For crops; in most rounds also for a snapshot that has embeddings on the disk, where there will be one."""
+        service, victim = self._victim.service, self._victim
+        limit = int(service.settings["PASSERBY_INDEX_EXACT_LIMIT"])
+        with_rows = size > limit and self._rng.random() < _WITH_ROWS
+        end = time.monotonic() + _FILLING_SECONDS
+        while time.monotonic() < end:
+            rows = any(path.suffix == ".rows" for path in victim.newest())
+            if len(self._ledger.kept) >= _SIZES[0] and (rows or not with_rows):
+                return
+            time.sleep(_POLL_SECONDS)
 
     def _judge(self, faults: Sequence[Fault], troubles: dict[int, int]) -> None:
         """Whether requests failed though nothing was there that they could fail for."""
@@ -161,7 +179,7 @@ class Trial:
         rng = self._rng
         drawn = {
             "PASSERBY_CHANGES_KEPT": rng.choice(["10", "100", "1000000"]),
-            "PASSERBY_INDEX_EXACT_LIMIT": rng.choice(["20", "60", "60", "1000"]),
+            "PASSERBY_INDEX_EXACT_LIMIT": rng.choice(["20", "60", "60", "60", "1000"]),
         }
         if rng.random() < 0.5:
             drawn["PASSERBY_INDEX_CELLS"] = "4"

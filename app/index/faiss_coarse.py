@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from app.index.coarse_codes import Check, CoarseCodes
 from app.index.columns import FREE, Columns
+from app.index.faiss_exact import ExactTier
 from app.index.key_rows import KeyRows
 from app.index.nearest import TierFound, as_float32, nearest
 from app.index.port import SHARED, Filter
@@ -181,9 +182,14 @@ class CoarseTier:
         similarities[order] = best_first
         return similarities
 
-    def found(self, proposal: Proposal, similarities: NDArray[np.float32]) -> TierFound:
-        """What was proposed and compared, without what was removed meanwhile."""
+    def found(self, proposal: Proposal, similarities: NDArray[np.float32], exact: ExactTier) -> TierFound:
+        """What was proposed and compared, without what was removed meanwhile.
+
+        exact: the other tier, which may have got some of these crops meanwhile.
+        """
         there = self.columns.keys[proposal.rows] == proposal.keys
+        for place in np.flatnonzero(~there).tolist():
+            there[place] = int(proposal.keys[place]) in exact
         return TierFound(proposal.keys[there], similarities[there], proposal.compared)
 
     # upkeep: by one thread alone, while others read, and remove crops

@@ -120,7 +120,7 @@ class FaissIndex:
         if coarse is not None and proposal is not None:
             similarities = coarse.compare(query, proposal)  # reads from the disk, and so holds back nobody
             with self._lock.reading():
-                found.append(coarse.found(proposal, similarities))
+                found.append(coarse.found(proposal, similarities, self._exact))
         return _best(found, top_k, min_similarity, size)
 
     def upkeep(self) -> Sequence[int]:

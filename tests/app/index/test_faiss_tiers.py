@@ -182,6 +182,25 @@ def test_searches_changes_and_upkeep_go_on_together(tmp_path: Path) -> None:
     assert rounds[0] >= 20
 
 
+def test_crops_that_move_to_the_exact_tier_during_a_search_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = coarse_index(tmp_path)
+    index.apply([Removal(100 + key, key) for key in range(1, 46)])
+    coarse = index._coarse
+    assert coarse is not None
+    compare = coarse.compare
+
+    def compare_slowly(*arguments: Any) -> Any:
+        index.apply([Removal(200, 46)])
+        index.upkeep()
+        assert index.coarse_size == 0
+        return compare(*arguments)
+
+    monkeypatch.setattr(coarse, "compare", compare_slowly)
+    assert all_keys(index) == set(range(47, 61))
+
+
 def test_a_restored_index_takes_in_what_happened_to_its_file_since(tmp_path: Path) -> None:
     store = store_in(tmp_path, tuning=SMALL)
     index = coarse_index(tmp_path)
