@@ -19,7 +19,8 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _WRITES = "passerby_writes"
 _WRITE_LOCK = 0x7061_7373_6572  # any number that no other user of a shared PostgreSQL takes; migration 0002 has it too
 _MIGRATION_LOCK = _WRITE_LOCK + 1
-_ALONE_LOCK = _WRITE_LOCK + 2
+_INDEX_LOCK = _WRITE_LOCK + 2
+_ALONE_LOCK = _WRITE_LOCK + 3
 _SQLITE_BUSY_MS = 30_000
 
 _NAMING = {
@@ -81,6 +82,19 @@ class Database:
                 yield session
                 await session.commit()
             await connection.commit()
+
+    @asynccontextmanager
+    async def index_turn(self) -> AsyncIterator[None]:
+        """Keep other processes from changing an index that they share, while the block lasts.
+
+        On PostgreSQL; SQLite's one process needs no such thing.
+        """
+        if self._sqlite:
+            yield
+            return
+        async with self.engine.connect() as connection:
+            await self._lock_for_writing(connection, _INDEX_LOCK)
+            yield
 
     def notifications(self, channel: str) -> AsyncIterator[None]:
         """An item whenever any process has notified on a channel, and one at first; on SQLite, which cannot, none."""

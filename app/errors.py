@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import QueueClosed, QueueFull
 from app.index.keeper import IndexNotReady
+from app.index.port import IndexLost, IndexUnreachable
 from app.kit.leaving import ClientLeft
 
 MEDIA_TYPE = "application/problem+json"
@@ -73,10 +75,14 @@ _KINDS: dict[type[Exception], _Kind] = {
     Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
     NotReady: _Kind(503, "not-ready", "The service cannot answer now"),
     IndexNotReady: _Kind(503, "not-ready", "The service cannot answer now"),
+    IndexUnreachable: _Kind(503, "not-ready", "The service cannot answer now"),
+    IndexLost: _Kind(503, "not-ready", "The service cannot answer now"),
     PictureError: _Kind(422, "picture", "A picture cannot be used"),
     EngineError: _Kind(500, "engine", "The model failed on this picture"),
     QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),
     QueueClosed: _Kind(503, "not-accepting", "The service accepts no pictures now"),
+    OperationalError: _Kind(503, "database", "The database does not work now"),
+    InterfaceError: _Kind(503, "database", "The database does not work now"),
     ClientLeft: _Kind(499, "client-left", "The client left"),  # nobody reads it, but log and metrics tell it
 }
 
@@ -100,7 +106,10 @@ def problem_of(error: Exception, **extra: Any) -> Problem:
         extra["where"] = error.where
     if isinstance(error, PictureError):
         slug = f"{kind.slug}-{error.kind}"
-    return _problem(_Kind(kind.status, slug, kind.title), str(error), extra)
+    detail = str(error)
+    if isinstance(error, DBAPIError):  # the statement and its values are nobody else's business
+        detail = f"{error.orig}; try again in a moment"
+    return _problem(_Kind(kind.status, slug, kind.title), detail, extra)
 
 
 def problem_of_status(status: int, detail: str, **extra: Any) -> Problem:

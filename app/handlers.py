@@ -67,7 +67,8 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     log.error("request failed unexpectedly", exc_info=error)
-    return _respond(problem_of_status(500, "an error that we did not foresee; the service's log tells more"))
+    problem = problem_of_status(500, "an error that we did not foresee; the service's log tells more")
+    return _respond(problem, {"Connection": "close"})  # as the server does, or the client's next request meets its end
 
 
 def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:

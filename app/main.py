@@ -1,5 +1,6 @@
 """`create_app`: puts the domains together."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,7 +24,8 @@ from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
 from app.index.faiss_index import FaissIndex
-from app.index.keeper import IndexKeeper
+from app.index.keeper import IndexHome, IndexKeeper
+from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
 from app.index.tuning import Tuning
 from app.kit.provide import provide
@@ -131,15 +133,24 @@ def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:
 async def index_keeper(
     settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
 ) -> IndexKeeper:
-    """What keeps the index of one model, not started yet."""
-    working = _working(settings, gallery_id)
-    return IndexKeeper(
-        DatabaseChangeFeed(database, model_id, settings.changes_kept),
-        snapshots,
-        lambda: FaissIndex(model_id, working, _tuning(settings)),
-        snapshot_every=settings.snapshot_every,
-        poll_seconds=settings.index_poll_seconds,
-    )
+    """What keeps the index of one model, not started yet. Raises IndexUnreachable."""
+    feed = DatabaseChangeFeed(database, model_id, settings.changes_kept)
+    home = await index_home(settings, database, snapshots, gallery_id, model_id)
+    return IndexKeeper(feed, home, poll_seconds=settings.index_poll_seconds)
+
+
+async def index_home(
+    settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
+) -> IndexHome:
+    """Where the index is kept: in this process, or on the server that the settings name. Raises IndexUnreachable."""
+    address = settings.index_address
+    if address is None:
+        new_index = partial(FaissIndex, model_id, _working(settings, gallery_id), _tuning(settings))
+        return SnapshotHome(snapshots, new_index, settings.snapshot_every)
+    from app.index.milvus import MilvusHome, MilvusServer  # what it imports is an extra
+
+    server = await asyncio.to_thread(MilvusServer, address)
+    return MilvusHome(server, gallery_id, model_id, database.index_turn)
 
 
 def _working(settings: Settings, gallery_id: str) -> Path:
@@ -154,4 +165,5 @@ def _tuning(settings: Settings) -> Tuning:
         probes=settings.index_probes,
         candidates=settings.index_candidates,
         narrow_limit=settings.index_narrow_limit,
+        fresh_limit=max(1, min(Tuning.fresh_limit, settings.index_exact_limit)),  # they are all compared, too
     )

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
 
 
@@ -23,6 +24,11 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="Holds database, images and index snapshots by default")
     database_url: str | None = Field(
         None, description="postgresql://... or sqlite:///...; SQLite in data_dir by default"
+    )
+    index_url: str | None = Field(
+        None,
+        description="milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE], whose data all services on one PostgreSQL share; "
+        "by default FAISS in this process",
     )
     images_url: str | None = Field(
         None, description="An fsspec URL such as s3://bucket/images; data_dir/images by default"
@@ -78,11 +84,20 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("api_key", "database_url", "images_url", "checkpoint", mode="before")
+    @field_validator("api_key", "database_url", "index_url", "images_url", "checkpoint", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         """A line such as `PASSERBY_API_KEY=` in an environment file means that nothing is set."""
         return None if value == "" else value
+
+    @field_validator("index_url")
+    @classmethod
+    def _can_be_reached(cls, url: str | None) -> str | None:
+        if url is not None:
+            MilvusAddress.parse(url)
+            if find_spec("pymilvus") is None:
+                raise ValueError("an index on Milvus needs the extra `milvus`: pip install 'passerby[milvus]'")
+        return url
 
     @model_validator(mode="after")
     def _safe_by_default(self) -> "Settings":
@@ -96,6 +111,11 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database's URL, with the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'passerby.sqlite3'}"
+
+    @property
+    def index_address(self) -> MilvusAddress | None:
+        """The server that keeps the index, or None where this process does."""
+        return None if self.index_url is None else MilvusAddress.parse(self.index_url)
 
     @property
     def resolved_images_url(self) -> str:

@@ -63,8 +63,9 @@ def raw_post(path: str, body: bytes) -> bytes:
 class Client:
     """One connection that stays open. It belongs to one thread at a time."""
 
-    def __init__(self, port: int) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
+    def __init__(self, port: int, seconds: float = _SECONDS) -> None:
+        """seconds: longest wait for an answer."""
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
 
     def send(self, method: str, path: str, body: bytes | None = None) -> Answer:
         """Send a request and wait for its answer, whatever that is. Raises RequestFailed where none comes."""

@@ -1,4 +1,4 @@
-"""Embeddings with the geometry of real ones, as many as wanted: persons, and cameras that shift them.
+"""Embeddings with the geometry of real ones, as many as wanted: persons, cameras that shift them, and distractors.
 
 `python -m bench.galleries` compares them with the real ones that they are fitted on: how similar crops are to each
 other, and what share of the true neighbours the same index finds in both.
@@ -7,6 +7,7 @@ other, and what share of the true neighbours the same index finds in both.
 import argparse
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -26,7 +27,20 @@ Embeddings = NDArray[np.float32]
 KEPT = 0.995
 """The share of each variance that is kept, which saves most of its directions."""
 
+QUERIES = 1000
+DEEP = 100
+
+CAMERAS = 6
+SEEN_ONCE = 0.6
+"""Of the persons; they are the distractors, about one crop in fifteen."""
+
+OFTEN_MEDIAN, OFTEN_SPREAD = 2.6, 0.9
+"""Logarithm of how many crops the others have, and its standard deviation: a median of 13, 100 for one in a hundred."""
+
+_EMBEDDINGS, _FACTS = "embeddings.f16", "queries.npz"
+
 _TINY = 1e-6
+_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,96 @@ def real_embeddings() -> LabelledFeatures:
     network = load_for_inference(BUNDLED)
     samples = open_data_set(f"market1501:{MARKET}").train()
     return embed_samples(samples, network.metadata.input, network.embed)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery on disk with queries and the truth about them.
+
+    embeddings: `(N, 2048)` float16, mapped. queries: `(Q, 2048)` float32, real crops that are not in the gallery. true:
+    `(Q, DEEP)`, the rows of the most similar crops, best first.
+    """
+
+    folder: Path
+    embeddings: NDArray[np.float16]
+    queries: Embeddings
+    true: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, folder: Path, crops: int, seed: int = 0) -> "Gallery":
+        """Of so many crops: real ones as far as they go, then drawn ones. One that lies in the folder is taken."""
+        folder = folder / f"{crops}-{seed}"
+        if not (folder / _FACTS).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            real = _real_embeddings_in(folder.parent)
+            order = np.random.default_rng(seed).permutation(len(real.pids))
+            _write(folder / _EMBEDDINGS, real, order[QUERIES:], crops, seed)
+            queries = real.features[order[:QUERIES]]
+            true = nearest_rows(_mapped(folder / _EMBEDDINGS, crops), queries, DEEP)
+            np.savez(folder / _FACTS, queries=queries, true=true, crops=crops)
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Gallery":
+        """One that is there."""
+        with np.load(folder / _FACTS) as facts:
+            embeddings = _mapped(folder / _EMBEDDINGS, int(facts["crops"]))
+            return cls(folder, embeddings, facts["queries"], facts["true"])
+
+
+def nearest_rows(
+    embeddings: NDArray[np.float16], queries: Embeddings, count: int, among: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """By brute force: the rows most similar to each query, `(Q, count)`, best first. among: only these, ascending."""
+    among = np.arange(len(embeddings)) if among is None else among
+    best = np.full((len(queries), count), -np.inf, np.float32)
+    rows = np.zeros((len(queries), count), np.int64)
+    for start in range(0, len(among), _AT_ONCE):
+        some = among[start : start + _AT_ONCE]
+        found = queries @ embeddings[some].astype(np.float32).T
+        every = np.concatenate([best, found], axis=1)
+        every_row = np.concatenate([rows, np.broadcast_to(some, found.shape)], axis=1)
+        order = np.argpartition(-every, count - 1, axis=1)[:, :count]
+        best, rows = np.take_along_axis(every, order, axis=1), np.take_along_axis(every_row, order, axis=1)
+    return np.take_along_axis(rows, np.argsort(-best, axis=1, kind="stable"), axis=1)
+
+
+def _mapped(path: Path, crops: int) -> NDArray[np.float16]:
+    return np.memmap(path, np.float16, "r", shape=(crops, EMBEDDING_DIM))
+
+
+def _real_embeddings_in(folder: Path) -> LabelledFeatures:
+    """The real embeddings, kept in a folder for the next time."""
+    path = folder / "real.npz"
+    if not path.exists():
+        real = real_embeddings()
+        np.savez(path, features=real.features, pids=real.pids, cameras=real.cameras)
+    with np.load(path) as found:
+        return LabelledFeatures(found["features"], found["pids"], found["cameras"])
+
+
+def _write(path: Path, real: LabelledFeatures, kept: NDArray[np.int64], crops: int, seed: int) -> None:
+    """Write so many embeddings in an order by chance: the real ones that are kept first, then drawn ones."""
+    rng = np.random.default_rng(seed)
+    geometry = Geometry.of(real)
+    places = rng.permutation(crops)
+    kept = kept[:crops]
+    embeddings = np.memmap(path, np.float16, "w+", shape=(crops, EMBEDDING_DIM))
+    embeddings[places[: len(kept)]] = real.features[kept]
+    for start in range(len(kept), crops, _AT_ONCE):
+        some = np.sort(places[start : start + _AT_ONCE])
+        person = np.repeat(np.arange(len(some)), _crops_of_persons(len(some), rng))[: len(some)]
+        cameras = rng.integers(1, CAMERAS + 1, len(some))  # that see each person
+        camera = rng.integers(0, CAMERAS, len(some)) % cameras[person]
+        drawn = geometry.draw_like(person, camera, seed=seed + start)
+        embeddings[some] = drawn[rng.permutation(len(some))]
+    embeddings.flush()
+
+
+def _crops_of_persons(most: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How many crops each of so many persons has: most were seen once, a few very often."""
+    often = np.maximum(2, rng.lognormal(OFTEN_MEDIAN, OFTEN_SPREAD, most)).astype(np.int64)
+    return np.where(rng.random(most) < SEEN_ONCE, 1, often)
 
 
 def main() -> None:

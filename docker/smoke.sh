@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Imports drawn people into a running composition and searches through it. BASE_URL says where it answers.
+# Imports drawn people into a running composition and searches through it. BASE_URL says where it answers, SERVICE what
+# is killed in between; for replicas: COMPOSE_PROFILES=distributed SERVICE=replica BASE_URL=http://127.0.0.1:8080.
 set -euo pipefail
 BASE_URL=${BASE_URL:-http://127.0.0.1:8000}
-inside() { docker compose exec -T passerby passerby-entrypoint "$@"; }
+SERVICE=${SERVICE:-passerby}
+inside() { docker compose exec -T "$SERVICE" passerby-entrypoint "$@"; }
 
 key=$(inside sh -c 'printf %s "$PASSERBY_API_KEY"')
 work=$(mktemp -d)
@@ -30,7 +32,7 @@ echo "asked for person $person by camera $camera excluded; first match: $first"
 [ "$first" = "\"person_id\":\"$person\"" ]
 
 echo "crops are still found after the service was killed"
-docker compose kill -s KILL passerby >/dev/null
+docker compose kill -s KILL "$SERVICE" >/dev/null
 docker compose up -d --wait --no-build >/dev/null
 curl -fsS -H "X-API-Key: $key" -F "crop_ids=$id" -F top_k=1 "$BASE_URL/search" | grep -q '"rank":1'
 echo "smoke test passed"

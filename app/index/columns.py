@@ -16,6 +16,7 @@ _NUMBERS = ("key", "captured_at")
 _TEXTS = ("camera_id", "track_id", "person_id", "attributes")
 _NONE = -1
 _TEXTS_BEFORE_TRIM = 1024
+_LEAST_ROWS = 1024
 
 FREE = -1
 """The key of a row that holds no crop."""
@@ -47,8 +48,7 @@ class Columns:
 
     def append(self, key: int, columns: CropColumns) -> None:
         """Add a row."""
-        if self._size == len(self._arrays["key"]):
-            self._reserve(max(1024, 2 * self._size))
+        self._reserve(self._size + 1, *self._arrays)
         self._arrays["key"][self._size] = key
         self._arrays["captured_at"][self._size] = columns.captured_at
         for name, texts in self._texts.items():
@@ -71,14 +71,17 @@ class Columns:
     def place(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
         """Copy rows of other columns to distinct rows here, also beyond the end; what lies between them is free."""
         size = max(self._size, int(rows.max(initial=-1)) + 1)
-        if size > len(self._arrays["key"]):
-            self._reserve(max(1024, size + size // 8))
+        self._reserve(size, *self._arrays)
         self._arrays["key"][self._size : size] = FREE
         self._size = size
         for name, column in self._arrays.items():
             values = other._column(name)[other_rows]
             column[rows] = self._texts[name].codes_of(other._texts[name], values) if name in self._texts else values
         self._look_at_new_attributes()
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows, as far as that can be done while others read, and free rows."""
+        self._reserve(rows, *(name for name in self._arrays if name != "key"))
 
     def free(self, row: int) -> None:
         """Note that a row holds no crop any more."""
@@ -163,10 +166,13 @@ class Columns:
             return has
         return np.isin(column, codes)
 
-    def _reserve(self, rows: int) -> None:
-        for name, old in self._arrays.items():
-            self._arrays[name] = np.empty(rows, old.dtype)
-            self._arrays[name][: self._size] = old[: self._size]
+    def _reserve(self, rows: int, *names: str) -> None:
+        for name in names:
+            old = self._arrays[name]
+            if len(old) < rows:
+                new = np.empty(max(_LEAST_ROWS, rows + rows // 8), old.dtype)
+                new[: self._size] = old[: self._size]
+                self._arrays[name] = new
 
 
 class _Texts:
@@ -181,6 +187,10 @@ class _Texts:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
+
+    def after(self, code: int) -> list[str]:
+        """The texts from a code on, in their order."""
+        return self._all[code:]
 
     def code(self, text: str | None) -> int:
         """The code of a text, which is new from now on if it was not known."""

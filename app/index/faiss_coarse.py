@@ -27,7 +27,7 @@ _PROBING_FILE = "probing.json"
 
 _PROBING = TypeAdapter(Probing)
 
-_CODES_AT_ONCE = 128
+_CODES_AT_ONCE = 64
 """Codes that are added while searches wait, for a few milliseconds."""
 
 ROWS_AT_ONCE = 4_096
@@ -64,6 +64,14 @@ class Copy:
         return int(np.count_nonzero(self.columns.keys != FREE))
 
 
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """Rows that have all but their crops, and which row each key has once they have them."""
+
+    rows: NDArray[np.int64]
+    rows_of_keys: KeyRows
+
+
 class CoarseTier:
     """Any number of crops, each in a row that it keeps. Not safe among threads, but for what says so.
 
@@ -83,6 +91,7 @@ class CoarseTier:
         self._size = int(np.count_nonzero(self._live))
         rows = np.flatnonzero(self._live)
         self._rows = KeyRows.of(self.columns.keys[rows], rows)
+        self._removed: list[int] | None = None  # keys, since it is watched
 
     @classmethod
     def build(
@@ -140,6 +149,8 @@ class CoarseTier:
 
     def remove(self, key: int) -> None:
         """Drop a crop, if it is there."""
+        if self._removed is not None:
+            self._removed.append(key)
         row = self._rows.pop(key)
         if row is not None:
             self.columns.free(row)
@@ -177,30 +188,40 @@ class CoarseTier:
 
     # upkeep: by one thread alone, while others read, and remove crops
 
-    def stage(self, embeddings: NDArray[np.float16], alone: Alone) -> NDArray[np.int64]:
-        """Rows for new crops, which no search sees until they are placed. Raises OSError where the disk is full."""
-        rows = self._free_rows(len(embeddings))
-        self._file.write(rows, embeddings)
-        sums = row_sums(embeddings)
-        for start in range(0, len(rows), _CODES_AT_ONCE):
-            piece = slice(start, start + _CODES_AT_ONCE)
-            projected = self._codes.projected(embeddings[piece])
-            with alone():
-                self._codes.add(rows[piece], projected)
+    def watch_removals(self) -> None:
+        """From now on until `place`, remember what is removed: crops that are on their way here may be among it."""
+        self._removed = []
+
+    def stage(self, keys: NDArray[np.int64], embeddings: NDArray[np.float16], alone: Alone) -> Staged:
+        """Give new crops rows, which no search sees until they are placed. Raises OSError where the disk is full."""
+        rows = self._free_rows(len(keys))
         size = max(len(self._coded), int(rows.max(initial=-1)) + 1)
+        self._file.write(rows, embeddings)
         self._coded = _longer(self._coded, size)
         self._sums = _longer(self._sums, size)
-        self._coded[rows] = True
-        self._sums[rows] = sums
-        return rows
+        self._sums[rows] = row_sums(embeddings)
+        self.columns.reserve(size)
+        for start in range(0, len(rows), _CODES_AT_ONCE):
+            piece = rows[start : start + _CODES_AT_ONCE]
+            projected = self._codes.projected(embeddings[start : start + _CODES_AT_ONCE])
+            with alone():
+                self._codes.add(piece, projected)
+            self._coded[piece] = True
+        return Staged(rows, self._rows.with_more(keys, rows))
 
-    def place(self, rows: NDArray[np.int64], columns: Columns, column_rows: NDArray[np.int64]) -> None:
-        """From now on, staged rows hold these crops."""
-        self.columns.place(rows, columns, column_rows)
+    def place(self, staged: Staged, columns: Columns) -> None:
+        """From now on, these rows hold their crops, but for those that were removed since it is watched.
+
+        columns: of the crops, in the order in which they were staged.
+        """
+        self._rows = staged.rows_of_keys
+        self.columns.place(staged.rows, columns, np.arange(len(columns)))
         self._live = _longer(self._live, len(self.columns))
-        self._live[rows] = True
-        self._size += len(rows)
-        self._rows = self._rows.with_more(self.columns.keys[rows], rows)
+        self._live[staged.rows] = True
+        self._size += len(staged.rows)
+        removed, self._removed = self._removed or [], None
+        for key in removed:
+            self.remove(key)
 
     def purge(self, alone: Alone) -> None:
         """Take away codes and embeddings of what was removed."""

@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.index.checks import checked_query, refused_additions
 from app.index.columns import FREE, Columns
 from app.index.faiss_coarse import ROWS_AT_ONCE, CoarseTier
 from app.index.faiss_exact import BLOCK_ROWS, ExactTier
@@ -55,6 +56,7 @@ class FaissIndex:
         self._coarse: CoarseTier | None = None
         self._last_sequence = 0
         self._unchecked = False
+        self._damaged: set[int] = set()  # keys in the coarse tier whose embeddings are to be loaded again
 
     @property
     def model_id(self) -> str:
@@ -78,7 +80,7 @@ class FaissIndex:
 
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         """See `VectorIndex`."""
-        refused = _refused(changes)
+        refused = refused_additions(changes)
         with self._lock.writing():
             for change in changes:
                 if change.sequence <= self._last_sequence:
@@ -92,9 +94,11 @@ class FaissIndex:
 
     def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
         """See `VectorIndex`."""
-        refused = _refused(rows)
+        refused = refused_additions(rows)
         with self._lock.writing():
             for row in rows:
+                if row.key in self._damaged:
+                    self._remove(row.key)
                 if row not in refused:
                     self._add(row)
             self._last_sequence = last_sequence
@@ -104,7 +108,7 @@ class FaissIndex:
         self, query: NDArray[np.float32], which: Filter, top_k: int, min_similarity: float | None = None
     ) -> Found:
         """See `VectorIndex`."""
-        query = _checked(query)
+        query = checked_query(query)
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
         faiss.omp_set_num_threads(1)  # of this thread: many threads for one query wait for each other
@@ -172,6 +176,7 @@ class FaissIndex:
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise SnapshotError(f"{folder} cannot be read: {error}") from error
         if index.size != state.size:
+            index.close()
             raise SnapshotError(f"{folder} holds {index.size} crops, but should hold {state.size}")
         return index
 
@@ -181,6 +186,7 @@ class FaissIndex:
         self._exact.add(addition.key, addition.embedding, addition.columns)
 
     def _remove(self, key: int) -> None:
+        self._damaged.discard(key)
         self._exact.remove(key)
         if self._coarse is not None:
             self._coarse.remove(key)
@@ -207,7 +213,10 @@ class FaissIndex:
             if len(self._exact) > self._tuning.exact_limit:
                 self._begin_coarse()
             return ()
-        lost = self._without_damaged(coarse)
+        if self._unchecked:
+            self._find_damaged(coarse)
+        if self._damaged:  # where these moved, they would be taken for sound
+            return sorted(self._damaged)
         if 2 * len(coarse) < self._tuning.exact_limit:
             self._end_coarse(coarse)
         elif self._tuning.outgrown(coarse.cells, len(coarse)):
@@ -219,7 +228,7 @@ class FaissIndex:
                 coarse.purge(self._lock.writing)
         if self._coarse is not None:
             self._coarse.release()
-        return lost
+        return ()
 
     def _begin_coarse(self) -> None:
         """Move all crops into a coarse tier."""
@@ -253,14 +262,14 @@ class FaissIndex:
 
     def _move_fresh(self, coarse: CoarseTier) -> None:
         """Move the crops of the exact tier into the coarse one."""
-        with self._lock.reading():
-            columns = self._exact.columns.selected(slice(None))
-        embeddings = np.concatenate(list(self._exact_embeddings(columns.keys)))
         with self._codes_stay:
-            rows = coarse.stage(embeddings, self._lock.writing)
             with self._lock.writing():
-                there = np.flatnonzero([key in self._exact for key in columns.keys.tolist()])
-                coarse.place(rows[there], columns, there)
+                columns = self._exact.columns.selected(slice(None))
+                coarse.watch_removals()
+            embeddings = np.concatenate(list(self._exact_embeddings(columns.keys)))
+            staged = coarse.stage(columns.keys, embeddings, self._lock.writing)
+            with self._lock.writing():
+                coarse.place(staged, columns)
                 self._exact = self._exact.without(columns.keys)
 
     def _end_coarse(self, coarse: CoarseTier) -> None:
@@ -278,20 +287,18 @@ class FaissIndex:
         coarse.close()
         _log.info("the index compares every crop from now on", crops=self.size)
 
-    def _without_damaged(self, coarse: CoarseTier) -> list[int]:
-        """Once after a start: drop crops whose embeddings the disk has damaged, and say which these are."""
-        lost: list[int] = []
-        if not self._unchecked:
-            return lost
+    def _find_damaged(self, coarse: CoarseTier) -> None:
+        """Once after a start: note the crops whose embeddings the disk has damaged.
+
+        They stay where they are until they are loaded again, so that a snapshot which is saved meanwhile has them, and
+        whoever restores it finds them damaged once more.
+        """
         for rows in _pieces(coarse.live_rows(), ROWS_AT_ONCE):
             self._check()
-            for row in rows[coarse.damaged(rows)].tolist():
-                with self._lock.writing():
-                    key = int(coarse.columns.keys[row])
-                    coarse.remove(key)
-                lost.append(key)
+            damaged = rows[coarse.damaged(rows)]
+            with self._lock.writing():
+                self._damaged.update(key for key in coarse.columns.keys[damaged].tolist() if key != FREE)
         self._unchecked = False
-        return [key for key in lost if key != FREE]
 
     def _exact_embeddings(self, keys: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:
         """Embeddings of the exact tier, piece by piece; zeros for those that are gone by now."""
@@ -331,20 +338,3 @@ def _best(found: Sequence[TierFound], top_k: int, min_similarity: float | None, 
         Hit(key, similarity) for key, similarity in zip(keys[best].tolist(), similarities[best].tolist(), strict=True)
     )
     return Found(hits, compared=sum(one.compared for one in found), gallery_size=size)
-
-
-def _refused(changes: Sequence[Change]) -> set[Addition]:
-    """The additions that cannot be compared with anything."""
-    return {
-        change
-        for change in changes
-        if isinstance(change, Addition)
-        and not (change.embedding.shape == (EMBEDDING_DIM,) and np.isfinite(change.embedding).all())
-    }
-
-
-def _checked(query: NDArray[np.float32]) -> NDArray[np.float32]:
-    query = np.ascontiguousarray(query, np.float32)
-    if query.shape != (EMBEDDING_DIM,) or not np.isfinite(query).all():
-        raise ValueError(f"a query is {EMBEDDING_DIM} finite numbers, not an array of shape {query.shape}")
-    return query

@@ -16,6 +16,14 @@ class SnapshotError(Exception):
     """Saved files do not hold the index that they should hold."""
 
 
+class IndexUnreachable(Exception):
+    """The server that keeps the index does not do what it is asked to, now."""
+
+
+class IndexLost(Exception):
+    """The server that should keep the index has it no more."""
+
+
 @dataclass(frozen=True)
 class CropColumns:
     """What filters look at. `captured_at` in microseconds since 1970 UTC.
@@ -98,7 +106,8 @@ class SavedState:
 class VectorIndex(Protocol):
     """The embeddings of one model's crops, searchable. A cache: the database can rebuild it at any time.
 
-    All methods block and may be called by any thread: searches run together, changes alone.
+    Everything here blocks and may be called by any thread: searches run together, changes alone. Where a server keeps
+    the index, all but `model_id` raise IndexUnreachable or IndexLost.
     """
 
     @property
@@ -116,9 +125,10 @@ class VectorIndex(Protocol):
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         """Apply changes in ascending order of their sequence, so that they are found, or not found, from now on.
 
-        May be repeated: changes up to `last_sequence` are passed over, and so are the addition of a key that is
-        there and the removal of one that is not. Returns the keys of additions that were refused because their
-        embedding is not 2048 finite numbers; the other changes are applied nevertheless.
+        May be repeated: changes up to `last_sequence` are passed over, and so is the removal of a key that is not
+        there. A key that is there may be added again with what it has already, as no crop ever changes; that changes
+        nothing. Returns the keys of additions that were refused because their embedding is not 2048 finite numbers;
+        the other changes are applied nevertheless.
         """
 
     def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
@@ -141,12 +151,16 @@ class VectorIndex(Protocol):
         """Do what keeps the index small and fast, if there is something to do, however long that takes.
 
         Everything else goes on meanwhile, without longer pauses; but upkeep itself is for one thread at a time.
-        Returns the keys of crops that the index had and lost: to be loaded again. Raises OSError where the disk is
-        full; everything is as it was then.
+        Returns the keys of crops whose embeddings the disk has damaged, again each time until they are loaded again or
+        removed. Raises OSError where the disk is full; everything is as it was then.
         """
 
     def close(self) -> None:
         """End upkeep that is under way, and let go of what the index holds beside memory."""
+
+
+class SnapshotIndex(VectorIndex, Protocol):
+    """An index in the memory of its process, which snapshots keep for the next one."""
 
     def save(self, folder: Path) -> SavedState:
         """Write the index into an empty folder, while searches and changes go on, and say what was written.

@@ -3,6 +3,7 @@
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,18 @@ _FACTORS = np.random.default_rng(1804).integers(2**63, size=ROW_BYTES // 8, dtyp
 class RowFile:
     """Rows `(2048,)` float16 in a file without a header, row after row.
 
-    Reading and writing may go on at once as long as they touch different rows. A read that the disk cannot serve ends
-    the process, as it does for every mapped file.
+    `read` may be called by any thread, the rest by one at a time, and what is written meanwhile must be other rows. A
+    read that the disk cannot serve ends the process, as it does for every mapped file.
     """
 
     def __init__(self, path: Path) -> None:
         """Open a file, or begin one. Raises OSError."""
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+        path.touch()
+        self._file = path.open("r+b", buffering=0)
         self._map: mmap.mmap | None = None
         self._rows = np.empty((0, EMBEDDING_DIM), STORED)
-        self._show(os.fstat(self._descriptor).st_size // ROW_BYTES)
+        self._show(path.stat().st_size // ROW_BYTES)
 
     def __len__(self) -> int:
         """How many rows can be read; those that were never written are zeros."""
@@ -42,11 +44,11 @@ class RowFile:
         last = int(rows[-1]) if len(rows) else -1
         if last >= len(self):
             whole = -(-(last + 1) // _GROWTH_ROWS) * _GROWTH_ROWS
-            os.ftruncate(self._descriptor, whole * ROW_BYTES)
+            self._file.truncate(whole * ROW_BYTES)
             self._show(whole)
         embeddings = np.ascontiguousarray(embeddings, STORED)
         for start, end in _runs(rows):
-            self._write_all(embeddings[start:end].tobytes(), int(rows[start]) * ROW_BYTES)
+            self._write_all(int(rows[start]), embeddings[start:end].tobytes())
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """A copy of some rows, `(N, 2048)`."""
@@ -57,7 +59,8 @@ class RowFile:
         embeddings = np.empty((len(rows), EMBEDDING_DIM), STORED)
         for start, end in _runs(rows):
             first = int(rows[start])
-            content = os.pread(self._descriptor, (end - start) * ROW_BYTES, first * ROW_BYTES)
+            self._file.seek(first * ROW_BYTES)
+            content = self._file.read((end - start) * ROW_BYTES)
             if len(content) < (end - start) * ROW_BYTES:
                 raise OSError(f"{self.path} ends before row {first + end - start}")
             embeddings[start:end] = np.frombuffer(content, STORED).reshape(end - start, EMBEDDING_DIM)
@@ -78,23 +81,24 @@ class RowFile:
 
     def close(self) -> None:
         """Close the file and take away its name here; its other names keep it."""
-        os.close(self._descriptor)
-        self.path.unlink(missing_ok=True)
+        self._file.close()
+        with suppress(PermissionError):  # Windows deletes no file that is still read; its folder is cleared at start
+            self.path.unlink(missing_ok=True)
 
     def _show(self, rows: int) -> None:
         """Map that many rows. Whoever reads through the earlier mapping keeps it as long as needed."""
         if rows == 0:
             return
-        self._map = mmap.mmap(self._descriptor, rows * ROW_BYTES, access=mmap.ACCESS_READ)
+        self._map = mmap.mmap(self._file.fileno(), rows * ROW_BYTES, access=mmap.ACCESS_READ)
         if hasattr(mmap, "MADV_RANDOM"):
             self._map.madvise(mmap.MADV_RANDOM)
         self._rows = np.frombuffer(self._map, STORED).reshape(rows, EMBEDDING_DIM)
 
-    def _write_all(self, content: bytes, offset: int) -> None:
+    def _write_all(self, row: int, content: bytes) -> None:
+        self._file.seek(row * ROW_BYTES)
         left = memoryview(content)
         while left:
-            written = os.pwrite(self._descriptor, left, offset)
-            left, offset = left[written:], offset + written
+            left = left[self._file.write(left) :]
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

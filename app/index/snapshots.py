@@ -11,14 +11,16 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.index.port import SHARED, SavedState, SnapshotError, VectorIndex
+from app.index.port import SHARED, SavedState, SnapshotError, SnapshotIndex
 from app.kit.files import sync_file, sync_folder
 
-Restore = Callable[[Path, SavedState], VectorIndex]
+Restore = Callable[[Path, SavedState], SnapshotIndex]
 
 _FACTS = "snapshot.json"
 _SUMS = "SHA256SUMS"
 _GENERATION = re.compile(r"(\d{8})(\.damaged)?")
+
+_DAMAGED_KEPT = 1
 
 _log = structlog.get_logger()
 
@@ -37,8 +39,9 @@ class SnapshotStore:
 
     A generation is a folder `00000001`, `00000002` ... It gets this name when all of it is on the disk, so that a
     crash at any moment leaves the older generations as they were. In it lie the adapter's files, `snapshot.json`, and
-    `SHA256SUMS` of all but the files that are shared, as the command `sha256sum --check` reads it. Methods block and
-    may be called by any thread.
+    `SHA256SUMS` of all but the files that are shared, as the command `sha256sum --check` reads it. A damaged one is set
+    aside as `00000003.damaged`; the newest of these stays for whoever wants to know why. Methods block and may be
+    called by any thread.
     """
 
     def __init__(self, folder: Path, restore: Restore, keep: int = 2) -> None:
@@ -49,8 +52,8 @@ class SnapshotStore:
         self._restore = restore
         self._alone = threading.Lock()
 
-    def save(self, index: VectorIndex) -> SavedState:
-        """Make a new generation and drop those that are too old. Raises OSError; the older ones stay then."""
+    def save(self, index: SnapshotIndex) -> SavedState:
+        """Make a new generation and drop those that are too many. Raises OSError; the older ones stay then."""
         with self._alone:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._clear_draft()
@@ -60,11 +63,11 @@ class SnapshotStore:
                 sync_folder(self._folder)
             finally:
                 self._clear_draft()
-            for old in self._generations(index.model_id)[self._keep :]:
+            for old in [*self._generations(index.model_id)[self._keep :], *self._set_aside()[_DAMAGED_KEPT:]]:
                 self._drop(old)
             return state
 
-    def newest(self, model_id: str) -> VectorIndex | None:
+    def newest(self, model_id: str) -> SnapshotIndex | None:
         """The newest sound snapshot of a model's index, or None. Damaged ones on the way to it are set aside."""
         with self._alone:
             self._clear_draft()
@@ -85,7 +88,7 @@ class SnapshotStore:
             for generation in self._generations(model_id):
                 self._drop(generation)
 
-    def _write_draft(self, index: VectorIndex) -> SavedState:
+    def _write_draft(self, index: SnapshotIndex) -> SavedState:
         self._draft.mkdir()
         state = index.save(self._draft)
         (self._draft / _FACTS).write_bytes(_Facts(state=state).model_dump_json(indent=2).encode())
@@ -110,10 +113,18 @@ class SnapshotStore:
         found = (path for path in self._folder.iterdir() if _GENERATION.fullmatch(path.name) and not path.suffix)
         return [path for path in sorted(found, reverse=True) if model_id is None or _is_of(path, model_id)]
 
+    def _set_aside(self) -> list[Path]:
+        """Folders of damaged generations, of all models, newest first."""
+        return sorted((path for path in self._folder.iterdir() if _is_set_aside(path)), reverse=True)
+
     def _last_number(self) -> int:
         """The highest number that was ever given, also to generations that are set aside."""
         names = (_GENERATION.fullmatch(path.name) for path in self._folder.iterdir())
         return max((int(name[1]) for name in names if name), default=0)
+
+
+def _is_set_aside(path: Path) -> bool:
+    return bool(path.suffix and _GENERATION.fullmatch(path.name))
 
 
 def _state(generation: Path) -> SavedState:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -236,16 +236,19 @@ class SearchService:
     ) -> tuple[list[Match], int]:
         """Hits become matches only with their row in the database; the crops asked with are none.
 
-        Also says how many hits have no row any more.
+        They are ranked by what the stored embeddings say, as an index may round its own; equal ones by their keys. Also
+        says how many hits have no row any more.
         """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
         kept = [rows[key] for key in keys if key in rows and rows[key][0].id not in question.crop_ids]
         matches = []
-        for rank, (crop, vector) in enumerate(kept[: question.top_k], start=1):
+        for crop, vector in kept:
             parts = part_similarities(query, unpack_parts(vector))
-            matches.append(Match(rank, weighted_similarity(parts, weights), parts, crop))
-        return matches, len(keys) - len(rows)
+            matches.append(Match(0, weighted_similarity(parts, weights), parts, crop))
+        matches.sort(key=lambda match: (-match.similarity, match.crop.key))
+        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
+        return ranked, len(keys) - len(rows)
 
     async def _keep(self, search: Search, pictures: Sequence[Picture]) -> None:
         await store_files(self._images, pictures)

@@ -1,5 +1,6 @@
 """Health, metrics and models over HTTP."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -10,6 +11,8 @@ from app.database import Database
 from app.errors import NotReady, problem_responses
 from app.gallery.answering import Answering
 from app.gallery.repository import GalleryRepository
+from app.index.keeper import IndexNotReady
+from app.index.port import IndexLost, IndexUnreachable, VectorIndex
 from app.kit.provide import provided
 from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready
@@ -39,8 +42,11 @@ async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
     broken = [] if answering.trouble is None else [answering.trouble]
     if model.embedding.trouble is not None:
         broken.append(f"the model does not run: {model.embedding.trouble}")
-    if not model.index.ready:
-        broken.append("the index is not loaded")
+    gallery_size = 0
+    try:
+        gallery_size = await asyncio.to_thread(_size, model.index.index)
+    except (IndexNotReady, IndexUnreachable, IndexLost) as error:
+        broken.append(str(error))
     try:
         await database.ping()
     except (SQLAlchemyError, OSError) as error:
@@ -50,9 +56,14 @@ async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
     following = answering.next
     return Ready(
         model_id=model.id,
-        gallery_size=model.index.index.size,
+        gallery_size=gallery_size,
         next_model_id=None if following is None else following.id,
     )
+
+
+def _size(index: VectorIndex) -> int:
+    """For a thread: where a server keeps the index, it is asked."""
+    return index.size
 
 
 @router.get("/models", summary="The models", responses=problem_responses(503))

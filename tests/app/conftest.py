@@ -11,6 +11,7 @@ import httpx
 import psycopg
 import pytest
 from factories import write_tiny_checkpoint
+from milvus_lite_process import MilvusLite
 from running import running_service
 
 from app.logs import configure_logging
@@ -47,6 +48,16 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
 
         yield new_database
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus Lite server, as PASSERBY_INDEX_URL takes it."""
+    pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
+    pytest.importorskip("milvus_lite", reason="the wheel milvus-lite is not installed")
+    server = MilvusLite(tmp_path_factory.mktemp("milvus") / "lite")
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

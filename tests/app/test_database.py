@@ -158,6 +158,48 @@ def test_readers_do_not_wait_for_writers(database_url: str) -> None:
     on(database_url, work)
 
 
+def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers_do_not_wait_for_it(
+    postgresql: Callable[[], str],
+) -> None:
+    url = postgresql()
+
+    async def work(first: Database) -> None:
+        second = Database(url)
+        order: list[str] = []
+
+        async def slow() -> None:
+            async with first.index_turn():
+                order.append("first begins")
+                await asyncio.sleep(0.3)
+                async with second.write() as session:
+                    add_camera(session, "a")
+                order.append("first ends")
+
+        async def late() -> None:
+            await asyncio.sleep(0.1)
+            async with second.index_turn():
+                order.append("second begins")
+
+        await asyncio.gather(slow(), late())
+        assert order == ["first begins", "first ends", "second begins"]
+        await second.close()
+
+    on(url, work)
+
+
+def test_a_turn_ends_with_what_was_done_in_it(postgresql: Callable[[], str]) -> None:
+    async def fail(database: Database) -> None:
+        async with database.index_turn():
+            raise ConnectionError
+
+    async def work(database: Database) -> None:
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                await fail(database)
+
+    on(postgresql(), work)
+
+
 def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"PASSERBY_DATABASE_URL is for mysql"):
         Database("mysql://localhost/x")

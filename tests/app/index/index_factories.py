@@ -1,5 +1,6 @@
 """Small factories for the tests of the index."""
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -76,3 +77,14 @@ def exact_index(model_id: str = MODEL, block_rows: int = 4096) -> FaissIndex:
 def store_in(folder: Path, keep: int = 2, tuning: Tuning | None = None) -> SnapshotStore:
     """Snapshots of the index in the process."""
     return SnapshotStore(folder, partial(FaissIndex.restore, working=folder / "working", tuning=tuning), keep)
+
+
+def damage(path: Path, row: int) -> None:
+    """Flip one bit by chance of a row in a file of embeddings."""
+    bit = random.randrange(4096 * 8)
+    print("flipping bit", bit)
+    with path.open("rb+") as file:
+        file.seek(row * 4096 + bit // 8)
+        byte = file.read(1)[0]
+        file.seek(row * 4096 + bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from pathlib import Path
 from typing import Any
 
-from index_factories import crop, exact_index, store_in
+from index_factories import MODEL, crop, store_in
 from structlog.testing import LogCapture
 
+from app.index.faiss_index import FaissIndex
 from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Addition, Change, Removal
+from app.index.snapshot_home import SnapshotHome
+from app.index.tuning import Tuning
 
 
 class MemoryFeed:
@@ -90,16 +93,18 @@ class MemoryFeed:
 
 
 def keeper_of(
-    feed: MemoryFeed, folder: Path, snapshot_every: int = 10_000, poll: float = 60, trim: float = 60
+    feed: MemoryFeed,
+    folder: Path,
+    snapshot_every: int = 10_000,
+    poll: float = 60,
+    trim: float = 60,
+    tuning: Tuning | None = None,
 ) -> IndexKeeper:
-    return IndexKeeper(
-        feed,
-        store_in(folder),
-        exact_index,
-        snapshot_every=snapshot_every,
-        poll_seconds=poll,
-        trim_seconds=trim,
-    )
+    def new_index() -> FaissIndex:
+        return FaissIndex(MODEL, folder / "working", tuning)
+
+    home = SnapshotHome(store_in(folder, tuning=tuning), new_index, snapshot_every)
+    return IndexKeeper(feed, home, poll_seconds=poll, trim_seconds=trim)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -118,11 +123,11 @@ def events(logged: LogCapture) -> str:
     return " | ".join(f"{entry['event']} {entry.get('reason', '')}" for entry in logged.entries)
 
 
-def save_snapshot(folder: Path, feed: MemoryFeed) -> None:
+def save_snapshot(folder: Path, feed: MemoryFeed, tuning: Tuning | None = None) -> None:
     """A snapshot of what the feed holds now, as an earlier process would have left it."""
 
     async def earlier_process() -> None:
-        keeper = keeper_of(feed, folder)
+        keeper = keeper_of(feed, folder, tuning=tuning)
         await keeper.start()
         await keeper.stop()
 

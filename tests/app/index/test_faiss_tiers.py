@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for, similarities, store_in
+from index_factories import (
+    ANY,
+    MODEL,
+    all_keys,
+    crop,
+    damage,
+    embedding,
+    is_found,
+    keys,
+    query_for,
+    similarities,
+    store_in,
+)
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, Filter, Removal
+from app.index.row_file import RowFile
 from app.index.tuning import Tuning
 
 SMALL = Tuning(
@@ -193,27 +206,48 @@ def test_a_restored_index_takes_in_what_happened_to_its_file_since(tmp_path: Pat
     assert {key: restored.search(query_for(key), ANY, 80) for key in expected} == expected
 
 
-def test_a_crop_whose_row_was_damaged_is_named_once_and_can_be_loaded_again(tmp_path: Path) -> None:
-    store = store_in(tmp_path, tuning=SMALL)
-    store.save(coarse_index(tmp_path))
-    damage(tmp_path / "00000001" / "embeddings.rows", row=20)
+def restored_with_damage(folder: Path, *rows: int) -> FaissIndex:
+    """The index of crops 1 to 60 out of a snapshot, some of whose rows were damaged."""
+    store = store_in(folder, tuning=SMALL)
+    store.save(coarse_index(folder))
+    for row in rows:
+        damage(folder / "00000001" / "embeddings.rows", row)
     index = store.newest(MODEL)
-    assert index is not None
+    assert isinstance(index, FaissIndex)
+    return index
+
+
+def test_a_crop_whose_row_was_damaged_is_named_until_it_is_loaded_again(tmp_path: Path) -> None:
+    index = restored_with_damage(tmp_path, 20)
     assert index.upkeep() == [21]
-    assert all_keys(index) == set(range(1, 61)) - {21}
-    assert not index.upkeep()
+    assert index.upkeep() == [21]
     index.load([crop(21, sequence=0)], 60)
+    assert all_keys(index) == set(range(1, 61))
     assert is_found(index, 21)
+    assert not index.upkeep()
 
 
-def damage(path: Path, row: int) -> None:
-    bit = random.randrange(4096 * 8)
-    print("flipping bit", bit)
-    with path.open("rb+") as file:
-        file.seek(row * 4096 + bit // 8)
-        byte = file.read(1)[0]
-        file.seek(row * 4096 + bit // 8)
-        file.write(bytes([byte ^ 1 << bit % 8]))
+def test_a_damaged_crop_that_is_removed_is_named_no_more(tmp_path: Path) -> None:
+    index = restored_with_damage(tmp_path, 20, 30)
+    assert index.upkeep() == [21, 31]
+    index.apply([Removal(61, 21)])
+    assert index.upkeep() == [31]
+    index.apply([Removal(62, 31)])
+    assert not index.upkeep()
+
+
+def test_a_damaged_crop_is_in_the_next_snapshot_and_named_again_by_whoever_restores_it(tmp_path: Path) -> None:
+    """Otherwise a service that stops between both would never find the crop again."""
+    index = restored_with_damage(tmp_path, 20)
+    assert index.upkeep() == [21]
+    index.apply([crop(key) for key in range(61, 80)])  # so many that upkeep would move them
+    assert index.upkeep() == [21]
+    store = store_in(tmp_path, tuning=SMALL)
+    store.save(index)
+    again = store.newest(MODEL)
+    assert again is not None
+    assert again.size == 79
+    assert again.upkeep() == [21]
 
 
 @pytest.mark.parametrize("name", ["codes.faiss", "coarse.npz", "coarse_state.npz", "probing.json", "projection.npz"])
@@ -257,7 +291,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
+        patch.setattr(RowFile, "_write_all", full)
         for one in (index, fresh):
             with pytest.raises(OSError, match="No space"):
                 one.upkeep()
@@ -296,13 +330,14 @@ def gallery() -> list[Addition]:
 
 
 @pytest.fixture(scope="module")
-def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> FaissIndex:
+def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaissIndex]:
     """An index that has the settings of a large gallery, but for its size."""
     index = FaissIndex(MODEL, tmp_path_factory.mktemp("working"), Tuning(exact_limit=1000, narrow_limit=100))
     index.load(gallery, 0)
     index.upkeep()
     assert index.coarse_size == len(gallery)
-    return index
+    yield index
+    index.close()
 
 
 def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:

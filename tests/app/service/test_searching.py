@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 from running import embed, found, jpeg, search, stored
 
+from app.index.faiss_index import FaissIndex
+from app.index.port import Found, Hit
 from model.architecture import PARTS
 
 
@@ -75,6 +78,28 @@ def test_filters_hold_in_searches_and_in_lists(
     assert answer["compared"] == len(expected)
     listed = client.get("/crops", params=filters).json()["items"]  # type: ignore[arg-type]
     assert {crop["id"] for crop in listed} == ids
+
+
+def test_matches_are_ranked_by_stored_embeddings_in_whatever_order_the_index_gives_them(
+    client: httpx.Client, gallery: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked = search(client, jpeg(2)).json()["matches"]
+    search_exactly = FaissIndex.search
+
+    def search_roughly(self: FaissIndex, *asked: Any) -> Found:
+        """As an index that compresses embeddings does."""
+        found = search_exactly(self, *asked)
+        rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
+        return replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))
+
+    monkeypatch.setattr(FaissIndex, "search", search_roughly)
+    assert search(client, jpeg(2)).json()["matches"] == ranked
+
+
+def test_equal_matches_come_in_the_order_they_were_stored(client: httpx.Client) -> None:
+    cameras = [f"c{9 - number}" for number in range(6)]
+    crops = [stored(client, 1, camera=camera)[0]["id"] for camera in cameras]
+    assert found(client, 1) == crops
 
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 from pydantic import SecretStr, ValidationError
-from running import embed, found, jpeg, stored
+from running import embed, found, jpeg, search, stored
 
 from app.settings import Settings
 
@@ -111,3 +112,37 @@ def test_errors_of_every_kind_are_problems(client: httpx.Client) -> None:
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"
         assert {"type", "title", "status", "detail"} <= answer.json().keys()
+
+
+def test_while_the_database_takes_no_connections_clients_are_told_to_try_again(
+    run: Run, settings: Settings, request: pytest.FixtureRequest
+) -> None:
+    url = settings.resolved_database_url
+    if not url.startswith("postgresql"):
+        pytest.skip("SQLite has no connections that others end")
+    client = run(settings)
+    name = url.partition("?")[0].rpartition("/")[2]
+    with psycopg.connect(request.getfixturevalue("postgresql")(), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        for answer in (embed(client, jpeg(1)), search(client, jpeg(1)), client.get("/crops")):
+            assert (answer.status_code, answer.json()["type"]) == (503, "urn:passerby:problem:database")
+            assert "not currently accepting connections" in answer.json()["detail"]
+            assert "SELECT" not in answer.json()["detail"]
+            assert "connection" not in answer.headers, "the client's connection goes on"
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    (crop,) = stored(client, 1)
+    assert found(client, 1) == [crop["id"]]
+
+
+def test_after_an_unforeseen_error_the_connection_is_closed_and_the_client_told_so(
+    client: httpx.Client, settings: Settings
+) -> None:
+    """The server closes it anyway; a client that was not told would send its next request into nothing."""
+    images = settings.data_dir / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for folder in range(256):
+        (images / f"{folder:02x}").write_text("a file where a folder should be")
+    answer = embed(client, jpeg(1))
+    assert answer.status_code == 500
+    assert answer.headers["connection"] == "close"

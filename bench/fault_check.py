@@ -1,0 +1,97 @@
+"""Whether a service has every crop that it acknowledged, none that was deleted, and nothing else."""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from bench.fault_clients import Talker, Troubled, is_first, told
+from bench.fault_ledger import Ledger, jpeg, sha256_of, unseen
+
+_PAGE = 200
+_SAMPLE = 25
+_MOST_MATCHES = 1000
+
+
+def check(port: int, ledger: Ledger, rng: random.Random, patience: float) -> list[str]:
+    """List, search and fetch; what is wrong is noted in the ledger.
+
+    patience: seconds within which searches must have come right. Gives what was wrong before that, and is not any more.
+    """
+    with closing(Talker(port, ledger, rng)) as talker:
+        try:
+            unknown = set(ledger.posted) | set(ledger.leaving.values())
+            ledger.settle(dict(_listed(talker)))
+            sample = _sample(ledger, rng, unknown)
+            first = wrong = list(_not_found(talker, ledger, sample))
+            end = time.monotonic() + patience
+            while wrong and time.monotonic() < end:
+                time.sleep(0.05)
+                wrong = list(_not_found(talker, ledger, sample))
+            for one in [*wrong, *_not_served(talker, ledger, sample, rng)]:
+                ledger.wrong(one)
+        except Troubled as error:
+            ledger.wrong(f"when all was well again: {error}")
+            return []
+    return first if not wrong else []
+
+
+def left_behind(ledger: Ledger, images: Path) -> int:
+    """How many picture files are of no crop and of no search; those of deleted crops are violations.
+
+    To be asked after a start, which deletes what a deletion that was cut off has left.
+    """
+    files = {path.name for path in images.rglob("*") if path.is_file()}
+    if undeleted := files & {sha256_of(number) for number in ledger.deleted.values()}:
+        ledger.wrong(f"{len(undeleted)} pictures of deleted crops are still on the disk")
+    return len(files - {sha256_of(number) for number in ledger.kept.values()} - ledger.queried)
+
+
+def _listed(talker: Talker) -> Iterator[tuple[str, int]]:
+    """All crops by id, each with its picture's number."""
+    cursor = ""
+    while cursor is not None:
+        page = json.loads(talker.ask("GET", f"/crops?limit={_PAGE}{cursor}", None, 200).body)
+        yield from ((crop["id"], int(crop["track_id"])) for crop in page["items"])
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+
+
+def _sample(ledger: Ledger, rng: random.Random, unknown: set[int]) -> dict[str, int]:
+    """Some of the crops, and among them those that are there though nobody knew it, and the latest."""
+    newest = dict(list(ledger.kept.items())[-_SAMPLE // 2 :])
+    arrived = {crop_id: number for crop_id, number in ledger.kept.items() if number in unknown}
+    some = dict(rng.sample(sorted(ledger.kept.items()), min(_SAMPLE, len(ledger.kept))))
+    return newest | arrived | some
+
+
+def _not_found(talker: Talker, ledger: Ledger, sample: dict[str, int]) -> Iterator[str]:
+    asked = {"top_k": str(_MOST_MATCHES), "consistency": "session"}
+    found = [match["crop"]["id"] for match in talker.matches(next(iter(sample.values()), 0), asked)]
+    lost, strange = unseen(ledger.kept, found)
+    if lost:
+        numbers = sorted(ledger.kept[one] for one in lost)
+        yield f"{len(lost)} of {len(ledger.kept)} crops are not found, such as {numbers[:5]}"
+    if strange:
+        numbers = sorted(ledger.deleted.get(one, -1) for one in strange)
+        yield f"{len(strange)} crops are found that are not there, such as {numbers[:5]}"
+    if len(set(found)) < len(found):
+        yield "a match came twice"
+    for crop_id, number in sample.items():
+        matches = talker.matches(number, {"top_k": "3"})
+        if not is_first(crop_id, matches):
+            yield f"crop {number} is not found by its own picture: {told(matches)}"
+        by_track = talker.matches(number, {"track_id": str(number)})
+        if [match["crop"]["id"] for match in by_track] != [crop_id]:
+            yield f"crop {number} is not found by its track: {told(by_track)}"
+
+
+def _not_served(talker: Talker, ledger: Ledger, sample: dict[str, int], rng: random.Random) -> Iterator[str]:
+    for crop_id, number in sample.items():
+        image = talker.ask("GET", f"/crops/{crop_id}/image", None, 200, 404)
+        if image.body != jpeg(number):
+            yield f"the picture of crop {number} was answered {image.status}, and is not what was posted"
+    for crop_id in rng.sample(sorted(ledger.deleted), min(_SAMPLE, len(ledger.deleted))):
+        if talker.ask("GET", f"/crops/{crop_id}", None, 200, 404).status == 200:
+            yield f"crop {ledger.deleted[crop_id]} is there, though it was deleted"

@@ -1,0 +1,163 @@
+"""Clients of a service that may fail them at any moment, who write down what it has promised."""
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any
+
+from bench.clients import Answer, Client, RequestFailed, multipart
+from bench.fault_ledger import NO_ANSWER, Ledger, jpeg
+
+CAMERAS = 3
+ALIKE = 0.999
+"""The least similarity of a picture to itself; embeddings are kept in half precision."""
+
+_SECONDS = 60.0
+_BUSY = 429
+_START_OF_IMAGE = b"\xff\xd8"
+_COMMENT = b"\xff\xfe\x00\x0a"  # with eight bytes of text
+
+
+class Troubled(Exception):
+    """A request had no success, which is noted."""
+
+
+class Talker:
+    """Asks a service, over one connection."""
+
+    def __init__(self, port: int, ledger: Ledger, rng: random.Random) -> None:
+        self._client = Client(port, _SECONDS)
+        self._ledger = ledger
+        self._rng = rng
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, *wanted: int) -> Answer:
+        """Ask until the service is not busy. Raises Troubled unless the status is one of those wanted."""
+        while True:
+            try:
+                answer = self._client.send(method, path, body)
+            except RequestFailed as error:
+                self._ledger.trouble(NO_ANSWER)
+                raise Troubled(str(error)) from error
+            if answer.status in wanted:
+                return answer
+            if answer.status != _BUSY:
+                self._ledger.trouble(answer.status)
+                raise Troubled(f"{method} {path} was answered {answer.status}: {answer.body[:500]!r}")
+            time.sleep(0.1)
+
+    def post(self, numbers: list[int]) -> None:
+        """Post crops, and note them as kept."""
+        items = [{"track_id": str(number), "camera_id": f"camera-{number % CAMERAS}"} for number in numbers]
+        fields = {"captured_at": "2026-05-04T17:30:00Z", "items": json.dumps(items)}
+        body = multipart([jpeg(number) for number in numbers], fields)
+        told = json.loads(self.ask("POST", "/embed", body, 201).body)["items"]
+        failed = [item for item in told if item["status"] not in ("created", "existing")]
+        if failed:
+            self._ledger.wrong(f"sound pictures failed: {failed[:3]}")
+        stored = zip(told, numbers, strict=True)
+        self._ledger.keep({item["crop"]["id"]: number for item, number in stored if item not in failed})
+
+    def delete(self) -> None:
+        """Delete a crop that is kept."""
+        taken = self._ledger.leave(self._rng)
+        if taken is None:
+            return
+        if self.ask("DELETE", f"/crops/{taken[0]}", None, 204, 404).status == 404:
+            self._ledger.wrong(f"crop {taken[1]} was kept, and is not there to be deleted")
+        self._ledger.delete([taken[0]])
+
+    def matches(self, number: int, fields: Mapping[str, str]) -> list[Any]:
+        """What a search by a crop's picture finds; the picture's file is another one."""
+        content = jpeg(number)
+        text = f"{self._rng.randrange(10**8):08}".encode()
+        content = _START_OF_IMAGE + _COMMENT + text + content[len(_START_OF_IMAGE) :]
+        self._ledger.query(content)
+        answer = self.ask("POST", "/search", multipart([content], fields), 200)
+        matches: list[Any] = json.loads(answer.body)["matches"]
+        return matches
+
+    def look_at_one(self) -> None:
+        """Whether a crop that is kept, and nobody deletes meanwhile, is found, and served byte for byte."""
+        gone = self._ledger.gone()
+        chosen = self._ledger.one_kept(self._rng)
+        if chosen is None:
+            return
+        crop_id, number = chosen
+        matches = self.matches(number, {"top_k": "5"})
+        if deleted := gone & {match["crop"]["id"] for match in matches}:
+            self._ledger.wrong(f"{len(deleted)} crops were found after they had been deleted")
+        image = self.ask("GET", f"/crops/{crop_id}/image", None, 200, 404)
+        if not self._ledger.is_kept(crop_id):
+            return
+        if not is_first(crop_id, matches):
+            self._ledger.wrong(f"crop {number} was not found by its own picture: {told(matches)}")
+        if image.body != jpeg(number):
+            self._ledger.wrong(f"the picture of crop {number} was answered {image.status}, and is not what was posted")
+
+
+def is_first(crop_id: str, matches: list[Any]) -> bool:
+    """Whether a crop is the first match, and as good as the same."""
+    return bool(matches) and matches[0]["crop"]["id"] == crop_id and matches[0]["similarity"] > ALIKE
+
+
+def told(matches: list[Any]) -> list[tuple[str, float]]:
+    """The first matches in short."""
+    return [(match["crop"]["track_id"], round(match["similarity"], 3)) for match in matches[:3]]
+
+
+@contextmanager
+def clients(port: int, ledger: Ledger, rng: random.Random, size: int) -> Iterator[None]:
+    """Clients that post, delete and search all the time until the block ends, and so keep about `size` crops."""
+    stop = threading.Event()
+
+    def post(talker: Talker, rng: random.Random) -> None:
+        if len(ledger.kept) > size:
+            time.sleep(0.02)
+            return
+        numbers = ledger.post(rng, rng.randint(1, 6))
+        while not stop.is_set():
+            try:
+                talker.post(numbers)
+                return
+            except Troubled:  # as a camera pipeline does it: the same once more
+                time.sleep(0.05)
+
+    def delete(talker: Talker, rng: random.Random) -> None:
+        if len(ledger.kept) < size * rng.uniform(0, 1.2):
+            time.sleep(0.01)
+            return
+        talker.delete()
+
+    def look(talker: Talker, _: random.Random) -> None:
+        talker.look_at_one()
+
+    def go_on(work: Any, rng: random.Random) -> None:
+        with closing(Talker(port, ledger, rng)) as talker:
+            while not stop.is_set():
+                try:
+                    work(talker, rng)
+                except Troubled:
+                    time.sleep(0.05)
+                except Exception as error:
+                    ledger.wrong(f"{work.__name__}: {error!r}")
+                    return
+
+    threads = [
+        threading.Thread(target=go_on, args=(work, random.Random(rng.random())))
+        for work in (post, post, delete, delete, look)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

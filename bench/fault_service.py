@@ -1,0 +1,112 @@
+"""A service in a process of its own that is started, stopped and killed again and again, and what its log tells."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.service import free_port
+
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+
+
+class NotReady(Exception):
+    """A service did not come up, or did not stop."""
+
+
+class FaultyService:
+    """`passerby serve`; at most one process at a time."""
+
+    def __init__(self, data_dir: Path, log: Path) -> None:
+        """log: a file that is written anew at each start."""
+        self.settings: Mapping[str, str] = {}
+        self.port = free_port()
+        self._data_dir = data_dir
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended since."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it with the settings of now, and do not wait."""
+        command = [sys.executable, "-m", "app.cli", "serve", "--port", str(self.port)]
+        told = {"PASSERBY_LOG_FORMAT": "json", "PASSERBY_LOG_LEVEL": "info", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | told | dict(self.settings)
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--data-dir", str(self._data_dir)], env=environment, stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self, code: int | None = 0) -> None:
+        """SIGTERM, if it runs. Raises NotReady unless it ends soon, and with that code, where one is wanted."""
+        if self._process is None or not self.runs:
+            return
+        self._process.terminate()
+        try:
+            ended_with = self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise NotReady(f"it had not stopped {_STOP_SECONDS:.0f} s after SIGTERM") from error
+        if code not in (ended_with, None):
+            raise NotReady(f"after SIGTERM it ended with {ended_with}:\n{self.tail()}")
+
+    def wait_until_ready(self) -> None:
+        """Raises NotReady where it ends instead, or takes too long."""
+        if not self.comes_up():
+            raise NotReady(f"it is not ready:\n{self.tail()}")
+
+    def comes_up(self, seconds: float = _READY_SECONDS) -> bool:
+        """Wait until it is ready, or has ended; whether it is ready."""
+        end = time.monotonic() + seconds
+        with httpx.Client(timeout=5) as client:
+            while self.runs and time.monotonic() < end:
+                try:
+                    if client.get(f"http://127.0.0.1:{self.port}/health/ready").status_code == 200:
+                        return True
+                except httpx.TransportError:
+                    pass
+                time.sleep(_POLL_SECONDS)
+        return False
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """What it has logged since its start."""
+        for line in self._log.read_text(errors="replace").splitlines():
+            try:
+                event = json.loads(line)
+            except ValueError:  # FAISS writes to standard error, too
+                continue
+            if isinstance(event, dict):
+                yield event
+
+    def found_damage(self) -> bool:
+        """Whether it has found crops in its index that the disk had damaged, and loaded them again."""
+        return any("crops that the disk has damaged" in str(event.get("event")) for event in self.events())
+
+    def tail(self) -> str:
+        """The log's end."""
+        return self._log.read_text(errors="replace")[-3000:]
+
+    def recovered_from(self) -> str:
+        """What the index came from at this start."""
+        told = [str(event.get("event")) for event in self.events()]
+        if "the index was built from the database's rows" in told:
+            return "rows"
+        if "the index was restored from a snapshot" not in told:
+            return "nothing"
+        return "an older snapshot" if "a snapshot of the index is damaged" in told else "the newest snapshot"

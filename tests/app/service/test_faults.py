@@ -1,0 +1,27 @@
+"""Whatever happens to the process, its disk and its database: what was acknowledged is found, and nothing else is."""
+
+import random
+import tempfile
+from pathlib import Path
+
+from app.settings import Settings
+from bench.fault_rounds import trial
+
+ROUNDS = 6
+
+
+def test_every_kind_of_fault_leaves_what_was_acknowledged(settings: Settings) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    assert settings.checkpoint is not None
+    url = settings.resolved_database_url
+    with tempfile.TemporaryDirectory(prefix="passerby-") as folder:
+        database_url = url if url.startswith("postgresql") else None
+        with trial(Path(folder), settings.checkpoint, database_url, random.Random(seed)) as one:
+            rounds = []
+            for outcome in one.rounds_with_all(ROUNDS):
+                print(outcome)
+                rounds.append(outcome)
+    assert [violation for outcome in rounds for violation in outcome.violations] == []
+    assert all(outcome.kept for outcome in rounds), "there was nothing to be lost: this test showed little"
+    assert sum(outcome.unknown for outcome in rounds) > 0, "no request was cut off: this test showed little"
