@@ -1,0 +1,90 @@
+"""`passerby reindex` against a real service."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from faults import until
+from reindexing import answers_by, other_checkpoint, progress, reindex
+from running import stored
+
+from app.settings import Settings
+
+Passerby = Callable[..., Any]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_checkpoint: Path) -> Settings:
+    """SQLite is enough here."""
+    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint, index_poll_seconds=0.05, batch_size=32)
+
+
+@pytest.fixture
+def client(client: httpx.Client, passerby: Passerby, monkeypatch: pytest.MonkeyPatch) -> httpx.Client:
+    """A client of the service that the command line talks to, too."""
+    monkeypatch.setenv("PASSERBY_URL", str(client.base_url))
+    return client
+
+
+def test_it_ends_when_the_other_model_answers(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
+    stored(client, *range(10))
+    ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
+    assert ran.code == 0, ran.err
+    assert answers_by(client) == "other"
+    assert "other-0123456789ab answers." in ran.out
+    again = passerby("reindex", "--model", other_checkpoint(tmp_path))
+    assert (again.code, again.out) == (0, "other-0123456789ab answers already.\n")
+
+
+def test_a_model_that_answered_before_is_named_by_its_id(
+    client: httpx.Client, passerby: Passerby, tmp_path: Path
+) -> None:
+    stored(client, *range(3))
+    old = progress(client)["answering_model_id"]
+    passerby("reindex", "--model", other_checkpoint(tmp_path))
+    assert passerby("reindex", "--model", old).code == 0
+    assert answers_by(client) == "tiny"
+
+
+def test_what_it_cannot_do_is_one_sentence(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"damaged")
+    for arguments, sentence in (
+        (("--model", damaged), "damaged.onnx is no ONNX file"),
+        (("--model", tmp_path / "nothing.onnx"), "cannot read"),
+        (("--model", "nobody"), "there is no model nobody"),
+        (("--give-up",), "nothing is under way"),
+        ((), "give either --model MODEL or --give-up"),
+    ):
+        ran = passerby("reindex", *arguments)
+        assert ran.code == 2
+        assert sentence in ran.err, ran.err
+
+
+def test_it_says_when_the_change_is_held_up_and_gives_it_up_if_asked(
+    client: httpx.Client, passerby: Passerby, tmp_path: Path
+) -> None:
+    stored(client, *range(20))
+    for path in (tmp_path / "data" / "images").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    reindex(client, other_checkpoint(tmp_path))
+    until(lambda: progress(client)["trouble"] is not None)
+    ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
+    assert ran.code == 1
+    assert "is held" in ran.out
+    assert passerby("reindex", "--give-up").code == 0
+    until(lambda: progress(client)["state"] == "idle")
+    assert answers_by(client) == "tiny"
+
+
+def test_crops_that_are_lost_are_named(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
+    (crop,) = stored(client, 1)
+    (picture,) = (path for path in (tmp_path / "data" / "images").rglob("*") if path.is_file())
+    picture.unlink()
+    ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
+    assert ran.code == 1
+    assert f"{crop['id']}: its picture is gone" in ran.out
+    assert answers_by(client) == "other"
