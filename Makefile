@@ -22,7 +22,7 @@ check: $(VENV)/.development
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.development
+bench: $(VENV)/.bench
 	$(VENV)/bin/python -m bench
 
 $(VENV)/.service: pyproject.toml
@@ -35,6 +35,11 @@ $(VENV)/.service: pyproject.toml
 $(VENV)/.development: $(VENV)/.service
 	@echo "== setting up $(VENV) for training and tests"
 	$(VENV)/bin/python -m pip install --quiet --editable ".[$(ENGINE),train,dev]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.development
+	@echo "== setting up $(VENV) for comparisons with other vector indexes"
+	$(VENV)/bin/python -m pip install --quiet --editable ".[$(ENGINE),train,dev,bench]"
 	@touch $@
 
 clean:

@@ -37,6 +37,8 @@ from bench.searchers import (
     camera_of,
 )
 
+CROPS = 1_000_000
+FOLDER = Path(tempfile.gettempdir()) / "passerby-bench"
 CLIENTS = 8
 RECALL = 0.99
 EXACT_CROPS = 50_000
@@ -292,8 +294,8 @@ def growth(folder: Path, sizes: Sequence[int], rounds: int) -> list[Point]:
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--crops", type=int, default=1_000_000)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "passerby-bench")
+    parser.add_argument("--crops", type=int, default=CROPS)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="20 GB for a million crops and all peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["flat", "filters", "changes", "exact", *PEERS], help="one part alone")
     parser.add_argument("--plot", type=Path, help="measure how all grows from 10,000 crops on, and draw it there")
@@ -302,10 +304,15 @@ def main() -> None:
         sizes = [size for size in SIZES if size <= arguments.crops]
         draw_growth(growth(arguments.folder, sizes, arguments.rounds), arguments.plot)
         return
-    show(rows(arguments.folder, arguments.crops, arguments.rounds, arguments.only), Console())
+    show(rows_of(arguments.folder, arguments.crops, arguments.rounds, arguments.only), Console())
 
 
-def rows(folder: Path, crops: int, rounds: int, only: str | None = None) -> list[Row]:
+def rows(rounds: int) -> list[Row]:
+    """All lines of the table."""
+    return rows_of(FOLDER, CROPS, rounds)
+
+
+def rows_of(folder: Path, crops: int, rounds: int, only: str | None = None) -> list[Row]:
     """All lines of the table, or those of one part."""
     gallery = Gallery.of(folder, crops)
     parts: dict[str, Callable[[], list[Row]]] = {
