@@ -15,7 +15,7 @@ from model.checkpoint import BUNDLED
 class Settings(BaseSettings):
     """The settings of one service process. Raises pydantic's ValidationError for values that make no sense."""
 
-    model_config = SettingsConfigDict(env_prefix="PASSERBY_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="PASSERBY_", env_ignore_empty=True, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key")
     port: int = Field(8000, ge=0, le=65535)
@@ -83,12 +83,6 @@ class Settings(BaseSettings):
 
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @field_validator("api_key", "database_url", "index_url", "images_url", "checkpoint", mode="before")
-    @classmethod
-    def _blank_is_unset(cls, value: object) -> object:
-        """A line such as `PASSERBY_API_KEY=` in an environment file means that nothing is set."""
-        return None if value == "" else value
 
     @field_validator("index_url")
     @classmethod

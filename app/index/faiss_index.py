@@ -161,7 +161,7 @@ class FaissIndex:
         tuning: Tuning | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> Self:
-        """Read what `save` wrote. Raises SnapshotError if the files are not what `state` says.
+        """Read what `save` wrote. Raises SnapshotError if the files are not what `state` says, or OSError.
 
         working: a folder on the same disk, for files that live as long as the index.
         """
@@ -173,7 +173,7 @@ class FaissIndex:
             if CoarseTier.is_in(folder):
                 index._coarse = CoarseTier.restore(folder, index._new_path(), index._tuning)
                 index._unchecked = True
-        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        except (FileNotFoundError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             raise SnapshotError(f"{folder} cannot be read: {error}") from error
         if index.size != state.size:
             index.close()

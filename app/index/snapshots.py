@@ -68,7 +68,10 @@ class SnapshotStore:
             return state
 
     def newest(self, model_id: str) -> SnapshotIndex | None:
-        """The newest sound snapshot of a model's index, or None. Damaged ones on the way to it are set aside."""
+        """The newest sound snapshot of a model's index, or None. Damaged ones on the way to it are set aside.
+
+        Raises OSError where a sound one cannot be restored, for want of room on the disk, say.
+        """
         with self._alone:
             self._clear_draft()
             for generation in self._generations():
@@ -77,8 +80,12 @@ class SnapshotStore:
                     if state.model_id != model_id:
                         continue
                     _check_all(generation)
-                    return self._restore(generation, state)
                 except (SnapshotError, OSError) as error:
+                    _set_aside(generation, str(error))
+                    continue
+                try:
+                    return self._restore(generation, state)
+                except SnapshotError as error:
                     _set_aside(generation, str(error))
             return None
 

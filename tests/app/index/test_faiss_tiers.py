@@ -299,6 +299,23 @@ def test_a_snapshot_whose_embeddings_are_cut_off_or_gone_is_not_used(tmp_path: P
     assert sorted(path.name for path in tmp_path.glob("*.damaged")) == ["00000002.damaged", "00000003.damaged"]
 
 
+def test_a_sound_snapshot_that_there_is_no_room_to_restore_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = store_in(tmp_path, tuning=SMALL)
+    store.save(coarse_index(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "hardlink_to", full)
+        with pytest.raises(OSError, match="No space"):
+            store.newest(MODEL)
+    restored = store.newest(MODEL)
+    assert restored is not None
+    assert restored.size == 60
+
+
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = coarse_index(tmp_path)
     fresh = index_in(tmp_path / "fresh")
