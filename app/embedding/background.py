@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
-from app.embedding.engine import Engine, EngineError, EngineKind, Engines, load_engines
+from app.embedding.engine import Engine, EngineError, EngineKind, load_engines
 from app.embedding.start_up import check
 from app.embedding.worker import outcomes_of
 
@@ -110,28 +110,28 @@ def main() -> None:
 def _serve(questions: BinaryIO, answers: BinaryIO) -> None:
     task: _Task = pickle.load(questions)
     try:
-        engines = load_engines(task.checkpoint, task.kind, task.threads)
-        for engine in set(engines.workers):
+        engines = load_engines(task.checkpoint, task.kind, task.threads).workers  # one for lone crops takes memory
+        for engine in set(engines):
             check(engine)
     except Exception as error:
         _send(answers, f"{type(error).__name__}: {error}")
         return
     _send(answers, None)
-    with ThreadPoolExecutor(len(engines.workers)) as threads:
+    with ThreadPoolExecutor(len(engines)) as threads:
         while True:
             _send(answers, _embedded(pickle.load(questions), engines, task.limits, threads))
 
 
 def _embedded(
-    contents: Sequence[bytes], engines: Engines, limits: PictureLimits, threads: ThreadPoolExecutor
+    contents: Sequence[bytes], engines: Sequence[Engine], limits: PictureLimits, threads: ThreadPoolExecutor
 ) -> list[Embedded]:
     """Shared out among the engines, each in a thread."""
-    share = -(-len(contents) // len(engines.workers))
+    share = -(-len(contents) // len(engines))
     shares = [contents[i : i + share] for i in range(0, len(contents), share)]
     one_large = threading.Lock()
     jobs = [
         threads.submit(_embedded_by, engine, some, limits, one_large)
-        for engine, some in zip(engines.workers, shares, strict=False)
+        for engine, some in zip(engines, shares, strict=False)
     ]
     return [one for job in jobs for one in job.result()]
 

@@ -101,7 +101,8 @@ class Answering:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         async with self._one_look:  # a look that others wait for comes to its end
-            pass
+            if self._next_look is not None:  # and none begins
+                self._next_look.cancel()
         if self._retiring:
             await asyncio.wait(self._retiring)
         if self._next is not None:

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import structlog
@@ -20,6 +20,7 @@ from app.gallery.answering import Answering, RunningModel
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import DROPPED, NEXT, KnownModel
+from app.kit.leaving import ClientLeft, unless_left
 from app.reindex.checkpoints import CheckpointStore
 from app.reindex.repository import ReindexRepository, Unembedded
 
@@ -47,7 +48,7 @@ def too_many(unreadable: int, crops: int) -> bool:
 class Embedder(Protocol):
     """What embeds files for which nobody waits."""
 
-    async def embed(self, contents: Sequence[bytes]) -> Sequence[NDArray[np.float32] | str]:
+    def embed(self, contents: Sequence[bytes]) -> Coroutine[Any, Any, Sequence[NDArray[np.float32] | str]]:
         """The parts `(8, 256)` of each file, or why there are none, in their order."""
 
 
@@ -82,7 +83,7 @@ class ReindexWorker:
         self._embedder = embedder
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
-        self._stopping = False
+        self._stopped = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -90,8 +91,8 @@ class ReindexWorker:
         self._working = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Finish the step that is under way, and look for no more."""
-        self._stopping = True
+        """Finish the transaction that is under way; what is being embedded is left to the next process."""
+        self._stopped.set()
         self._woken.set()
         if self._working is not None:
             await self._working
@@ -102,13 +103,14 @@ class ReindexWorker:
 
     async def _work(self) -> None:
         pause = self._poll_seconds
-        while not self._stopping:
+        while not self._stopped.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
             self._woken.clear()
             try:
-                await self._look()
+                with suppress(ClientLeft):  # see _unless_stopped
+                    await self._look()
                 pause = self._poll_seconds
             except Exception as error:
                 pause = min(max(2 * pause, 1.0), _LONGEST_PAUSE)
@@ -147,14 +149,14 @@ class ReindexWorker:
         if await self._is_held(model) or await self._let_answer(model, prepared):
             return
         async with self._embedder(await self._checkpoints.path(model.checkpoint)) as embedder:
-            while not self._stopping:
+            while not self._stopped.is_set():
                 if not await self._embed_all(model, embedder) or await self._let_answer(model, prepared):
                     return
 
     async def _embed_all(self, model: KnownModel, embedder: Embedder) -> bool:
         """Embed the crops that are there, by key, but for a few that came last; False where it is to go no further."""
         key = 0
-        while not self._stopping:
+        while not self._stopped.is_set():
             began = time.monotonic()
             async with self._database.read() as session:
                 crops = await ReindexRepository(session).unembedded(model.model_id, key, CROPS_AT_ONCE)
@@ -168,9 +170,23 @@ class ReindexWorker:
 
     async def _embed(self, crops: Sequence[Unembedded], embedder: Embedder) -> _Outcomes:
         contents, problems = await self._read(crops)
-        embedded = dict(zip(contents, await embedder.embed(list(contents.values())), strict=True)) if contents else {}
+        embedded = (
+            dict(zip(contents, await self._unless_stopped(embedder, list(contents.values())), strict=True))
+            if contents
+            else {}
+        )
         vectors = {key: one.reshape(-1) for key, one in embedded.items() if not isinstance(one, str)}
         return _Outcomes(vectors, problems | {key: one for key, one in embedded.items() if isinstance(one, str)})
+
+    async def _unless_stopped(
+        self, embedder: Embedder, contents: Sequence[bytes]
+    ) -> Sequence[NDArray[np.float32] | str]:
+        """What a process that gives way takes long for is not waited for at the end. Raises ClientLeft then."""
+
+        async def stopped() -> None:
+            await self._stopped.wait()
+
+        return await unless_left(stopped, embedder.embed(contents))
 
     async def _read(self, crops: Sequence[Unembedded]) -> tuple[dict[int, bytes], dict[int, str]]:
         """The pictures by crop key, and what is wrong with those that are not there."""
@@ -248,11 +264,11 @@ class ReindexWorker:
     async def _drop(self, model: KnownModel) -> None:
         """Delete a model's embeddings and changes, then what is noted of it, and its checkpoint."""
         model_id = model.model_id
-        while not self._stopping:
+        while not self._stopped.is_set():
             async with self._database.write() as session:
                 if not await ReindexRepository(session).drop_embeddings(model_id, _DROPPED_AT_ONCE):
                     break
-        while not self._stopping:
+        while not self._stopped.is_set():
             async with self._database.write() as session:
                 repository = GalleryRepository(session)
                 oldest = await repository.oldest_changes(model_id, 0, _TRIMMED_AT_ONCE)

@@ -207,9 +207,14 @@ class SearchService:
             crops = await repository.crops(crop_ids)
             vectors = await repository.embeddings([crop.key for crop in crops.values()], model.id)
         embedded = {crop_id: vectors[crop.key] for crop_id, crop in crops.items() if crop.key in vectors}
-        missing = [crop_id for crop_id in crop_ids if crop_id not in embedded]
+        missing = [crop_id for crop_id in crop_ids if crop_id not in crops]
         if missing:
             raise InvalidRequest(f"crop_ids: the gallery has no crop {', '.join(missing)}", "crop_ids")
+        unreadable = [crop_id for crop_id in crop_ids if crop_id not in embedded]
+        if unreadable:
+            raise InvalidRequest(
+                f"crop_ids: {model.id} could not embed {', '.join(unreadable)}; GET /reindex says why", "crop_ids"
+            )
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
     async def _matches(

@@ -1,6 +1,7 @@
 """While the model is changed under load, and services are killed, no answer is wrong and nothing is lost."""
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from faults import until
 from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from running import stored
 from serving import ServiceProcess
 
 from app.settings import Settings
@@ -77,6 +79,24 @@ def test_a_reindex_that_is_killed_goes_on_and_no_answer_on_the_way_is_wrong(
             wait_for(service.client, "other", 120)
             time.sleep(1)
         assert models_that_answered(ledger) == ["tiny", "other"]
+    finally:
+        service.kill()
+
+
+def test_sigterm_in_the_middle_ends_the_service_soon_and_the_next_one_goes_on(
+    settings: Settings, tmp_path: Path
+) -> None:
+    service = ServiceProcess(settings)
+    try:
+        service.wait_until_ready()
+        stored(service.client, *range(200))
+        assert reindex(service.client, slow_checkpoint(tmp_path)).status_code == 202
+        wait_until_done(service, 1)
+        assert service.stop(signal.SIGTERM) == 0
+        service = ServiceProcess(settings)
+        service.wait_until_ready()
+        wait_for(service.client, "other", 60)
+        assert progress(service.client)["done"] == 200
     finally:
         service.kill()
 

@@ -1,0 +1,93 @@
+"""Embedding in a process of its own: the same embeddings, bad files alone, and no process that outlives the service."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from factories import encoded, picture
+
+from app.embedding.background import NICENESS, BackgroundEmbedder
+from app.embedding.decoding import PictureLimits, decode
+from app.embedding.engine import EngineError, load_engines
+
+LIMITS = PictureLimits()
+
+
+def embedder(checkpoint: Path) -> BackgroundEmbedder:
+    return BackgroundEmbedder(checkpoint, "auto", 2, LIMITS)
+
+
+def test_it_embeds_as_the_service_does_and_a_bad_file_fails_alone(tiny_checkpoint: Path) -> None:
+    contents = [encoded(picture(seed)) for seed in range(9)]
+    contents[4] = b"no picture"
+
+    async def run() -> None:
+        async with embedder(tiny_checkpoint) as background:
+            embedded = await background.embed(contents)
+            engine = load_engines(tiny_checkpoint).workers[0]
+            for content, one in zip(contents, embedded, strict=True):
+                if content == b"no picture":
+                    assert isinstance(one, str)
+                    continue
+                pixels = decode(content, LIMITS, engine.metadata.input).pixels
+                assert not isinstance(one, str)
+                np.testing.assert_allclose(one, engine.embed(pixels[None])[0], atol=1e-5)
+
+    asyncio.run(run())
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(b"damaged")
+
+    async def run() -> None:
+        with pytest.raises(EngineError, match="is no ONNX file that can be run"):
+            async with embedder(path):
+                pass
+
+    asyncio.run(run())
+
+
+def test_a_process_that_ended_is_told(tiny_checkpoint: Path) -> None:
+    async def run() -> None:
+        before = set(psutil.Process().children())
+        async with embedder(tiny_checkpoint) as background:
+            (child,) = set(psutil.Process().children()) - before
+            assert child.nice() == psutil.Process().nice() + NICENESS
+            child.kill()
+            with pytest.raises(EngineError, match="ended"):
+                await background.embed([encoded(picture(1))])
+
+    asyncio.run(run())
+
+
+def test_it_ends_with_the_process_that_started_it_however_that_ends(tiny_checkpoint: Path) -> None:
+    program = f"""
+import asyncio, os
+from pathlib import Path
+from app.embedding.background import BackgroundEmbedder
+from app.embedding.decoding import PictureLimits
+
+async def main():
+    async with BackgroundEmbedder(Path({str(tiny_checkpoint)!r}), "auto", 1, PictureLimits()):
+        print("running", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"running\n"
+        (child,) = psutil.Process(parent.pid).children()
+        os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

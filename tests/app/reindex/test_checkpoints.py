@@ -1,0 +1,91 @@
+"""Checkpoints that services share: whole or refused, on this disk or elsewhere."""
+
+import asyncio
+from io import BytesIO
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+
+from app.kit.hashing import sha256_hex
+from app.reindex.checkpoints import CheckpointStore
+from model.errors import CheckpointError
+
+CONTENT = b"weights" * 1000
+NAME = f"{sha256_hex(CONTENT)}.onnx"
+
+
+@pytest.fixture(params=["this disk", "another disk", "elsewhere"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStore:
+    folder = tmp_path / "own"
+    urls = {
+        "this disk": folder.as_uri(),
+        "another disk": (tmp_path / "shared").as_uri(),
+        "elsewhere": f"memory://{token_hex(4)}/checkpoints",
+    }
+    return CheckpointStore(urls[request.param], folder)
+
+
+async def keep(store: CheckpointStore) -> None:
+    arrived = await store.receive(BytesIO(CONTENT), ".onnx")
+    assert arrived.path.read_bytes() == CONTENT
+    assert arrived.name == NAME
+    await store.keep(arrived)
+    await store.discard(arrived)
+
+
+def test_what_is_kept_is_found_by_its_name(store: CheckpointStore, tmp_path: Path) -> None:
+    async def run() -> None:
+        await keep(store)
+        await keep(store)
+        path = await store.path(NAME)
+        assert path.read_bytes() == CONTENT
+        assert path.suffix == ".onnx"
+
+    asyncio.run(run())
+    assert not list(tmp_path.rglob(".arriving-*"))
+
+
+def test_one_that_is_damaged_is_not_taken(tmp_path: Path) -> None:
+    store = CheckpointStore((tmp_path / "shared").as_uri(), tmp_path / "own")
+
+    async def run() -> None:
+        await keep(store)
+        (await store.path(NAME)).write_bytes(b"damaged")
+        with pytest.raises(CheckpointError, match="is damaged"):
+            await store.path(NAME)
+
+    asyncio.run(run())
+
+
+def test_a_damaged_copy_of_one_that_is_elsewhere_is_fetched_again(tmp_path: Path) -> None:
+    store = CheckpointStore(f"memory://{token_hex(4)}", tmp_path)
+
+    async def run() -> None:
+        await keep(store)
+        (await store.path(NAME)).write_bytes(b"damaged")
+        assert (await store.path(NAME)).read_bytes() == CONTENT
+
+    asyncio.run(run())
+
+
+def test_one_that_is_not_there_is_told(store: CheckpointStore) -> None:
+    async def run() -> None:
+        with pytest.raises(CheckpointError, match="is gone"):
+            await store.path(NAME)
+        await keep(store)
+        await store.delete(NAME)
+        await store.delete(NAME)
+
+    asyncio.run(run())
+
+
+def test_what_a_killed_process_was_receiving_goes_at_the_next_start(store: CheckpointStore, tmp_path: Path) -> None:
+    async def run() -> None:
+        await keep(store)
+        arrived = await store.receive(BytesIO(b"half"), ".onnx")
+        store.clear()
+        assert not arrived.path.exists()
+        assert (await store.path(NAME)).exists()
+
+    asyncio.run(run())
