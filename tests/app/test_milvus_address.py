@@ -58,6 +58,7 @@ def test_without_its_client_an_index_on_milvus_is_refused_with_what_to_install(
         Settings(index_url="milvus://milvus:19530")
 
 
-def test_none_by_default() -> None:
+def test_none_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().index_address is None
-    assert Settings(index_url="").index_address is None
+    monkeypatch.setenv("PASSERBY_INDEX_URL", "")
+    assert Settings().index_address is None
