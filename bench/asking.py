@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.galleries import Gallery
+from bench.gallery import Gallery
 from bench.searchers import Query, Rows, Searcher
 
 COUNT = 10

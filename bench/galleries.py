@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.forms import MARKET
+from bench.gallery import AT_ONCE, EMBEDDINGS, FACTS, Gallery, mapped, nearest_rows
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 from model.checkpoint import BUNDLED
 from model.datasets import open_data_set
@@ -37,10 +38,7 @@ SEEN_ONCE = 0.6
 OFTEN_MEDIAN, OFTEN_SPREAD = 2.6, 0.9
 """Logarithm of how many crops the others have, and its standard deviation: a median of 13, 100 for one in a hundred."""
 
-_EMBEDDINGS, _FACTS = "embeddings.f16", "queries.npz"
-
 _TINY = 1e-6
-_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -117,60 +115,18 @@ def real_embeddings() -> LabelledFeatures:
     return embed_samples(samples, network.metadata.input, network.embed)
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """A gallery on disk with queries and the truth about them.
-
-    embeddings: `(N, 2048)` float16, mapped. queries: `(Q, 2048)` float32, real crops that are not in the gallery. true:
-    `(Q, DEEP)`, the rows of the most similar crops, best first.
-    """
-
-    folder: Path
-    embeddings: NDArray[np.float16]
-    queries: Embeddings
-    true: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, folder: Path, crops: int, seed: int = 0) -> "Gallery":
-        """Of so many crops: real ones as far as they go, then drawn ones. One that lies in the folder is taken."""
-        folder = folder / f"{crops}-{seed}"
-        if not (folder / _FACTS).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            real = _real_embeddings_in(folder.parent)
-            order = np.random.default_rng(seed).permutation(len(real.pids))
-            _write(folder / _EMBEDDINGS, real, order[QUERIES:], crops, seed)
-            queries = real.features[order[:QUERIES]]
-            true = nearest_rows(_mapped(folder / _EMBEDDINGS, crops), queries, DEEP)
-            np.savez(folder / _FACTS, queries=queries, true=true, crops=crops)
-        return cls.open(folder)
-
-    @classmethod
-    def open(cls, folder: Path) -> "Gallery":
-        """One that is there."""
-        with np.load(folder / _FACTS) as facts:
-            embeddings = _mapped(folder / _EMBEDDINGS, int(facts["crops"]))
-            return cls(folder, embeddings, facts["queries"], facts["true"])
-
-
-def nearest_rows(
-    embeddings: NDArray[np.float16], queries: Embeddings, count: int, among: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """By brute force: the rows most similar to each query, `(Q, count)`, best first. among: only these, ascending."""
-    among = np.arange(len(embeddings)) if among is None else among
-    best = np.full((len(queries), count), -np.inf, np.float32)
-    rows = np.zeros((len(queries), count), np.int64)
-    for start in range(0, len(among), _AT_ONCE):
-        some = among[start : start + _AT_ONCE]
-        found = queries @ embeddings[some].astype(np.float32).T
-        every = np.concatenate([best, found], axis=1)
-        every_row = np.concatenate([rows, np.broadcast_to(some, found.shape)], axis=1)
-        order = np.argpartition(-every, count - 1, axis=1)[:, :count]
-        best, rows = np.take_along_axis(every, order, axis=1), np.take_along_axis(every_row, order, axis=1)
-    return np.take_along_axis(rows, np.argsort(-best, axis=1, kind="stable"), axis=1)
-
-
-def _mapped(path: Path, crops: int) -> NDArray[np.float16]:
-    return np.memmap(path, np.float16, "r", shape=(crops, EMBEDDING_DIM))
+def gallery_of(folder: Path, crops: int, seed: int = 0) -> Gallery:
+    """Of so many crops: real ones as far as they go, then drawn ones. One that lies in the folder is taken."""
+    folder = folder / f"{crops}-{seed}"
+    if not (folder / FACTS).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        real = _real_embeddings_in(folder.parent)
+        order = np.random.default_rng(seed).permutation(len(real.pids))
+        _write(folder / EMBEDDINGS, real, order[QUERIES:], crops, seed)
+        queries = real.features[order[:QUERIES]]
+        true = nearest_rows(mapped(folder / EMBEDDINGS, crops), queries, DEEP)
+        np.savez(folder / FACTS, queries=queries, true=true, crops=crops)
+    return Gallery.open(folder)
 
 
 def _real_embeddings_in(folder: Path) -> LabelledFeatures:
@@ -191,8 +147,8 @@ def _write(path: Path, real: LabelledFeatures, kept: NDArray[np.int64], crops: i
     kept = kept[:crops]
     embeddings = np.memmap(path, np.float16, "w+", shape=(crops, EMBEDDING_DIM))
     embeddings[places[: len(kept)]] = real.features[kept]
-    for start in range(len(kept), crops, _AT_ONCE):
-        some = np.sort(places[start : start + _AT_ONCE])
+    for start in range(len(kept), crops, AT_ONCE):
+        some = np.sort(places[start : start + AT_ONCE])
         person = np.repeat(np.arange(len(some)), _crops_of_persons(len(some), rng))[: len(some)]
         cameras = rng.integers(1, CAMERAS + 1, len(some))  # that see each person
         camera = rng.integers(0, CAMERAS, len(some)) % cameras[person]

@@ -9,7 +9,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter, Removal, SavedState
 from app.index.tuning import Tuning
 from bench.asking import COUNT, Asked, milliseconds, share_found
-from bench.galleries import Gallery, nearest_rows
+from bench.gallery import Gallery, nearest_rows
 from bench.growth import SIZES, Point, draw_growth
 from bench.rounds import in_turn
 from bench.rows import Row, show
@@ -257,9 +257,8 @@ def changing(gallery: Gallery) -> list[Row]:
     ]
 
 
-def exact_tier(folder: Path, rounds: int) -> list[Row]:
+def exact_tier(gallery: Gallery, rounds: int) -> list[Row]:
     """The exact tier beside bare FAISS."""
-    gallery = Gallery.of(folder, EXACT_CROPS)
     ours = Passerby(fresh(gallery, "working"), Tuning(exact_limit=EXACT_CROPS))
     ours.build(gallery.embeddings)
     bare = Flat()
@@ -281,13 +280,13 @@ def exact_tier(folder: Path, rounds: int) -> list[Row]:
     ]
 
 
-def growth(folder: Path, sizes: Sequence[int], rounds: int) -> list[Point]:
+def growth(galleries: Iterable[Gallery], rounds: int) -> list[Point]:
     """Latency, recall and memory of galleries of several sizes."""
     points = []
-    for size in sizes:
-        with Asked(passerby, Gallery.of(folder, size), "Passerby") as ours:
+    for gallery in galleries:
+        with Asked(passerby, gallery, "Passerby") as ours:
             p50 = statistics.median(statistics.median(ours.latencies(MEASURED_ON, 0)) for _ in range(rounds))
-            points.append(Point(size, p50, ours.recall(MEASURED_ON, 0), ours.memory()))
+            points.append(Point(len(gallery.embeddings), p50, ours.recall(MEASURED_ON, 0), ours.memory()))
     return points
 
 
@@ -301,8 +300,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="measure how all grows from 10,000 crops on, and draw it there")
     arguments = parser.parse_args()
     if arguments.plot:
-        sizes = [size for size in SIZES if size <= arguments.crops]
-        draw_growth(growth(arguments.folder, sizes, arguments.rounds), arguments.plot)
+        from bench.galleries import gallery_of
+
+        galleries = (gallery_of(arguments.folder, size) for size in SIZES if size <= arguments.crops)
+        draw_growth(growth(galleries, arguments.rounds), arguments.plot)
         return
     show(rows_of(arguments.folder, arguments.crops, arguments.rounds, arguments.only), Console())
 
@@ -314,12 +315,14 @@ def rows(rounds: int) -> list[Row]:
 
 def rows_of(folder: Path, crops: int, rounds: int, only: str | None = None) -> list[Row]:
     """All lines of the table, or those of one part."""
-    gallery = Gallery.of(folder, crops)
+    from bench.galleries import gallery_of  # with torch, which the processes that are measured must not have
+
+    gallery = gallery_of(folder, crops)
     parts: dict[str, Callable[[], list[Row]]] = {
         "flat": lambda: beside_flat(gallery, rounds),
         "filters": lambda: filtered(gallery),
         "changes": lambda: changing(gallery),
-        "exact": lambda: exact_tier(folder, rounds),
+        "exact": lambda: exact_tier(gallery_of(folder, EXACT_CROPS), rounds),
         **{name: partial(beside, name, gallery, rounds) for name in PEERS},
     }
     return [row for name, part in parts.items() if only in (None, name) for row in part()]
