@@ -34,7 +34,11 @@ class Settings(BaseSettings):
         None, description="An fsspec URL such as s3://bucket/images; data_dir/images by default"
     )
 
-    checkpoint: Path | None = Field(None, description="A .onnx or .safetensors checkpoint; the bundled one by default")
+    checkpoint: Path | None = Field(
+        None,
+        description="A .onnx or .safetensors checkpoint; the bundled one by default. It answers in a new gallery; in "
+        "others, what answers already does, until `passerby reindex`",
+    )
     engine: Literal["auto", "onnx", "torch"] = "auto"
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int | None = Field(

@@ -162,6 +162,31 @@ def test_a_service_that_has_not_seen_the_change_sees_it_where_it_must(
     assert answers_by(poster) == "other"
 
 
+def test_a_service_that_cannot_load_the_model_that_answers_says_so_and_stores_nothing(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    shared = settings.model_copy(update={"images_url": (tmp_path / "images").as_uri()})
+    one = run(shared.model_copy(update={"data_dir": tmp_path / "one"}))
+    two = run(shared.model_copy(update={"data_dir": tmp_path / "two", "index_poll_seconds": 600.0}))
+    stored(one, 1)
+    reindex(one, other_checkpoint(tmp_path))
+    wait_for(one, "other")
+    kept = tmp_path / "images" / "checkpoints" / f"{progress(one)['answering_checkpoint']}.onnx"
+    content = kept.read_bytes()
+    kept.unlink()
+    refused = embed(two, jpeg(2))
+    assert refused.status_code == 503
+    assert "is gone" in refused.json()["detail"]
+    ready = two.get("/health/ready")
+    assert ready.status_code == 503
+    assert "other-0123456789ab answers, but cannot be loaded here" in ready.json()["detail"]
+    assert len(found(one, 2, top_k=10)) == 1
+    kept.write_bytes(content)
+    assert embed(two, jpeg(2)).status_code == 201
+    assert answers_by(two) == "other"
+    assert len(found(one, 2, top_k=10, consistency="session")) == 2
+
+
 # what is refused
 
 
