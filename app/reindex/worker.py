@@ -129,18 +129,23 @@ class ReindexWorker:
         async with self._database.read() as session:
             repository = ReindexRepository(session)
             following, dropped = await repository.model_that(NEXT), await repository.models_that(DROPPED)
-        if following is None and not dropped:
+        prepared = None if following is None else await self._prepared(following)
+        if prepared is None and not dropped:
             return
         async with self._database.alone() as alone:
             if not alone:
                 return
             for model in dropped:
                 await self._drop(model)
-            if following is not None:
-                await self._answering.refresh()  # which loads it here
-                prepared = self._answering.next
-                if prepared is not None and prepared.id == following.model_id:
-                    await self._bring_to_answer(following, prepared)
+            if following is not None and prepared is not None:
+                await self._bring_to_answer(following, prepared)
+
+    async def _prepared(self, model: KnownModel) -> RunningModel | None:
+        """The next model as it runs here; None where it cannot be loaded, so that another process is to do the work."""
+        if self._answering.next is None and self._answering.next_trouble is None:
+            await self._answering.refresh()
+        prepared = self._answering.next
+        return prepared if prepared is not None and prepared.id == model.model_id else None
 
     # embedding
 
