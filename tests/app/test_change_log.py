@@ -4,6 +4,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,10 @@ from app.database import Database
 from app.gallery.feed import DatabaseChangeFeed
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Crop
-from app.index.faiss_exact import FaissExactIndex
+from app.index.faiss_index import FaissIndex
 from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Filter, Removal
+from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
 from app.kit.ids import new_id
 from model.architecture import EMBEDDING_DIM
@@ -84,6 +87,13 @@ async def trim_all(feed: DatabaseChangeFeed) -> None:
 
 async def numbers(feed: DatabaseChangeFeed, after: int = 0) -> list[int]:
     return [change.sequence for change in await feed.changes_after(after, 1000)]
+
+
+def snapshots_in(folder: Path) -> SnapshotHome:
+    working = folder / "working"
+    return SnapshotHome(
+        SnapshotStore(folder, partial(FaissIndex.restore, working=working)), partial(FaissIndex, MODEL, working)
+    )
 
 
 def found(keeper: IndexKeeper) -> set[int]:
@@ -334,9 +344,7 @@ def test_a_replica_that_slept_through_a_trim_is_rebuilt_and_right(database_url: 
     async def test() -> None:
         async with opened(database_url) as database, opened(database_url) as second:
             crops = await add_crops(database, 5)
-            sleeper = IndexKeeper(
-                feed_of(second), SnapshotStore(tmp_path), lambda: FaissExactIndex(MODEL), poll_seconds=60
-            )
+            sleeper = IndexKeeper(feed_of(second), snapshots_in(tmp_path), poll_seconds=60)
             await sleeper.catch_up()
             assert found(sleeper) == keys(crops)
             await delete(database, crops[0])
@@ -349,7 +357,7 @@ def test_a_replica_that_slept_through_a_trim_is_rebuilt_and_right(database_url: 
             assert found(sleeper) == keys(crops[:-1])
             await sleeper.stop()
             await trim_all(feed_of(database, kept=0))
-            next_process = IndexKeeper(feed_of(database), SnapshotStore(tmp_path), lambda: FaissExactIndex(MODEL))
+            next_process = IndexKeeper(feed_of(database), snapshots_in(tmp_path))
             await next_process.catch_up()
             assert found(next_process) == keys(crops[:-1])
 
