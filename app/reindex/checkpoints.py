@@ -5,6 +5,8 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +19,8 @@ from model.errors import CheckpointError
 
 _CHUNK = 1024 * 1024  # bytes
 _ARRIVING = ".arriving-"
+_LONGEST_SECONDS = 24 * 3600
+"""No checkpoint is on its way for longer."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class CheckpointStore:
     """
 
     def __init__(self, url: str, folder: Path) -> None:
-        """url: any that fsspec and its installed plugins know; folder: belongs to this process."""
+        """url: any that fsspec and its installed plugins know; folder: on this machine."""
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._files, LocalFileSystem)
         self._folder = folder
@@ -63,9 +67,11 @@ class CheckpointStore:
             return
 
     def clear(self) -> None:
-        """Delete what a process that was killed was receiving."""
+        """Delete what a process that was killed was receiving, unless it may be another's that shares the folder."""
         for path in self._folder.glob(f"{_ARRIVING}*"):
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - _LONGEST_SECONDS:
+                    path.unlink()
 
     def _receive(self, content: BinaryIO, suffix: str) -> Arrived:
         self._folder.mkdir(parents=True, exist_ok=True)
