@@ -8,7 +8,8 @@ import sys
 from rich.console import Console
 
 from app.embedding.engine import available_cores
-from bench import beside_peers, embedding, engines, evaluation, forms, index, latency, serving, soak, training
+from bench import beside_peers, embedding, engines, evaluation, forms, latency, serving, soak, training
+from bench.index import comparisons
 from bench.rows import Row, show
 
 PARTS = {
@@ -19,7 +20,7 @@ PARTS = {
     "embedding.int8": forms.rows,
     "embedding.latency": latency.rows,
     "embedding.memory": soak.rows,
-    "index": index.rows,
+    "index": comparisons.rows,
     "training": training.rows,
     "evaluation": evaluation.rows,
 }

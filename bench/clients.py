@@ -41,6 +41,10 @@ class RequestFailed(Exception):
     """A request was not answered as it had to be."""
 
 
+class NotAnswered(RequestFailed):
+    """A request was not answered at all."""
+
+
 def multipart(files: Sequence[bytes], fields: Mapping[str, str]) -> bytes:
     """The body of a form with files, each as `files`."""
     chunks = [_part(f'name="{name}"', value.encode()) for name, value in fields.items()]
@@ -68,14 +72,14 @@ class Client:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
 
     def send(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        """Send a request and wait for its answer, whatever that is. Raises RequestFailed where none comes."""
+        """Send a request and wait for its answer, whatever that is. Raises NotAnswered where none comes."""
         try:
             self._connection.request(method, path, body, {"Content-Type": _TYPE} if body else {})
             answer = self._connection.getresponse()
             return Answer(answer.status, answer.read())
         except (OSError, HTTPException) as error:
             self._connection.close()
-            raise RequestFailed(f"{method} {path} was not answered: {error!r}") from error
+            raise NotAnswered(f"{method} {path} was not answered: {error!r}") from error
 
     def post(self, path: str, body: bytes, wanted: int) -> bytes:
         """Post a form. Raises RequestFailed unless the status is the one wanted."""

@@ -1,22 +1,22 @@
 """Clients of services whose model is being changed: they post, delete and search meanwhile, and check every answer."""
 
-import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from bench.clients import Client, RequestFailed, multipart
+from bench.clients import Client, NotAnswered, multipart
 from bench.pictures import Pictures
+from bench.visiting import REST, asked, listed, required, visiting
 
 ALIKE = 0.999
 """Least similarity of a crop to its own picture, which it has only where both were embedded by the same model."""
 
 _BATCH, _BATCHES_A_CAMERA, _MOST_MATCHES = 3, 100, 1000
-_BUSY = 429
 
 
 @dataclass(frozen=True)
@@ -73,48 +73,36 @@ class Visitors:
         self._ports = ports
         self._pictures = pictures
         self._most_crops = most_crops
-        self._stop = threading.Event()
         rng = random.Random(seed)
         kinds = [self._post, self._post, self._delete, self._search, self._search]
-        self._threads = [
-            threading.Thread(target=self._go_on, args=(kind, number, random.Random(rng.random())))
-            for number, kind in enumerate(kinds)
+        self._works = [
+            partial(self._visit, kind, number, random.Random(rng.random())) for number, kind in enumerate(kinds)
         ]
         self._batches = dict.fromkeys(range(len(kinds)), 0)
 
     @contextmanager
     def visiting(self) -> Iterator[Ledger]:
         """Visit until the block ends."""
-        for thread in self._threads:
-            thread.start()
-        try:
+        with visiting(self._works, self.ledger.wrong):
             yield self.ledger
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
 
-    def _go_on(self, kind: Any, number: int, rng: random.Random) -> None:
-        while not self._stop.is_set():
-            try:
-                with closing(Client(rng.choice(self._ports))) as client:
-                    kind(client, number, rng)
-            except RequestFailed:  # the service was killed; what it had not acknowledged may be there or not
-                time.sleep(0.1)
-            except Exception as error:
-                self.ledger.wrong(f"{kind.__name__}: {error!r}")
-                time.sleep(0.2)
+    def _visit(self, kind: Any, number: int, rng: random.Random) -> None:
+        try:
+            with closing(Client(rng.choice(self._ports))) as client:
+                kind(client, number, rng)
+        except NotAnswered:  # the service was killed; what it had not acknowledged may be there or not
+            time.sleep(REST)
 
     def _post(self, client: Client, number: int, rng: random.Random) -> None:
         if len(self.ledger.kept) - len(self.ledger.deleted) >= self._most_crops:
-            time.sleep(0.1)
+            time.sleep(REST)
             return
         self._batches[number] += 1
         camera = f"{number}-{self._batches[number] // _BATCHES_A_CAMERA}"
         track = f"{number}-{self._batches[number]}"
         contents = self._pictures.take(_BATCH)
         fields = {"camera_id": camera, "captured_at": "2026-05-04T17:30:00Z", "track_id": track}
-        items = _asked(client, "/embed", contents, fields, 201)["items"]
+        items = asked(client, "/embed", multipart(contents, fields), 201)["items"]
         new = {item["crop"]["id"]: Kept(track, camera, one) for item, one in zip(items, contents, strict=True)}
         with self.ledger.lock:
             self.ledger.kept |= new
@@ -124,21 +112,19 @@ class Visitors:
     def _search(self, client: Client, _: int, rng: random.Random) -> None:
         crop = self.ledger.some(rng)
         if crop is None:
-            time.sleep(0.1)
+            time.sleep(REST)
             return
         self._check_found(client, *crop)
 
     def _delete(self, client: Client, _: int, rng: random.Random) -> None:
         crop = self.ledger.some(rng)
         if crop is None or len(self.ledger.kept) - len(self.ledger.deleted) < self._most_crops // 2:
-            time.sleep(0.1)
+            time.sleep(REST)
             return
         crop_id, one = crop
         with self.ledger.lock:
             self.ledger.doomed.add(crop_id)
-        answer = client.send("DELETE", f"/crops/{crop_id}")
-        if answer.status not in (204, 404):  # it was asked for by two, and one was faster
-            raise ValueError(f"DELETE was answered {answer.status}: {answer.body[:300]!r}")
+        required(client.send("DELETE", f"/crops/{crop_id}"), 204, 404)  # it was asked for by two, and one was faster
         with self.ledger.lock:
             self.ledger.deleted.add(crop_id)
         self._asked_search(client, one.content, track_id=one.track)
@@ -160,7 +146,8 @@ class Visitors:
         with self.ledger.lock:
             deleted = frozenset(self.ledger.deleted)
         began = time.monotonic()
-        answer = _asked(client, "/search", [content], {"top_k": "20", "consistency": "session", **fields}, 200)
+        form = multipart([content], {"top_k": "20", "consistency": "session", **fields})
+        answer = asked(client, "/search", form, 200)
         seconds = time.monotonic() - began
         crop_ids = [match["crop"]["id"] for match in answer["matches"]]
         if gone := deleted & set(crop_ids):
@@ -175,37 +162,20 @@ class Visitors:
 def check_gallery(port: int, ledger: Ledger) -> None:
     """Whether a service lists every kept crop once and none that was deleted, and finds exactly those that it lists."""
     with closing(Client(port)) as client:
-        listed = list(_listed(client))
+        in_gallery = [one["id"] for one in listed(lambda path: client.send("GET", path).body)]
         picture = next(iter(ledger.kept.values())).content
         found: list[str] = []
         for camera in sorted({one.camera for one in ledger.kept.values()}):
             fields = {"top_k": str(_MOST_MATCHES), "camera_ids": camera, "consistency": "session"}
-            answer = _asked(client, "/search", [picture], fields, 200)
+            answer = asked(client, "/search", multipart([picture], fields), 200)
             found += [match["crop"]["id"] for match in answer["matches"]]
-    lost = ledger.kept.keys() - ledger.doomed - set(listed)
-    if lost or ledger.deleted & set(listed):
-        ledger.wrong(f"port {port} lost {sorted(lost)[:5]} or lists deleted {sorted(ledger.deleted & set(listed))[:5]}")
-    if sorted(found) != sorted(listed):
-        differing = set(found) ^ set(listed)
+    lost = ledger.kept.keys() - ledger.doomed - set(in_gallery)
+    if lost or ledger.deleted & set(in_gallery):
         ledger.wrong(
-            f"port {port} finds {len(found)} crops and lists {len(listed)}, differing in {list(differing)[:5]}"
+            f"port {port} lost {sorted(lost)[:5]} or lists deleted {sorted(ledger.deleted & set(in_gallery))[:5]}"
         )
-
-
-def _listed(client: Client) -> Iterator[str]:
-    cursor: str | None = ""
-    while cursor is not None:
-        answer = client.send("GET", f"/crops?limit=1000{cursor}")
-        page = json.loads(answer.body)
-        yield from (crop["id"] for crop in page["items"])
-        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
-
-
-def _asked(client: Client, path: str, contents: Sequence[bytes], fields: dict[str, str], wanted: int) -> Any:
-    """The answer to a form, after as many attempts as a busy service wants."""
-    body = multipart(contents, fields)
-    while (answer := client.send("POST", path, body)).status == _BUSY:
-        time.sleep(0.2)
-    if answer.status != wanted:
-        raise ValueError(f"{path} was answered {answer.status} where {wanted} was right: {answer.body[:300]!r}")
-    return json.loads(answer.body)
+    if sorted(found) != sorted(in_gallery):
+        differing = set(found) ^ set(in_gallery)
+        ledger.wrong(
+            f"port {port} finds {len(found)} crops and lists {len(in_gallery)}, differing in {list(differing)[:5]}"
+        )

@@ -4,20 +4,21 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from bench.clients import Answer, Client, multipart
+from bench.clients import Client, multipart
 from bench.pictures import Pictures
+from bench.visiting import REST, asked, listed, required, visiting
 
 FOUND_WITHIN = 1.0
 """Seconds after a crop was acknowledged by one service; a search that comes later to another has to find it."""
 _BATCH, _BATCHES_A_CAMERA = 4, 100
 _TOP_K, _MOST_MATCHES = 20, 1000
-_BUSY = 429
 _MANY = 2 * _TOP_K
 """Crops below which none is deleted, so that searches must always have enough matches."""
 
@@ -75,9 +76,9 @@ def visit(ports: Sequence[int], pictures: Pictures, seconds: float, seed: int) -
     visitors = [_Visitor(number, ports, pictures, ledger, random.Random(rng.random())) for number in range(7)]
     kinds = [_Visitor.post, _Visitor.post, _Visitor.post, _Visitor.post_twice]
     kinds += [_Visitor.delete, _Visitor.search, _Visitor.search]
-    end = time.monotonic() + seconds
-    with ThreadPoolExecutor(len(visitors)) as threads:
-        list(threads.map(lambda visitor, kind: visitor.go_on(kind, end), visitors, kinds))
+    works = [partial(kind, visitor) for kind, visitor in zip(kinds, visitors, strict=True)]
+    with visiting(works, ledger.wrong):
+        time.sleep(seconds)
     time.sleep(FOUND_WITHIN)
     cameras = {camera for visitor in visitors for camera in visitor.cameras}
     for port in ports:
@@ -97,20 +98,11 @@ class _Visitor:
     batches: int = 0
     cameras: set[str] = field(default_factory=set)
 
-    def go_on(self, kind: Callable[["_Visitor"], None], end: float) -> None:
-        """Do one kind of thing until the end; what fails is a violation like any other."""
-        while time.monotonic() < end:
-            try:
-                kind(self)
-            except Exception as error:
-                self.ledger.wrong(f"{kind.__name__}: {error!r}")
-                time.sleep(0.2)
-
     def post(self) -> None:
         """Post crops to one service, and ask another one for them until it has them."""
         with self._clients() as (writer, *readers):
             track, body = self._new_batch()
-            crop_ids = _crop_ids(_asked(writer, "/embed", body, 201))
+            crop_ids = _crop_ids(asked(writer, "/embed", body, 201))
             acknowledged = time.monotonic()
             self._await(crop_ids, track, readers, acknowledged)
 
@@ -118,7 +110,7 @@ class _Visitor:
         """Post the same crops to all services at the same moment: each comes into the gallery once."""
         with self._clients() as clients, ThreadPoolExecutor(len(clients)) as threads:
             track, body = self._new_batch()
-            answers = list(threads.map(lambda client: _asked(client, "/embed", body, 201), clients))
+            answers = list(threads.map(lambda client: asked(client, "/embed", body, 201), clients))
             acknowledged = time.monotonic()
             crop_ids = [_crop_ids(answer) for answer in answers]
             created = [item for one in answers for item in one["items"] if item["status"] == "created"]
@@ -131,16 +123,16 @@ class _Visitor:
         """Delete a crop at one service: from its answer on no service has it."""
         crop_id = self.ledger.take_one(self.rng)
         if crop_id is None:
-            time.sleep(0.05)
+            time.sleep(REST)
             return
         with self._clients() as clients:
             track = json.loads(clients[-1].send("GET", f"/crops/{crop_id}").body)["track_id"]
-            _require(clients[0].send("DELETE", f"/crops/{crop_id}"), 204)
+            required(clients[0].send("DELETE", f"/crops/{crop_id}"), 204)
             self.ledger.note_deleted(crop_id)
             for client in clients:
                 if crop_id in self._search(client, track_id=track):
                     self.ledger.wrong(f"{crop_id} was found after it had been deleted")
-                _require(client.send("GET", f"/crops/{crop_id}"), 404)
+                required(client.send("GET", f"/crops/{crop_id}"), 404)
 
     def search(self) -> None:
         """Search one service among everything: as many matches as are wanted, none of them deleted."""
@@ -191,13 +183,13 @@ class _Visitor:
 def _check_gallery(port: int, pictures: Pictures, cameras: Collection[str], ledger: Ledger) -> None:
     """Whether a service lists and finds exactly what is kept."""
     with closing(Client(port)) as client:
-        listed = list(_listed(client))
+        in_gallery = [one["id"] for one in listed(lambda path: required(client.send("GET", path), 200).body)]
         found = [
             crop_id
             for camera in sorted(cameras)
             for crop_id in _search(client, pictures, ledger, top_k=str(_MOST_MATCHES), camera_ids=camera)
         ]
-    for what, crop_ids in (("lists", listed), ("finds", found)):
+    for what, crop_ids in (("lists", in_gallery), ("finds", found)):
         lost, too_many = ledger.kept - set(crop_ids), set(crop_ids) - ledger.kept
         if lost or too_many or len(crop_ids) != len(ledger.kept):
             ledger.wrong(
@@ -206,35 +198,13 @@ def _check_gallery(port: int, pictures: Pictures, cameras: Collection[str], ledg
             )
 
 
-def _listed(client: Client) -> Iterator[str]:
-    path = "/crops?limit=1000"
-    cursor = ""
-    while cursor is not None:
-        page = json.loads(_require(client.send("GET", path + cursor), 200).body)
-        yield from (crop["id"] for crop in page["items"])
-        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
-
-
 def _search(client: Client, pictures: Pictures, ledger: Ledger, **fields: str) -> list[str]:
     """The ids of the matches of a new picture."""
-    answer = _asked(client, "/search", multipart(pictures.take(1), fields), 200)
+    answer = asked(client, "/search", multipart(pictures.take(1), fields), 200)
     crop_ids = [match["crop"]["id"] for match in answer["matches"]]
     if len(set(crop_ids)) < len(crop_ids):
         ledger.wrong(f"a match came twice: {crop_ids}")
     return crop_ids
-
-
-def _asked(client: Client, path: str, body: bytes, wanted: int) -> Any:
-    """The answer to a form, after as many attempts as a busy service wants."""
-    while (answer := client.send("POST", path, body)).status == _BUSY:
-        time.sleep(0.2)
-    return json.loads(_require(answer, wanted).body)
-
-
-def _require(answer: Answer, wanted: int) -> Answer:
-    if answer.status != wanted:
-        raise ValueError(f"answered {answer.status} where {wanted} was right: {answer.body[:300]!r}")
-    return answer
 
 
 def _crop_ids(answer: Any) -> list[str]:

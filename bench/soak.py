@@ -7,12 +7,12 @@ import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +21,7 @@ from bench.clients import Answer, Client, RequestFailed, multipart, raw_post
 from bench.pictures import Pictures
 from bench.rows import Row
 from bench.service import RunningService, service
+from bench.visiting import REST, visiting
 
 SECONDS_A_LINE = 10
 GALLERY = 1_000
@@ -96,7 +97,7 @@ class _Visitors:
     def _rest(self, client: Client) -> None:
         """Wait a moment, without a connection: the service closes those that are idle for long."""
         client.close()
-        time.sleep(0.05)
+        time.sleep(REST)
 
     def _asked(self, client: Client, path: str, files: list[bytes], fields: dict[str, str], wanted: int) -> Answer:
         answer = client.send("POST", path, multipart(files, fields))
@@ -162,30 +163,13 @@ def rows(rounds: int) -> list[Row]:
 
 @contextmanager
 def _visiting(visitors: _Visitors) -> Iterator[None]:
-    """Clients of all kinds, as long as the block lasts."""
+    """Clients of all kinds, each with a connection of its own, as long as the block lasts."""
     kinds = [visitors.ingest, visitors.embed, visitors.search, visitors.post_bad_pictures, visitors.leave]
     kinds += [visitors.ingest, visitors.delete, visitors.delete]
-    stop = threading.Event()
-    threads = [threading.Thread(target=_visit, args=(visitors, kind, stop)) for kind in kinds]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def _visit(visitors: _Visitors, kind: Callable[[Client], None], stop: threading.Event) -> None:
-    client = Client(visitors.port)
-    while not stop.is_set():
-        try:
-            kind(client)
-        except Exception as error:  # whatever it was, it is told at the end
-            visitors.errors.append(f"{kind.__name__}: {error!r}")
-            time.sleep(0.2)
-    client.close()
+    with ExitStack() as stack:
+        works = [partial(kind, stack.enter_context(closing(Client(visitors.port)))) for kind in kinds]
+        with visiting(works, visitors.errors.append):
+            yield
 
 
 def _every_second(running: RunningService, seconds: float) -> Iterator[float]:

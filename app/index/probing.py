@@ -14,7 +14,11 @@ from app.index.tuning import Tuning
 DEPTHS = (10, 30, 100, 300, 1000)
 """How many of the most similar crops are asked for in the measurement."""
 
-_QUERIES = 200
+_QUERIES, _SHALLOW_QUERIES = 200, 800
+"""Crops that are asked with: those for all depths, and more for the shallow ones, which few hard queries decide."""
+
+_SHALLOW = 30
+_LEAST_PROPOSED = 1_500
 _MARGIN = 0.8
 """Of the misses that are allowed, how many the measurement may have: other queries may have more."""
 
@@ -78,48 +82,54 @@ def measured(codes: CoarseCodes, rows: Rows, tuning: Tuning, check: Check) -> Pr
     """
     depths = tuple(depth for depth in DEPTHS if depth <= len(rows) // 4) or (DEPTHS[0],)
     rng = np.random.default_rng(len(rows))
-    asked = rng.choice(len(rows), min(_QUERIES, len(rows)), replace=False)
-    chance = _best_by_chance(as_float32(rows.read(np.sort(asked))), len(rows))
-    found = []
-    for row in asked.tolist():
+    asked = rng.choice(len(rows), min(_QUERIES + _SHALLOW_QUERIES, len(rows)), replace=False)
+    chance = _best_by_chance(as_float32(rows.read(np.sort(asked[:_QUERIES]))), len(rows))
+    needs = []
+    for number, row in enumerate(asked.tolist()):
         check()
-        found.append(_needs(codes, rows, row, depths[-1]))
-    similarities, cells, ranks = (np.stack(values) for values in zip(*found, strict=True))
-    needs = _Needs(similarities, cells, ranks, len(rows) / codes.cells)
+        needs.append(_needs(codes, rows, row, depths[-1] if number < _QUERIES else min(_SHALLOW, depths[-1])))
+    matched = [one for one in needs if one.similarities[0] > chance]
+    if len(matched) < _LEAST_QUERIES:
+        matched = needs
     least = 1 - (1 - tuning.recall) * _MARGIN
-    return Probing(*(Need(depths, *needs.cheapest_at(depths, least, best)) for best in (chance, -math.inf)))
+    codes_a_cell = len(rows) / codes.cells
+    return Probing(
+        *(Need(depths, *_cheapest_at(depths, some, least, codes_a_cell)) for some in (matched, needs)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class _Needs:
-    """Of the crops most similar to some queries, `(Q, N)`: the ranks of their cells, and their own by codes alone."""
+class _Needed:
+    """Of the crops most similar to a query: similarities, the ranks of their cells, their own by codes; each `(N,)`."""
 
     similarities: NDArray[np.float32]
     cells: NDArray[np.int64]
     ranks: NDArray[np.int64]
-    codes_a_cell: float
 
-    def cheapest_at(
-        self, depths: Sequence[int], least: float, best_above: float
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """By depth what costs least, for queries whose best match is more alike than that: cells, and candidates."""
-        chosen = [self._cheapest(depth, least, best_above) for depth in depths]
-        return tuple(probes for probes, _ in chosen), tuple(candidates for _, candidates in chosen)
 
-    def _cheapest(self, depth: int, least: float, best_above: float) -> tuple[int, int]:
-        count = self.similarities[:, 0] > best_above
-        if np.count_nonzero(count) < _LEAST_QUERIES:
-            count[:] = True
-        cells, ranks = self.cells[count, :depth].reshape(-1), self.ranks[count, :depth].reshape(-1)
-        found = math.ceil(least * len(cells))
-        choices: list[tuple[float, int, int]] = []
-        probes = int(np.sort(cells)[found - 1]) + 1
-        while not choices or choices[-1][1] <= cells.max():
-            candidates = int(np.sort(ranks[cells < probes])[found - 1]) + 1
-            choices.append((probes * self.codes_a_cell + candidates * _CANDIDATE_CODES, probes, candidates))
-            probes = math.ceil(probes * _STEP)
-        _, probes, candidates = min(choices)
-        return probes, candidates
+def _cheapest_at(
+    depths: Sequence[int], needs: Sequence[_Needed], least: float, codes_a_cell: float
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """By depth the cells, and the candidates, that find at least that share for the lowest cost."""
+    chosen = []
+    for depth in depths:
+        deep_enough = [one for one in needs if len(one.cells) >= depth]
+        cells = np.concatenate([one.cells[:depth] for one in deep_enough])
+        ranks = np.concatenate([one.ranks[:depth] for one in deep_enough])
+        chosen.append(_cheapest(cells, ranks, math.ceil(least * len(cells)), codes_a_cell))
+    return tuple(probes for probes, _ in chosen), tuple(candidates for _, candidates in chosen)
+
+
+def _cheapest(cells: NDArray[np.int64], ranks: NDArray[np.int64], found: int, codes_a_cell: float) -> tuple[int, int]:
+    """The same for crops of these ranks, of which so many are to be found."""
+    choices: list[tuple[float, int, int]] = []
+    probes = int(np.sort(cells)[found - 1]) + 1
+    while not choices or choices[-1][1] <= cells.max():
+        candidates = int(np.sort(ranks[cells < probes])[found - 1]) + 1
+        choices.append((probes * codes_a_cell + candidates * _CANDIDATE_CODES, probes, candidates))
+        probes = math.ceil(probes * _STEP)
+    _, probes, candidates = min(choices)
+    return probes, candidates
 
 
 def _best_by_chance(sample: NDArray[np.float32], crops: int) -> float:
@@ -128,15 +138,13 @@ def _best_by_chance(sample: NDArray[np.float32], crops: int) -> float:
     return float(similarities.mean() + similarities.std() * math.sqrt(2 * math.log(crops)))
 
 
-def _needs(
-    codes: CoarseCodes, rows: Rows, row: int, depth: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Of the crops most similar to that of a row: similarities, ranks of their cells, their own ranks by codes."""
+def _needs(codes: CoarseCodes, rows: Rows, row: int, depth: int) -> _Needed:
+    """What the crop of a row needs as a query."""
     query = as_float32(rows.read(np.array([row])))[0]
-    proposed = codes.propose(query, codes.cells, 4 * depth, None)
+    proposed = codes.propose(query, codes.cells, max(4 * depth, _LEAST_PROPOSED), None)
     embeddings = rows.read(proposed[proposed != row])
     similarities, order = nearest(query, as_float32(embeddings), None, depth)
-    return similarities, codes.cell_ranks(query, embeddings[order]), order
+    return _Needed(similarities, codes.cell_ranks(query, embeddings[order]), order)
 
 
 def _interpolated(depth: float, depths: tuple[int, ...], values: tuple[int, ...]) -> int:

@@ -103,8 +103,8 @@ class RowFile:
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Where row numbers that follow each other start and end."""
-    starts = np.flatnonzero(np.diff(rows, prepend=rows[:1] - 2) != 1).tolist()
-    yield from zip(starts, [*starts[1:], len(rows)], strict=True)
+    ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)] if len(rows) else []
+    yield from zip([0, *ends], ends, strict=False)
 
 
 def row_sums(embeddings: NDArray[np.float16]) -> NDArray[np.uint64]:

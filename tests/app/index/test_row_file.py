@@ -25,6 +25,12 @@ def test_rows_are_read_as_they_were_written_last(tmp_path: Path) -> None:
     assert file.read_past_memory(rows_of(0, 2, 3, 20_000))[:, 2047].tolist() == [1, 3, 6, 7]
 
 
+def test_no_rows_are_no_rows(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(), embeddings())
+    assert len(file.read_past_memory(rows_of())) == 0
+
+
 def test_a_file_opened_again_has_its_rows(tmp_path: Path) -> None:
     file = RowFile(tmp_path / "rows")
     file.write(rows_of(17_000), embeddings(3))

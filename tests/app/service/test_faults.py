@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from app.settings import Settings
-from bench.fault_rounds import trial
+from bench.faults.rounds import trial
 
 ROUNDS = 6
 

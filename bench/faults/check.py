@@ -1,16 +1,15 @@
 """Whether a service has every crop that it acknowledged, none that was deleted, and nothing else."""
 
-import json
 import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from bench.fault_clients import Talker, Troubled, is_first, told
-from bench.fault_ledger import Ledger, jpeg, sha256_of, unseen
+from bench.faults.clients import Talker, Troubled, is_first, told
+from bench.faults.ledger import Ledger, jpeg, sha256_of, unseen
+from bench.visiting import REST, listed
 
-_PAGE = 200
 _SAMPLE = 25
 _MOST_MATCHES = 1000
 
@@ -23,12 +22,13 @@ def check(port: int, ledger: Ledger, rng: random.Random, patience: float) -> lis
     with closing(Talker(port, ledger, rng)) as talker:
         try:
             unknown = set(ledger.posted) | set(ledger.leaving.values())
-            ledger.settle(dict(_listed(talker)))
+            crops = listed(lambda path: talker.ask("GET", path, None, 200).body)
+            ledger.settle({crop["id"]: int(crop["track_id"]) for crop in crops})
             sample = _sample(ledger, rng, unknown)
             first = wrong = list(_not_found(talker, ledger, sample))
             end = time.monotonic() + patience
             while wrong and time.monotonic() < end:
-                time.sleep(0.05)
+                time.sleep(REST)
                 wrong = list(_not_found(talker, ledger, sample))
             for one in [*wrong, *_not_served(talker, ledger, sample, rng)]:
                 ledger.wrong(one)
@@ -47,15 +47,6 @@ def left_behind(ledger: Ledger, images: Path) -> int:
     if undeleted := files & {sha256_of(number) for number in ledger.deleted.values()}:
         ledger.wrong(f"{len(undeleted)} pictures of deleted crops are still on the disk")
     return len(files - {sha256_of(number) for number in ledger.kept.values()} - ledger.queried)
-
-
-def _listed(talker: Talker) -> Iterator[tuple[str, int]]:
-    """All crops by id, each with its picture's number."""
-    cursor = ""
-    while cursor is not None:
-        page = json.loads(talker.ask("GET", f"/crops?limit={_PAGE}{cursor}", None, 200).body)
-        yield from ((crop["id"], int(crop["track_id"])) for crop in page["items"])
-        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
 
 
 def _sample(ledger: Ledger, rng: random.Random, unknown: set[int]) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""A service killed, damaged and cut off, again and again, and what it keeps."""
