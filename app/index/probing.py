@@ -112,8 +112,9 @@ def _cheapest_at(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """By depth the cells, and the candidates, that find at least that share for the lowest cost."""
     chosen = []
+    deepest = max(len(one.cells) for one in needs)
     for depth in depths:
-        deep_enough = [one for one in needs if len(one.cells) >= depth]
+        deep_enough = [one for one in needs if len(one.cells) >= min(depth, deepest)]
         cells = np.concatenate([one.cells[:depth] for one in deep_enough])
         ranks = np.concatenate([one.ranks[:depth] for one in deep_enough])
         chosen.append(_cheapest(cells, ranks, math.ceil(least * len(cells)), codes_a_cell))

@@ -1,13 +1,16 @@
 """What the tests of the index share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from index_adapters import ADAPTERS, SERVERS, Adapter
 from structlog.testing import LogCapture
 
 from app.index import keeper, snapshot_home, snapshots
+from app.index.port import VectorIndex
 from app.index.row_file import RowFile
 
 
@@ -34,3 +37,34 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     for module in (keeper, snapshot_home, snapshots):
         monkeypatch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
     return capture
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    return ADAPTERS[request.param]
+
+
+@pytest.fixture
+def milvus() -> str:
+    if not (url := os.environ.get("PASSERBY_TEST_MILVUS_URL")):
+        pytest.skip("PASSERBY_TEST_MILVUS_URL names no Milvus server")
+    return url
+
+
+@pytest.fixture(params=[*ADAPTERS, *SERVERS])
+def index(request: pytest.FixtureRequest, working: Path) -> Iterator[VectorIndex]:
+    if request.param in ADAPTERS:
+        index = ADAPTERS[request.param].new(working)
+        yield index
+        index.close()
+        return
+    url = request.getfixturevalue(SERVERS[request.param])
+    from milvus_factories import index_on  # needs wheels that the fixture looked for
+
+    with index_on(url) as on_server:
+        yield on_server
+
+
+@pytest.fixture
+def working(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("working")

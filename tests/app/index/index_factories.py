@@ -69,6 +69,11 @@ def similarities(query: NDArray[np.float32], additions: Sequence[Addition]) -> N
     return np.stack([addition.embedding for addition in additions]).astype(np.float32) @ query
 
 
+def having(*pairs: tuple[str, str]) -> Filter:
+    """What has all of these attributes."""
+    return Filter(attributes=frozenset(pairs))
+
+
 def exact_index(model_id: str = MODEL, block_rows: int = 4096) -> FaissIndex:
     """An empty index that compares all."""
     return FaissIndex(model_id, NOWHERE, block_rows=block_rows)
@@ -88,3 +93,14 @@ def damage(path: Path, row: int) -> None:
         byte = file.read(1)[0]
         file.seek(row * 4096 + bit // 8)
         file.write(bytes([byte ^ 1 << bit % 8]))
+
+
+GALLERY = [
+    crop(1, camera="gate", at=100, track="t1", person="anna", attributes='{"bag":true,"colour":"red","lane":1}'),
+    crop(2, camera="gate", at=200, track="t1", attributes='{"colour":"red","lane":"1"}'),
+    crop(3, camera="hall", at=200, track="t2", person="bert", attributes='{"colour":"reddish","seen":{"lane":1}}'),
+    crop(4, camera="hall", at=300, person="anna", attributes='{"bag":1,"colour":"red","größe":"☃"}'),
+    crop(5, camera="yard", at=400, track="t1", person="anna"),
+    crop(6, camera="yard", at=500),
+]
+"""Six crops that differ in everything that filters look at."""

@@ -1,0 +1,101 @@
+"""Small factories for the tests of the change log."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.database import Database
+from app.gallery.feed import DatabaseChangeFeed
+from app.gallery.repository import GalleryRepository
+from app.gallery.tables import Crop
+from app.index.faiss_index import FaissIndex
+from app.index.keeper import IndexKeeper
+from app.index.port import Filter
+from app.index.snapshot_home import SnapshotHome
+from app.index.snapshots import SnapshotStore
+from app.kit.ids import new_id
+from model.architecture import EMBEDDING_DIM
+
+MODEL, OTHER = "tiny-0123", "other-4567"
+INSERT = "INSERT INTO changes (model_id, crop_key, what) VALUES (%s, %s, -1)"
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 60))
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    """A migrated database."""
+    database = Database(url)
+    await database.migrate()
+    yield database
+    await database.close()
+
+
+def feed_of(database: Database, kept: int = 1_000_000, model_id: str = MODEL) -> DatabaseChangeFeed:
+    return DatabaseChangeFeed(database, model_id, kept)
+
+
+async def add_crops(database: Database, count: int, model_id: str = MODEL) -> list[Crop]:
+    """Store crops with embeddings, which makes a change of each."""
+    async with database.write() as session:
+        repository = GalleryRepository(session)
+        await repository.add_cameras({"gate"}, 0)
+        facts = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
+        shas = [new_id() for _ in range(count)]
+        await repository.add_images(dict.fromkeys(shas, facts))
+        crops = [
+            Crop(
+                id=new_id(),
+                camera_id="gate",
+                captured_at=0,
+                utc_offset=0,
+                attributes={},
+                image_sha256=sha,
+                created_at=0,
+            )
+            for sha in shas
+        ]
+        await repository.add_crops(crops)
+        vectors = {crop.key: np.eye(1, EMBEDDING_DIM, crop.key, dtype=np.float32)[0] for crop in crops}
+        await repository.add_embeddings(vectors, model_id)
+    return crops
+
+
+async def delete(database: Database, crop: Crop) -> None:
+    async with database.write() as session:
+        await GalleryRepository(session).delete_crop(crop)
+
+
+async def trim_all(feed: DatabaseChangeFeed) -> None:
+    while await feed.trim():
+        pass
+
+
+async def numbers(feed: DatabaseChangeFeed, after: int = 0) -> list[int]:
+    return [change.sequence for change in await feed.changes_after(after, 1000)]
+
+
+def snapshots_in(folder: Path) -> SnapshotHome:
+    working = folder / "working"
+    return SnapshotHome(
+        SnapshotStore(folder, partial(FaissIndex.restore, working=working)), partial(FaissIndex, MODEL, working)
+    )
+
+
+def found(keeper: IndexKeeper) -> set[int]:
+    hits = keeper.index.search(np.ones(EMBEDDING_DIM, np.float32), Filter(), 1000).hits
+    return {hit.key for hit in hits}
+
+
+def keys(crops: Collection[Crop]) -> set[int]:
+    return {crop.key for crop in crops}
+
+
+# in order, whoever writes

@@ -1,0 +1,95 @@
+"""The index in the process where it is too large to compare all: what it finds."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_factories import (
+    ANY,
+    MODEL,
+    keys,
+    query_for,
+    similarities,
+)
+from tier_factories import SMALL, coarse_index, persons
+
+from app.index.faiss_index import FaissIndex
+from app.index.port import Addition, Filter
+from app.index.tuning import Tuning
+
+
+@pytest.fixture(scope="module")
+def gallery() -> list[Addition]:
+    return persons(300, 20)
+
+
+@pytest.fixture(scope="module")
+def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaissIndex]:
+    """An index that has the settings of a large gallery, but for its size."""
+    index = FaissIndex(MODEL, tmp_path_factory.mktemp("working"), Tuning(exact_limit=1000, narrow_limit=100))
+    index.load(gallery, 0)
+    index.upkeep()
+    assert index.coarse_size == len(gallery)
+    yield index
+    index.close()
+
+
+def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
+    assert large._coarse is not None
+    assert large._coarse.probing.candidates(10, 1) < len(gallery) // 10
+
+
+@pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
+def test_almost_all_true_matches_are_found(large: FaissIndex, gallery: list[Addition], top_k: int) -> None:
+    assert _recall(large, gallery, ANY, gallery, top_k, 100) > 0.98
+
+
+@pytest.mark.parametrize("cameras", [1, 5, 25])
+def test_almost_all_true_matches_that_pass_a_filter_are_found(
+    large: FaissIndex, gallery: list[Addition], cameras: int
+) -> None:
+    named = frozenset(f"camera {number}" for number in range(cameras))
+    passing = [one for one in gallery if one.columns.camera_id in named]
+    assert _recall(large, gallery, Filter(camera_ids=named), passing, 10, 100) > 0.98
+
+
+def test_almost_all_true_matches_to_weighted_parts_are_found(large: FaissIndex, gallery: list[Addition]) -> None:
+    weights = np.repeat(np.array([1, 0, 2, 1, 0.5, 1, 1, 3], np.float32), 256)
+    assert _recall(large, gallery, ANY, gallery, 10, 100, weights) > 0.97
+
+
+def _recall(
+    index: FaissIndex,
+    gallery: Sequence[Addition],
+    which: Filter,
+    passing: Sequence[Addition],
+    top_k: int,
+    queries: int,
+    weights: np.ndarray | float = 1.0,
+) -> float:
+    """The share of the true `top_k` that is found; every hit's similarity must be right."""
+    seed = random.randrange(1_000_000)
+    print("seed:", seed)
+    found = 0
+    for one in random.Random(seed).sample(gallery, queries):
+        query = (one.embedding * weights).astype(np.float32)
+        truth = similarities(query, passing)
+        best = {passing[place].key for place in np.argsort(-truth)[:top_k].tolist()}
+        hits = index.search(query, which, top_k).hits
+        assert len(hits) == min(top_k, len(passing))
+        by_key = {crop.key: value for crop, value in zip(passing, truth.tolist(), strict=True)}
+        for hit in hits:
+            assert hit.similarity == pytest.approx(by_key[hit.key], abs=1e-4)
+        found += len(best & {hit.key for hit in hits})
+    return found / (queries * min(top_k, len(passing)))
+
+
+def test_a_filter_never_costs_matches_while_more_exist(tmp_path: Path) -> None:
+    """Even where a search looks into one cell and compares one crop."""
+    index = coarse_index(tmp_path, 200, replace(SMALL, cells=16, probes=1, candidates=1))
+    for which, passing in ((ANY, 200), (Filter(captured_from=0), 200)):
+        for top_k in (1, 10, 150, 500):
+            assert len(keys(index.search(query_for(3), which, top_k))) == min(top_k, passing)

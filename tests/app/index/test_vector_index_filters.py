@@ -1,0 +1,151 @@
+"""What every adapter of the index port keeps to where searches have filters."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from index_factories import GALLERY, crop, embedding, having, keys, query_for, similarities
+
+from app.index.port import Addition, Filter, Removal, VectorIndex
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        (Filter(), {1, 2, 3, 4, 5, 6}),
+        (Filter(camera_ids=frozenset({"gate"})), {1, 2}),
+        (Filter(camera_ids=frozenset({"gate", "yard", "unheard-of"})), {1, 2, 5, 6}),
+        (Filter(camera_ids=frozenset({"unheard-of"})), set()),
+        (Filter(exclude_camera_ids=frozenset({"gate"})), {3, 4, 5, 6}),
+        (Filter(exclude_camera_ids=frozenset({"unheard-of"})), {1, 2, 3, 4, 5, 6}),
+        (Filter(camera_ids=frozenset({"gate", "hall"}), exclude_camera_ids=frozenset({"hall"})), {1, 2}),
+        (Filter(captured_from=200), {2, 3, 4, 5, 6}),
+        (Filter(captured_to=200), {1}),
+        (Filter(captured_from=200, captured_to=400), {2, 3, 4}),
+        (Filter(captured_from=300, captured_to=200), set()),
+        (Filter(person_id="anna"), {1, 4, 5}),
+        (Filter(person_id="nobody"), set()),
+        (Filter(track_id="t1"), {1, 2, 5}),
+        (Filter(track_id="t1", camera_ids=frozenset({"gate"})), {1, 2}),
+        (Filter(person_id="anna", track_id="t1", captured_from=101), {5}),
+        (Filter(frozenset({"yard", "hall"}), frozenset({"gate"}), 200, 500, "anna", "t1"), {5}),
+        (having(("colour", '"red"')), {1, 2, 4}),
+        (having(("colour", '"red"'), ("bag", "true")), {1}),
+        (having(("bag", "1")), {4}),
+        (having(("lane", "1")), {1}),
+        (having(("lane", '"1"')), {2}),
+        (having(("seen", '{"lane":1}')), {3}),
+        (having(("colour", '"red"'), ("colour", '"reddish"')), set()),
+        (having(("colour", "null")), set()),
+        (having(("größe", '"☃"')), {4}),
+        (having(("unheard-of", '"red"')), set()),
+        (replace(having(("colour", '"red"')), camera_ids=frozenset({"gate"}), captured_from=200), {2}),
+    ],
+)
+def test_a_search_looks_only_at_what_passes_the_filter(index: VectorIndex, which: Filter, expected: set[int]) -> None:
+    index.apply(GALLERY)
+    found = index.search(query_for(1), which, 100)
+    assert set(keys(found)) == expected
+    assert (found.compared, found.gallery_size) == (len(expected), 6)
+    assert [hit.similarity for hit in found.hits] == sorted((hit.similarity for hit in found.hits), reverse=True)
+
+
+def test_a_filter_never_costs_matches_while_more_exist(index: VectorIndex) -> None:
+    near = [crop(key, vector=embedding(1), camera="gate") for key in range(1, 30)]
+    far = [crop(key, camera="hall") for key in range(30, 40)]
+    index.apply(near + far)
+    assert len(index.search(query_for(1), Filter(camera_ids=frozenset({"hall"})), 10).hits) == 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filtered_searches_agree_with_brute_force_through_random_changes(index: VectorIndex, seed: int) -> None:
+    rng = random.Random(seed)
+    gallery: dict[int, Addition] = {}
+    for change in _random_changes(rng, gallery):
+        index.apply([change])
+        if rng.random() < 0.25:
+            _assert_exact(index, gallery, _random_filter(rng), rng)
+    assert index.size == len(gallery)
+
+
+def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterator[Addition | Removal]:
+    """150 changes, keeping `gallery` in step; phases of growth and of shrinking, and some equal embeddings."""
+    for sequence in range(1, 151):
+        growing = sequence % 60 < 40
+        if gallery and rng.random() < (0.2 if growing else 0.8):
+            key = rng.choice(list(gallery))
+            del gallery[key]
+            yield Removal(sequence, key)
+        else:
+            key = rng.choice([key for key in range(1000) if key not in gallery])
+            gallery[key] = crop(
+                key,
+                sequence,
+                embedding(rng.randrange(40)),
+                camera=rng.choice(["a", "b", "c", "d"]),
+                at=rng.randrange(10),
+                track=rng.choice([None, "t", f"track {sequence}"]),
+                person=rng.choice([None, "p", "q"]),
+                attributes=_random_attributes(rng, sequence),
+            )
+            yield gallery[key]
+
+
+def _random_attributes(rng: random.Random, sequence: int) -> str | None:
+    values: dict[str, Any] = {"colour": ["red", "blue"], "lane": [1, "1", True, None], "number": [sequence, 7]}
+    told = {name: rng.choice(of) for name, of in values.items() if rng.random() < 0.5}
+    return json.dumps(told, sort_keys=True, separators=(",", ":")) if told else None
+
+
+def _random_filter(rng: random.Random) -> Filter:
+    def maybe(value: Any, otherwise: Any) -> Any:
+        return value if rng.random() < 0.3 else otherwise
+
+    return Filter(
+        camera_ids=maybe(frozenset(rng.choices("abcde", k=2)), frozenset()),
+        exclude_camera_ids=maybe(frozenset(rng.choices("abcde", k=1)), frozenset()),
+        captured_from=maybe(rng.randrange(10), None),
+        captured_to=maybe(rng.randrange(10), None),
+        person_id=maybe("p", None),
+        track_id=maybe("t", None),
+        attributes=maybe(
+            frozenset(rng.sample([("colour", '"red"'), ("lane", "1"), ("lane", "true"), ("number", "7")], k=2)),
+            maybe(frozenset({("colour", '"blue"')}), frozenset()),
+        ),
+    )
+
+
+def _passes(which: Filter, one: Addition) -> bool:
+    columns = one.columns
+    told = json.loads(columns.attributes or "{}")
+    return (
+        (not which.camera_ids or columns.camera_id in which.camera_ids)
+        and columns.camera_id not in which.exclude_camera_ids
+        and (which.captured_from is None or columns.captured_at >= which.captured_from)
+        and (which.captured_to is None or columns.captured_at < which.captured_to)
+        and which.person_id in (None, columns.person_id)
+        and which.track_id in (None, columns.track_id)
+        and all(
+            name in told and (type(told[name]), told[name]) == (type(json.loads(value)), json.loads(value))
+            for name, value in which.attributes
+        )
+    )
+
+
+def _assert_exact(index: VectorIndex, gallery: dict[int, Addition], which: Filter, rng: random.Random) -> None:
+    query = embedding(rng.randrange(80)).astype(np.float32)
+    top_k = rng.choice([1, 3, 10, 200])
+    survivors = [one for one in gallery.values() if _passes(which, one)]
+    truth = similarities(query, survivors) if survivors else np.empty(0, np.float32)
+    found = index.search(query, which, top_k)
+    assert (found.compared, found.gallery_size) == (len(survivors), len(gallery))
+    best = np.sort(truth)[::-1][:top_k]
+    assert [hit.similarity for hit in found.hits] == pytest.approx(best.tolist(), abs=1e-5)
+    by_key = {one.key: value for one, value in zip(survivors, truth, strict=True)}
+    assert len({hit.key for hit in found.hits}) == len(found.hits)
+    for hit in found.hits:
+        assert hit.similarity == pytest.approx(by_key[hit.key], abs=1e-5)

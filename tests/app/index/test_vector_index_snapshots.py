@@ -1,0 +1,63 @@
+"""What every adapter of the index port that lies in memory keeps to when it is saved and restored."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from index_adapters import Adapter
+from index_factories import ANY, GALLERY, MODEL, all_keys, crop, having, is_found, query_for
+
+from app.index.port import Change, Filter, Removal, SnapshotError
+
+
+def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
+    index.apply([*GALLERY, crop(7, camera="tür-ø", track="\N{SNOWMAN}", person=""), Removal(8, 2)])
+    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
+    assert (restored.model_id, restored.size, restored.last_sequence) == (MODEL, 6, 8)
+    for which in (
+        ANY,
+        Filter(person_id="anna"),
+        Filter(person_id=""),
+        Filter(track_id="\N{SNOWMAN}"),
+        Filter(exclude_camera_ids=frozenset({"tür-ø"}), captured_from=300),
+        having(("größe", '"☃"')),
+        having(("colour", '"red"')),
+    ):
+        assert restored.search(query_for(4), which, 10) == index.search(query_for(4), which, 10)
+
+
+def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
+    index.apply(GALLERY)
+    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
+    later: list[Change] = [
+        crop(5),
+        crop(7, camera="hall", attributes='{"colour":"red","lane":7}'),
+        Removal(8, 1),
+        Removal(9, 6),
+        crop(10, camera="yard"),
+    ]
+    for one in (index, restored):
+        one.apply(later)
+    assert restored.last_sequence == 10
+    assert all_keys(restored) == {2, 3, 4, 5, 7, 10}
+    assert all_keys(restored, having(("colour", '"red"'))) == {2, 4, 7}
+    assert restored.search(query_for(7), ANY, 10) == index.search(query_for(7), ANY, 10)
+
+
+def test_an_empty_index_can_be_saved(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
+    index.apply([crop(1), Removal(2, 1)])
+    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
+    assert (restored.size, restored.last_sequence) == (0, 2)
+    restored.apply([crop(3)])
+    assert is_found(restored, 3)
+
+
+def test_files_of_another_size_than_told_are_not_restored(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+    index = adapter.new(working)
+    index.apply(GALLERY)
+    state = index.save(tmp_path)
+    with pytest.raises(SnapshotError):
+        adapter.restore(tmp_path, replace(state, size=5), working)

@@ -1,0 +1,117 @@
+"""PostgreSQL tells of changes, and is listened to again after it was lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+import structlog
+from change_log_factories import INSERT, MODEL, add_crops, feed_of, opened, run
+from sqlalchemy import make_url
+from structlog.testing import LogCapture
+
+from app import listening
+from app.gallery.feed import DatabaseChangeFeed
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
+    capture = LogCapture()
+    monkeypatch.setattr(listening, "_log", structlog.wrap_logger(None, processors=[capture]))
+    return capture
+
+
+@asynccontextmanager
+async def listens(feed: DatabaseChangeFeed) -> AsyncIterator[asyncio.Semaphore]:
+    """A semaphore that counts hints."""
+    hints = asyncio.Semaphore(0)
+
+    async def listen() -> None:
+        async for _ in feed.hints():
+            hints.release()
+
+    listening = asyncio.create_task(listen())
+    yield hints
+    listening.cancel()
+    with suppress(asyncio.CancelledError):
+        await listening
+
+
+async def is_told(hints: asyncio.Semaphore, within: float) -> bool:
+    with suppress(TimeoutError):
+        return await asyncio.wait_for(hints.acquire(), within)
+    return False
+
+
+def end_listening(url: str) -> int:
+    """End the connections that listen; how many there were."""
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'passerby, listening%'"
+    with psycopg.connect(url, autocommit=True) as connection:
+        return len(connection.execute(query + " AND datname = current_database()").fetchall())
+
+
+def test_a_commit_that_changed_the_log_is_told_once_whoever_made_it(postgresql: Callable[[], str]) -> None:
+    async def test() -> None:
+        url = postgresql()
+        async with opened(url) as database, opened(url) as second, listens(feed_of(second)) as hints:
+            assert await is_told(hints, within=5)  # it listens
+            await add_crops(database, 20)
+            assert await is_told(hints, within=5)
+            assert not await is_told(hints, within=0.2)
+            with psycopg.connect(url) as connection:
+                connection.execute(INSERT, (MODEL, 1))
+                assert not await is_told(hints, within=0.2)  # not before it is committed
+                connection.commit()
+                assert await is_told(hints, within=5)
+
+    run(test())
+
+
+def test_a_lost_connection_is_made_again_and_said_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
+    async def test() -> None:
+        url = postgresql()
+        async with opened(url) as database, listens(feed_of(database)) as hints:
+            assert await is_told(hints, within=5)
+            assert end_listening(url) == 1
+            assert await is_told(hints, within=5)  # for what was missed meanwhile
+            await add_crops(database, 1)
+            assert await is_told(hints, within=5)
+
+    run(test())
+    assert [entry["event"] for entry in logged.entries] == [
+        "the database notifies no more; trying again",
+        "the database notifies again",
+    ]
+
+
+def test_a_database_that_cannot_be_reached_is_tried_again_and_said_once(
+    postgresql: Callable[[], str], logged: LogCapture
+) -> None:
+    async def test() -> None:
+        url = postgresql()
+        name = make_url(url).database
+        async with opened(url) as database, listens(feed_of(database)) as hints:
+            assert await is_told(hints, within=5)
+            with psycopg.connect(url, dbname="postgres", autocommit=True) as connection:
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # type: ignore[arg-type]
+                query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                connection.execute(query, (name,))
+                assert not await is_told(hints, within=1)
+                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")  # type: ignore[arg-type]
+            assert await is_told(hints, within=5)
+
+    run(test())
+    assert [entry["event"] for entry in logged.entries] == [
+        "the database notifies no more; trying again",
+        "the database notifies again",
+    ]
+
+
+def test_sqlite_gives_no_hints(tmp_path: Any) -> None:
+    async def test() -> None:
+        async with opened(f"sqlite:///{tmp_path / 'x.sqlite3'}") as database:
+            assert [hint async for hint in feed_of(database).hints()] == []
+
+    run(test())
