@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,12 @@ class RunningService:
         return float(self.process.memory_info().rss) / 1e6
 
     @property
+    def private_megabytes(self) -> float:
+        """The same without mapped files."""
+        memory = self.process.memory_info()
+        return float(memory.rss - memory.shared) / 1e6
+
+    @property
     def peak_megabytes(self) -> float:
         """Memory that the process has held at most."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -54,10 +60,13 @@ def service(
     checkpoint: Path | None = None,
     start: Sequence[str] = ("-m", "app.cli", "serve"),
     settings: Mapping[str, str] | None = None,
+    seconds: float = _START_SECONDS,
+    log: Path | None = None,
 ) -> Iterator[RunningService]:
     """`passerby serve`, by default with SQLite and the bundled checkpoint, until the block ends.
 
-    start: what Python is told to run, with `--port` and `--data-dir`; settings: other ones, by their full names.
+    start: what Python is told to run, with `--port` and `--data-dir`; settings: other ones, by their full names;
+    seconds: longest wait until it is ready; log: a file for what it prints.
     """
     port = free_port()
     command = [sys.executable, *start, "--port", str(port), "--data-dir", str(data_dir)]
@@ -65,10 +74,11 @@ def service(
     if checkpoint is not None:
         environment["PASSERBY_CHECKPOINT"] = str(checkpoint)
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment)
+    with log.open("wb") if log else nullcontext() as printed:
+        process = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until_ok(f"{url}/health/ready", process)
+        wait_until_ok(f"{url}/health/ready", process, seconds)
         yield RunningService(url, port, time.perf_counter() - began, psutil.Process(process.pid))
     finally:
         process.terminate()
@@ -86,14 +96,14 @@ def free_port() -> int:
         return port
 
 
-def wait_until_ok(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ok(url: str, process: subprocess.Popen[bytes], seconds: float = _START_SECONDS) -> None:
     """Wait until a process that was just started answers. Raises RuntimeError where it ends before that, or hangs."""
-    latest = time.monotonic() + _START_SECONDS
+    latest = time.monotonic() + seconds
     while not _is_ok(url):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode} before it was ready")
         if time.monotonic() > latest:
-            raise RuntimeError(f"{process.args!r} was not ready after {_START_SECONDS} s")
+            raise RuntimeError(f"{process.args!r} was not ready after {seconds:.0f} s")
         time.sleep(0.05)
 
 

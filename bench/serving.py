@@ -11,12 +11,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from app.database import Database
-from app.gallery.repository import GalleryRepository
-from app.gallery.tables import Crop
-from app.kit.ids import new_id
-from app.settings import Settings
 from bench.bare import BareSession
+from bench.filling import fill
 from bench.pictures import Pictures, as_inputs
 from bench.rows import Row
 from bench.service import RunningService, service
@@ -37,7 +33,7 @@ def rows(rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         with service(Path(folder)) as running:
             at_rest = running.resident_megabytes
-        asyncio.run(_fill(Path(folder), metadata.model_id))
+        asyncio.run(fill(Path(folder), metadata.model_id, _vectors(GALLERY)))
         with service(Path(folder)) as running:
             searching = _searching(running, session, pictures, inputs, rounds)
             ready = running.seconds_to_ready
@@ -82,30 +78,6 @@ def _searching(
         "under 1.5",
         ratio < 1.5,
     )
-
-
-async def _fill(data_dir: Path, model_id: str) -> None:
-    """Put crops with random embeddings into the database, as if they had been posted."""
-    database = Database(Settings(data_dir=data_dir).resolved_database_url)
-    vectors = _vectors(GALLERY)
-    async with database.write() as session:
-        repository = GalleryRepository(session)
-        await repository.add_cameras({"random"}, created_at=0)
-        sha256 = "0" * 64
-        facts = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
-        await repository.add_images({sha256: facts})
-        crops = [
-            Crop(
-                id=new_id(), camera_id="random", captured_at=number, utc_offset=0, attributes={},
-                image_sha256=sha256, created_at=0,
-            )
-            for number in range(GALLERY)
-        ]  # fmt: skip
-        await repository.add_crops(crops)
-        await repository.add_embeddings(
-            {crop.key: vector for crop, vector in zip(crops, vectors, strict=True)}, model_id
-        )
-    await database.close()
 
 
 def _vectors(count: int) -> NDArray[np.float16]:

@@ -59,9 +59,9 @@ class Projection:
             products += embeddings.T @ embeddings
         count = min(len(sample), _PROJECTION_SAMPLE)
         mean = total / count
-        _, vectors = np.linalg.eigh(products.astype(np.float64) / count - np.outer(mean, mean))
+        covariance = products.astype(np.float64) / count - np.outer(mean, mean)
         turn, _ = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((dims, dims)))
-        directions = np.ascontiguousarray(vectors[:, ::-1][:, :dims] @ turn, np.float32)
+        directions = np.ascontiguousarray(_main_directions(covariance, count, dims) @ turn, np.float32)
         return cls(directions, (mean @ directions).astype(np.float32))
 
     def crops(self, embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
@@ -167,6 +167,19 @@ class CoarseCodes:
         with np.load(folder / _PROJECTION_FILE, allow_pickle=False) as file:
             projection = Projection(file["directions"], file["offset"])
         return cls(projection, faiss.read_index(str(folder / _CODES_FILE)))
+
+
+def _main_directions(covariance: NDArray[np.float64], rank: int, dims: int) -> NDArray[np.float64]:
+    """The eigenvectors `(N, dims)` of a matrix `(N, N)` of at most that rank, from that of the largest value on."""
+    width = rank + dims
+    if 2 * width > len(covariance):
+        return np.linalg.eigh(covariance).eigenvectors[:, ::-1][:, :dims]
+    # So many products with vectors by chance span all that it maps to: the rest happens in that small space.
+    by_chance = np.random.default_rng(_SEED).standard_normal((len(covariance), width))
+    space = np.linalg.qr(covariance @ by_chance).Q
+    within = np.linalg.eigh(space.T @ covariance @ space).eigenvectors[:, ::-1]
+    directions: NDArray[np.float64] = space @ within[:, :dims]
+    return directions
 
 
 def _cell_centres(sample: NDArray[np.float32], cells: int, check: Check) -> NDArray[np.float32]:

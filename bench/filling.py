@@ -1,0 +1,41 @@
+"""Crops in a service's database, as if they had been posted, without pictures, as fast as the database takes them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.database import Database
+from app.gallery.repository import GalleryRepository
+from app.gallery.tables import Crop
+from app.kit.ids import new_id
+from app.settings import Settings
+
+_AT_ONCE = 10_000
+_SHA256 = "0" * 64
+_FACTS = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
+
+CAMERA = "bench"
+
+
+async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16]) -> None:
+    """Put a crop into the database in a folder, where a service was before, for each of the embeddings `(N, 2048)`."""
+    database = Database(Settings(data_dir=data_dir).resolved_database_url)
+    for start in range(0, len(embeddings), _AT_ONCE):
+        async with database.write() as session:
+            repository = GalleryRepository(session)
+            await repository.add_cameras({CAMERA}, created_at=0)
+            await repository.add_images({_SHA256: _FACTS})
+            piece = embeddings[start : start + _AT_ONCE]
+            crops = [
+                Crop(
+                    id=new_id(), camera_id=CAMERA, captured_at=number, utc_offset=0, attributes={},
+                    image_sha256=_SHA256, created_at=0,
+                )
+                for number in range(start, start + len(piece))
+            ]  # fmt: skip
+            await repository.add_crops(crops)
+            await repository.add_embeddings(
+                {crop.key: vector for crop, vector in zip(crops, piece, strict=True)}, model_id
+            )
+    await database.close()
