@@ -124,8 +124,8 @@ class CoarseTier:
         rows = _FirstRows(file, len(columns))
         codes = CoarseCodes.train(rows, tuning, check)
         codes.add_all(rows, check)
-        probing = measured(codes, rows, tuning, check)
-        return cls(file, codes, probing, tuning, Copy(columns, sums, np.ones(len(columns), np.bool_)))
+        every = np.ones(len(columns), np.bool_)
+        return cls(file, codes, measured(codes, rows, every, tuning, check), tuning, Copy(columns, sums, every))
 
     def __len__(self) -> int:
         return self._size
@@ -239,6 +239,11 @@ class CoarseTier:
         for start in range(0, len(rows), ROWS_AT_ONCE):
             piece = rows[start : start + ROWS_AT_ONCE]
             self._file.write(piece, np.zeros((len(piece), EMBEDDING_DIM), np.float16))
+
+    def measure(self, check: Check) -> None:
+        """Find out what searches have to do, now that there are so many crops."""
+        rows = _FirstRows(self._file, len(self._live))
+        self._probing = measured(self._codes, rows, self._live.copy(), self._tuning, check)
 
     def live_rows(self) -> NDArray[np.int64]:
         """The rows that hold a crop, ascending."""

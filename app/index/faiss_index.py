@@ -221,6 +221,8 @@ class FaissIndex:
             self._end_coarse(coarse)
         elif self._tuning.outgrown(coarse.cells, len(coarse)):
             self._lay_out_anew(coarse)
+        elif coarse.probing.outgrown(len(coarse)):
+            coarse.measure(self._check)
         elif len(self._exact) >= self._tuning.fresh_limit:
             self._move_fresh(coarse)
         elif coarse.dead * _DEAD_SHARE >= len(coarse):

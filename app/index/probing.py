@@ -31,6 +31,8 @@ _LEAST_QUERIES = 50
 _DEEPER = 2
 """Where a filter leaves out a share of the crops at random, the last one wanted may be that much deeper."""
 
+_MORE = 1.5
+
 _STEP = 1.2
 """From one number of cells that is considered to the next."""
 
@@ -57,11 +59,17 @@ class Probing:
     """What a search needs to find the share of the most similar crops that it shall find.
 
     matches: for queries that have a match, one more alike than chance makes any of so many crops; where all crops and
-    all parts count. any: for all queries; where a filter leaves crops out, or parts weigh differently.
+    all parts count. any: for all queries; where a filter leaves crops out, or parts weigh differently. crops: how many
+    there were when it was measured.
     """
 
     matches: Need
     any: Need
+    crops: int
+
+    def outgrown(self, crops: int) -> bool:
+        """Whether it should be measured anew, as there are so many crops now."""
+        return crops >= _MORE * self.crops
 
     def probes(self, top_k: int, share: float) -> int:
         """Cells to look into for the `top_k` most similar crops of a share of all."""
@@ -75,27 +83,33 @@ class Probing:
         return max(top_k, self.any.candidates_at(top_k), deeper)
 
 
-def measured(codes: CoarseCodes, rows: Rows, tuning: Tuning, check: Check) -> Probing:
+def measured(codes: CoarseCodes, rows: Rows, live: NDArray[np.bool_], tuning: Tuning, check: Check) -> Probing:
     """What some crops of the gallery, each as a query, need to find the crops that are most similar to them.
 
     Truth is what an exact comparison makes of the candidates from all cells, several times as many as are asked for.
+    live: a mask of all rows, those that hold crops.
     """
-    depths = tuple(depth for depth in DEPTHS if depth <= len(rows) // 4) or (DEPTHS[0],)
-    rng = np.random.default_rng(len(rows))
-    asked = rng.choice(len(rows), min(_QUERIES + _SHALLOW_QUERIES, len(rows)), replace=False)
-    chance = _best_by_chance(as_float32(rows.read(np.sort(asked[:_QUERIES]))), len(rows))
+    crops = np.flatnonzero(live)
+    among = None if len(crops) == len(codes) else live
+    depths = tuple(depth for depth in DEPTHS if depth <= len(crops) // 4) or (DEPTHS[0],)
+    rng = np.random.default_rng(len(crops))
+    asked = rng.choice(crops, min(_QUERIES + _SHALLOW_QUERIES, len(crops)), replace=False)
+    chance = _best_by_chance(as_float32(rows.read(np.sort(asked[:_QUERIES]))), len(crops))
     needs = []
     for number, row in enumerate(asked.tolist()):
         check()
-        needs.append(_needs(codes, rows, row, depths[-1] if number < _QUERIES else min(_SHALLOW, depths[-1])))
+        depth = depths[-1] if number < _QUERIES else min(_SHALLOW, depths[-1])
+        needs.append(_needs(codes, rows, row, depth, among))
     matched = [one for one in needs if one.similarities[0] > chance]
     if len(matched) < _LEAST_QUERIES:
         matched = needs
     least = 1 - (1 - tuning.recall) * _MARGIN
-    codes_a_cell = len(rows) / codes.cells
-    return Probing(
-        *(Need(depths, *_cheapest_at(depths, some, least, codes_a_cell)) for some in (matched, needs)),
-    )
+    codes_a_cell = len(codes) / codes.cells
+
+    def need(some: Sequence[_Needed]) -> Need:
+        return Need(depths, *_cheapest_at(depths, some, least, codes_a_cell))
+
+    return Probing(need(matched), need(needs), len(crops))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +153,10 @@ def _best_by_chance(sample: NDArray[np.float32], crops: int) -> float:
     return float(similarities.mean() + similarities.std() * math.sqrt(2 * math.log(crops)))
 
 
-def _needs(codes: CoarseCodes, rows: Rows, row: int, depth: int) -> _Needed:
+def _needs(codes: CoarseCodes, rows: Rows, row: int, depth: int, among: NDArray[np.bool_] | None) -> _Needed:
     """What the crop of a row needs as a query."""
     query = as_float32(rows.read(np.array([row])))[0]
-    proposed = codes.propose(query, codes.cells, max(4 * depth, _LEAST_PROPOSED), None)
+    proposed = codes.propose(query, codes.cells, max(4 * depth, _LEAST_PROPOSED), among)
     embeddings = rows.read(proposed[proposed != row])
     similarities, order = nearest(query, as_float32(embeddings), None, depth)
     return _Needed(similarities, codes.cell_ranks(query, embeddings[order]), order)

@@ -173,3 +173,18 @@ def test_closing_ends_upkeep_and_takes_the_files_away(tmp_path: Path) -> None:
     assert row_files(tmp_path) == []
     assert index.coarse_size == 0
     assert len(index.search(query_for(1), ANY, 5).hits) == 5
+
+
+def test_a_gallery_that_has_grown_by_half_is_measured_anew(tmp_path: Path) -> None:
+    index = coarse_index(tmp_path, 60)
+    coarse = index._coarse
+    assert coarse is not None
+    assert coarse.probing.crops == 60
+    index.apply([Removal(100, 1), Removal(101, 2), *(crop(key, sequence=100 + key) for key in range(61, 100))])
+    index.upkeep()  # they move
+    assert coarse.probing.crops == 60
+    index.upkeep()
+    assert index._coarse is coarse
+    assert coarse.probing.crops == 97
+    assert all(is_found(index, key) for key in range(3, 100))
+    index.close()
