@@ -26,9 +26,11 @@ def test_a_projection_keeps_as_much_of_the_differences_as_any_of_so_many_directi
     dims = 16
     embeddings = np.stack([embedding(number) for number in range(count)])
     projection = Projection.of(Sample(embeddings), dims, lambda: None)
-    products = projection.directions.T @ projection.directions
+    products = projection.directions @ projection.directions.T
     assert products == pytest.approx(np.eye(dims), abs=1e-5), "the directions are not at right angles"
     centred = embeddings.astype(np.float64) - embeddings.astype(np.float64).mean(axis=0)
     most = (np.linalg.svd(centred, compute_uv=False)[:dims] ** 2).sum()
     assert (projection.crops(embeddings).astype(np.float64) ** 2).sum() == pytest.approx(most, rel=1e-3, abs=1e-5)
-    assert projection.directions.shape == (EMBEDDING_DIM, dims)
+    assert projection.directions.shape == (dims, EMBEDDING_DIM)
+    query = embeddings[0].astype(np.float32)
+    assert projection.query(query)[0] == pytest.approx(projection.directions @ query, abs=1e-5)
