@@ -16,7 +16,7 @@ from bench.index.asking import COUNT, Asked, milliseconds, share_found
 from bench.index.gallery import Gallery, nearest_rows
 from bench.index.growth import Point
 from bench.index.searchers import SHARES, Flat, Passerby, Searcher, camera_of
-from bench.index.sides import PEERS, flat, fresh, passerby, started, started_to_be_changed
+from bench.index.sides import PEERS, flat, forget_embeddings, fresh, passerby, started, started_to_be_changed
 from bench.rounds import in_turn
 from bench.rows import Row
 
@@ -32,7 +32,7 @@ CHANGED = 1_000
 TUNED_ON, MEASURED_ON = slice(0, 500), slice(500, 1000)
 
 
-PARTS = ("flat", "filters", "changes", "exact", *PEERS)
+PARTS = ("flat", "cold", "filters", "changes", "exact", *PEERS)
 
 
 def rows(rounds: int) -> list[Row]:
@@ -47,6 +47,7 @@ def rows_of(folder: Path, crops: int, rounds: int, only: str | None = None) -> l
     gallery = gallery_of(folder, crops)
     parts: dict[str, Callable[[], list[Row]]] = {
         "flat": lambda: beside_flat(gallery, rounds),
+        "cold": lambda: cold(gallery),
         "filters": lambda: filtered(gallery),
         "changes": lambda: changing(gallery),
         "exact": lambda: exact_tier(gallery_of(folder, EXACT_CROPS), rounds),
@@ -80,6 +81,18 @@ def beside_flat(gallery: Gallery, rounds: int) -> list[Row]:
         ),
         Row(f"{crops}, memory", _mb(memory), f"{_mb(all_memory)}, FAISS Flat", "", "1.5 GB", memory < 1500),
     ]
+
+
+def cold(gallery: Gallery) -> list[Row]:
+    """Searches whose embeddings come from the disk, as the system's cache has none of them."""
+    forget_embeddings(gallery)
+    side = started(gallery)
+    search = partial(side.search, count=COUNT, effort=0)
+    first = statistics.median(milliseconds(search, gallery.queries[:200]))
+    again = statistics.median(milliseconds(search, gallery.queries[:200]))
+    side.index.close()
+    crops = f"{len(gallery.embeddings):,} crops"
+    return [Row(f"{crops}, embeddings from the disk, p50", f"{first:.1f} ms", f"{again:.2f} ms, cached", "", "", True)]
 
 
 def beside(name: str, gallery: Gallery, rounds: int) -> list[Row]:

@@ -1,5 +1,6 @@
 """The sides of each comparison: Passerby's index as a service that was just started has it, and its peers."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -61,6 +62,13 @@ class Started(Passerby):
         begun = time.perf_counter()
         self.index = FaissIndex.restore(self._snapshot, _state(len(embeddings)), working=self._working)
         self.seconds_to_restore = time.perf_counter() - begun
+
+
+def forget_embeddings(gallery: Gallery) -> None:
+    """Have the system's cache drop the embeddings that searches read."""
+    started(gallery).index.close()  # so that there is a snapshot, which nobody has mapped
+    with (gallery.folder / "snapshot" / "embeddings.rows").open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def started_to_be_changed(gallery: Gallery) -> Started:

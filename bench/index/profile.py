@@ -1,0 +1,56 @@
+"""Where the time of a search goes: `python -m bench.index.profile --crops 1000000 --folder DIR`, on one thread."""
+
+import argparse
+import cProfile
+import pstats
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.index.asking import COUNT, milliseconds
+from bench.index.comparisons import CROPS, FOLDER
+from bench.index.searchers import Query, Searcher
+from bench.index.sides import started
+
+_SHOWN = 10
+
+
+def main() -> None:
+    """Search with all queries of the gallery, once to warm up, once by the clock, once with the profiler."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--crops", type=int, default=CROPS)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where bench.index keeps its galleries")
+    arguments = parser.parse_args()
+    from bench.index.galleries import gallery_of
+
+    gallery = gallery_of(arguments.folder, arguments.crops)
+    side = started(gallery)
+    profile(side, gallery.queries)
+    side.index.close()
+
+
+def profile(searcher: Searcher, queries: NDArray[np.float32]) -> None:
+    """Print how long the functions of a search take by themselves, those that take longest first."""
+
+    def search(query: Query) -> None:
+        searcher.search(query, COUNT, 0)
+
+    milliseconds(search, queries)
+    p50 = statistics.median(milliseconds(search, queries))
+    profiler = cProfile.Profile()
+    profiler.runcall(milliseconds, search, queries)
+    functions: Any = pstats.Stats(profiler).stats  # type: ignore[attr-defined]  # which its stub leaves out
+    table = Table("function", "milliseconds a search", title=f"p50 {p50:.2f} ms")
+    longest = sorted(functions.items(), key=lambda one: -one[1][2])[:_SHOWN]
+    for (_, _, name), (_, _, seconds, _, _) in longest:
+        table.add_row(name, f"{1000 * seconds / len(queries):.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
