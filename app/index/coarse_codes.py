@@ -74,7 +74,7 @@ class Projection:
         """A query `(2048,)` as `(1, D)`.
 
         By FAISS in this thread alone: NumPy's product would share it out to threads that wait for each other, which
-        takes a hundred times as long as soon as another process wants the cores.
+        takes many times as long as soon as another process wants the cores.
         """
         turned = np.empty((1, len(self.directions)), np.float32)
         faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # which its stubs leave out

@@ -17,7 +17,7 @@ from app.settings import Settings
 from bench.pictures import Pictures
 from bench.reindex_visitors import Ledger, Visitors, check_gallery
 
-CROPS = 300
+CROPS = 200
 
 
 @contextmanager
