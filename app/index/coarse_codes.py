@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from app.index.nearest import as_float32
+from app.index.nearest import all_similarities, as_float32
 from app.index.tuning import Tuning
 from model.architecture import EMBEDDING_DIM
 
@@ -71,20 +71,8 @@ class Projection:
         return turned
 
     def query(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A query `(2048,)` as `(1, D)`.
-
-        By FAISS in this thread alone: NumPy's product would share it out to threads that wait for each other, which
-        takes many times as long as soon as another process wants the cores.
-        """
-        turned = np.empty((1, len(self.directions)), np.float32)
-        faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # which its stubs leave out
-            faiss.swig_ptr(turned),
-            faiss.swig_ptr(query),
-            faiss.swig_ptr(self.directions),
-            self.directions.shape[1],
-            len(self.directions),
-        )
-        return turned
+        """A query `(2048,)` as `(1, D)`."""
+        return all_similarities(query, self.directions)[None]
 
 
 class CoarseCodes:

@@ -14,7 +14,7 @@ from app.index.coarse_codes import Check, CoarseCodes
 from app.index.columns import FREE, Columns
 from app.index.faiss_exact import ExactTier
 from app.index.key_rows import KeyRows
-from app.index.nearest import TierFound, as_float32, nearest
+from app.index.nearest import TierFound, all_similarities, as_float32
 from app.index.port import SHARED, Filter
 from app.index.probing import Probing, measured
 from app.index.row_file import ROW_BYTES, RowFile, row_sums
@@ -176,11 +176,7 @@ class CoarseTier:
 
     def compare(self, query: NDArray[np.float32], proposal: Proposal) -> NDArray[np.float32]:
         """The exact similarities `(N,)` of what was proposed. Others may change the tier meanwhile."""
-        embeddings = as_float32(self._file.read(proposal.rows))
-        best_first, order = nearest(query, embeddings, None, len(embeddings))
-        similarities = np.empty(len(embeddings), np.float32)
-        similarities[order] = best_first
-        return similarities
+        return all_similarities(query, as_float32(self._file.read(proposal.rows)))
 
     def found(self, proposal: Proposal, similarities: NDArray[np.float32], exact: ExactTier) -> TierFound:
         """What was proposed and compared, without what was removed meanwhile.

@@ -30,7 +30,11 @@ class Asked:
         self._process = context.Process(target=_serve, args=(there, make, gallery.folder), daemon=False)
         self._process.start()
         there.close()
-        self.seconds_to_build = float(self._ask("built"))
+        try:
+            self.seconds_to_build = float(self._ask("built"))
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         return self

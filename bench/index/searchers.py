@@ -24,6 +24,7 @@ Rows = NDArray[np.int64]
 
 _MODEL = "mgn-bench"
 _ROWS_AT_ONCE = 2_000
+_SECONDS_TO_BUILD = 7_200
 _GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples fill 0 to 1 evenly
 
 SHARES = (0.001, 0.01, 0.1, 0.5)
@@ -158,7 +159,8 @@ class MilvusLite:
     def build(self, embeddings: Stored) -> None:
         from pymilvus import DataType, MilvusClient
 
-        self._client: Any = MilvusClient(str(self._folder / "bench.db"))
+        options = {"grpc.keepalive_time_ms": 2**31 - 1}  # its server hangs up on who pings during long work
+        self._client: Any = MilvusClient(str(self._folder / "bench.db"), grpc_options=options)
         schema = self._client.create_schema(auto_id=False)
         schema.add_field("row", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=EMBEDDING_DIM)
@@ -170,8 +172,8 @@ class MilvusLite:
         self._client.flush("bench")
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 100})
-        self._client.create_index("bench", index)
-        self._client.load_collection("bench")
+        self._client.create_index("bench", index, timeout=_SECONDS_TO_BUILD)
+        self._client.load_collection("bench", timeout=_SECONDS_TO_BUILD)
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
         found = self._client.search(

@@ -1,4 +1,5 @@
-"""What tests of faults need: a service with an engine that does as it is told, and requests that are under way."""
+"""What tests of faults need: a service with an engine that does as it is told, requests that are under way, a database
+that takes no connections."""
 
 import re
 import socket
@@ -9,8 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import psycopg
+from psycopg.sql import SQL, Identifier
 from running import CAPTURED_AT, embed, running_service
 from scripted_engine import ScriptedEngine, flat
+from sqlalchemy import make_url
 
 from app.embedding.engine import Engines
 from app.settings import Settings
@@ -68,6 +72,21 @@ def metric(client: httpx.Client, sample: str) -> float:
     """A sample of the service's metrics, by its name and labels; 0 where there is none yet."""
     found = re.search(rf"^{re.escape(sample)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+@contextmanager
+def taking_no_connections(url: str) -> Iterator[None]:
+    """A database of PostgreSQL has no connection, and takes none, until the block ends."""
+    name = make_url(url).database
+    assert name is not None
+    alter = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with psycopg.connect(url, dbname="postgres", autocommit=True) as connection:
+        connection.execute(alter.format(Identifier(name), SQL("false")))
+        try:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            yield
+        finally:
+            connection.execute(alter.format(Identifier(name), SQL("true")))
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:

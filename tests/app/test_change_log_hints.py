@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import structlog
 from change_log_factories import INSERT, MODEL, add_crops, feed_of, opened, run
-from sqlalchemy import make_url
+from faults import taking_no_connections
 from structlog.testing import LogCapture
 
 from app import listening
@@ -91,15 +91,10 @@ def test_a_database_that_cannot_be_reached_is_tried_again_and_said_once(
 ) -> None:
     async def test() -> None:
         url = postgresql()
-        name = make_url(url).database
         async with opened(url) as database, listens(feed_of(database)) as hints:
             assert await is_told(hints, within=5)
-            with psycopg.connect(url, dbname="postgres", autocommit=True) as connection:
-                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # type: ignore[arg-type]
-                query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-                connection.execute(query, (name,))
+            with taking_no_connections(url):
                 assert not await is_told(hints, within=1)
-                connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")  # type: ignore[arg-type]
             assert await is_told(hints, within=5)
 
     run(test())

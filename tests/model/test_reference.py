@@ -35,7 +35,7 @@ def test_a_network_that_gives_other_numbers_is_told() -> None:
     assert not reference.lowest_cosine(lambda _: broken, (64, 32)) >= LOWEST_COSINE
 
 
-@pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
+@pytest.mark.usefixtures("exported_before")
 def test_every_form_of_a_checkpoint_carries_its_reference(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c.safetensors")
     assert checkpoint.metadata.reference is None

@@ -46,7 +46,7 @@ def models_that_answered(ledger: Ledger) -> list[str]:
 
 def slow_checkpoint(folder: Path) -> Path:
     """Another model whose pictures are so large that embedding lasts until a service can be killed in the middle."""
-    return other_checkpoint(folder, height=1024, width=512)
+    return other_checkpoint(folder, height=512, width=256)
 
 
 def wait_until_done(service: ServiceProcess, crops: int) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
+from faults import taking_no_connections
 from pydantic import SecretStr, ValidationError
 from running import embed, found, jpeg, search, stored
 
@@ -114,23 +114,17 @@ def test_errors_of_every_kind_are_problems(client: httpx.Client) -> None:
         assert {"type", "title", "status", "detail"} <= answer.json().keys()
 
 
-def test_while_the_database_takes_no_connections_clients_are_told_to_try_again(
-    run: Run, settings: Settings, request: pytest.FixtureRequest
-) -> None:
+def test_while_the_database_takes_no_connections_clients_are_told_to_try_again(run: Run, settings: Settings) -> None:
     url = settings.resolved_database_url
     if not url.startswith("postgresql"):
         pytest.skip("SQLite has no connections that others end")
     client = run(settings)
-    name = url.partition("?")[0].rpartition("/")[2]
-    with psycopg.connect(request.getfixturevalue("postgresql")(), autocommit=True) as connection:
-        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    with taking_no_connections(url):
         for answer in (embed(client, jpeg(1)), search(client, jpeg(1)), client.get("/crops")):
             assert (answer.status_code, answer.json()["type"]) == (503, "urn:passerby:problem:database")
             assert "not currently accepting connections" in answer.json()["detail"]
             assert "SELECT" not in answer.json()["detail"]
             assert "connection" not in answer.headers, "the client's connection goes on"
-        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     (crop,) = stored(client, 1)
     assert found(client, 1) == [crop["id"]]
 
