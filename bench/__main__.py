@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from app.embedding.engine import available_cores
+from app.kit.cores import available_cores
 from bench import beside_peers, embedding, engines, evaluation, forms, latency, serving, soak, training
 from bench.index import comparisons
 from bench.rows import Row, show

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from app.embedding.engine import available_cores
+from app.kit.cores import available_cores
 from bench.clients import Load, RequestFailed, multipart, post_all
 from bench.embedding import embed_round
 from bench.peers import Peer, litserve_settings, peer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.embedding.engine import available_cores
+from app.kit.cores import available_cores
 from model.loading import read_metadata
 
 HELD_OUT = 100

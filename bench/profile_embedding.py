@@ -21,7 +21,7 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
-from app.embedding.engine import available_cores
+from app.kit.cores import available_cores
 from app.server import serve
 from app.settings import Settings
 from bench.clients import Load

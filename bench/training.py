@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from app.embedding.engine import available_cores
+from app.kit.cores import available_cores
 from bench.rows import Row
 from model.checkpoint import TrainingData
 from model.datasets import open_data_set

@@ -1,7 +1,5 @@
 """The engine port: what turns crops into parts, and which engine a checkpoint gets."""
 
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.kit.cores import available_cores
 from model.checkpoint import CheckpointMetadata
 
 EngineKind = Literal["auto", "onnx", "torch"]
@@ -87,21 +86,3 @@ def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | Non
     except ImportError as error:
         extra = "cpu" if fitting == "onnx" else "gpu"
         raise EngineError(f"{checkpoint} needs the extra `{extra}`, pip install passerby[{extra}]: {error}") from error
-
-
-def available_cores() -> int:
-    """How many cores this process may use: those it may run on, and no more than its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, _quota(Path("/sys/fs/cgroup")))))
-
-
-def _quota(cgroup: Path) -> float:
-    """Cores that a container may use at once, by either version of Linux control groups; infinity where unlimited."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        except OSError:
-            return math.inf
-    return math.inf if quota.strip() in ("max", "-1") else float(quota) / float(period)

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
-from app.embedding.engine import EngineError, Engines, available_cores
+from app.embedding.engine import EngineError, Engines
 from app.embedding.frames import Box, CutCrop, PixelBox, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
+from app.kit.cores import available_cores
 from model.checkpoint import CheckpointMetadata
 
 FILES_PER_JOB = 8

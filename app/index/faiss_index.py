@@ -19,6 +19,7 @@ from app.index.faiss_exact import BLOCK_ROWS, ExactTier
 from app.index.nearest import TierFound
 from app.index.port import Addition, Change, Filter, Found, Hit, Removal, SavedState, SnapshotError
 from app.index.tuning import Tuning
+from app.kit.cores import available_cores
 from app.kit.locks import ReadersWriterLock
 from model.architecture import EMBEDDING_DIM
 
@@ -50,6 +51,7 @@ class FaissIndex:
         self._tuning = tuning or Tuning()
         self._block_rows = block_rows
         self._lock = ReadersWriterLock()
+        self._cores = threading.BoundedSemaphore(available_cores())  # more searches at once only wait for each other
         self._codes_stay = threading.Lock()  # held while codes change, and while they are saved
         self._closing = threading.Event()
         self._exact = ExactTier(block_rows)
@@ -112,15 +114,16 @@ class FaissIndex:
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
         faiss.omp_set_num_threads(1)  # of this thread: many threads for one query wait for each other
-        with self._lock.reading():
-            found = [self._exact.search(query, which, top_k)]
-            coarse = self._coarse
-            proposal = None if coarse is None else coarse.propose(query, which, top_k)
-            size = self.size
-        if coarse is not None and proposal is not None:
-            similarities = coarse.compare(query, proposal)  # reads from the disk, and so holds back nobody
+        with self._cores:
             with self._lock.reading():
-                found.append(coarse.found(proposal, similarities, self._exact))
+                found = [self._exact.search(query, which, top_k)]
+                coarse = self._coarse
+                proposal = None if coarse is None else coarse.propose(query, which, top_k)
+                size = self.size
+            if coarse is not None and proposal is not None:
+                similarities = coarse.compare(query, proposal)  # reads from the disk, and so holds back no change
+                with self._lock.reading():
+                    found.append(coarse.found(proposal, similarities, self._exact))
         return _best(found, top_k, min_similarity, size)
 
     def upkeep(self) -> Sequence[int]:
@@ -221,13 +224,14 @@ class FaissIndex:
             self._end_coarse(coarse)
         elif self._tuning.outgrown(coarse.cells, len(coarse)):
             self._lay_out_anew(coarse)
-        elif coarse.probing.outgrown(len(coarse)):
-            coarse.measure(self._check)
-        elif len(self._exact) >= self._tuning.fresh_limit:
-            self._move_fresh(coarse)
-        elif coarse.dead * _DEAD_SHARE >= len(coarse):
-            with self._codes_stay:
-                coarse.purge(self._lock.writing)
+        else:
+            if coarse.probing.outgrown(len(coarse)):
+                coarse.measure(self._check)
+            if len(self._exact) >= self._tuning.fresh_limit:
+                self._move_fresh(coarse)
+            elif coarse.dead * _DEAD_SHARE >= len(coarse):
+                with self._codes_stay:
+                    coarse.purge(self._lock.writing)
         if self._coarse is not None:
             self._coarse.release()
         return ()

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from model.architecture import EMBEDDING_DIM
 
 STORED = np.dtype("<f2")
 ROW_BYTES = EMBEDDING_DIM * STORED.itemsize
+
+_SECONDS_FROM_MEMORY = 1e-5
+"""More than that a row takes from memory, less than from a disk."""
 
 _GROWTH_ROWS = 16_384  # 64 MiB of address space, which takes disk space as rows are written
 _FACTORS = np.random.default_rng(1804).integers(2**63, size=ROW_BYTES // 8, dtype=np.uint64) * 2 + 1
@@ -31,6 +35,7 @@ class RowFile:
         self.path = path
         path.touch()
         self._file = path.open("r+b", buffering=0)
+        self._on_disk = False
         self._map: mmap.mmap | None = None
         self._rows = np.empty((0, EMBEDDING_DIM), STORED)
         self._show(path.stat().st_size // ROW_BYTES)
@@ -51,8 +56,17 @@ class RowFile:
             self._write_all(int(rows[start]), embeddings[start:end].tobytes())
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """A copy of some rows, `(N, 2048)`."""
-        return np.take(self._rows, rows, axis=0)
+        """A copy of some rows, `(N, 2048)`.
+
+        Where the last ones had to come from the disk, it is asked for all of these at once.
+        """
+        began = time.perf_counter()
+        if self._on_disk and self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
+            for row in rows.tolist():
+                self._map.madvise(mmap.MADV_WILLNEED, row * ROW_BYTES, ROW_BYTES)
+        embeddings = np.take(self._rows, rows, axis=0)
+        self._on_disk = time.perf_counter() - began > len(rows) * _SECONDS_FROM_MEMORY
+        return embeddings
 
     def read_past_memory(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """The same for whoever reads many, row after row: the pages do not become this process's memory."""

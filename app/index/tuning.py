@@ -27,7 +27,7 @@ class Tuning:
     probes: int | None = None
     candidates: int | None = None
     narrow_limit: int = 2_000
-    fresh_limit: int = 2_000
+    fresh_limit: int = 500
 
     def cells_for(self, crops: int) -> int:
         """Cells for a gallery of that size: about four times its square root, a power of two."""

@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from app.embedding.engine import available_cores
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter
 from app.index.tuning import Tuning
+from app.kit.cores import available_cores
 from bench.postgresql import started
 from model.architecture import EMBEDDING_DIM
 

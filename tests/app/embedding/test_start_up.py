@@ -8,7 +8,7 @@ import pytest
 from factories import tiny_metadata, write_tiny_checkpoint
 from numpy.typing import NDArray
 
-from app.embedding.engine import EngineError, _quota, load_engines
+from app.embedding.engine import EngineError, load_engines
 from app.embedding.start_up import best_batch_size, check
 from model.reference import Reference
 
@@ -59,20 +59,3 @@ def test_batches_that_would_hold_up_searches_are_not_tried() -> None:
     engine = Timed(0.1, 0.03)
     best_batch_size(engine)
     assert max(engine.sizes) == 8
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, float("inf")),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, float("inf")),
-        ({}, float("inf")),
-    ],
-)
-def test_a_containers_quota_bounds_the_cores(tmp_path: Path, files: dict[str, str], cores: float) -> None:
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert _quota(tmp_path) == cores

@@ -5,16 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from index_factories import (
-    ANY,
-    MODEL,
-    all_keys,
-    crop,
-    damage,
-    is_found,
-    query_for,
-    store_in,
-)
+from index_factories import ANY, MODEL, all_keys, crop, damage, is_found, query_for, store_in
 from tier_factories import SMALL, coarse_index, index_in, row_files
 
 from app.index.faiss_index import FaissIndex

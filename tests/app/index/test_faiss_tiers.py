@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from index_factories import (
-    ANY,
-    all_keys,
-    crop,
-    embedding,
-    is_found,
-    query_for,
-    similarities,
-)
+from index_factories import ANY, all_keys, crop, embedding, is_found, query_for, similarities
 from tier_factories import SMALL, coarse_index, index_in, persons, row_files
 
 from app.index.port import Addition, Filter, Removal

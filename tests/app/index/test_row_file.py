@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.index import row_file
 from app.index.row_file import RowFile, row_sums
 
 
@@ -23,6 +24,20 @@ def test_rows_are_read_as_they_were_written_last(tmp_path: Path) -> None:
     file.write(rows_of(1, 3, 20_000), embeddings(5, 6, 7))
     assert file.read(rows_of(0, 1, 2, 3, 4, 20_000))[:, 9].tolist() == [1, 5, 3, 6, 0, 7]
     assert file.read_past_memory(rows_of(0, 2, 3, 20_000))[:, 2047].tolist() == [1, 3, 6, 7]
+
+
+def test_rows_are_the_same_where_the_disk_is_asked_for_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_file, "_SECONDS_FROM_MEMORY", 0)  # as if each read came from the disk
+    file = RowFile(tmp_path / "rows")
+    file.write(rows_of(0, 1, 2, 17_000), embeddings(1, 2, 3, 4))
+    for _ in range(2):
+        assert file.read(rows_of(0, 2, 17_000))[:, 9].tolist() == [1, 3, 4]
+    file.write(rows_of(40_000), embeddings(5))
+    assert file.read(rows_of(1, 40_000))[:, 9].tolist() == [2, 5]
+    file.close()
+    assert file.read(rows_of(1, 40_000))[:, 9].tolist() == [2, 5], "searches may go on after that"
 
 
 def test_no_rows_are_no_rows(tmp_path: Path) -> None:

@@ -3,10 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from index_factories import (
-    MODEL,
-    crop,
-)
+from index_factories import MODEL, crop
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition

@@ -1,0 +1,23 @@
+"""How many cores there are for this process."""
+
+import math
+import os
+from pathlib import Path
+
+
+def available_cores() -> int:
+    """How many cores this process may use: those it may run on, and no more than its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota(Path("/sys/fs/cgroup")))))
+
+
+def _quota(cgroup: Path) -> float:
+    """Cores that a container may use at once, by either version of Linux control groups; infinity where unlimited."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        except OSError:
+            return math.inf
+    return math.inf if quota.strip() in ("max", "-1") else float(quota) / float(period)
