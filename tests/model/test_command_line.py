@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_factories import write_checkpoint, write_market
+from model_factories import RESULT, write_checkpoint, write_market
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -72,12 +72,10 @@ def test_info_tells_what_a_checkpoint_is(tmp_path: Path) -> None:
 
 
 def test_results_are_taken_over_from_the_same_recipe_alone(tmp_path: Path) -> None:
-    from model.checkpoint import MeasuredResult, load_checkpoint, save_checkpoint
+    from model.checkpoint import load_checkpoint, save_checkpoint
 
-    figures = dict.fromkeys(("rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp"), 0.5)
     plain = write_checkpoint(tmp_path / "all.safetensors")
-    result = MeasuredResult(data="d", protocol="held out", queries=3, **figures)
-    judged = plain.metadata.model_copy(update={"results": (result,)})
+    judged = plain.metadata.model_copy(update={"results": (RESULT,)})
     save_checkpoint(tmp_path / "judged.safetensors", plain.weights, judged)
     other = judged.model_copy(update={"recipe": {"seed": 1}})
     save_checkpoint(tmp_path / "other.safetensors", plain.weights, other)
@@ -85,7 +83,8 @@ def test_results_are_taken_over_from_the_same_recipe_alone(tmp_path: Path) -> No
     options = ("export", "--checkpoint", tmp_path / "all.safetensors", "--out", out, "--results-of")
     assert run(*options, tmp_path / "judged.safetensors").returncode == 0
     (told,) = load_checkpoint(out).metadata.results
-    assert (told.rank1, told.protocol) == (0.5, "the same recipe trained on the others; held out")
+    assert told.rank1 == RESULT.rank1
+    assert told.protocol == f"the same recipe trained on the others; {RESULT.protocol}"
     refused = run(*options, tmp_path / "other.safetensors")
     assert refused.returncode == 2
     assert "another recipe" in refused.stderr

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_factories import write_checkpoint
+from model_factories import RESULT, write_checkpoint
 
 from model.architecture import MGNConfig
-from model.checkpoint import Checkpoint, InputFormat, MeasuredResult, load_checkpoint
+from model.checkpoint import Checkpoint, InputFormat, load_checkpoint
 from model.errors import CheckpointError
 from model.export import export_onnx
 from model.loading import inference_of, load_for_inference, with_flip, with_reference
@@ -60,9 +60,7 @@ def patches(count: int) -> np.ndarray:
 
 def test_averaging_with_the_mirror_image_makes_another_model_of_which_nothing_was_measured(tmp_path: Path) -> None:
     written = write_checkpoint(tmp_path / "c.safetensors")
-    figures = dict.fromkeys(("rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp"), 0.5)
-    result = MeasuredResult(data="d", protocol="held out", queries=3, **figures)
-    plain = Checkpoint(written.weights, written.metadata.model_copy(update={"results": (result,)}))
+    plain = Checkpoint(written.weights, written.metadata.model_copy(update={"results": (RESULT,)}))
     averaged = with_flip(plain, True)
     assert averaged.metadata.input.flip
     assert averaged.metadata.model_id == f"{plain.metadata.model_id}-flip"

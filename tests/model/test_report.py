@@ -6,19 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_factories import write_checkpoint
+from model_factories import RESULT, write_checkpoint
 from seeing_factories import Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model, write_log
 
 from model.calibration import Calibration, LogisticMap
-from model.checkpoint import Checkpoint, MeasuredResult, TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
 from model.errors import ModelError
 from model.report import Judgement, curves_of, read_log, write_report
 from model.visualize.charts import cmc_figure, losses_figure
-
-RESULT = MeasuredResult(
-    data="Drawn", protocol="6 identities held out", queries=11, rank1=0.912, rank5=0.95, rank10=0.97, map_step=0.834,
-    map_trapezoid=0.81, minp=0.5,
-)  # fmt: skip
 
 
 def log_lines(count: int = 5, **losses: float) -> list[dict[str, object]]:
