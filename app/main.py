@@ -164,6 +164,8 @@ def _tuning(settings: Settings) -> Tuning:
         recall=settings.index_recall,
         probes=settings.index_probes,
         candidates=settings.index_candidates,
+        finalists=settings.index_finalists,
         narrow_limit=settings.index_narrow_limit,
+        sifted_limit=settings.index_sifted_limit,
         fresh_limit=max(1, min(Tuning.fresh_limit, settings.index_exact_limit)),  # they are all compared, too
     )

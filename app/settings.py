@@ -79,10 +79,16 @@ class Settings(BaseSettings):
         None, ge=1, description="Parts that a search looks into; measured on the gallery by default"
     )
     index_candidates: int | None = Field(
+        None, ge=1, description="Crops whose fine codes a search looks at; measured on the gallery by default"
+    )
+    index_finalists: int | None = Field(
         None, ge=1, description="Crops that a search compares exactly; measured on the gallery by default"
     )
     index_narrow_limit: int = Field(
         2_000, ge=0, description="Crops passing a filter up to which a search compares all of them"
+    )
+    index_sifted_limit: int = Field(
+        20_000, ge=0, description="Crops passing a filter up to which a search looks at the fine codes of all of them"
     )
 
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -52,7 +52,7 @@ class Projection:
         """Fitted on some embeddings by principal component analysis."""
         total = np.zeros(EMBEDDING_DIM, np.float64)
         products = np.zeros((EMBEDDING_DIM, EMBEDDING_DIM), np.float32)
-        for rows in _chunks(_sampled(len(sample), _PROJECTION_SAMPLE)):
+        for rows in chunks(sampled(len(sample), _PROJECTION_SAMPLE)):
             check()
             embeddings = as_float32(sample.read(rows))
             total += embeddings.sum(axis=0)
@@ -71,8 +71,8 @@ class Projection:
         return turned
 
     def query(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A query `(2048,)` as `(1, D)`."""
-        return all_similarities(query, self.directions)[None]
+        """A query `(2048,)` as `(D,)`."""
+        return all_similarities(query, self.directions)
 
 
 class CoarseCodes:
@@ -88,7 +88,7 @@ class CoarseCodes:
         projection = Projection.of(rows, tuning.code_dims, check)
         cells = min(tuning.cells_for(len(rows)), len(rows))
         sample = np.concatenate(
-            [projection.crops(rows.read(some)) for some in _chunks(_sampled(len(rows), _CELL_SAMPLE * cells))]
+            [projection.crops(rows.read(some)) for some in chunks(sampled(len(rows), _CELL_SAMPLE * cells))]
         )
         check()
         index: Any = faiss.index_factory(tuning.code_dims, f"IVF{cells},{tuning.code}", faiss.METRIC_INNER_PRODUCT)
@@ -104,9 +104,18 @@ class CoarseCodes:
         """Into how many cells the codes are sorted."""
         return int(self._index.nlist)
 
+    @property
+    def dims(self) -> int:
+        """Directions that embeddings are projected on."""
+        return len(self._projection.directions)
+
     def projected(self, embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
-        """Embeddings `(N, 2048)` as `add` takes them; others may change the codes meanwhile."""
+        """Embeddings `(N, 2048)` as `(N, D)`; others may change the codes meanwhile."""
         return self._projection.crops(embeddings)
+
+    def projected_query(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A query `(2048,)` as `(D,)`; likewise."""
+        return self._projection.query(query)
 
     def add(self, rows: NDArray[np.int64], projected: NDArray[np.float32]) -> None:
         """Add rows that are not there.
@@ -116,12 +125,6 @@ class CoarseCodes:
         """
         self._index.add_with_ids(projected, rows)
 
-    def add_all(self, rows: Rows, check: Check) -> None:
-        """Add all rows, in the order of their numbers."""
-        for some in _chunks(np.arange(len(rows))):
-            check()
-            self.add(some, self.projected(rows.read(some)))
-
     def remove(self, gone: NDArray[np.bool_]) -> None:
         """Drop the rows that are marked in a mask of all rows."""
         bits = np.packbits(gone, bitorder="little")
@@ -130,7 +133,7 @@ class CoarseCodes:
     def propose(
         self, query: NDArray[np.float32], probes: int, candidates: int, among: NDArray[np.bool_] | None
     ) -> NDArray[np.int64]:
-        """The rows that seem most similar to a query `(2048,)`: at most `candidates`, best first.
+        """The rows that seem most similar to a projected query `(D,)`: at most `candidates`, best first.
 
         probes: the cells that are looked into. among: a mask of all rows; only these.
         """
@@ -139,13 +142,13 @@ class CoarseCodes:
         if among is not None:
             bits = np.packbits(among, bitorder="little")
             how.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        _, found = self._index.search(self._projection.query(query), candidates, params=how)
+        _, found = self._index.search(query[None], candidates, params=how)
         rows: NDArray[np.int64] = found[0]
         return rows[rows >= 0]
 
     def cell_ranks(self, query: NDArray[np.float32], embeddings: NDArray[np.float16]) -> NDArray[np.int64]:
-        """Of embeddings `(N, 2048)`, which cell in the order of a search by a query `(2048,)` is theirs, from 0."""
-        _, order = self._index.quantizer.search(self._projection.query(query), self.cells)
+        """Of embeddings `(N, 2048)`, which cell in the order of a search by a projected query is theirs, from 0."""
+        _, order = self._index.quantizer.search(query[None], self.cells)
         ranks = np.empty(self.cells, np.int64)
         ranks[order[0]] = np.arange(self.cells)
         _, cells = self._index.quantizer.search(self._projection.crops(embeddings), 1)
@@ -193,13 +196,14 @@ def _cell_centres(sample: NDArray[np.float32], cells: int, check: Check) -> NDAr
     return centres
 
 
-def _sampled(rows: int, most: int) -> NDArray[np.int64]:
+def sampled(rows: int, most: int) -> NDArray[np.int64]:
     """Up to `most` row numbers, ascending, evenly by chance."""
     if rows <= most:
         return np.arange(rows)
     return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
 
 
-def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Row numbers, as many at a time as are best read at once."""
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         yield rows[start : start + _ROWS_AT_ONCE]

@@ -1,27 +1,28 @@
-"""Crops of which only likely ones are compared with a query: short codes in memory, embeddings on disk."""
+"""Crops of which only likely ones are compared with a query: codes in memory, finer ones and embeddings on disk."""
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from app.index.coarse_codes import Check, CoarseCodes
+from app.index.coarse_codes import Check, CoarseCodes, chunks, sampled
+from app.index.coarse_rows import CoarseRows, fine_path, longer
 from app.index.columns import FREE, Columns
 from app.index.faiss_exact import ExactTier
+from app.index.fine_codes import FineCodes, step_for
 from app.index.key_rows import KeyRows
 from app.index.nearest import TierFound, all_similarities, as_float32
-from app.index.port import SHARED, Filter
+from app.index.port import Filter
 from app.index.probing import Probing, measured
-from app.index.row_file import ROW_BYTES, RowFile, row_sums
+from app.index.row_file import RowFile, row_sums
 from app.index.tuning import Tuning
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 
-_ROWS_FILE = f"embeddings{SHARED}"
 _COLUMNS_FILE = "coarse.npz"
 _STATE_FILE = "coarse_state.npz"
 _PROBING_FILE = "probing.json"
@@ -31,12 +32,14 @@ _PROBING = TypeAdapter(Probing)
 _CODES_AT_ONCE = 64
 """Codes that are added while searches wait, for a few milliseconds."""
 
+_STEP_SAMPLE = 4_096
+
 ROWS_AT_ONCE = 4_096
 
 _EVEN = 0.99
 """From there on, parts weigh the same but for rounding."""
 
-Value = TypeVar("Value", bound=np.generic)
+_NO_QUERY = np.empty(0, np.float32)
 
 Alone = Callable[[], AbstractContextManager[None]]
 """Holds back everybody else who uses the tier."""
@@ -44,11 +47,16 @@ Alone = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """Rows that are worth comparing, ascending, with the keys they had; and how many crops pass the filter."""
+    """Rows that may be worth comparing, ascending, with the keys they had; and how many crops pass the filter.
+
+    projected: the query as codes are compared with it. finalists: so many rows are worth it, those that fine codes say.
+    """
 
     rows: NDArray[np.int64]
     keys: NDArray[np.int64]
     compared: int
+    projected: NDArray[np.float32]
+    finalists: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +84,19 @@ class Staged:
 class CoarseTier:
     """Any number of crops, each in a row that it keeps. Not safe among threads, but for what says so.
 
+    A search takes three steps, each of which looks at fewer crops, more closely: codes in memory propose candidates,
+    fine codes on disk say which of them are finalists, and these are compared by their embeddings, so exactly.
+
     A row is *live* where it holds a crop, *coded* where it has a code. A crop that is removed leaves a code behind,
     which no search looks at; `purge` takes it away, and the row is free for another crop from then on.
     """
 
-    def __init__(self, file: RowFile, codes: CoarseCodes, probing: Probing, tuning: Tuning, copy: Copy) -> None:
-        self._file = file
+    def __init__(self, stored: CoarseRows, codes: CoarseCodes, probing: Probing, tuning: Tuning, copy: Copy) -> None:
+        self._stored = stored
         self._codes = codes
         self._probing = probing
         self._tuning = tuning
         self.columns = copy.columns
-        self._sums = copy.sums
         self._coded = copy.coded
         self._live: NDArray[np.bool_] = self.columns.keys != FREE
         self._size = int(np.count_nonzero(self._live))
@@ -102,30 +112,31 @@ class CoarseTier:
 
         Raises OSError, or what `check` raises.
         """
-        file = RowFile(path)
-        try:
-            return cls._built(file, columns, embeddings, tuning, check)
-        except BaseException:
-            file.close()
-            raise
-
-    @classmethod
-    def _built(
-        cls, file: RowFile, columns: Columns, embeddings: Iterable[NDArray[np.float16]], tuning: Tuning, check: Check
-    ) -> Self:
-        sums = np.empty(len(columns), np.uint64)
-        start = 0
-        for piece in embeddings:
-            check()
-            end = start + len(piece)
-            file.write(np.arange(start, end), piece)
-            sums[start:end] = row_sums(piece)
-            start = end
-        rows = _FirstRows(file, len(columns))
-        codes = CoarseCodes.train(rows, tuning, check)
-        codes.add_all(rows, check)
-        every = np.ones(len(columns), np.bool_)
-        return cls(file, codes, measured(codes, rows, every, tuning, check), tuning, Copy(columns, sums, every))
+        with ExitStack() as files:
+            file = RowFile(path, EMBEDDING_DIM, np.float16)
+            files.callback(file.close)
+            sums = np.empty(len(columns), np.uint64)
+            start = 0
+            for piece in embeddings:
+                check()
+                end = start + len(piece)
+                file.write(np.arange(start, end), piece)
+                sums[start:end] = row_sums(piece)
+                start = end
+            written = _FirstRows(file, len(columns))
+            codes = CoarseCodes.train(written, tuning, check)
+            step = step_for(codes.projected(written.read(sampled(len(columns), _STEP_SAMPLE))))
+            fine = FineCodes(fine_path(path), codes.dims, step)
+            files.callback(fine.file.close)
+            for some in chunks(np.arange(len(columns))):
+                check()
+                projected = codes.projected(written.read(some))
+                codes.add(some, projected)
+                sums[some] += fine.write(some, projected)
+            every = np.ones(len(columns), np.bool_)
+            probing = measured(codes, fine, written, every, tuning, check)
+            files.pop_all()
+        return cls(CoarseRows(file, fine, sums), codes, probing, tuning, Copy(columns, sums, every))
 
     def __len__(self) -> int:
         return self._size
@@ -161,32 +172,46 @@ class CoarseTier:
     def propose(self, query: NDArray[np.float32], which: Filter, top_k: int) -> Proposal:
         """Crops that pass the filter and may be among the `top_k` most similar; never fewer than those, if there are.
 
-        Few that pass are all worth it. Of many, the codes say which; the more a filter leaves out, the more cells are
-        looked into.
+        Few that pass are all worth comparing. Of more, all fine codes are looked at. Of many, the codes say at which;
+        the more a filter leaves out, the more cells are looked into.
         """
         mask = self.columns.mask(which)
         passing = self._live if mask is None else mask & self._live
         count = self._size if mask is None else int(np.count_nonzero(passing))
         if count <= max(top_k, self._tuning.narrow_limit):
             rows = np.flatnonzero(passing)
+            return Proposal(rows, self.columns.keys[rows], count, _NO_QUERY, count)
+        projected = self._codes.projected_query(query)
+        share = _evenness(query) ** 2 * count / self._size
+        if count <= self._tuning.sifted_limit:
+            rows = np.flatnonzero(passing)
         else:
             among = None if count == len(self._codes) else passing
-            rows = np.sort(self._proposed(query, count, among, top_k))
-        return Proposal(rows, self.columns.keys[rows], count)
+            rows = np.sort(self._proposed(projected, share, count, among, top_k))
+        finalists = max(top_k, self._tuning.finalists or self._probing.finalists(top_k, share))
+        return Proposal(rows, self.columns.keys[rows], count, projected, finalists)
 
-    def compare(self, query: NDArray[np.float32], proposal: Proposal) -> NDArray[np.float32]:
-        """The exact similarities `(N,)` of what was proposed. Others may change the tier meanwhile."""
-        return all_similarities(query, as_float32(self._file.read(proposal.rows)))
+    def sifted(self, proposal: Proposal) -> Proposal:
+        """The finalists of what was proposed. Others may change the tier meanwhile, as also in `compare`."""
+        if len(proposal.rows) <= proposal.finalists:
+            return proposal
+        similarities = self._stored.fine.similarities(proposal.projected, proposal.rows)
+        best = np.sort(np.argpartition(-similarities, proposal.finalists)[: proposal.finalists])
+        return replace(proposal, rows=proposal.rows[best], keys=proposal.keys[best])
 
-    def found(self, proposal: Proposal, similarities: NDArray[np.float32], exact: ExactTier) -> TierFound:
-        """What was proposed and compared, without what was removed meanwhile.
+    def compare(self, query: NDArray[np.float32], finalists: Proposal) -> NDArray[np.float32]:
+        """The exact similarities `(N,)` of finalists."""
+        return all_similarities(query, as_float32(self._stored.embeddings.read(finalists.rows)))
+
+    def found(self, finalists: Proposal, similarities: NDArray[np.float32], exact: ExactTier) -> TierFound:
+        """What was compared, without what was removed meanwhile.
 
         exact: the other tier, which may have got some of these crops meanwhile.
         """
-        there = self.columns.keys[proposal.rows] == proposal.keys
+        there = self.columns.keys[finalists.rows] == finalists.keys
         for place in np.flatnonzero(~there).tolist():
-            there[place] = int(proposal.keys[place]) in exact
-        return TierFound(proposal.keys[there], similarities[there], proposal.compared)
+            there[place] = int(finalists.keys[place]) in exact
+        return TierFound(finalists.keys[there], similarities[there], finalists.compared)
 
     # upkeep: by one thread alone, while others read, and remove crops
 
@@ -198,17 +223,15 @@ class CoarseTier:
         """Give new crops rows, which no search sees until they are placed. Raises OSError where the disk is full."""
         rows = self._free_rows(len(keys))
         size = max(len(self._coded), int(rows.max(initial=-1)) + 1)
-        self._file.write(rows, embeddings)
-        self._coded = _longer(self._coded, size)
-        self._sums = _longer(self._sums, size)
-        self._sums[rows] = row_sums(embeddings)
+        projected = self._codes.projected(embeddings)
+        self._stored.write(rows, embeddings, projected)
+        self._coded = longer(self._coded, size)
         self.columns.reserve(size)
         for start in range(0, len(rows), _CODES_AT_ONCE):
-            piece = rows[start : start + _CODES_AT_ONCE]
-            projected = self._codes.projected(embeddings[start : start + _CODES_AT_ONCE])
+            piece = slice(start, start + _CODES_AT_ONCE)
             with alone():
-                self._codes.add(piece, projected)
-            self._coded[piece] = True
+                self._codes.add(rows[piece], projected[piece])
+            self._coded[rows[piece]] = True
         return Staged(rows, self._rows.with_more(keys, rows))
 
     def place(self, staged: Staged, columns: Columns) -> None:
@@ -218,7 +241,7 @@ class CoarseTier:
         """
         self._rows = staged.rows_of_keys
         self.columns.place(staged.rows, columns, np.arange(len(columns)))
-        self._live = _longer(self._live, len(self.columns))
+        self._live = longer(self._live, len(self.columns))
         self._live[staged.rows] = True
         self._size += len(staged.rows)
         removed, self._removed = self._removed or [], None
@@ -227,19 +250,18 @@ class CoarseTier:
 
     def purge(self, alone: Alone) -> None:
         """Take away codes and embeddings of what was removed."""
-        gone = self._coded & ~_longer(self._live, len(self._coded))
+        gone = self._coded & ~longer(self._live, len(self._coded))
         with alone():
             self._codes.remove(gone)
         rows = np.flatnonzero(gone)
         self._coded[rows] = False
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            piece = rows[start : start + ROWS_AT_ONCE]
-            self._file.write(piece, np.zeros((len(piece), EMBEDDING_DIM), np.float16))
+            self._stored.clear(rows[start : start + ROWS_AT_ONCE])
 
     def measure(self, check: Check) -> None:
         """Find out what searches have to do, now that there are so many crops."""
-        rows = _FirstRows(self._file, len(self._live))
-        self._probing = measured(self._codes, rows, self._live.copy(), self._tuning, check)
+        rows = _FirstRows(self._stored.embeddings, len(self._live))
+        self._probing = measured(self._codes, self._stored.fine, rows, self._live.copy(), self._tuning, check)
 
     def live_rows(self) -> NDArray[np.int64]:
         """The rows that hold a crop, ascending."""
@@ -247,37 +269,38 @@ class CoarseTier:
 
     def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """The embeddings of rows, for whoever reads all."""
-        return self._file.read_past_memory(rows)
+        return self._stored.embeddings.read_past_memory(rows)
 
     def damaged(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Of rows, which are not what was written."""
-        damaged: NDArray[np.bool_] = row_sums(self.embeddings(rows)) != self._sums[rows]
-        return damaged
+        return self._stored.damaged(rows)
 
     def release(self) -> None:
-        """Let go of the pages of the file that searches have read."""
-        self._file.release()
+        """Let go of the embeddings that searches have read."""
+        self._stored.embeddings.release()
 
     def close(self) -> None:
-        """Delete the file; searches that go on keep what they read from."""
-        self._file.close()
+        """Delete the files; searches that go on keep what they read from."""
+        self._stored.close()
 
     def copy(self) -> Copy:
         """What a snapshot should hold; later changes leave it alone."""
-        return Copy(self.columns.selected(slice(None)), self._sums.copy(), self._coded.copy())
+        return Copy(self.columns.selected(slice(None)), self._stored.sums.copy(), self._coded.copy())
 
     def save(self, folder: Path, copy: Copy) -> None:
-        """Write files into a folder on the same disk: the embeddings there are the same file as here.
+        """Write files into a folder on the same disk: the embeddings and fine codes there are the same files as here.
 
-        That file goes on changing, but not where a crop of the copy has its row and is not removed later; and who
+        These go on changing, but not where a crop of the copy has its row and is not removed later; and who
         restores the copy takes in the changes after it.
         """
         copy.columns.save(folder / _COLUMNS_FILE)
-        np.savez(folder / _STATE_FILE, sums=copy.sums, coded=np.packbits(copy.coded), rows=len(copy.coded))
+        np.savez(
+            folder / _STATE_FILE,
+            sums=copy.sums, coded=np.packbits(copy.coded), rows=len(copy.coded), fine_step=self._stored.fine.step,
+        )  # fmt: skip
         self._codes.save(folder)
         (folder / _PROBING_FILE).write_bytes(_PROBING.dump_json(self._probing, indent=2))
-        self._file.sync()
-        self._file.link(folder / _ROWS_FILE)
+        self._stored.link(folder)
 
     @classmethod
     def is_in(cls, folder: Path) -> bool:
@@ -294,25 +317,27 @@ class CoarseTier:
         with np.load(folder / _STATE_FILE, allow_pickle=False) as state:
             coded = np.unpackbits(state["coded"], count=int(state["rows"])).astype(np.bool_)
             copy = Copy(columns, state["sums"], coded)
+            step = float(state["fine_step"])
         probing = _PROBING.validate_json((folder / _PROBING_FILE).read_bytes())
         codes = CoarseCodes.restore(folder)
         if len(codes) != np.count_nonzero(coded):
             raise ValueError(f"there are {len(codes)} codes of {np.count_nonzero(coded)} rows")
-        rows = (folder / _ROWS_FILE).stat().st_size // ROW_BYTES
-        if rows < len(columns):
-            raise ValueError(f"there are {rows} embeddings for {len(columns)} rows")
-        path.hardlink_to(folder / _ROWS_FILE)
-        return cls(RowFile(path), codes, probing, tuning, copy)
+        stored = CoarseRows.restore(folder, path, codes.dims, step, copy.sums)
+        return cls(stored, codes, probing, tuning, copy)
 
     def _proposed(
-        self, query: NDArray[np.float32], passing: int, among: NDArray[np.bool_] | None, top_k: int
+        self,
+        projected: NDArray[np.float32],
+        share: float,
+        passing: int,
+        among: NDArray[np.bool_] | None,
+        top_k: int,
     ) -> NDArray[np.int64]:
-        share = _evenness(query) ** 2 * passing / self._size
         probes = self._tuning.probes or self._probing.probes(top_k, share)
         candidates = max(top_k, self._tuning.candidates or self._probing.candidates(top_k, share))
-        rows = self._codes.propose(query, probes, candidates, among)
+        rows = self._codes.propose(projected, probes, candidates, among)
         if len(rows) < min(top_k, passing):
-            rows = self._codes.propose(query, self.cells, candidates, among)
+            rows = self._codes.propose(projected, self.cells, candidates, among)
         return rows
 
     def _free_rows(self, count: int) -> NDArray[np.int64]:
@@ -323,7 +348,7 @@ class CoarseTier:
 class _FirstRows:
     """The rows of a file that were written so far."""
 
-    def __init__(self, file: RowFile, count: int) -> None:
+    def __init__(self, file: RowFile[np.float16], count: int) -> None:
         self._file = file
         self._count = count
 
@@ -340,10 +365,3 @@ def _evenness(query: NDArray[np.float32]) -> float:
     total = float(np.square(weights).sum())
     evenness = float(weights.sum()) ** 2 / (len(PARTS) * total) if total else 1.0
     return 1.0 if evenness > _EVEN else evenness
-
-
-def _longer(array: NDArray[Value], size: int) -> NDArray[Value]:
-    """The same with zeros behind it, or itself if it is that long."""
-    if len(array) >= size:
-        return array
-    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])

@@ -121,9 +121,10 @@ class FaissIndex:
                 proposal = None if coarse is None else coarse.propose(query, which, top_k)
                 size = self.size
             if coarse is not None and proposal is not None:
-                similarities = coarse.compare(query, proposal)  # reads from the disk, and so holds back no change
+                finalists = coarse.sifted(proposal)  # reads from the disk, as compare does: that holds back no change
+                similarities = coarse.compare(query, finalists)
                 with self._lock.reading():
-                    found.append(coarse.found(proposal, similarities, self._exact))
+                    found.append(coarse.found(finalists, similarities, self._exact))
         return _best(found, top_k, min_similarity, size)
 
     def upkeep(self) -> Sequence[int]:

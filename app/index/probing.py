@@ -1,13 +1,14 @@
-"""How many cells a search looks into and how many crops it compares: measured on the gallery itself."""
+"""How many cells a search looks into and how many crops it looks at there: measured on the gallery itself."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.index.coarse_codes import Check, CoarseCodes, Rows
+from app.index.fine_codes import FineCodes
 from app.index.nearest import as_float32, nearest
 from app.index.tuning import Tuning
 
@@ -22,8 +23,14 @@ _LEAST_PROPOSED = 1_500
 _MARGIN = 0.8
 """Of the misses that are allowed, how many the measurement may have: other queries may have more."""
 
-_CANDIDATE_CODES = 250
-"""Comparing one crop exactly takes as long as looking at so many codes."""
+_CANDIDATE_CODES = 30
+"""Looking at the fine code of a candidate takes as long as looking at so many codes."""
+
+_SIFTED_OUT = 0.1
+"""Of the misses that are allowed, how many may be candidates that are no finalists."""
+
+_SPARE = 1.5
+"""A finalist costs little: so many times as many as were needed in the measurement."""
 
 _LEAST_QUERIES = 50
 """From fewer that have a match, nothing can be learnt."""
@@ -39,19 +46,24 @@ _STEP = 1.2
 
 @dataclass(frozen=True)
 class Need:
-    """By depth, how many of the most similar crops are wanted: the cells to look into, the candidates to compare."""
+    """By depth, how many of the most similar crops are wanted: cells to look into, candidates, finalists."""
 
     depths: tuple[int, ...]
     probes: tuple[int, ...]
     candidates: tuple[int, ...]
+    finalists: tuple[int, ...]
 
     def probes_at(self, depth: float) -> int:
         """Cells to look into."""
         return _interpolated(depth, self.depths, self.probes)
 
     def candidates_at(self, depth: float) -> int:
-        """Candidates to compare."""
+        """Candidates whose fine codes to look at."""
         return _interpolated(depth, self.depths, self.candidates)
+
+    def finalists_at(self, depth: float) -> int:
+        """Finalists to compare exactly."""
+        return _interpolated(depth, self.depths, self.finalists)
 
 
 @dataclass(frozen=True)
@@ -76,14 +88,23 @@ class Probing:
         return self.matches.probes_at(top_k) if share == 1 else self.any.probes_at(_DEEPER * top_k / share)
 
     def candidates(self, top_k: int, share: float) -> int:
-        """Candidates to compare exactly for the same; at least those."""
+        """Candidates whose fine codes to look at for the same; at least those."""
+        return self._number(Need.candidates_at, top_k, share)
+
+    def finalists(self, top_k: int, share: float) -> int:
+        """Finalists to compare exactly for the same; at least those."""
+        return self._number(Need.finalists_at, top_k, share)
+
+    def _number(self, at: Callable[[Need, float], int], top_k: int, share: float) -> int:
         if share == 1:
-            return max(top_k, self.matches.candidates_at(top_k))
-        deeper = math.ceil(self.any.candidates_at(_DEEPER * top_k / share) * share)
-        return max(top_k, self.any.candidates_at(top_k), deeper)
+            return max(top_k, at(self.matches, top_k))
+        deeper = math.ceil(at(self.any, _DEEPER * top_k / share) * share)
+        return max(top_k, at(self.any, top_k), deeper)
 
 
-def measured(codes: CoarseCodes, rows: Rows, live: NDArray[np.bool_], tuning: Tuning, check: Check) -> Probing:
+def measured(
+    codes: CoarseCodes, fine: FineCodes, rows: Rows, live: NDArray[np.bool_], tuning: Tuning, check: Check
+) -> Probing:
     """What some crops of the gallery, each as a query, need to find the crops that are most similar to them.
 
     Truth is what an exact comparison makes of the candidates from all cells, several times as many as are asked for.
@@ -99,26 +120,28 @@ def measured(codes: CoarseCodes, rows: Rows, live: NDArray[np.bool_], tuning: Tu
     for number, row in enumerate(asked.tolist()):
         check()
         depth = depths[-1] if number < _QUERIES else min(_SHALLOW, depths[-1])
-        needs.append(_needs(codes, rows, row, depth, among))
+        needs.append(_needs(codes, fine, rows, row, depth, among))
     matched = [one for one in needs if one.similarities[0] > chance]
     if len(matched) < _LEAST_QUERIES:
         matched = needs
-    least = 1 - (1 - tuning.recall) * _MARGIN
+    misses = (1 - tuning.recall) * _MARGIN
     codes_a_cell = len(codes) / codes.cells
 
     def need(some: Sequence[_Needed]) -> Need:
-        return Need(depths, *_cheapest_at(depths, some, least, codes_a_cell))
+        probes, candidates = _cheapest_at(depths, some, 1 - misses, codes_a_cell)
+        return Need(depths, probes, candidates, _finalists_at(depths, some, 1 - misses * _SIFTED_OUT))
 
     return Probing(need(matched), need(needs), len(crops))
 
 
 @dataclass(frozen=True, eq=False)
 class _Needed:
-    """Of the crops most similar to a query: similarities, the ranks of their cells, their own by codes; each `(N,)`."""
+    """Of the crops most similar to a query, each `(N,)`: similarities; ranks of their cells, and by both codes."""
 
     similarities: NDArray[np.float32]
     cells: NDArray[np.int64]
     ranks: NDArray[np.int64]
+    fine_ranks: NDArray[np.int64]
 
 
 def _cheapest_at(
@@ -126,13 +149,26 @@ def _cheapest_at(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """By depth the cells, and the candidates, that find at least that share for the lowest cost."""
     chosen = []
-    deepest = max(len(one.cells) for one in needs)
     for depth in depths:
-        deep_enough = [one for one in needs if len(one.cells) >= min(depth, deepest)]
-        cells = np.concatenate([one.cells[:depth] for one in deep_enough])
-        ranks = np.concatenate([one.ranks[:depth] for one in deep_enough])
+        some = _deep_enough(needs, depth)
+        cells = np.concatenate([one.cells[:depth] for one in some])
+        ranks = np.concatenate([one.ranks[:depth] for one in some])
         chosen.append(_cheapest(cells, ranks, math.ceil(least * len(cells)), codes_a_cell))
     return tuple(probes for probes, _ in chosen), tuple(candidates for _, candidates in chosen)
+
+
+def _finalists_at(depths: Sequence[int], needs: Sequence[_Needed], least: float) -> tuple[int, ...]:
+    """By depth, how many finalists hold at least that share of those that are candidates."""
+    chosen = []
+    for depth in depths:
+        ranks = np.sort(np.concatenate([one.fine_ranks[:depth] for one in _deep_enough(needs, depth)]))
+        chosen.append(math.ceil(_SPARE * (int(ranks[math.ceil(least * len(ranks)) - 1]) + 1)))
+    return tuple(chosen)
+
+
+def _deep_enough(needs: Sequence[_Needed], depth: int) -> list[_Needed]:
+    deepest = max(len(one.cells) for one in needs)
+    return [one for one in needs if len(one.cells) >= min(depth, deepest)]
 
 
 def _cheapest(cells: NDArray[np.int64], ranks: NDArray[np.int64], found: int, codes_a_cell: float) -> tuple[int, int]:
@@ -153,13 +189,19 @@ def _best_by_chance(sample: NDArray[np.float32], crops: int) -> float:
     return float(similarities.mean() + similarities.std() * math.sqrt(2 * math.log(crops)))
 
 
-def _needs(codes: CoarseCodes, rows: Rows, row: int, depth: int, among: NDArray[np.bool_] | None) -> _Needed:
+def _needs(
+    codes: CoarseCodes, fine: FineCodes, rows: Rows, row: int, depth: int, among: NDArray[np.bool_] | None
+) -> _Needed:
     """What the crop of a row needs as a query."""
     query = as_float32(rows.read(np.array([row])))[0]
-    proposed = codes.propose(query, codes.cells, max(4 * depth, _LEAST_PROPOSED), among)
-    embeddings = rows.read(proposed[proposed != row])
+    projected = codes.projected_query(query)
+    proposed = codes.propose(projected, codes.cells, max(4 * depth, _LEAST_PROPOSED), among)
+    proposed = proposed[proposed != row]
+    embeddings = rows.read(proposed)
     similarities, order = nearest(query, as_float32(embeddings), None, depth)
-    return _Needed(similarities, codes.cell_ranks(query, embeddings[order]), order)
+    fine_ranks = np.empty(len(proposed), np.int64)
+    fine_ranks[np.argsort(-fine.similarities(projected, proposed))] = np.arange(len(proposed))
+    return _Needed(similarities, codes.cell_ranks(projected, embeddings[order]), order, fine_ranks[order])
 
 
 def _interpolated(depth: float, depths: tuple[int, ...], values: tuple[int, ...]) -> int:

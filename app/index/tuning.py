@@ -14,9 +14,10 @@ class Tuning:
     exact_limit: crops up to which each is compared with every query. code_dims, code: a crop's embedding is projected
     on that many directions, and kept as FAISS's code of that name. cells: parts that the codes are sorted into; by
     default from the gallery's size. recall: the share of the true matches that a search shall find, from which follows
-    how many cells it looks into, unless `probes` says it, and how many crops it compares exactly, unless `candidates`
-    says it. narrow_limit: crops that pass a filter up to which each is compared. fresh_limit: new crops beside the
-    codes before they are moved among them.
+    how many cells it looks into, unless `probes` says it, of how many crops it looks at the fine codes, unless
+    `candidates` says it, and how many it compares exactly, unless `finalists` says it. narrow_limit: crops that pass a
+    filter up to which each is compared; sifted_limit: up to which the fine code of each is looked at. fresh_limit: new
+    crops beside the codes before they are moved among them.
     """
 
     exact_limit: int = 50_000
@@ -26,7 +27,9 @@ class Tuning:
     recall: float = 0.99
     probes: int | None = None
     candidates: int | None = None
+    finalists: int | None = None
     narrow_limit: int = 2_000
+    sifted_limit: int = 20_000
     fresh_limit: int = 500
 
     def cells_for(self, crops: int) -> int:

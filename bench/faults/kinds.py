@@ -22,7 +22,7 @@ _MOUNT_MEGABYTES = 256
 _BLOCKS = (1 << 20, 1 << 16, 1 << 12)
 _SLACK_BYTES = 200_000
 _BLOCK_BYTES = 512  # what `st_blocks` counts in
-_ROW_BYTES = 4096  # of an embedding, and of most disks' blocks
+_BLOCK_BYTES = 4096  # an embedding, sixteen fine codes, and most disks' blocks
 _DAMAGED_ROWS = 10
 _MOST_SECONDS_OF_START = 2.5
 _STOP_SECONDS = 30
@@ -136,15 +136,15 @@ def _delete_file(victim: Victim) -> None:
 
 def _damage_rows(victim: Victim) -> None:
     """Single bits, and blocks as a whole."""
-    files = sorted(victim.snapshots.glob("*/working/*.rows"))
+    files = sorted(victim.snapshots.glob("*/working/*"))
     for _ in range(_DAMAGED_ROWS):
         _flip(files, victim.rng)
     for path in files:
-        blocks = _used_bytes(path) // _ROW_BYTES
+        blocks = _used_bytes(path) // _BLOCK_BYTES
         with path.open("rb+") as file:
             for block in victim.rng.sample(range(blocks), min(_DAMAGED_ROWS, blocks)):
-                file.seek(block * _ROW_BYTES)
-                file.write(victim.rng.randbytes(_ROW_BYTES))
+                file.seek(block * _BLOCK_BYTES)
+                file.write(victim.rng.randbytes(_BLOCK_BYTES))
 
 
 def _flip(files: Sequence[Path], rng: random.Random) -> None:

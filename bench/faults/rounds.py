@@ -35,8 +35,10 @@ _SMALL = {
     "PASSERBY_SNAPSHOT_EVERY": "25",
     # Every crop is compared, so that what is there is found.
     "PASSERBY_INDEX_NARROW_LIMIT": "0",
+    "PASSERBY_INDEX_SIFTED_LIMIT": "0",
     "PASSERBY_INDEX_PROBES": "65536",
     "PASSERBY_INDEX_CANDIDATES": "2000",
+    "PASSERBY_INDEX_FINALISTS": "2000",
 }
 """Settings with which everything that an index does happens all the time."""
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -17,11 +18,11 @@ from app.index.row_file import RowFile
 @pytest.fixture(autouse=True)
 def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Close what a test opened: some leave indexes behind as a killed process would."""
-    opened: list[RowFile] = []
+    opened: list[RowFile[Any]] = []
     open_file = RowFile.__init__
 
-    def remember(self: RowFile, path: Path) -> None:
-        open_file(self, path)
+    def remember(self: RowFile[Any], path: Path, width: int, kind: type[Any]) -> None:
+        open_file(self, path, width, kind)
         opened.append(self)
 
     monkeypatch.setattr(RowFile, "__init__", remember)

@@ -38,12 +38,23 @@ def faiss(kind: type[FaissIndex], tuning: Tuning, block_rows: int = 4096) -> Ada
     return Adapter(lambda working: kind(MODEL, working, tuning, block_rows), restore)
 
 
-TIERED = Tuning(exact_limit=4, code_dims=16, code="SQ8", cells=2, probes=1, candidates=1, narrow_limit=0, fresh_limit=2)
+TIERED = Tuning(
+    exact_limit=4,
+    code_dims=16,
+    code="SQ8",
+    cells=2,
+    probes=1,
+    candidates=1,
+    finalists=1,
+    narrow_limit=0,
+    sifted_limit=0,
+    fresh_limit=2,
+)
 ADAPTERS = {
     "faiss exact": faiss(FaissIndex, Tuning()),
     "faiss exact, many blocks": faiss(FaissIndex, Tuning(), block_rows=4),
     "faiss tiered, few pass": faiss(KeptUp, replace(TIERED, narrow_limit=1000)),
-    "faiss tiered, many pass": faiss(KeptUp, replace(TIERED, probes=2, candidates=1000)),
+    "faiss tiered, many pass": faiss(KeptUp, replace(TIERED, probes=2, candidates=1000, finalists=1000)),
 }
 
 SERVERS = {"milvus lite": "milvus_lite", "milvus": "milvus"}

@@ -23,7 +23,8 @@ def gallery() -> list[Addition]:
 @pytest.fixture(scope="module")
 def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaissIndex]:
     """An index that has the settings of a large gallery, but for its size."""
-    index = FaissIndex(MODEL, tmp_path_factory.mktemp("working"), Tuning(exact_limit=1000, narrow_limit=100))
+    tuning = Tuning(exact_limit=1000, narrow_limit=100, sifted_limit=500)
+    index = FaissIndex(MODEL, tmp_path_factory.mktemp("working"), tuning)
     index.load(gallery, 0)
     index.upkeep()
     assert index.coarse_size == len(gallery)
@@ -34,6 +35,7 @@ def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
     assert large._coarse is not None
     assert large._coarse.probing.candidates(10, 1) < len(gallery) // 10
+    assert large._coarse.probing.finalists(10, 1) < 40
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
@@ -84,7 +86,7 @@ def _recall(
 
 def test_a_filter_never_costs_matches_while_more_exist(tmp_path: Path) -> None:
     """Even where a search looks into one cell and compares one crop."""
-    index = coarse_index(tmp_path, 200, replace(SMALL, cells=16, probes=1, candidates=1))
+    index = coarse_index(tmp_path, 200, replace(SMALL, cells=16, probes=1, candidates=1, finalists=1))
     for which, passing in ((ANY, 200), (Filter(captured_from=0), 200)):
         for top_k in (1, 10, 150, 500):
             assert len(keys(index.search(query_for(3), which, top_k))) == min(top_k, passing)

@@ -43,7 +43,7 @@ def test_a_gallery_that_shrinks_is_compared_whole_again(tmp_path: Path) -> None:
 
 
 def test_a_gallery_that_outgrows_its_cells_is_laid_out_anew(tmp_path: Path) -> None:
-    tuning = replace(SMALL, cells=None, exact_limit=100, probes=None, candidates=None)
+    tuning = replace(SMALL, cells=None, exact_limit=100, probes=None, candidates=None, finalists=None)
     index = coarse_index(tmp_path, 200, tuning)
     first = row_files(tmp_path)
     assert index._coarse is not None

@@ -1,12 +1,14 @@
 """How the keeper comes by its index: from nothing, a snapshot or the rows, whatever was lost or replaced."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from index_factories import MODEL, all_keys, damage, is_found, store_in
 from keeper_factories import MemoryFeed, events, keeper_of, run, save_snapshot, until
 from structlog.testing import LogCapture
+from tier_factories import SMALL
 
 from app.index.keeper import IndexNotReady
 from app.index.tuning import Tuning
@@ -265,7 +267,7 @@ def test_it_is_not_ready_before_all_changes_are_applied(tmp_path: Path) -> None:
 
 
 def test_embeddings_that_the_disk_damaged_are_loaded_again(tmp_path: Path, logged: LogCapture) -> None:
-    tuning = Tuning(exact_limit=40, code_dims=16, code="SQ8", cells=4, probes=4, candidates=500, narrow_limit=0)
+    tuning = replace(SMALL, fresh_limit=Tuning.fresh_limit)
     feed = MemoryFeed()
     feed.add(*range(1, 61))
     save_snapshot(tmp_path, feed, tuning)

@@ -14,12 +14,16 @@ def rows_of(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int64)
 
 
+def open_rows(path: Path) -> RowFile[np.float16]:
+    return RowFile(path, 2048, np.float16)
+
+
 def embeddings(*values: float) -> np.ndarray:
     return np.repeat(np.array(values, np.float16)[:, None], 2048, axis=1)
 
 
 def test_rows_are_read_as_they_were_written_last(tmp_path: Path) -> None:
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(0, 1, 2, 3), embeddings(1, 2, 3, 4))
     file.write(rows_of(1, 3, 20_000), embeddings(5, 6, 7))
     assert file.read(rows_of(0, 1, 2, 3, 4, 20_000))[:, 9].tolist() == [1, 5, 3, 6, 0, 7]
@@ -30,7 +34,7 @@ def test_rows_are_the_same_where_the_disk_is_asked_for_all_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_file, "_SECONDS_FROM_MEMORY", 0)  # as if each read came from the disk
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(0, 1, 2, 17_000), embeddings(1, 2, 3, 4))
     for _ in range(2):
         assert file.read(rows_of(0, 2, 17_000))[:, 9].tolist() == [1, 3, 4]
@@ -41,32 +45,32 @@ def test_rows_are_the_same_where_the_disk_is_asked_for_all_at_once(
 
 
 def test_no_rows_are_no_rows(tmp_path: Path) -> None:
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(), embeddings())
     assert len(file.read_past_memory(rows_of())) == 0
 
 
 def test_a_file_opened_again_has_its_rows(tmp_path: Path) -> None:
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(17_000), embeddings(3))
     file.sync()
-    again = RowFile(tmp_path / "rows")
+    again = open_rows(tmp_path / "rows")
     assert len(again) == len(file)
     assert again.read(rows_of(17_000))[0, 0] == 3
 
 
 def test_a_file_is_one_under_all_its_names_and_stays_as_long_as_one(tmp_path: Path) -> None:
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(0), embeddings(1))
     file.link(tmp_path / "other")
     file.write(rows_of(0), embeddings(2))
     file.close()
     assert not (tmp_path / "rows").exists()
-    assert RowFile(tmp_path / "other").read(rows_of(0))[0, 0] == 2
+    assert open_rows(tmp_path / "other").read(rows_of(0))[0, 0] == 2
 
 
 def test_what_was_read_stays_when_the_file_grows_is_released_and_closed(tmp_path: Path) -> None:
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(5), embeddings(1))
     before = file.read(rows_of(5))
     file.write(rows_of(100_000), embeddings(2))
@@ -77,7 +81,7 @@ def test_what_was_read_stays_when_the_file_grows_is_released_and_closed(tmp_path
 
 
 def test_reading_past_the_end_is_an_error(tmp_path: Path) -> None:
-    file = RowFile(tmp_path / "rows")
+    file = open_rows(tmp_path / "rows")
     file.write(rows_of(0), embeddings(1))
     with pytest.raises(OSError, match="ends before row"):
         file.read_past_memory(rows_of(0, 16_383, 16_384))

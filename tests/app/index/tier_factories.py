@@ -10,7 +10,16 @@ from app.index.port import Addition
 from app.index.tuning import Tuning
 
 SMALL = Tuning(
-    exact_limit=40, code_dims=16, code="SQ8", cells=4, probes=4, candidates=500, narrow_limit=0, fresh_limit=10
+    exact_limit=40,
+    code_dims=16,
+    code="SQ8",
+    cells=4,
+    probes=4,
+    candidates=500,
+    finalists=500,
+    narrow_limit=0,
+    sifted_limit=0,
+    fresh_limit=10,
 )
 
 
