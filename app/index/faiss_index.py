@@ -20,7 +20,7 @@ from app.index.nearest import TierFound
 from app.index.port import Addition, Change, Filter, Found, Hit, Removal, SavedState, SnapshotError
 from app.index.tuning import Tuning
 from app.kit.cores import available_cores
-from app.kit.locks import ReadersWriterLock
+from app.kit.locks import AtMost, ReadersWriterLock
 from model.architecture import EMBEDDING_DIM
 
 _PIECE_ROWS = 512
@@ -51,7 +51,7 @@ class FaissIndex:
         self._tuning = tuning or Tuning()
         self._block_rows = block_rows
         self._lock = ReadersWriterLock()
-        self._cores = threading.BoundedSemaphore(available_cores())  # more searches at once only wait for each other
+        self._cores = AtMost(available_cores())  # more searches at once only wait for each other
         self._codes_stay = threading.Lock()  # held while codes change, and while they are saved
         self._closing = threading.Event()
         self._exact = ExactTier(block_rows)

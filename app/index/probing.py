@@ -1,6 +1,7 @@
 """How many cells a search looks into and how many crops it looks at there: measured on the gallery itself."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -206,5 +207,10 @@ def _needs(
 
 def _interpolated(depth: float, depths: tuple[int, ...], values: tuple[int, ...]) -> int:
     """A value between those of the depths, and beyond the last one as much more as it is deeper; both by logarithm."""
-    within = np.interp(np.log(depth), np.log(depths), np.log(values))
-    return math.ceil(float(np.exp(within)) * max(1.0, depth / depths[-1]))
+    if depth <= depths[0]:
+        return values[0]
+    if depth >= depths[-1]:
+        return math.ceil(values[-1] * depth / depths[-1])
+    after = bisect_right(depths, depth)
+    way = math.log(depth / depths[after - 1]) / math.log(depths[after] / depths[after - 1])
+    return math.ceil(values[after - 1] * math.pow(values[after] / values[after - 1], way))

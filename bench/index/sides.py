@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import SavedState
+from app.index.port import SHARED, SavedState
 from bench.index.gallery import Gallery
 from bench.index.searchers import Flat, Hnswlib, MilvusLite, Passerby, Pgvector, Searcher, Usearch
 
@@ -65,10 +65,11 @@ class Started(Passerby):
 
 
 def forget_embeddings(gallery: Gallery) -> None:
-    """Have the system's cache drop the embeddings that searches read."""
+    """Have the system's cache drop the embeddings and fine codes that searches read."""
     started(gallery).index.close()  # so that there is a snapshot, which nobody has mapped
-    with (gallery.folder / "snapshot" / "embeddings.rows").open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    for path in (gallery.folder / "snapshot").glob(f"*{SHARED}"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def started_to_be_changed(gallery: Gallery) -> Started:
