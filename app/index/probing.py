@@ -21,6 +21,7 @@ _QUERIES, _SHALLOW_QUERIES = 200, 800
 
 _SHALLOW = 30
 _LEAST_PROPOSED = 1_500
+_LEAST_COMPARED = 500
 _MARGIN = 0.8
 """Of the misses that are allowed, how many the measurement may have: other queries may have more."""
 
@@ -108,8 +109,8 @@ def measured(
 ) -> Probing:
     """What some crops of the gallery, each as a query, need to find the crops that are most similar to them.
 
-    Truth is what an exact comparison makes of the candidates from all cells, several times as many as are asked for.
-    live: a mask of all rows, those that hold crops.
+    Truth is what an exact comparison makes of several times as many as are asked for: of the candidates from all cells,
+    those that are best by fine codes. live: a mask of all rows, those that hold crops.
     """
     crops = np.flatnonzero(live)
     among = None if len(crops) == len(codes) else live
@@ -198,11 +199,13 @@ def _needs(
     projected = codes.projected_query(query)
     proposed = codes.propose(projected, codes.cells, max(4 * depth, _LEAST_PROPOSED), among)
     proposed = proposed[proposed != row]
-    embeddings = rows.read(proposed)
-    similarities, order = nearest(query, as_float32(embeddings), None, depth)
     fine_ranks = np.empty(len(proposed), np.int64)
     fine_ranks[np.argsort(-fine.similarities(projected, proposed))] = np.arange(len(proposed))
-    return _Needed(similarities, codes.cell_ranks(projected, embeddings[order]), order, fine_ranks[order])
+    close = np.flatnonzero(fine_ranks < 2 * depth + _LEAST_COMPARED)
+    embeddings = rows.read(proposed[close])
+    similarities, order = nearest(query, as_float32(embeddings), None, depth)
+    ranks = close[order]
+    return _Needed(similarities, codes.cell_ranks(projected, embeddings[order]), ranks, fine_ranks[ranks])
 
 
 def _interpolated(depth: float, depths: tuple[int, ...], values: tuple[int, ...]) -> int:

@@ -25,6 +25,7 @@ Rows = NDArray[np.int64]
 _MODEL = "mgn-bench"
 _ROWS_AT_ONCE = 2_000
 _SECONDS_TO_BUILD = 7_200
+_EFFORTS = (20, 30, 40, 50, 60, 80, 100, 120, 160, 200, 240, 320, 480, 640, 960, 1280)
 _GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples fill 0 to 1 evenly
 
 SHARES = (0.001, 0.01, 0.1, 0.5)
@@ -104,7 +105,7 @@ class Flat:
 class Hnswlib:
     """hnswlib, in single precision, which is the only one it has."""
 
-    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1280)
+    efforts: Sequence[int] = _EFFORTS
 
     def build(self, embeddings: Stored) -> None:
         import hnswlib
@@ -127,7 +128,7 @@ class Hnswlib:
 class Usearch:
     """usearch in half precision, its default for embeddings that come so."""
 
-    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1280)
+    efforts: Sequence[int] = _EFFORTS
 
     def build(self, embeddings: Stored) -> None:
         import usearch.index
@@ -151,7 +152,7 @@ class Usearch:
 class MilvusLite:
     """Milvus Lite with HNSW."""
 
-    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1280)
+    efforts: Sequence[int] = _EFFORTS
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -189,7 +190,7 @@ class MilvusLite:
 class Pgvector:
     """PostgreSQL with pgvector: HNSW over halfvec."""
 
-    efforts: Sequence[int] = (20, 40, 80, 160, 320, 640, 1000)
+    efforts: Sequence[int] = (*_EFFORTS[:-1], 1000)
 
     def __init__(self, folder: Path) -> None:
         self._server = started(folder / "postgresql")
