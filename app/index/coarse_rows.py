@@ -71,6 +71,7 @@ class CoarseRows:
         if there < len(sums):
             rows.close()
             raise ValueError(f"there are {there} embeddings with fine codes for {len(sums)} rows")
+        rows.fine.file.fetch()  # a search reads hundreds of them, each of which would wait for the disk
         return rows
 
 

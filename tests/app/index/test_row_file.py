@@ -55,6 +55,7 @@ def test_a_file_opened_again_has_its_rows(tmp_path: Path) -> None:
     file.write(rows_of(17_000), embeddings(3))
     file.sync()
     again = open_rows(tmp_path / "rows")
+    again.fetch()
     assert len(again) == len(file)
     assert again.read(rows_of(17_000))[0, 0] == 3
 
