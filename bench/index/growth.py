@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+
+from app.index.tuning import Tuning
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
@@ -18,21 +21,31 @@ class Point:
 
 
 def draw_growth(points: Sequence[Point], path: Path) -> None:
-    """Three panels over the number of crops."""
+    """Three panels over the number of crops, with a line for each tier of the index."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    crops = [point.crops for point in points]
-    for panel, title, values in (
-        (panels[0], "one query, p50, milliseconds", [point.p50 for point in points]),
-        (panels[1], "recall@10", [point.recall for point in points]),
-        (panels[2], "memory, MB", [point.memory for point in points]),
+    limit = Tuning().exact_limit
+    tiers = (
+        ("all crops compared", "#b8551f", [point for point in points if point.crops <= limit]),
+        ("likely crops compared", "#1f5fa8", [point for point in points if point.crops > limit]),
+    )
+    for panel, title, value in (
+        (panels[0], "one query, p50, milliseconds", attrgetter("p50")),
+        (panels[1], "recall@10", attrgetter("recall")),
+        (panels[2], "memory, MB", attrgetter("memory")),
     ):
-        panel.plot(crops, values, marker="o", color="#1f5fa8")
-        for size, value in zip(crops, values, strict=True):
-            panel.annotate(
-                f"{value:.4g}", (size, value), textcoords="offset points", xytext=(0, 7), ha="center", size=8
+        for label, color, some in tiers:
+            panel.plot(
+                [point.crops for point in some], [value(point) for point in some], "o-", color=color, label=label
             )
+            for point in some:
+                panel.annotate(
+                    f"{value(point):.3g}" if value(point) > 1 else f"{value(point):.4g}",
+                    (point.crops, value(point)),
+                    textcoords="offset points", xytext=(0, 7), ha="center", size=8,
+                )  # fmt: skip
+        panel.axvline(limit, color="#999999", linestyle=":")
         panel.set_xscale("log")
         panel.set_title(title, size=10)
         panel.set_xlabel("crops in the gallery")
@@ -41,4 +54,5 @@ def draw_growth(points: Sequence[Point], path: Path) -> None:
     panels[0].set_ylim(bottom=0)
     panels[1].set_ylim(0.95, 1.004)
     panels[2].set_ylim(bottom=0)
+    panels[0].legend(loc="upper right", fontsize=8)
     figure.savefig(path, dpi=110)
