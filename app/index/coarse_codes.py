@@ -1,6 +1,6 @@
 """Short codes of embeddings, sorted into cells, by which FAISS proposes the crops that are worth comparing exactly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.index.nearest import all_similarities, as_float32
+from app.index.row_numbers import ROWS_AT_ONCE, pieces, sampled
 from app.index.tuning import Tuning
 from model.architecture import EMBEDDING_DIM
 
 Check = Callable[[], None]
 """Called now and then in long work; raises what ends it."""
 
-_ROWS_AT_ONCE = 8_192
 _PROJECTION_SAMPLE = 40_000
 _CELL_SAMPLE = 40  # rows a cell, about the least that FAISS asks for
 _ROUNDS = 8
@@ -26,7 +26,7 @@ _CODES_FILE = "codes.faiss"
 _PROJECTION_FILE = "projection.npz"
 
 _ONE_QUERY = 11
-"""Of FAISS's ways to look at packed codes, the fastest for one query: it takes a fifth less time than the default."""
+"""Of FAISS's ways to look at packed codes, the fastest for one query; by itself, it takes another."""
 
 
 class Rows(Protocol):
@@ -55,7 +55,7 @@ class Projection:
         """Fitted on some embeddings by principal component analysis."""
         total = np.zeros(EMBEDDING_DIM, np.float64)
         products = np.zeros((EMBEDDING_DIM, EMBEDDING_DIM), np.float32)
-        for rows in chunks(sampled(len(sample), _PROJECTION_SAMPLE)):
+        for rows in pieces(sampled(len(sample), _PROJECTION_SAMPLE), ROWS_AT_ONCE):
             check()
             embeddings = as_float32(sample.read(rows))
             total += embeddings.sum(axis=0)
@@ -66,6 +66,11 @@ class Projection:
         turn, _ = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((dims, dims)))
         directions = np.ascontiguousarray((_main_directions(covariance, count, dims) @ turn).T, np.float32)
         return cls(directions, (directions @ mean).astype(np.float32))
+
+    @property
+    def dims(self) -> int:
+        """D, the number of directions."""
+        return len(self.directions)
 
     def crops(self, embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
         """Embeddings `(N, 2048)` as `(N, D)`."""
@@ -82,7 +87,7 @@ class CoarseCodes:
     """Codes by row number. Not safe among threads: readers together, or one that changes them."""
 
     def __init__(self, projection: Projection, index: Any) -> None:
-        self._projection = projection
+        self.projection = projection
         self._index = index
         if isinstance(index, faiss.IndexIVFFastScan):
             index.implem = _ONE_QUERY
@@ -93,7 +98,10 @@ class CoarseCodes:
         projection = Projection.of(rows, tuning.code_dims, check)
         cells = min(tuning.cells_for(len(rows)), len(rows))
         sample = np.concatenate(
-            [projection.crops(rows.read(some)) for some in chunks(sampled(len(rows), _CELL_SAMPLE * cells))]
+            [
+                projection.crops(rows.read(some))
+                for some in pieces(sampled(len(rows), _CELL_SAMPLE * cells), ROWS_AT_ONCE)
+            ]
         )
         check()
         index: Any = faiss.index_factory(tuning.code_dims, f"IVF{cells},{tuning.code}", faiss.METRIC_INNER_PRODUCT)
@@ -109,21 +117,8 @@ class CoarseCodes:
         """Into how many cells the codes are sorted."""
         return int(self._index.nlist)
 
-    @property
-    def dims(self) -> int:
-        """Directions that embeddings are projected on."""
-        return len(self._projection.directions)
-
-    def projected(self, embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
-        """Embeddings `(N, 2048)` as `(N, D)`; others may change the codes meanwhile."""
-        return self._projection.crops(embeddings)
-
-    def projected_query(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A query `(2048,)` as `(D,)`; likewise."""
-        return self._projection.query(query)
-
     def add(self, rows: NDArray[np.int64], projected: NDArray[np.float32]) -> None:
-        """Add rows that are not there.
+        """Add rows that are not there, by their projections `(N, D)`.
 
         FAISS finds the cells once more: what it offers to tell it the cells (`add_core`) makes no sound codes of the
         packed kinds, and says nothing.
@@ -156,13 +151,13 @@ class CoarseCodes:
         _, order = self._index.quantizer.search(query[None], self.cells)
         ranks = np.empty(self.cells, np.int64)
         ranks[order[0]] = np.arange(self.cells)
-        _, cells = self._index.quantizer.search(self._projection.crops(embeddings), 1)
+        _, cells = self._index.quantizer.search(self.projection.crops(embeddings), 1)
         of_embeddings: NDArray[np.int64] = ranks[cells[:, 0]]
         return of_embeddings
 
     def save(self, folder: Path) -> None:
         """Write files into a folder."""
-        np.savez(folder / _PROJECTION_FILE, directions=self._projection.directions, offset=self._projection.offset)
+        np.savez(folder / _PROJECTION_FILE, directions=self.projection.directions, offset=self.projection.offset)
         faiss.write_index(self._index, str(folder / _CODES_FILE))
 
     @classmethod
@@ -199,16 +194,3 @@ def _cell_centres(sample: NDArray[np.float32], cells: int, check: Check) -> NDAr
         one_round.train(sample, init_centroids=one_round.centroids)
     centres: NDArray[np.float32] = one_round.centroids
     return centres
-
-
-def sampled(rows: int, most: int) -> NDArray[np.int64]:
-    """Up to `most` row numbers, ascending, evenly by chance."""
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
-
-
-def chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Row numbers, as many at a time as are best read at once."""
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        yield rows[start : start + _ROWS_AT_ONCE]

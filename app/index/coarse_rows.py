@@ -1,7 +1,8 @@
 """What the disk holds of crops in the coarse tier, by row: their embeddings, and fine codes of these."""
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +10,11 @@ from numpy.typing import NDArray
 from app.index.fine_codes import FineCodes
 from app.index.port import SHARED
 from app.index.row_file import RowFile, row_sums
+from app.index.row_numbers import longer
 from model.architecture import EMBEDDING_DIM
 
 _EMBEDDINGS_FILE = f"embeddings{SHARED}"
 _FINE_FILE = f"fine{SHARED}"
-
-Value = TypeVar("Value", bound=np.generic)
 
 
 class CoarseRows:
@@ -64,8 +64,11 @@ class CoarseRows:
 
         dims, step: of the fine codes. Raises OSError, or ValueError if rows are missing.
         """
-        path.hardlink_to(folder / _EMBEDDINGS_FILE)
-        fine_path(path).hardlink_to(folder / _FINE_FILE)
+        with ExitStack() as files:
+            path.hardlink_to(folder / _EMBEDDINGS_FILE)
+            files.callback(path.unlink)
+            fine_path(path).hardlink_to(folder / _FINE_FILE)
+            files.pop_all()
         rows = cls(RowFile(path, EMBEDDING_DIM, np.float16), FineCodes(fine_path(path), dims, step), sums)
         there = min(len(rows.embeddings), len(rows.fine.file))
         if there < len(sums):
@@ -78,10 +81,3 @@ class CoarseRows:
 def fine_path(path: Path) -> Path:
     """Where the fine codes of the embeddings in a file lie."""
     return path.with_suffix(".fine")
-
-
-def longer(array: NDArray[Value], size: int) -> NDArray[Value]:
-    """The same with zeros behind it, or itself if it is that long."""
-    if len(array) >= size:
-        return array
-    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from app.index.coarse_codes import Check, CoarseCodes, chunks, sampled
-from app.index.coarse_rows import CoarseRows, fine_path, longer
+from app.index.coarse_codes import Check, CoarseCodes
+from app.index.coarse_rows import CoarseRows, fine_path
 from app.index.columns import FREE, Columns
 from app.index.faiss_exact import ExactTier
 from app.index.fine_codes import FineCodes, step_for
@@ -20,6 +20,7 @@ from app.index.nearest import TierFound, all_similarities, as_float32
 from app.index.port import Filter
 from app.index.probing import Probing, measured
 from app.index.row_file import RowFile, row_sums
+from app.index.row_numbers import ROWS_AT_ONCE, longer, pieces, sampled
 from app.index.tuning import Tuning
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 
@@ -33,8 +34,6 @@ _CODES_AT_ONCE = 64
 """Codes that are added while searches wait, for a few milliseconds."""
 
 _STEP_SAMPLE = 4_096
-
-ROWS_AT_ONCE = 4_096
 
 _EVEN = 0.99
 """From there on, parts weigh the same but for rounding."""
@@ -125,12 +124,12 @@ class CoarseTier:
                 start = end
             written = _FirstRows(file, len(columns))
             codes = CoarseCodes.train(written, tuning, check)
-            step = step_for(codes.projected(written.read(sampled(len(columns), _STEP_SAMPLE))))
-            fine = FineCodes(fine_path(path), codes.dims, step)
+            step = step_for(codes.projection.crops(written.read(sampled(len(columns), _STEP_SAMPLE))))
+            fine = FineCodes(fine_path(path), codes.projection.dims, step)
             files.callback(fine.file.close)
-            for some in chunks(np.arange(len(columns))):
+            for some in pieces(np.arange(len(columns)), ROWS_AT_ONCE):
                 check()
-                projected = codes.projected(written.read(some))
+                projected = codes.projection.crops(written.read(some))
                 codes.add(some, projected)
                 sums[some] += fine.write(some, projected)
             every = np.ones(len(columns), np.bool_)
@@ -181,7 +180,7 @@ class CoarseTier:
         if count <= max(top_k, self._tuning.narrow_limit):
             rows = np.flatnonzero(passing)
             return Proposal(rows, self.columns.keys[rows], count, _NO_QUERY, count)
-        projected = self._codes.projected_query(query)
+        projected = self._codes.projection.query(query)
         share = _evenness(query) ** 2 * count / self._size
         if count <= self._tuning.sifted_limit:
             rows = np.flatnonzero(passing)
@@ -223,7 +222,7 @@ class CoarseTier:
         """Give new crops rows, which no search sees until they are placed. Raises OSError where the disk is full."""
         rows = self._free_rows(len(keys))
         size = max(len(self._coded), int(rows.max(initial=-1)) + 1)
-        projected = self._codes.projected(embeddings)
+        projected = self._codes.projection.crops(embeddings)
         self._stored.write(rows, embeddings, projected)
         self._coded = longer(self._coded, size)
         self.columns.reserve(size)
@@ -255,8 +254,8 @@ class CoarseTier:
             self._codes.remove(gone)
         rows = np.flatnonzero(gone)
         self._coded[rows] = False
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            self._stored.clear(rows[start : start + ROWS_AT_ONCE])
+        for piece in pieces(rows, ROWS_AT_ONCE):
+            self._stored.clear(piece)
 
     def measure(self, check: Check) -> None:
         """Find out what searches have to do, now that there are so many crops."""
@@ -322,7 +321,7 @@ class CoarseTier:
         codes = CoarseCodes.restore(folder)
         if len(codes) != np.count_nonzero(coded):
             raise ValueError(f"there are {len(codes)} codes of {np.count_nonzero(coded)} rows")
-        stored = CoarseRows.restore(folder, path, codes.dims, step, copy.sums)
+        stored = CoarseRows.restore(folder, path, codes.projection.dims, step, copy.sums)
         return cls(stored, codes, probing, tuning, copy)
 
     def _proposed(

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from app.index.checks import checked_query, refused_additions
 from app.index.columns import FREE, Columns
-from app.index.faiss_coarse import ROWS_AT_ONCE, CoarseTier
+from app.index.faiss_coarse import CoarseTier
 from app.index.faiss_exact import BLOCK_ROWS, ExactTier
 from app.index.nearest import TierFound
 from app.index.port import Addition, Change, Filter, Found, Hit, Removal, SavedState, SnapshotError
+from app.index.row_numbers import ROWS_AT_ONCE, pieces
 from app.index.tuning import Tuning
 from app.kit.cores import available_cores
 from app.kit.locks import AtMost, ReadersWriterLock
@@ -258,7 +259,7 @@ class FaissIndex:
             there = old.columns.selected(rows)
         columns = Columns()  # with only the texts that are still in use
         columns.place(np.arange(len(rows)), there, np.arange(len(rows)))
-        embeddings = (old.embeddings(piece) for piece in _pieces(rows, ROWS_AT_ONCE))
+        embeddings = (old.embeddings(piece) for piece in pieces(rows, ROWS_AT_ONCE))
         coarse = CoarseTier.build(self._new_path(), columns, embeddings, self._tuning, self._check)
         with self._codes_stay, self._lock.writing():
             for key in columns.keys[old.columns.keys[rows] != columns.keys].tolist():
@@ -281,7 +282,7 @@ class FaissIndex:
 
     def _end_coarse(self, coarse: CoarseTier) -> None:
         """Move the crops of the coarse tier into the exact one."""
-        for rows in _pieces(coarse.live_rows(), _MOVED_AT_ONCE):
+        for rows in pieces(coarse.live_rows(), _MOVED_AT_ONCE):
             embeddings = coarse.embeddings(rows)
             with self._lock.writing():
                 for row, embedding in zip(rows.tolist(), embeddings, strict=True):
@@ -300,7 +301,7 @@ class FaissIndex:
         They stay where they are until they are loaded again, so that a snapshot which is saved meanwhile has them, and
         whoever restores it finds them damaged once more.
         """
-        for rows in _pieces(coarse.live_rows(), ROWS_AT_ONCE):
+        for rows in pieces(coarse.live_rows(), ROWS_AT_ONCE):
             self._check()
             damaged = rows[coarse.damaged(rows)]
             with self._lock.writing():
@@ -309,7 +310,7 @@ class FaissIndex:
 
     def _exact_embeddings(self, keys: NDArray[np.int64]) -> Iterator[NDArray[np.float16]]:
         """Embeddings of the exact tier, piece by piece; zeros for those that are gone by now."""
-        for piece in _pieces(keys, _PIECE_ROWS):
+        for piece in pieces(keys, _PIECE_ROWS):
             embeddings = np.zeros((len(piece), EMBEDDING_DIM), np.float16)
             with self._lock.reading():
                 found, there = self._exact.embeddings(piece)
@@ -327,11 +328,6 @@ class FaissIndex:
 
 class _Closing(Exception):
     """Upkeep ends before its time."""
-
-
-def _pieces(rows: NDArray[np.int64], at_once: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), at_once):
-        yield rows[start : start + at_once]
 
 
 def _best(found: Sequence[TierFound], top_k: int, min_similarity: float | None, size: int) -> Found:

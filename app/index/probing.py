@@ -196,7 +196,7 @@ def _needs(
 ) -> _Needed:
     """What the crop of a row needs as a query."""
     query = as_float32(rows.read(np.array([row])))[0]
-    projected = codes.projected_query(query)
+    projected = codes.projection.query(query)
     proposed = codes.propose(projected, codes.cells, max(4 * depth, _LEAST_PROPOSED), among)
     proposed = proposed[proposed != row]
     fine_ranks = np.empty(len(proposed), np.int64)

@@ -22,7 +22,7 @@ _MOUNT_MEGABYTES = 256
 _BLOCKS = (1 << 20, 1 << 16, 1 << 12)
 _SLACK_BYTES = 200_000
 _BLOCK_BYTES = 512  # what `st_blocks` counts in
-_BLOCK_BYTES = 4096  # an embedding, sixteen fine codes, and most disks' blocks
+_DAMAGED_BYTES = 4096  # at once: an embedding, sixteen fine codes, and most disks' blocks
 _DAMAGED_ROWS = 10
 _MOST_SECONDS_OF_START = 2.5
 _STOP_SECONDS = 30
@@ -140,11 +140,11 @@ def _damage_rows(victim: Victim) -> None:
     for _ in range(_DAMAGED_ROWS):
         _flip(files, victim.rng)
     for path in files:
-        blocks = _used_bytes(path) // _BLOCK_BYTES
+        blocks = _used_bytes(path) // _DAMAGED_BYTES
         with path.open("rb+") as file:
             for block in victim.rng.sample(range(blocks), min(_DAMAGED_ROWS, blocks)):
-                file.seek(block * _BLOCK_BYTES)
-                file.write(victim.rng.randbytes(_BLOCK_BYTES))
+                file.seek(block * _DAMAGED_BYTES)
+                file.write(victim.rng.randbytes(_DAMAGED_BYTES))
 
 
 def _flip(files: Sequence[Path], rng: random.Random) -> None:

@@ -16,7 +16,7 @@ from bench.index.asking import COUNT, Asked, milliseconds, share_found
 from bench.index.gallery import Gallery, nearest_rows
 from bench.index.growth import Point
 from bench.index.searchers import SHARES, Flat, Passerby, Searcher, camera_of
-from bench.index.sides import PEERS, flat, forget_embeddings, fresh, passerby, started, started_to_be_changed
+from bench.index.sides import PEERS, flat, forget_files, fresh, passerby, started, started_to_be_changed
 from bench.rounds import in_turn
 from bench.rows import Row
 
@@ -85,7 +85,7 @@ def beside_flat(gallery: Gallery, rounds: int) -> list[Row]:
 
 def cold(gallery: Gallery) -> list[Row]:
     """Searches whose embeddings come from the disk, as the system's cache has none of them."""
-    forget_embeddings(gallery)
+    forget_files(gallery)
     side = started(gallery)
     search = partial(side.search, count=COUNT, effort=0)
     first = statistics.median(milliseconds(search, gallery.queries[:200]))

@@ -64,7 +64,7 @@ class Started(Passerby):
         self.seconds_to_restore = time.perf_counter() - begun
 
 
-def forget_embeddings(gallery: Gallery) -> None:
+def forget_files(gallery: Gallery) -> None:
     """Have the system's cache drop the embeddings and fine codes that searches read."""
     started(gallery).index.close()  # so that there is a snapshot, which nobody has mapped
     for path in (gallery.folder / "snapshot").glob(f"*{SHARED}"):

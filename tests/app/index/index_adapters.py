@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index_factories import MODEL
+from tier_factories import SMALL
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Change, SavedState, SnapshotIndex
@@ -38,18 +39,7 @@ def faiss(kind: type[FaissIndex], tuning: Tuning, block_rows: int = 4096) -> Ada
     return Adapter(lambda working: kind(MODEL, working, tuning, block_rows), restore)
 
 
-TIERED = Tuning(
-    exact_limit=4,
-    code_dims=16,
-    code="SQ8",
-    cells=2,
-    probes=1,
-    candidates=1,
-    finalists=1,
-    narrow_limit=0,
-    sifted_limit=0,
-    fresh_limit=2,
-)
+TIERED = replace(SMALL, exact_limit=4, cells=2, probes=1, candidates=1, finalists=1, fresh_limit=2)
 ADAPTERS = {
     "faiss exact": faiss(FaissIndex, Tuning()),
     "faiss exact, many blocks": faiss(FaissIndex, Tuning(), block_rows=4),

@@ -84,14 +84,14 @@ def store_in(folder: Path, keep: int = 2, tuning: Tuning | None = None) -> Snaps
     return SnapshotStore(folder, partial(FaissIndex.restore, working=folder / "working", tuning=tuning), keep)
 
 
-def damage(path: Path, row: int) -> None:
-    """Flip one bit by chance of a row in a file of embeddings."""
-    bit = random.randrange(4096 * 8)
+def damage(path: Path, row: int, row_bytes: int = 4096) -> None:
+    """Flip one bit by chance of a row in a file of as many bytes each, those of embeddings by default."""
+    bit = random.randrange(row_bytes * 8)
     print("flipping bit", bit)
     with path.open("rb+") as file:
-        file.seek(row * 4096 + bit // 8)
+        file.seek(row * row_bytes + bit // 8)
         byte = file.read(1)[0]
-        file.seek(row * 4096 + bit // 8)
+        file.seek(row * row_bytes + bit // 8)
         file.write(bytes([byte ^ 1 << bit % 8]))
 
 

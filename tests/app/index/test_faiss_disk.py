@@ -37,19 +37,24 @@ def test_a_restored_index_takes_in_what_happened_to_its_file_since(tmp_path: Pat
     assert {key: restored.search(query_for(key), ANY, 80) for key in expected} == expected
 
 
-def restored_with_damage(folder: Path, *rows: int) -> FaissIndex:
+ROW_BYTES = {"embeddings.rows": 4096, "fine.rows": SMALL.code_dims}
+"""What a snapshot shares with the index, and how long its rows are."""
+
+
+def restored_with_damage(folder: Path, *rows: int, name: str = "embeddings.rows") -> FaissIndex:
     """The index of crops 1 to 60 out of a snapshot, some of whose rows were damaged."""
     store = store_in(folder, tuning=SMALL)
     store.save(coarse_index(folder))
     for row in rows:
-        damage(folder / "00000001" / "embeddings.rows", row)
+        damage(folder / "00000001" / name, row, ROW_BYTES[name])
     index = store.newest(MODEL)
     assert isinstance(index, FaissIndex)
     return index
 
 
-def test_a_crop_whose_row_was_damaged_is_named_until_it_is_loaded_again(tmp_path: Path) -> None:
-    index = restored_with_damage(tmp_path, 20)
+@pytest.mark.parametrize("name", ROW_BYTES)
+def test_a_crop_whose_row_was_damaged_is_named_until_it_is_loaded_again(tmp_path: Path, name: str) -> None:
+    index = restored_with_damage(tmp_path, 20, name=name)
     assert index.upkeep() == [21]
     assert index.upkeep() == [21]
     index.load([crop(21, sequence=0)], 60)
@@ -95,17 +100,20 @@ def test_a_snapshot_with_a_damaged_file_is_not_used(tmp_path: Path, logged: Any,
     assert (tmp_path / "00000002.damaged").exists()
 
 
-def test_a_snapshot_whose_embeddings_are_cut_off_or_gone_is_not_used(tmp_path: Path, logged: Any) -> None:
+@pytest.mark.parametrize("name", ROW_BYTES)
+def test_a_snapshot_whose_rows_are_cut_off_or_gone_is_not_used(tmp_path: Path, logged: Any, name: str) -> None:
     store = store_in(tmp_path, keep=3, tuning=SMALL)
     first = coarse_index(tmp_path)
     store.save(first)
     cut = coarse_index(tmp_path)
     store.save(cut)
-    with (tmp_path / "00000002" / "embeddings.rows").open("rb+") as file:
-        file.truncate(59 * 4096)
+    with (tmp_path / "00000002" / name).open("rb+") as file:
+        file.truncate(59 * ROW_BYTES[name])
     store.save(first)
-    (tmp_path / "00000003" / "embeddings.rows").unlink()
+    (tmp_path / "00000003" / name).unlink()
+    before = row_files(tmp_path)
     restored = store.newest(MODEL)
+    assert len(row_files(tmp_path)) == len(before) + 2, "what could not be restored leaves nothing behind"
     assert restored is not None
     assert all_keys(restored) == set(range(1, 61))
     assert sorted(path.name for path in tmp_path.glob("*.damaged")) == ["00000002.damaged", "00000003.damaged"]

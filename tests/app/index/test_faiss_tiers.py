@@ -55,20 +55,23 @@ def test_a_gallery_that_outgrows_its_cells_is_laid_out_anew(tmp_path: Path) -> N
     index.upkeep()  # lays them out
     assert index._coarse.cells == 128
     assert index.coarse_size == 998
-    assert len(row_files(tmp_path)) == 1
-    assert row_files(tmp_path) != first
+    assert len(row_files(tmp_path)) == 2
+    assert not set(row_files(tmp_path)) & set(first)
     assert all_keys(index) == set(range(1, 1001)) - {7, 500}
 
 
 def test_rows_of_removed_crops_are_wiped_and_used_again(tmp_path: Path) -> None:
     index = coarse_index(tmp_path)
-    (file,) = row_files(tmp_path)
+    fine, file = row_files(tmp_path)
     gone = embedding(9).tobytes()
     assert gone in file.read_bytes()
+    code = slice(8 * SMALL.code_dims, 9 * SMALL.code_dims)
+    assert any(fine.read_bytes()[code])
     index.apply([Removal(100, 9), Removal(101, 33)])
     assert not {9, 33} & all_keys(index)
     index.upkeep()
     assert gone not in file.read_bytes()
+    assert not any(fine.read_bytes()[code])
     index.apply([crop(key, sequence=100 + key) for key in range(61, 71)])
     index.upkeep()
     assert index.coarse_size == 68

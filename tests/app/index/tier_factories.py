@@ -54,4 +54,5 @@ def persons(count: int, crops: int, seed: int = 0) -> list[Addition]:
 
 
 def row_files(folder: Path) -> list[Path]:
-    return sorted((folder / "working").glob("*.rows"))
+    """Of each coarse tier, that of its fine codes and that of its embeddings."""
+    return sorted((folder / "working").glob("*"))
