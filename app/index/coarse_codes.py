@@ -131,9 +131,9 @@ class CoarseCodes:
         self._index.remove_ids(faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)))
 
     def propose(
-        self, query: NDArray[np.float32], probes: int, candidates: int, among: NDArray[np.bool_] | None
+        self, queries: NDArray[np.float32], probes: int, candidates: int, among: NDArray[np.bool_] | None
     ) -> NDArray[np.int64]:
-        """The rows that seem most similar to a projected query `(D,)`: at most `candidates`, best first.
+        """The rows `(N, candidates)` that seem most similar to projected queries `(N, D)`, best first; -1 for no more.
 
         probes: the cells that are looked into. among: a mask of all rows; only these.
         """
@@ -142,9 +142,8 @@ class CoarseCodes:
         if among is not None:
             bits = np.packbits(among, bitorder="little")
             how.sel = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        _, found = self._index.search(query[None], candidates, params=how)
-        rows: NDArray[np.int64] = found[0]
-        return rows[rows >= 0]
+        rows: NDArray[np.int64] = self._index.search(queries, candidates, params=how)[1]
+        return rows
 
     def cell_ranks(self, query: NDArray[np.float32], embeddings: NDArray[np.float16]) -> NDArray[np.int64]:
         """Of embeddings `(N, 2048)`, which cell in the order of a search by a projected query is theirs, from 0."""

@@ -1,8 +1,9 @@
 """Crops of which only likely ones are compared with a query: codes in memory, finer ones and embeddings on disk."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +40,7 @@ _EVEN = 0.99
 """From there on, parts weigh the same but for rounding."""
 
 _NO_QUERY = np.empty(0, np.float32)
+_NO_ROWS = np.empty(0, np.int64)
 
 Alone = Callable[[], AbstractContextManager[None]]
 """Holds back everybody else who uses the tier."""
@@ -56,6 +58,16 @@ class Proposal:
     compared: int
     projected: NDArray[np.float32]
     finalists: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Rows that were compared, the keys they had, their similarities, each `(N,)`; how many crops pass the filter."""
+
+    rows: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    compared: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,49 +180,49 @@ class CoarseTier:
             self._live[row] = False
             self._size -= 1
 
-    def propose(self, query: NDArray[np.float32], which: Filter, top_k: int) -> Proposal:
-        """Crops that pass the filter and may be among the `top_k` most similar; never fewer than those, if there are.
+    def propose(self, queries: NDArray[np.float32], which: Filter, top_k: int) -> list[Proposal]:
+        """For each query of `(N, 2048)`, crops that pass the filter and may be among the `top_k` most similar.
 
-        Few that pass are all worth comparing. Of more, all fine codes are looked at. Of many, the codes say at which;
-        the more a filter leaves out, the more cells are looked into.
+        Never fewer than those, if there are. Few that pass are all worth comparing. Of more, all fine codes are looked
+        at. Of many, the codes say at which; the more a filter leaves out, the more cells are looked into.
         """
         mask = self.columns.mask(which)
         passing = self._live if mask is None else mask & self._live
         count = self._size if mask is None else int(np.count_nonzero(passing))
         if count <= max(top_k, self._tuning.narrow_limit):
             rows = np.flatnonzero(passing)
-            return Proposal(rows, self.columns.keys[rows], count, _NO_QUERY, count)
-        projected = self._codes.projection.query(query)
-        share = _evenness(query) ** 2 * count / self._size
+            return [Proposal(rows, self.columns.keys[rows], count, _NO_QUERY, count)] * len(queries)
+        projected = np.stack([self._codes.projection.query(query) for query in queries])
+        shares = [evenness**2 * count / self._size for evenness in _evenness(queries)]
         if count <= self._tuning.sifted_limit:
-            rows = np.flatnonzero(passing)
+            proposed = [np.flatnonzero(passing)] * len(queries)
         else:
             among = None if count == len(self._codes) else passing
-            rows = np.sort(self._proposed(projected, share, count, among, top_k))
-        finalists = max(top_k, self._tuning.finalists or self._probing.finalists(top_k, share))
-        return Proposal(rows, self.columns.keys[rows], count, projected, finalists)
+            proposed = self._proposed(projected, shares, min(top_k, count), among, top_k)
+        return [
+            Proposal(rows, self.columns.keys[rows], count, query, self._finalists(top_k, share))
+            for rows, query, share in zip(proposed, projected, shares, strict=True)
+        ]
 
-    def sifted(self, proposal: Proposal) -> Proposal:
-        """The finalists of what was proposed. Others may change the tier meanwhile, as also in `compare`."""
-        if len(proposal.rows) <= proposal.finalists:
-            return proposal
-        similarities = self._stored.fine.similarities(proposal.projected, proposal.rows)
-        best = np.sort(np.argpartition(-similarities, proposal.finalists)[: proposal.finalists])
-        return replace(proposal, rows=proposal.rows[best], keys=proposal.keys[best])
+    def compare(self, query: NDArray[np.float32], proposal: Proposal) -> Compared:
+        """Exactly, the finalists of what was proposed. Others may change the tier meanwhile."""
+        rows, keys = proposal.rows, proposal.keys
+        if len(rows) > proposal.finalists:
+            similarities = self._stored.fine.similarities(proposal.projected, rows)
+            best = np.sort(np.argpartition(-similarities, proposal.finalists)[: proposal.finalists])
+            rows, keys = rows[best], keys[best]
+        exact = all_similarities(query, as_float32(self._stored.embeddings.read(rows)))
+        return Compared(rows, keys, exact, proposal.compared)
 
-    def compare(self, query: NDArray[np.float32], finalists: Proposal) -> NDArray[np.float32]:
-        """The exact similarities `(N,)` of finalists."""
-        return all_similarities(query, as_float32(self._stored.embeddings.read(finalists.rows)))
-
-    def found(self, finalists: Proposal, similarities: NDArray[np.float32], exact: ExactTier) -> TierFound:
+    def found(self, compared: Compared, exact: ExactTier) -> TierFound:
         """What was compared, without what was removed meanwhile.
 
         exact: the other tier, which may have got some of these crops meanwhile.
         """
-        there = self.columns.keys[finalists.rows] == finalists.keys
+        there = self.columns.keys[compared.rows] == compared.keys
         for place in np.flatnonzero(~there).tolist():
-            there[place] = int(finalists.keys[place]) in exact
-        return TierFound(finalists.keys[there], similarities[there], finalists.compared)
+            there[place] = int(compared.keys[place]) in exact
+        return TierFound(compared.keys[there], compared.similarities[there], compared.compared)
 
     # upkeep: by one thread alone, while others read, and remove crops
 
@@ -327,17 +339,28 @@ class CoarseTier:
     def _proposed(
         self,
         projected: NDArray[np.float32],
-        share: float,
-        passing: int,
+        shares: Sequence[float],
+        least: int,
         among: NDArray[np.bool_] | None,
         top_k: int,
-    ) -> NDArray[np.int64]:
-        probes = self._tuning.probes or self._probing.probes(top_k, share)
-        candidates = max(top_k, self._tuning.candidates or self._probing.candidates(top_k, share))
-        rows = self._codes.propose(projected, probes, candidates, among)
-        if len(rows) < min(top_k, passing):
-            rows = self._codes.propose(projected, self.cells, candidates, among)
-        return rows
+    ) -> list[NDArray[np.int64]]:
+        """For each projected query, at least so many candidates."""
+        proposed = [_NO_ROWS] * len(shares)
+        for share in set(shares):
+            places = [place for place, one in enumerate(shares) if one == share]
+            probes = self._tuning.probes or self._probing.probes(top_k, share)
+            candidates = max(top_k, self._tuning.candidates or self._probing.candidates(top_k, share))
+            rows = self._codes.propose(projected[places], probes, candidates, among)
+            rows.sort(axis=1)
+            for place, mine in zip(places, rows, strict=True):
+                proposed[place] = _taken(mine)
+                if len(proposed[place]) < least:
+                    mine = np.sort(self._codes.propose(projected[place, None], self.cells, candidates, among)[0])
+                    proposed[place] = _taken(mine)
+        return proposed
+
+    def _finalists(self, top_k: int, share: float) -> int:
+        return max(top_k, self._tuning.finalists or self._probing.finalists(top_k, share))
 
     def _free_rows(self, count: int) -> NDArray[np.int64]:
         free = np.flatnonzero(~self._coded)[:count]
@@ -358,9 +381,18 @@ class _FirstRows:
         return self._file.read_past_memory(rows)
 
 
-def _evenness(query: NDArray[np.float32]) -> float:
-    """From 1 for a query whose parts weigh the same down to 1/8 for one that has a single part."""
-    weights = np.linalg.norm(query.reshape(len(PARTS), PART_DIM), axis=1)
-    total = float(np.square(weights).sum())
-    evenness = float(weights.sum()) ** 2 / (len(PARTS) * total) if total else 1.0
-    return 1.0 if evenness > _EVEN else evenness
+def _taken(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of rows as FAISS fills them up, in ascending order, those that are some."""
+    return rows[rows >= 0] if rows[0] < 0 else rows
+
+
+def _evenness(queries: NDArray[np.float32]) -> list[float]:
+    """Of each query, from 1 for one whose parts weigh the same down to 1/8 for one that has a single part."""
+    parts = queries.reshape(-1, len(PARTS), PART_DIM)
+    squares: list[list[float]] = np.einsum("npd,npd->np", parts, parts).tolist()
+    found = []
+    for of_parts in squares:
+        total = sum(of_parts)
+        evenness = sum(map(math.sqrt, of_parts)) ** 2 / (len(PARTS) * total) if total else 1.0
+        found.append(1.0 if evenness > _EVEN else evenness)
+    return found

@@ -21,7 +21,8 @@ from app.index.port import Addition, Change, Filter, Found, Hit, Removal, SavedS
 from app.index.row_numbers import ROWS_AT_ONCE, pieces
 from app.index.tuning import Tuning
 from app.kit.cores import available_cores
-from app.kit.locks import AtMost, ReadersWriterLock
+from app.kit.locks import ReadersWriterLock
+from app.kit.together import Together
 from model.architecture import EMBEDDING_DIM
 
 _PIECE_ROWS = 512
@@ -29,8 +30,13 @@ _PIECE_ROWS = 512
 
 _MOVED_AT_ONCE = 128
 
+_SEARCHES_TOGETHER = 4
+"""More would hold back changes for longer, and FAISS gains little by them."""
+
 _DEAD_SHARE = 2_000
 """Of so many codes, one may be of a removed crop."""
+
+_ALL = Filter()
 
 _COLUMNS_FILE = "columns.npz"
 _EMBEDDINGS_FILE = "embeddings.f16"
@@ -52,7 +58,7 @@ class FaissIndex:
         self._tuning = tuning or Tuning()
         self._block_rows = block_rows
         self._lock = ReadersWriterLock()
-        self._cores = AtMost(available_cores())  # more searches at once only wait for each other
+        self._searches = Together(self._search_for, available_cores(), _SEARCHES_TOGETHER)
         self._codes_stay = threading.Lock()  # held while codes change, and while they are saved
         self._closing = threading.Event()
         self._exact = ExactTier(block_rows)
@@ -111,22 +117,11 @@ class FaissIndex:
         self, query: NDArray[np.float32], which: Filter, top_k: int, min_similarity: float | None = None
     ) -> Found:
         """See `VectorIndex`."""
-        query = checked_query(query)
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
-        faiss.omp_set_num_threads(1)  # of this thread: many threads for one query wait for each other
-        with self._cores:
-            with self._lock.reading():
-                found = [self._exact.search(query, which, top_k)]
-                coarse = self._coarse
-                proposal = None if coarse is None else coarse.propose(query, which, top_k)
-                size = self.size
-            if coarse is not None and proposal is not None:
-                finalists = coarse.sifted(proposal)  # reads from the disk, as compare does: that holds back no change
-                similarities = coarse.compare(query, finalists)
-                with self._lock.reading():
-                    found.append(coarse.found(finalists, similarities, self._exact))
-        return _best(found, top_k, min_similarity, size)
+        # What is searched longer would hold back changes for too long if it were searched together.
+        long = self._coarse is None or which != _ALL
+        return self._searches.ask((which, top_k, min_similarity), query, alone=long)
 
     def upkeep(self) -> Sequence[int]:
         """See `VectorIndex`."""
@@ -184,6 +179,30 @@ class FaissIndex:
             index.close()
             raise SnapshotError(f"{folder} holds {index.size} crops, but should hold {state.size}")
         return index
+
+    def _search_for(
+        self, wanted: tuple[Filter, int, float | None], queries: Sequence[NDArray[np.float32]]
+    ) -> list[Found]:
+        """The searches of several threads that want the same but for the query.
+
+        All that NumPy or FAISS does in a thread is done here: whatever else threads did before or after would have them
+        wait for each other.
+        """
+        faiss.omp_set_num_threads(1)  # of this thread: many threads for one query wait for each other
+        which, top_k, min_similarity = wanted
+        checked = np.stack([checked_query(query) for query in queries])
+        with self._lock.reading():
+            found = [[self._exact.search(query, which, top_k)] for query in checked]
+            coarse = self._coarse
+            proposals = [] if coarse is None else coarse.propose(checked, which, top_k)
+            size = self.size
+        if coarse is not None:
+            # This reads from the disk, and so holds back no change.
+            compared = [coarse.compare(query, proposal) for query, proposal in zip(checked, proposals, strict=True)]
+            with self._lock.reading():
+                for of_query, one in zip(found, compared, strict=True):
+                    of_query.append(coarse.found(one, self._exact))
+        return [_best(of_query, top_k, min_similarity, size) for of_query in found]
 
     def _add(self, addition: Addition) -> None:
         if addition.key in self._exact or (self._coarse is not None and addition.key in self._coarse):

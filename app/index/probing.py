@@ -197,8 +197,8 @@ def _needs(
     """What the crop of a row needs as a query."""
     query = as_float32(rows.read(np.array([row])))[0]
     projected = codes.projection.query(query)
-    proposed = codes.propose(projected, codes.cells, max(4 * depth, _LEAST_PROPOSED), among)
-    proposed = proposed[proposed != row]
+    proposed = codes.propose(projected[None], codes.cells, max(4 * depth, _LEAST_PROPOSED), among)[0]
+    proposed = proposed[(proposed >= 0) & (proposed != row)]
     fine_ranks = np.empty(len(proposed), np.int64)
     fine_ranks[np.argsort(-fine.similarities(projected, proposed))] = np.arange(len(proposed))
     close = np.flatnonzero(fine_ranks < 2 * depth + _LEAST_COMPARED)

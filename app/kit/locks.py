@@ -1,9 +1,8 @@
-"""What threads wait at: a lock for many readers together or one writer alone, and a limit to how many go on at once."""
+"""A lock for threads that lets many readers in together, or one writer alone."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
 
 
 class ReadersWriterLock:
@@ -37,22 +36,3 @@ class ReadersWriterLock:
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: self._readers == 0)
             yield
-
-
-class AtMost:
-    """A context that so many threads may be in at once; others wait before it.
-
-    What the standard library has for it, `BoundedSemaphore`, is itself Python, which costs a thread that waits its turn
-    more of the interpreter's lock than this.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._free: SimpleQueue[None] = SimpleQueue()
-        for _ in range(threads):
-            self._free.put(None)
-
-    def __enter__(self) -> None:
-        self._free.get()
-
-    def __exit__(self, *_: object) -> None:
-        self._free.put(None)

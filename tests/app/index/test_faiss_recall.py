@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from index_factories import ANY, MODEL, keys, query_for
 from tier_factories import SMALL, coarse_index, persons
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, Filter
+from app.index.port import Addition, Filter, Found
 from app.index.tuning import Tuning
 
 
@@ -55,6 +56,46 @@ def test_almost_all_true_matches_that_pass_a_filter_are_found(
 def test_almost_all_true_matches_to_weighted_parts_are_found(large: FaissIndex, gallery: list[Addition]) -> None:
     weights = np.repeat(np.array([1, 0, 2, 1, 0.5, 1, 1, 3], np.float32), 256)
     assert _recall(large, gallery, ANY, gallery, 10, 300, weights) > 0.97
+
+
+def test_searches_at_once_find_what_each_finds_alone(
+    large: FaissIndex, gallery: list[Addition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = random.randrange(1_000_000)
+    print("seed:", seed)
+    rng = random.Random(seed)
+    heavy = np.repeat(np.array([8, 1, 1, 1, 1, 1, 1, 1], np.float32), 256)
+    asked = [
+        (
+            rng.choice(gallery).embedding * rng.choice([np.float32(1), heavy]),
+            rng.choice([ANY, Filter(camera_ids=frozenset({"camera 1"})), Filter(captured_to=3000)]),
+            rng.choice([1, 10]),
+            rng.choice([None, 0.5]),
+        )
+        for _ in range(400)
+    ]
+    alone = [large.search(*one) for one in asked]
+    search_for, sizes = large._search_for, list[int]()
+
+    def counted(wanted: tuple[Filter, int, float | None], queries: Sequence[np.ndarray]) -> list[Found]:
+        sizes.append(len(queries))
+        return search_for(wanted, queries)
+
+    monkeypatch.setattr(large._searches, "_answer", counted)
+    with ThreadPoolExecutor(24) as threads:
+        together = list(threads.map(lambda one: large.search(*one), asked))
+    assert together == alone
+    assert max(sizes) == 4, "few were made together: this test showed little"
+
+
+def test_a_query_that_is_none_hurts_no_search_beside_it(large: FaissIndex, gallery: list[Addition]) -> None:
+    good = [one.embedding.astype(np.float32) for one in gallery[:60]]
+    bad = np.full(2048, np.nan, np.float32)
+    with ThreadPoolExecutor(24) as threads:
+        refused = [threads.submit(large.search, bad, ANY, 1) for _ in range(20)]
+        found = list(threads.map(lambda query: large.search(query, ANY, 1), good))
+    assert [one.hits[0].key for one in found] == [one.key for one in gallery[:60]]
+    assert all(isinstance(one.exception(), ValueError) for one in refused)
 
 
 def _recall(

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.kit.locks import AtMost, ReadersWriterLock
+from app.kit.locks import ReadersWriterLock
 
 
 def test_readers_hold_the_lock_together() -> None:
@@ -80,33 +80,3 @@ def test_an_error_gives_the_lock_back() -> None:
         pass
     with lock.reading():
         pass
-
-
-def test_no_more_threads_than_the_limit_are_in_at_once_and_all_get_in() -> None:
-    limit = AtMost(2)
-    inside, most = 0, 0
-    counted = threading.Lock()
-    pair = threading.Barrier(2, timeout=10)
-
-    def enter() -> None:
-        nonlocal inside, most
-        with limit:
-            with counted:
-                inside += 1
-                most = max(most, inside)
-            pair.wait()  # until there are two
-            with counted:
-                inside -= 1
-
-    with ThreadPoolExecutor(6) as threads:
-        for one in [threads.submit(enter) for _ in range(6)]:
-            one.result()
-    assert most == 2
-
-
-def test_who_fails_inside_makes_room_for_others() -> None:
-    limit = AtMost(1)
-    with pytest.raises(ValueError, match="inside"), limit:
-        raise ValueError("inside")
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(limit.__enter__).result(10)
