@@ -60,6 +60,14 @@ def test_a_gallery_that_outgrows_its_cells_is_laid_out_anew(tmp_path: Path) -> N
     assert all_keys(index) == set(range(1, 1001)) - {7, 500}
 
 
+def test_equal_embeddings_are_equally_similar_in_both_tiers(tmp_path: Path) -> None:
+    index = coarse_index(tmp_path)
+    index.apply([crop(100 + key, sequence=100 + key, vector=embedding(key)) for key in range(1, 9)])
+    assert (index.coarse_size, index.size) == (60, 68)
+    similar = {hit.key: hit.similarity for hit in index.search(query_for(3), ANY, 68).hits}
+    assert all(similar[key] == similar[100 + key] for key in range(1, 9))
+
+
 def test_rows_of_removed_crops_are_wiped_and_used_again(tmp_path: Path) -> None:
     index = coarse_index(tmp_path)
     fine, file = row_files(tmp_path)
