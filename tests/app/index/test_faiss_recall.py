@@ -41,7 +41,7 @@ def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, galler
 
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
 def test_almost_all_true_matches_are_found(large: FaissIndex, gallery: list[Addition], top_k: int) -> None:
-    assert _recall(large, gallery, ANY, gallery, top_k, 300) > 0.98
+    assert _recall(large, gallery, ANY, gallery, top_k, 300 if top_k < 1000 else 60) > 0.98
 
 
 @pytest.mark.parametrize("cameras", [1, 5, 25])

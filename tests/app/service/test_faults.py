@@ -7,7 +7,7 @@ from pathlib import Path
 from app.settings import Settings
 from bench.faults.rounds import trial
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 def test_every_kind_of_fault_leaves_what_was_acknowledged(settings: Settings) -> None:
