@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -68,7 +69,8 @@ class BackgroundEmbedder:
         process.kill()  # it keeps nothing that could be lost
         self._thread.shutdown(wait=False)
         await asyncio.to_thread(process.wait, _STOP_SECONDS)
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # where it had ended before it took in all that it was sent
+            process.stdin.close()
         process.stdout.close()
 
     async def embed(self, contents: Sequence[bytes]) -> list[Embedded]:

@@ -55,13 +55,22 @@ def test_a_checkpoint_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_process_that_ended_is_told(tiny_checkpoint: Path) -> None:
+def wait_until_ended(process: psutil.Process) -> None:
+    """Without taking its exit code, which is for whoever started it."""
+    while process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_process_that_ended_is_told(tiny_checkpoint: Path, already: bool) -> None:
     async def run() -> None:
         before = set(psutil.Process().children())
         async with embedder(tiny_checkpoint) as background:
             (child,) = set(psutil.Process().children()) - before
             assert child.nice() == psutil.Process().nice() + NICENESS
             child.kill()
+            if already:
+                await asyncio.to_thread(wait_until_ended, child)
             with pytest.raises(EngineError, match="ended"):
                 await background.embed([encoded(picture(1))])
 
