@@ -17,7 +17,7 @@ from app.settings import Settings
 from bench.pictures import Pictures
 from bench.reindex_visitors import Ledger, Visitors, check_gallery
 
-CROPS = 200
+CROPS = 120
 
 
 @contextmanager
@@ -89,14 +89,14 @@ def test_sigterm_in_the_middle_ends_the_service_soon_and_the_next_one_goes_on(
     service = ServiceProcess(settings)
     try:
         service.wait_until_ready()
-        stored(service.client, *range(200))
+        stored(service.client, *range(CROPS))
         assert reindex(service.client, slow_checkpoint(tmp_path)).status_code == 202
         wait_until_done(service, 1)
         assert service.stop(signal.SIGTERM) == 0
         service = ServiceProcess(settings)
         service.wait_until_ready()
         wait_for(service.client, "other", 60)
-        assert progress(service.client)["done"] == 200
+        assert progress(service.client)["done"] == CROPS
     finally:
         service.kill()
 
