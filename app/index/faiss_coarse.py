@@ -175,7 +175,7 @@ class CoarseTier:
         if self._removed is not None:
             self._removed.append(key)
         row = self._rows.pop(key)
-        if row is not None:
+        if row is not None and self.columns.keys[row] == key:  # not gone already, before `place` says so once more
             self.columns.free(row)
             self._live[row] = False
             self._size -= 1

@@ -139,6 +139,26 @@ def test_searches_changes_and_upkeep_go_on_together(tmp_path: Path) -> None:
     assert rounds[0] >= 20
 
 
+def test_a_crop_that_is_removed_while_others_are_moved_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = coarse_index(tmp_path)
+    coarse = index._coarse
+    assert coarse is not None
+    stage = coarse.stage
+
+    def stage_and_remove(*arguments: Any) -> Any:
+        staged = stage(*arguments)
+        index.apply([Removal(200, 5), Removal(201, 70)])
+        return staged
+
+    monkeypatch.setattr(coarse, "stage", stage_and_remove)
+    index.apply([crop(key, sequence=100 + key) for key in range(61, 75)])
+    index.upkeep()
+    assert all_keys(index) == set(range(1, 75)) - {5, 70}
+    assert index.size == index.coarse_size == 72
+
+
 def test_crops_that_move_to_the_exact_tier_during_a_search_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
