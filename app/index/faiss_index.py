@@ -4,6 +4,7 @@ import secrets
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -36,8 +37,6 @@ _SEARCHES_TOGETHER = 4
 _DEAD_SHARE = 2_000
 """Of so many codes, one may be of a removed crop."""
 
-_ALL = Filter()
-
 _COLUMNS_FILE = "columns.npz"
 _EMBEDDINGS_FILE = "embeddings.f16"
 
@@ -58,7 +57,7 @@ class FaissIndex:
         self._tuning = tuning or Tuning()
         self._block_rows = block_rows
         self._lock = ReadersWriterLock()
-        self._searches = Together(self._search_for, available_cores(), _SEARCHES_TOGETHER)
+        self._searches = Together(self._searched, available_cores(), _SEARCHES_TOGETHER)
         self._codes_stay = threading.Lock()  # held while codes change, and while they are saved
         self._closing = threading.Event()
         self._exact = ExactTier(block_rows)
@@ -119,9 +118,9 @@ class FaissIndex:
         """See `VectorIndex`."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
-        # What is searched longer would hold back changes for too long if it were searched together.
-        long = self._coarse is None or which != _ALL
-        return self._searches.ask((which, top_k, min_similarity), query, alone=long)
+        # What takes longer would hold back changes for too long if several of it were searched together.
+        together = self._coarse is not None and which == Filter()
+        return self._searches.ask(_Search(query, which, top_k, min_similarity), top_k if together else None)
 
     def upkeep(self) -> Sequence[int]:
         """See `VectorIndex`."""
@@ -180,29 +179,30 @@ class FaissIndex:
             raise SnapshotError(f"{folder} holds {index.size} crops, but should hold {state.size}")
         return index
 
-    def _search_for(
-        self, wanted: tuple[Filter, int, float | None], queries: Sequence[NDArray[np.float32]]
-    ) -> list[Found]:
-        """The searches of several threads that want the same but for the query.
+    def _searched(self, searches: "Sequence[_Search]") -> list[Found]:
+        """What one search finds, or each of several with the same filter and `top_k`.
 
         All that NumPy or FAISS does in a thread is done here: whatever else threads did before or after would have them
         wait for each other.
         """
         faiss.omp_set_num_threads(1)  # of this thread: many threads for one query wait for each other
-        which, top_k, min_similarity = wanted
-        checked = np.stack([checked_query(query) for query in queries])
+        which, top_k = searches[0].which, searches[0].top_k
+        queries = np.stack([checked_query(search.query) for search in searches])
         with self._lock.reading():
-            found = [[self._exact.search(query, which, top_k)] for query in checked]
+            found = [[self._exact.search(query, which, top_k)] for query in queries]
             coarse = self._coarse
-            proposals = [] if coarse is None else coarse.propose(checked, which, top_k)
+            proposals = [] if coarse is None else coarse.propose(queries, which, top_k)
             size = self.size
         if coarse is not None:
             # This reads from the disk, and so holds back no change.
-            compared = [coarse.compare(query, proposal) for query, proposal in zip(checked, proposals, strict=True)]
+            compared = [coarse.compare(query, proposal) for query, proposal in zip(queries, proposals, strict=True)]
             with self._lock.reading():
                 for of_query, one in zip(found, compared, strict=True):
                     of_query.append(coarse.found(one, self._exact))
-        return [_best(of_query, top_k, min_similarity, size) for of_query in found]
+        return [
+            _best(of_query, top_k, search.min_similarity, size)
+            for of_query, search in zip(found, searches, strict=True)
+        ]
 
     def _add(self, addition: Addition) -> None:
         if addition.key in self._exact or (self._coarse is not None and addition.key in self._coarse):
@@ -343,6 +343,16 @@ class FaissIndex:
     def _check(self) -> None:
         if self._closing.is_set():
             raise _Closing
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What `VectorIndex.search` is asked."""
+
+    query: NDArray[np.float32]
+    which: Filter
+    top_k: int
+    min_similarity: float | None
 
 
 class _Closing(Exception):

@@ -5,33 +5,35 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-Kind = TypeVar("Kind", bound=Hashable)
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 
-class Together(Generic[Kind, Asked, Answer]):
-    """Lets a few threads answer at once; what others ask meanwhile waits, and is answered several at a time.
+class Together(Generic[Asked, Answer]):
+    """For threads what `Turns` is for coroutines: a few answer at once, and what others ask meanwhile waits for them.
 
-    The threads that ask do the work: each for itself, and for some of those that wait. So nobody waits for company, and
-    one that is alone is answered as if it had called `answer`. Work that fails for several is done again for each of
-    them alone, so that what one asked fails for that one only.
+    The threads that ask do the work: each for itself, and for some of those that wait. So nobody waits where a thread
+    is free, and one that is alone is answered as if it had called `answer`. Work that fails for several is done again
+    for each of them alone, so that what one asked fails for that one only.
     """
 
-    def __init__(self, answer: Callable[[Kind, Sequence[Asked]], Sequence[Answer]], threads: int, most: int) -> None:
-        """answer: gives the answer to each of what was asked, all of one kind, in their order.
+    def __init__(self, answer: Callable[[Sequence[Asked]], Sequence[Answer]], threads: int, most: int) -> None:
+        """answer: gives the answer to each of what was asked, in their order.
 
         threads: so many are in `answer` at once. most: so much is asked of it together.
         """
         self._answer = answer
         self._free = threads
         self._most = most
-        self._waiting: deque[_Question[Kind, Asked, Answer]] = deque()
+        self._waiting: deque[_Question[Asked, Answer]] = deque()
         self._changing = threading.Lock()
 
-    def ask(self, kind: Kind, asked: Asked, alone: bool = False) -> Answer:
-        """The answer. Raises what `answer` raises. alone: nothing is to be answered together with it."""
-        mine = _Question[Kind, Asked, Answer](kind, asked, alone)
+    def ask(self, asked: Asked, kind: Hashable | None) -> Answer:
+        """The answer. Raises what `answer` raises.
+
+        kind: what is of one kind may be answered together; None where it is to be answered alone.
+        """
+        mine = _Question[Asked, Answer](asked, kind)
         with self._changing:
             waits = not self._free
             if waits:
@@ -46,7 +48,7 @@ class Together(Generic[Kind, Asked, Answer]):
             raise mine.error
         return mine.answers[0]
 
-    def _work(self, mine: "_Question[Kind, Asked, Answer]") -> None:
+    def _work(self, mine: "_Question[Asked, Answer]") -> None:
         """Answer one, and some that wait; then let the next one work."""
         with self._changing:
             others = [one for one in self._waiting if mine.goes_with(one)][: self._most - 1]
@@ -54,15 +56,17 @@ class Together(Generic[Kind, Asked, Answer]):
                 self._waiting.remove(one)
         self._settle([mine, *others])
         with self._changing:
-            after = self._waiting.popleft() if self._waiting else None
-            if after is None:
+            after = [self._waiting.popleft()] if self._waiting else []
+            if not after:
                 self._free += 1
-        for one in [*others, *([] if after is None else [after])]:
+        for one in (*others, *after):
             one.sleep.release()
 
-    def _settle(self, questions: "Sequence[_Question[Kind, Asked, Answer]]") -> None:
+    def _settle(self, questions: "Sequence[_Question[Asked, Answer]]") -> None:
         try:
-            answers = self._answer(questions[0].kind, [one.asked for one in questions])
+            answers = self._answer([one.asked for one in questions])
+            for one, answer in zip(questions, answers, strict=True):
+                one.answers.append(answer)
         except BaseException as error:
             if len(questions) > 1 and isinstance(error, Exception):
                 for one in questions:
@@ -70,18 +74,14 @@ class Together(Generic[Kind, Asked, Answer]):
                 return
             for one in questions:
                 one.error = error
-        else:
-            for one, answer in zip(questions, answers, strict=True):
-                one.answers.append(answer)
 
 
-class _Question(Generic[Kind, Asked, Answer]):
+class _Question(Generic[Asked, Answer]):
     """What one thread asks, while it may sleep."""
 
-    def __init__(self, kind: Kind, asked: Asked, alone: bool) -> None:
-        self.kind = kind
+    def __init__(self, asked: Asked, kind: Hashable | None) -> None:
         self.asked = asked
-        self.alone = alone
+        self.kind = kind
         self.answers: list[Answer] = []
         self.error: BaseException | None = None
         self.sleep = threading.Lock()  # until it is answered, or it is its turn to work
@@ -91,5 +91,5 @@ class _Question(Generic[Kind, Asked, Answer]):
     def settled(self) -> bool:
         return bool(self.answers) or self.error is not None
 
-    def goes_with(self, other: "_Question[Kind, Asked, Answer]") -> bool:
-        return not self.alone and not other.alone and self.kind == other.kind
+    def goes_with(self, other: "_Question[Asked, Answer]") -> bool:
+        return self.kind is not None and self.kind == other.kind

@@ -55,12 +55,6 @@ def test_a_checkpoint_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def wait_until_ended(process: psutil.Process) -> None:
-    """Without taking its exit code, which is for whoever started it."""
-    while process.status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("already", [False, True])
 def test_a_process_that_ended_is_told(tiny_checkpoint: Path, already: bool) -> None:
     async def run() -> None:
@@ -70,7 +64,7 @@ def test_a_process_that_ended_is_told(tiny_checkpoint: Path, already: bool) -> N
             assert child.nice() == psutil.Process().nice() + NICENESS
             child.kill()
             if already:
-                await asyncio.to_thread(wait_until_ended, child)
+                await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             with pytest.raises(EngineError, match="ended"):
                 await background.embed([encoded(picture(1))])
 

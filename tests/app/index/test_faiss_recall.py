@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,11 +76,11 @@ def test_searches_at_once_find_what_each_finds_alone(
         for _ in range(400)
     ]
     alone = [large.search(*one) for one in asked]
-    search_for, sizes = large._search_for, list[int]()
+    sizes: list[int] = []
 
-    def counted(wanted: tuple[Filter, int, float | None], queries: Sequence[np.ndarray]) -> list[Found]:
-        sizes.append(len(queries))
-        return search_for(wanted, queries)
+    def counted(searches: Sequence[Any]) -> list[Found]:
+        sizes.append(len(searches))
+        return large._searched(searches)
 
     monkeypatch.setattr(large._searches, "_answer", counted)
     with ThreadPoolExecutor(24) as threads:
