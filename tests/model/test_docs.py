@@ -31,6 +31,7 @@ def test_the_page_takes_a_reader_from_a_folder_of_crops_to_the_service(tmp_path:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for made in ("report.html", "checkpoint.safetensors", "log.jsonl", "seen", "calibrated.reliability.svg"):
         assert (tmp_path / "runs" / "first" / made).exists(), made
+    assert "stopped after iteration" in done.stdout + done.stderr
     second = tmp_path / "runs" / "second" / "checkpoint.safetensors"
     assert second.read_bytes() == (tmp_path / "runs" / "first" / "checkpoint.safetensors").read_bytes(), (
         "the run that was stopped ends with the same weights"
