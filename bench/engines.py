@@ -98,7 +98,7 @@ class _TorchCode:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config, given = checkpoint.metadata.architecture, checkpoint.metadata.input
-        self.network = MGN(build_backbone(config.backbone), config).eval()
+        self.network = MGN(build_backbone(config), config).eval()
         self.network.load_state_dict({name: torch.tensor(weights) for name, weights in checkpoint.weights.items()})
         self._transform = v2.Compose(
             [

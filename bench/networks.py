@@ -15,7 +15,7 @@ def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
     """The paper's MGN, on ResNet-50 at 384 x 128, with random weights: the checkpoint, and its ONNX file."""
     config = MGNConfig()
     torch.manual_seed(0)
-    state = MGN(build_backbone(config.backbone), config).state_dict()
+    state = MGN(build_backbone(config), config).state_dict()
     weights = {name: tensor.numpy() for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     metadata = CheckpointMetadata(
         name="mgn-resnet50-random",

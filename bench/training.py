@@ -131,7 +131,7 @@ def _plain(folder: Path) -> float:
     sampler = IdentitySampler(np.array([sample.pid - 1 for sample in samples]), 16, 4, seed=0)
     batches = [sampler.batch(i).tolist() for i in range(WARM_UP + ITERATIONS)]
     loader = DataLoader(_Crops(samples, recipe), batch_sampler=batches, num_workers=available_cores())
-    mgn = MGN(initial_backbone("mobilenet_v2", recipe.initialisation), recipe.architecture, PEOPLE)
+    mgn = MGN(initial_backbone(recipe.architecture, recipe.initialisation), recipe.architecture, PEOPLE)
     optimizer = torch.optim.AdamW(mgn.parameters(), lr=recipe.optimizer.learning_rate)
     times, began = [], time.perf_counter()
     for images, labels in loader:

@@ -21,10 +21,24 @@ GLOBAL_PARTS = 3
 PART_DIM = 256
 EMBEDDING_DIM = len(PARTS) * PART_DIM
 
+PartWeights = tuple[float, float, float, float, float, float, float, float]
+"""What each part counts for, in the order of `PARTS`; only their ratios matter."""
+
+EQUAL_WEIGHTS: PartWeights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+OMZChannels = tuple[int, int, int, int]
+"""Channels of the stem and of the three stages of an OSNet of Open Model Zoo."""
+
+OMZ_CHANNELS: OMZChannels = (64, 256, 384, 512)
+"""Those of width 1.0, person-reidentification-retail-0277."""
+
+OMZ_INPUT = (256, 128)
+"""Height and width in pixels of what Open Model Zoo's re-identification networks take, which give a part's numbers."""
+
 Pooling = Literal["max", "average", "gem"]
 SoftmaxOn = Literal["pooled", "reduced"]
 ClassifierKind = Literal["linear", "cosine"]
-BackboneName = Literal["resnet50", "resnet50_ibn", "mobilenet_v2", "osnet_x1_0"]
+BackboneName = Literal["resnet50", "resnet50_ibn", "mobilenet_v2", "osnet_x1_0", "osnet_omz"]
 Stem = Literal["padded", "ceil"]
 
 
@@ -37,7 +51,8 @@ class MGNConfig:
     reduced ones. A `cosine` classifier gives cosines between features and classes, as the circle loss wants them.
     `global_stride` 1 leaves the last stride out of the global branch too. A ResNet's `stem` pools over padded maps, or
     without padding and rounding up, which gives the same size on a shifted grid. A `neck` is one more batch norm, the
-    last layer of every reduction.
+    last layer of every reduction. `omz_channels` are those of the backbone `osnet_omz`, and so many of its whole-crop
+    parts as `own_heads` says start as the backbone's own pooling and linear layer, in place of MGN's.
     """
 
     backbone: BackboneName = "resnet50"
@@ -49,6 +64,8 @@ class MGNConfig:
     global_stride: Literal[1, 2] = 2
     stem: Stem = "padded"
     neck: bool = False
+    omz_channels: OMZChannels = OMZ_CHANNELS
+    own_heads: Literal[0, 1, 2, 3] = 0
 
     @property
     def name(self) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, ResNet, mobilenet_v2, resnet50
 
-from model.architecture import BackboneName, Stem
-from model.osnet import OSNet
+from model.architecture import BackboneName, MGNConfig, Stem
+from model.osnet import OMZOSNet, OSNet
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,26 @@ class Backbone:
     trunk: `(N, 3, H, W)` -> the map that the branches share, at 1/16 of the input's height and width.
     new_tail: gives a fresh copy, with the initial weights, of what follows: to `(N, channels, H/32, W/32)`, or, asked
         not to down-sample, to `(N, channels, H/16, W/16)`.
+    new_head: gives a fresh copy, with the initial weights, of the network's own pooling and linear layer,
+        `(N, channels, H/16, W/16)` -> `(N, 256, 1, 1)`; None where it has none of 256 numbers.
     """
 
     name: BackboneName
     channels: int
     trunk: nn.Sequential
     new_tail: Callable[[bool], nn.Module]
+    new_head: Callable[[], nn.Module] | None = None
 
 
-def build_backbone(name: BackboneName, stem: Stem = "padded") -> Backbone:
-    """A backbone by name, with random weights; the stem is a ResNet's."""
+def build_backbone(config: MGNConfig) -> Backbone:
+    """The backbone that an MGN is to stand on, with random weights."""
+    name, stem = config.backbone, config.stem
     if name == "mobilenet_v2":
         return cut_mobilenet_v2(mobilenet_v2(weights=None))
     if name == "osnet_x1_0":
         return cut_osnet(OSNet())
+    if name == "osnet_omz":
+        return cut_omz_osnet(OMZOSNet(config.omz_channels))
     net = resnet50(weights=None)
     if name == "resnet50_ibn":
         put_instance_norms(net)
@@ -81,6 +87,17 @@ def cut_osnet(net: OSNet) -> Backbone:
         return nn.Sequential(nn.AvgPool2d(2, ceil_mode=True) if downsample else nn.Identity(), *branch.children())
 
     return Backbone("osnet_x1_0", 512, trunk, new_tail)
+
+
+def cut_omz_osnet(net: OMZOSNet) -> Backbone:
+    """As `cut_osnet`: shared up to conv3; conv4 and conv5 are copied."""
+    tail = nn.Sequential(net.conv4, net.conv5)
+
+    def new_tail(downsample: bool) -> nn.Module:
+        branch = copy.deepcopy(tail)
+        return nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), *branch.children()) if downsample else branch
+
+    return Backbone("osnet_omz", net.channels, net.trunk(), new_tail, lambda: copy.deepcopy(net.head))
 
 
 def put_instance_norms(net: ResNet) -> None:

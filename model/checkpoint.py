@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from model.architecture import PARTS, MGNConfig
+from model.architecture import EQUAL_WEIGHTS, PARTS, MGNConfig, PartWeights
 from model.calibration import Calibration
 from model.errors import CheckpointError
 from model.reference import Reference
@@ -33,6 +34,13 @@ Weights = Mapping[str, NDArray[Any]]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def above_zero(weights: PartWeights) -> PartWeights:
+    """The weights of parts, if they are ones. Raises ValueError."""
+    if not all(0 < weight < math.inf for weight in weights):
+        raise ValueError(f"part_weights are finite numbers above 0, not {weights}")
+    return weights
 
 
 class InputFormat(_Part):
@@ -83,12 +91,16 @@ class MeasuredResult(_Part):
 
 
 class CheckpointMetadata(_Part):
-    """Everything about a checkpoint but its numbers; `sha256` is of the weights that training or conversion gave."""
+    """Everything about a checkpoint but its numbers; `sha256` is of the weights that training or conversion gave.
+
+    part_weights: what each part counts for in an embedding; only their ratios matter.
+    """
 
     format: Literal[1] = 1
     name: str
     architecture: MGNConfig
     parts: tuple[str, ...] = PARTS
+    part_weights: Annotated[PartWeights, AfterValidator(above_zero)] = EQUAL_WEIGHTS
     input: InputFormat
     training_data: TrainingData
     recipe: dict[str, Any]
@@ -115,7 +127,7 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(path: Path, weights: Weights, metadata: CheckpointMetadata) -> Checkpoint:
     """Write a checkpoint, replacing `path` in one step, and return it with its SHA-256 filled in."""
-    metadata = metadata.model_copy(update={"sha256": weights_sha256(weights)})
+    metadata = metadata.model_copy(update={"sha256": weights_sha256(weights, metadata.part_weights)})
     content = save(
         {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()},
         metadata={METADATA_KEY: metadata.model_dump_json()},
@@ -135,7 +147,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
     metadata = parse_metadata(header.get(METADATA_KEY), path)
-    if weights_sha256(weights) != metadata.sha256:
+    if weights_sha256(weights, metadata.part_weights) != metadata.sha256:
         raise CheckpointError(f"the weights in {path} do not match their SHA-256: the file is damaged")
     return Checkpoint(weights, metadata)
 
@@ -152,13 +164,19 @@ def parse_metadata(text: str | None, path: Path) -> CheckpointMetadata:
         raise CheckpointError(f"the metadata of {path} cannot be used: {error}") from error
 
 
-def weights_sha256(weights: Weights) -> str:
-    """The digest of all names, types, shapes and numbers, whatever their order in the file."""
+def weights_sha256(weights: Weights, part_weights: PartWeights = EQUAL_WEIGHTS) -> str:
+    """The digest of all names, types, shapes and numbers, whatever their order in the file.
+
+    Weights of parts change embeddings as the network's do, so they count, except for equal ones: checkpoints of the
+    first release do not name them.
+    """
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = np.ascontiguousarray(weights[name])
         digest.update(json.dumps([name, str(tensor.dtype), tensor.shape]).encode())
         digest.update(tensor.tobytes())
+    if part_weights != EQUAL_WEIGHTS:
+        digest.update(json.dumps(["part_weights", part_weights]).encode())
     return digest.hexdigest()
 
 

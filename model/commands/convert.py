@@ -1,4 +1,4 @@
-"""`python -m model convert`: a checkpoint of public MGN code, made into ours."""
+"""`python -m model convert`: a checkpoint of public MGN code, or a network of Open Model Zoo, made into ours."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,8 +13,10 @@ PoolingOption = Literal["max", "average", "gem"]
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="What torch.save wrote in the code that it comes from")],
-    out: Annotated[Path, typer.Option(help="The .safetensors checkpoint to write")],
+    file: Annotated[
+        Path, typer.Argument(help="What torch.save wrote in the code that it comes from, or an OpenVINO IR (.xml)")
+    ],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write")],
     layout: Annotated[
         str | None, typer.Option(help="That code's repository [default: what the file looks like]")
     ] = None,
@@ -30,8 +32,12 @@ def convert(
 ) -> None:
     """Convert a checkpoint of public MGN code into ours; every tensor is used, or named as dropped.
 
+    Of an OpenVINO IR of Open Model Zoo's person-reidentification-retail networks, the .xml is given and the .bin lies
+    beside it; it becomes a plain network, from which a recipe's training can start.
+
     For --parity, run the source's own network once on some crops, resized but not yet normalised, without adding their
-    mirror images, and save both: numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)).
+    mirror images, and save both: numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)); of a plain
+    network, crops of its input size and its own features.
     """
     from model.conversion.convert import check_parity
     from model.conversion.convert import convert as run
@@ -40,6 +46,11 @@ def convert(
         raise ModelError(f"--out is {out}; it must end in .safetensors (`export` makes ONNX of it)")
     if (trained_on is None) != (terms is None):
         raise ModelError("--trained-on and --terms go together: data is used on terms")
+    if file.suffix == ".xml":
+        if layout is not None or pooling is not None:
+            raise ModelError("--layout and --pooling are for checkpoints of MGN code: an OpenVINO IR tells both itself")
+        _convert_ir(file, out, _checkpoint_name(name or file.stem), trained_on, terms, parity)
+        return
     conversion = run(file, _checkpoint_name(name or file.stem), layout, pooling)
     metadata = conversion.checkpoint.metadata
     if trained_on and terms:
@@ -59,6 +70,23 @@ def convert(
     for assumption in conversion.assumed:
         console.print(f"  not in the file: {assumption}", soft_wrap=True)
     console.print(f"{out} is {saved.metadata.model_id}", soft_wrap=True)
+
+
+def _convert_ir(
+    file: Path, out: Path, name: str, trained_on: str | None, terms: str | None, parity: Path | None
+) -> None:
+    from model.conversion.networks import check_network, convert_network
+    from model.plain_network import load_network, save_network
+
+    data = TrainingData(name=trained_on, terms=terms, identities=0, crops=0) if trained_on and terms else None
+    converted = convert_network(file, name, data)
+    if parity:
+        found = check_network(converted.weights, converted.metadata, parity)
+        console.print(f"against the source's own features: lowest cosine {found.lowest_cosine:.6f}", soft_wrap=True)
+    save_network(out, converted.weights, converted.metadata)
+    metadata = load_network(out).metadata
+    console.print(f"{file}: all {converted.constants} constants used; channels {metadata.channels}", soft_wrap=True)
+    console.print(f"{out} is {metadata.model_id}", soft_wrap=True)
 
 
 def _checkpoint_name(name: str) -> str:

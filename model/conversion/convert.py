@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from model.conversion.files import State, read_state
 from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
 from model.errors import CheckpointError
 from model.loading import with_reference
-from model.mgn import MGN, load_embedder
+from model.mgn import MGN, MGNOutput, load_embedder
 
 LOWEST_COSINE = 0.999
 """To the source's own features, in a parity check."""
@@ -62,7 +63,7 @@ def convert(
     if translation.unknown:
         raise CheckpointError(f"{path} has tensors that {chosen.name} has not: {_some(translation.unknown)}")
     config = chosen.architecture(state, _pooling(chosen, pooling, translation))
-    _check_shapes(MGN(build_backbone(config.backbone, config.stem), config).state_dict(), translation.weights, path)
+    _check_shapes(MGN(build_backbone(config), config).state_dict(), translation.weights, path)
     metadata = CheckpointMetadata(
         name=name,
         architecture=config,
@@ -92,11 +93,26 @@ def check_parity(checkpoint: Checkpoint, path: Path) -> Parity:
     length, parts in our order. Raises CheckpointError where a cosine is below LOWEST_COSINE, and for another
     kind of file.
     """
-    crops, theirs = _read_parity(path, checkpoint.metadata.input.size)
     network = load_embedder(checkpoint)
+
+    def features(crops: Tensor) -> Tensor:
+        output: MGNOutput = network.mgn(network.normalise(crops))
+        return output.concatenation
+
+    return compare_with_source(features, checkpoint.metadata.input.size, EMBEDDING_DIM, path)
+
+
+def compare_with_source(
+    features: Callable[[Tensor], Tensor], size: tuple[int, int], numbers: int, path: Path
+) -> Parity:
+    """Compare the `numbers` features that we give crops of `size` (height, width) with those in a file.
+
+    Raises CheckpointError where a cosine is below LOWEST_COSINE, and for another kind of file.
+    """
+    crops, theirs = _read_parity(path, size, numbers)
     with torch.inference_mode():
         batches = (torch.from_numpy(crops[start : start + 16]) for start in range(0, len(crops), 16))
-        ours = torch.cat([network.mgn(network.normalise(batch)).concatenation for batch in batches])
+        ours = torch.cat([features(batch) for batch in batches])
     ours, theirs = F.normalize(ours.double()), F.normalize(theirs)
     lowest = float((ours * theirs).sum(dim=1).min())
     if not lowest >= LOWEST_COSINE:
@@ -107,16 +123,16 @@ def check_parity(checkpoint: Checkpoint, path: Path) -> Parity:
     return Parity(lowest, float((ours - theirs).abs().max()))
 
 
-def _read_parity(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Tensor]:
+def _read_parity(path: Path, size: tuple[int, int], numbers: int) -> tuple[NDArray[np.uint8], Tensor]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             crops, features = arrays["crops"], arrays["features"].astype(np.float64)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise CheckpointError(f"{path} is no NPZ file with crops and features: {error}") from error
-    if crops.dtype != np.uint8 or crops.shape[1:] != (*size, 3) or features.shape != (len(crops), EMBEDDING_DIM):
+    if crops.dtype != np.uint8 or crops.shape[1:] != (*size, 3) or features.shape != (len(crops), numbers):
         raise CheckpointError(
             f"{path} holds crops {crops.dtype} {crops.shape} and features {features.shape}; wanted are uint8 "
-            f"(N, {size[0]}, {size[1]}, 3) and (N, {EMBEDDING_DIM})"
+            f"(N, {size[0]}, {size[1]}, 3) and (N, {numbers})"
         )
     if not len(crops):
         raise CheckpointError(f"{path} holds no crops to compare")

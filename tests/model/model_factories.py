@@ -34,7 +34,7 @@ def write_checkpoint(path: Path, config: MGNConfig | None = None, input_format: 
     """An untrained MGN, by default the practical one on MobileNetV2."""
     config = config or MGNConfig("mobilenet_v2", reduction_relu=False, softmax_on="reduced")
     torch.manual_seed(0)
-    state = MGN(build_backbone(config.backbone), config).state_dict()
+    state = MGN(build_backbone(config), config).state_dict()
     weights = {name: tensor.numpy() for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     return save_checkpoint(path, weights, metadata(config, input_format))
 

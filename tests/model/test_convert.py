@@ -12,6 +12,7 @@ from torchvision.models import resnet50
 from typer.testing import CliRunner
 
 from model.__main__ import commands
+from model.architecture import MGNConfig
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.conversion.convert import Conversion, check_parity, convert
 from model.conversion.plain_backbones import backbone_from
@@ -204,7 +205,7 @@ def test_osnet_as_first_weights(tmp_path: Path) -> None:
     osnet = randomise(OSNet())
     torch.save({**osnet.state_dict(), "fc.0.weight": torch.zeros(512, 512)}, tmp_path / "osnet.pth")
     how = Initialisation(weights=f"file:{tmp_path / 'osnet.pth'}")
-    backbone = initial_backbone("osnet_x1_0", how)
+    backbone = initial_backbone(MGNConfig(backbone="osnet_x1_0"), how)
     picture = torch.randn(1, 3, 64, 32)
     with torch.inference_mode():
         shared = backbone.trunk.eval()(picture)
@@ -226,7 +227,7 @@ def test_a_paper_network_is_the_hand_written_one() -> None:
     from model.backbones import build_backbone
 
     source = randomise(PaperStyle("backbone", False, True, nn.MaxPool2d))
-    ours = MGN(build_backbone("resnet50"), MGNConfig()).eval()
+    ours = MGN(build_backbone(MGNConfig()), MGNConfig()).eval()
     ours_of = {"backbone.": "trunk.", "p1.": "branches.0.", "p2.": "branches.1.", "p3.": "branches.2."}
     ours_of |= {f"reduction_{part}.": f"reductions.{part}." for part in range(8)}
     theirs = {

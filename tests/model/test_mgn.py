@@ -12,7 +12,7 @@ from model.mgn import MGN, Embedder
 
 def build(config: MGNConfig, classes: int = 0) -> MGN:
     torch.manual_seed(0)
-    return MGN(build_backbone(config.backbone), config, classes)
+    return MGN(build_backbone(config), config, classes)
 
 
 def test_the_default_config_is_the_paper_and_any_other_choice_is_not() -> None:

@@ -25,7 +25,7 @@ def torch_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     metadata = tiny_metadata()
     torch.manual_seed(1)
-    mgn = MGN(build_backbone(metadata.architecture.backbone), metadata.architecture).eval()
+    mgn = MGN(build_backbone(metadata.architecture), metadata.architecture).eval()
     path = tmp_path_factory.mktemp("torch") / "random.safetensors"
     save_checkpoint(path, {name: tensor.numpy() for name, tensor in mgn.state_dict().items()}, metadata)
     return path

@@ -32,7 +32,7 @@ class EagerStep:
 def embedder() -> Embedder:
     metadata = tiny_metadata()
     torch.manual_seed(1)
-    return Embedder(MGN(build_backbone("mobilenet_v2"), metadata.architecture), metadata.input).eval()
+    return Embedder(MGN(build_backbone(metadata.architecture), metadata.architecture), metadata.input).eval()
 
 
 @pytest.mark.parametrize(

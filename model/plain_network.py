@@ -1,0 +1,101 @@
+"""Converted networks that are no MGN: what training starts from, and what checkpoints are compared with."""
+
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from model.checkpoint import InputFormat, TrainingData, Weights, weights_sha256, write_atomically
+from model.errors import CheckpointError
+from model.mgn import Normalise
+from model.osnet import OMZOSNet
+
+METADATA_KEY = "passerby-network"
+"""The key under which the safetensors file of a plain network holds its metadata as JSON."""
+
+
+Channels = Annotated[int, Field(ge=16, le=4096, multiple_of=16)]
+
+
+class NetworkMetadata(BaseModel):
+    """Everything about a plain network but its numbers. `source` names the files that it was converted from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    name: str
+    backbone: Literal["osnet_omz"]
+    channels: tuple[Channels, Channels, Channels, Channels]
+    input: InputFormat
+    training_data: TrainingData
+    source: str
+    sha256: str = ""
+
+    @property
+    def model_id(self) -> str:
+        """Its name with the first digits of its digest."""
+        return f"{self.name}-{self.sha256[:12]}"
+
+
+class PlainNetwork(NamedTuple):
+    """A network in memory, ready for inference."""
+
+    network: OMZOSNet
+    metadata: NetworkMetadata
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """`(N, height, width, 3)` uint8 RGB of the metadata's input size -> `(N, 256)` L2-normalised."""
+        with torch.inference_mode():
+            images = Normalise(self.metadata.input)(torch.from_numpy(crops))
+            features: NDArray[np.float32] = torch.nn.functional.normalize(self.network(images)).numpy()
+        return features
+
+
+def save_network(path: Path, weights: Weights, metadata: NetworkMetadata) -> NetworkMetadata:
+    """Write a plain network, replacing `path` in one step, and return its metadata with the SHA-256 filled in."""
+    metadata = metadata.model_copy(update={"sha256": weights_sha256(weights)})
+    content = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
+    write_atomically(path, save(content, metadata={METADATA_KEY: metadata.model_dump_json()}))
+    return metadata
+
+
+def is_plain_network(path: Path) -> bool:
+    """Whether a file is one that `save_network` wrote, as far as its header tells."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_network(path: Path) -> PlainNetwork:
+    """Read a plain network and check its SHA-256. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
+    if text is None:
+        raise CheckpointError(f"{path} is no converted network: make one with `python -m model convert NETWORK.xml`")
+    try:
+        metadata = NetworkMetadata.model_validate_json(text)
+    except ValidationError as error:
+        raise CheckpointError(f"the metadata of {path} cannot be used: {error}") from error
+    if weights_sha256(weights) != metadata.sha256:
+        raise CheckpointError(f"the weights in {path} do not match their SHA-256: the file is damaged")
+    network = OMZOSNet(metadata.channels).eval()
+    try:
+        network.load_state_dict({name: torch.tensor(tensor) for name, tensor in weights.items()})
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {path} do not fit an OSNet of channels {metadata.channels}: {error}"
+        ) from error
+    return PlainNetwork(network, metadata)
