@@ -80,7 +80,7 @@ def change_shapes(images: Tensor, how: Augmentation, changes: Changes) -> Tensor
     """`(N, 3, H, W)` normalised pictures -> flipped, shifted and with boxes erased."""
     images = torch.where(changes.flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
     images = _shift(images, how.pad, changes.offsets.to(images.device))
-    return _erase(images, how, changes)
+    return erase(images, how, changes)
 
 
 @cache
@@ -110,7 +110,8 @@ def _shift(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
     return padded[pictures, channels, rows, columns]
 
 
-def _erase(images: Tensor, how: Augmentation, changes: Changes) -> Tensor:
+def erase(images: Tensor, how: Augmentation, changes: Changes) -> Tensor:
+    """`(N, C, H, W)` pictures or maps with the drawn boxes set to 0."""
     if how.erase == 0:
         return images
     _, _, height, width = images.shape

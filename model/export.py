@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, save_checkpoint, write_atomically
 from model.errors import CheckpointError
@@ -61,13 +62,18 @@ def export_onnx(checkpoint: Checkpoint, path: Path, halved: bool = True) -> floa
 def write_graph(checkpoint: Checkpoint, folder: Path) -> Path:
     """Write a checkpoint's embedder into a folder as a plain ONNX graph, in float32 and without metadata."""
     raw = folder / "raw.onnx"
-    height, width = checkpoint.metadata.input.size
+    export_graph(load_embedder(checkpoint), checkpoint.metadata.input.size, raw, ("parts",))
+    return raw
+
+
+def export_graph(network: nn.Module, size: tuple[int, int], path: Path, outputs: tuple[str, ...]) -> None:
+    """Write a network that takes `crops` `(N, height, width, 3)` uint8 RGB, N at will, as an ONNX graph."""
     torch.onnx.export(
-        load_embedder(checkpoint),
-        (torch.zeros((2, height, width, 3), dtype=torch.uint8),),
-        raw,
+        network,
+        (torch.zeros((2, *size, 3), dtype=torch.uint8),),
+        path,
         input_names=["crops"],
-        output_names=["parts"],
+        output_names=list(outputs),
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
         opset_version=OPSET,
         dynamo=True,
@@ -75,7 +81,6 @@ def write_graph(checkpoint: Checkpoint, folder: Path) -> Path:
         optimize=True,
         verbose=False,
     )
-    return raw
 
 
 def _halve_initialisers(graph: onnx.GraphProto) -> None:

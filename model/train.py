@@ -7,23 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, save_checkpoint
 from model.datasets.base import Sample
 from model.errors import RecipeError, RunStopped, TrainingError
-from model.loading import with_reference
+from model.loading import inference_of, with_reference
 from model.recipe import Recipe
-from model.sampler import IdentitySampler
+from model.sampler import IdentitySampler, Sampler, SourcesSampler
 from model.training.batches import Batches
 from model.training.inputs import cached_inputs, default_cache
 from model.training.journal import Journal, opened_journal
+from model.training.map_cache import trunk_maps
 from model.training.processes import Processes
 from model.training.progress import Progress, start
 from model.training.states import load_newest_state, save_state, saved_states
 from model.training.step import Step
 from model.training.stopping import StopRequest, stop_requests
-from model.training.teacher import read_teacher
+from model.training.teacher import mirrored_embeddings, read_teacher, teacher_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BAD_BATCH_FILE = "non-finite-batch.txt"
@@ -36,16 +38,16 @@ Judge = Callable[[Checkpoint], Mapping[str, float]]
 class Run:
     """What is trained on what, where it is written, and how often it reports.
 
-    teacher: the file of its features. first: the checkpoint to go on from, in place of the recipe's first weights.
+    teachers: the files of its features. first: the checkpoint to go on from, in place of the recipe's first weights.
     log_every, save_every, judge_every: iterations; `judge_every = 0` never judges before the end. cache: the folder of
-    decoded pictures. compiled: whether torch.compile translates the network first.
+    decoded pictures, and of the maps of frozen trunks. compiled: whether torch.compile translates the network first.
     """
 
     recipe: Recipe
     samples: tuple[Sample, ...]
     data: TrainingData
     folder: Path
-    teacher: Path | None = None
+    teachers: tuple[Path, ...] = ()
     first: Checkpoint | None = None
     cache: Path = field(default_factory=default_cache)
     compiled: bool = False
@@ -69,11 +71,12 @@ def train(run: Run, processes: Processes, resume: bool = False, judge: Judge | N
     pids = sorted({sample.pid for sample in run.samples})
     labels = np.searchsorted(pids, [sample.pid for sample in run.samples]).astype(np.int64)
     progress = start(recipe, len(pids), processes, run.first)
-    if resume:
-        progress.load(_state_of(run))
-    elif saved_states(run.folder):
+    state = _state_of(run) if resume else None
+    if not resume and saved_states(run.folder):
         raise TrainingError(f"{run.folder} already holds a run: go on with --resume or choose another --out")
-    batches = _batches(run, labels, processes)
+    batches = _batches(run, labels, processes, progress)
+    if state is not None:  # not before: maps and teacher are those of the network that the run started from
+        progress.load(state)
     if processes.leads:
         run.folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -92,8 +95,17 @@ def train(run: Run, processes: Processes, resume: bool = False, judge: Judge | N
 
 
 def _check(run: Run, processes: Processes) -> None:
-    if (run.teacher is None) != (run.recipe.distillation is None):
-        raise RecipeError("a teacher's features (--teacher) and the recipe's section [distillation] need each other")
+    how = run.recipe.distillation
+    if bool(run.teachers) != (how is not None and how.teacher == "file"):
+        raise RecipeError(
+            "a teacher's features (--teacher) and the recipe's section [distillation] with teacher = \"file\" "
+            "need each other"
+        )
+    if how and how.teacher == "initial" and run.first is None and not run.recipe.architecture.own_heads:
+        raise RecipeError(
+            '[distillation] teacher = "initial" needs a network that gives features before it is trained: --from a '
+            "checkpoint, or architecture.own_heads of a converted network"
+        )
     if run.recipe.batch.identities % processes.count:
         raise RecipeError(
             f"{run.recipe.batch.identities} identities a batch cannot be shared out evenly among "
@@ -103,18 +115,39 @@ def _check(run: Run, processes: Processes) -> None:
         raise RecipeError('batch_norm = "synchronised" needs GPUs: torch has it for no other device')
 
 
-def _batches(run: Run, labels: np.ndarray[Any, np.dtype[np.int64]], processes: Processes) -> Batches:
+def _batches(run: Run, labels: NDArray[np.int64], processes: Processes, progress: Progress) -> Batches:
     recipe, paths = run.recipe, [sample.path for sample in run.samples]
+    sampler = _sampler(run, labels)
+    if not processes.leads:
+        processes.wait()  # until the first has filled the cache
+    inputs = cached_inputs(paths, recipe.input, run.cache)
+    frozen = recipe.initialisation.frozen_trunk_iterations
+    taught_by_start = recipe.distillation is not None and recipe.distillation.teacher == "initial"
+    maps = None
+    if frozen or (taught_by_start and run.first is None):
+        maps = trunk_maps(progress.mgn, recipe.input, paths, run.cache)
+    if processes.leads:
+        processes.wait()
+    teacher = None
+    if run.teachers:
+        teacher = read_teacher(run.teachers, run.samples)
+    elif taught_by_start and run.first is not None:
+        teacher = teacher_of(mirrored_embeddings(inference_of(run.first).embed, inputs))
+    elif taught_by_start and maps is not None and maps.features is not None:
+        teacher = teacher_of(maps.features)
+    map_batches = frozen * recipe.batch.accumulation
+    return Batches(inputs, labels, sampler, recipe.augmentation, recipe.seed, processes, teacher, maps, map_batches)
+
+
+def _sampler(run: Run, labels: NDArray[np.int64]) -> Sampler:
+    batch, seed = run.recipe.batch, run.recipe.seed
     try:
-        sampler = IdentitySampler(labels, recipe.batch.identities, recipe.batch.crops, recipe.seed)
+        if batch.sources:
+            sources = np.array([sample.source for sample in run.samples], dtype=np.int64)
+            return SourcesSampler(labels, sources, batch.sources, batch.crops, seed)
+        return IdentitySampler(labels, batch.identities, batch.crops, seed)
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    teacher = read_teacher(run.teacher, run.samples) if run.teacher else None
-    if processes.leads:
-        cached_inputs(paths, recipe.input, run.cache)
-    processes.wait()
-    inputs = cached_inputs(paths, recipe.input, run.cache)
-    return Batches(inputs, labels, sampler, recipe.augmentation, recipe.seed, processes, teacher)
 
 
 def _learn(
@@ -189,6 +222,7 @@ def _checkpoint(run: Run, progress: Progress) -> Checkpoint:
     metadata = CheckpointMetadata(
         name=run.recipe.name,
         architecture=run.recipe.architecture,
+        part_weights=run.recipe.part_weights,
         input=run.recipe.input,
         training_data=run.data,
         recipe=run.recipe.model_dump(mode="json"),

@@ -31,8 +31,9 @@ def train(
         int | None, typer.Option(min=2, help="Train on so many of the identities only, for quick comparisons")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out")] = False,
-    teacher: Annotated[
-        Path | None, typer.Option(help="An NPZ file with a better network's features of the training crops")
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option("--teacher", help="NPZ files with a better network's features of the training crops"),
     ] = None,
     teacher_name: Annotated[
         str | None, typer.Option(help="That network and its licence, as the checkpoint is to tell them")
@@ -56,6 +57,7 @@ def train(
 
     Under torchrun, the processes share each batch. A run that was stopped or killed goes on with --resume.
     """
+    from model.initialisation import converted_network
     from model.recipe import parse_changes, read_recipe, recipe_path
     from model.train import CHECKPOINT_FILE, Run
     from model.train import train as run_training
@@ -63,11 +65,13 @@ def train(
     from model.training.machine import keep_freed_memory, slow_precision
     from model.training.processes import joined_processes
 
-    if (teacher is None) != (teacher_name is None):
+    if bool(teachers) != (teacher_name is not None):
         raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint tells what it learned from")
     chosen = read_recipe(recipe_path(recipe), parse_changes(settings or []))
     data_set = open_data_sets(data)
     started_from = load_checkpoint(first) if first else None
+    teaches_itself = chosen.distillation is not None and chosen.distillation.teacher == "initial"
+    origin = started_from.metadata.model_id if started_from else converted_network(chosen)
     samples, split = data_set.train(), None
     notes = [*size_notes(data_set, {"train": samples})]
     if hold_out_identities:
@@ -80,15 +84,15 @@ def train(
         identities=len({sample.pid for sample in samples}),
         crops=len(samples),
         held_out_identities=hold_out_identities,
-        teacher=teacher_name,
-        started_from=started_from.metadata.model_id if started_from else None,
+        teacher=origin if teaches_itself else teacher_name,
+        started_from=origin,
     )
     run = Run(
         chosen,
         samples,
         facts,
         out,
-        teacher=teacher,
+        teachers=tuple(teachers or ()),
         first=started_from,
         cache=cache or default_cache(),
         compiled=compiled,

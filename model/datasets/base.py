@@ -22,11 +22,15 @@ NO_CAMERA = -1
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled crop: its file, the person's number (`pid`, see JUNK and DISTRACTOR) and the camera's number."""
+    """One labelled crop: its file, the person's number (`pid`, see JUNK and DISTRACTOR) and the camera's number.
+
+    source: the place of its data set among those that are trained on together.
+    """
 
     path: Path
     pid: int
     camera: int
+    source: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ class Joined:
     def train(self) -> tuple[Sample, ...]:
         joined: list[Sample] = []
         pids = cameras = 0
-        for data_set in self._data_sets:
+        for source, data_set in enumerate(self._data_sets):
             samples = data_set.train()
             joined += [
                 Sample(
                     sample.path,
                     sample.pid + pids,
                     sample.camera + cameras if sample.camera != NO_CAMERA else NO_CAMERA,
+                    source,
                 )
                 for sample in samples
             ]

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.augmentation import Augmentation, Changes, change_colours, change_shapes, draw_changes
+from model.augmentation import Augmentation, Changes, change_colours, change_shapes, draw_changes, erase
 from model.mgn import Normalise
-from model.sampler import IdentitySampler
+from model.sampler import Sampler
+from model.training.map_cache import TrunkMaps
 from model.training.processes import Processes
 from model.training.teacher import Teacher
 
@@ -20,10 +21,12 @@ from model.training.teacher import Teacher
 class Batch:
     """One process's share of a batch; still on the CPU.
 
-    crops: `(n, height, width, 3)` uint8 RGB; labels: `(n,)`; teacher: `(n, E)` or None.
+    inputs: `(n, height, width, 3)` uint8 RGB, or, `of_maps`, a frozen trunk's maps `(n, C, H, W)` float16, which are
+    mirrored already. labels: `(n,)`; teacher: `(n, E)` or None.
     """
 
-    crops: Tensor
+    inputs: Tensor
+    of_maps: bool
     labels: Tensor
     changes: Changes
     teacher: Tensor | None
@@ -32,18 +35,21 @@ class Batch:
 class Batches:
     """Gives batch number `i` from the seed and `i` alone, so that a resumed run sees what it would have seen.
 
-    Every process draws the whole batch and takes its share, so that their number changes nothing.
+    Every process draws the whole batch and takes its share, so that their number changes nothing. The first
+    `map_batches` batches are of the trunk's maps, the others of pictures.
     """
 
     def __init__(
         self,
         inputs: NDArray[np.uint8],
         labels: NDArray[np.int64],
-        sampler: IdentitySampler,
+        sampler: Sampler,
         augmentation: Augmentation,
         seed: int,
         processes: Processes,
         teacher: Teacher | None,
+        maps: TrunkMaps | None = None,
+        map_batches: int = 0,
     ) -> None:
         self._inputs = inputs
         self._labels = torch.from_numpy(labels)
@@ -52,6 +58,8 @@ class Batches:
         self._seed = seed
         self._processes = processes
         self._teacher = teacher
+        self._maps = maps
+        self._map_batches = map_batches
 
     def crops_of(self, number: int) -> list[int]:
         """Which crops the whole batch number `number` is made of."""
@@ -65,11 +73,15 @@ class Batches:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
         changes = draw_changes(len(whole), self._augmentation, generator).part(rows)
         chosen = torch.from_numpy(whole[rows])
-        crops = torch.from_numpy(self._inputs[whole[rows]])
+        of_maps = self._maps is not None and number < self._map_batches
+        if self._maps is not None and of_maps:
+            inputs = self._maps.of(chosen, changes.flipped)
+        else:
+            inputs = torch.from_numpy(self._inputs[whole[rows]])
         if self._processes.device.type == "cuda":
-            crops = crops.pin_memory()
+            inputs = inputs.pin_memory()
         teacher = self._teacher.of(chosen, changes.flipped) if self._teacher else None
-        return Batch(crops, self._labels[chosen], changes, teacher)
+        return Batch(inputs, of_maps, self._labels[chosen], changes, teacher)
 
     def stream(self, first: int, end: int) -> Iterator[Batch]:
         """Batches `first` to `end` - 1; the next one is prepared while the caller uses one."""
@@ -84,6 +96,12 @@ class Batches:
 
 def to_images(batch: Batch, augmentation: Augmentation, normalise: Normalise, device: torch.device) -> Tensor:
     """`(n, 3, height, width)` normalised and augmented pictures on the device, channels last."""
-    crops = change_colours(batch.crops.to(device, non_blocking=True), augmentation, batch.changes)
+    crops = change_colours(batch.inputs.to(device, non_blocking=True), augmentation, batch.changes)
     images = change_shapes(normalise(crops), augmentation, batch.changes)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def to_maps(batch: Batch, augmentation: Augmentation, device: torch.device) -> Tensor:
+    """`(n, C, H, W)` float32 maps on the device with boxes erased, channels last."""
+    maps = batch.inputs.to(device, non_blocking=True).float()
+    return erase(maps, augmentation, batch.changes).contiguous(memory_format=torch.channels_last)

@@ -35,6 +35,15 @@ def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path)
     return inputs
 
 
+def picture_digest(path: Path) -> str:
+    """What a picture's file is known by: its path, size and time. Raises DataError where there is none."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {path} as a picture: {error.strerror}") from error
+    return hashlib.sha256(json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns]).encode()).hexdigest()
+
+
 def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
@@ -53,9 +62,5 @@ def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None
 def _digest(paths: Sequence[Path], input_format: InputFormat) -> str:
     digest = hashlib.sha256(json.dumps([input_format.size, input_format.interpolation]).encode())
     for path in paths:
-        try:
-            facts = path.stat()
-        except OSError as error:
-            raise DataError(f"cannot read {path} as a picture: {error.strerror}") from error
-        digest.update(json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns]).encode())
+        digest.update(picture_digest(path).encode())
     return digest.hexdigest()[:20]

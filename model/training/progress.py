@@ -71,14 +71,14 @@ def start(recipe: Recipe, classes: int, processes: Processes, first: Checkpoint 
 
 def _first_network(recipe: Recipe, classes: int, first: Checkpoint | None) -> MGN:
     if first is None:
-        backbone = initial_backbone(recipe.architecture.backbone, recipe.initialisation, recipe.architecture.stem)
+        backbone = initial_backbone(recipe.architecture, recipe.initialisation)
         return MGN(backbone, recipe.architecture, classes)
     if first.metadata.architecture != recipe.architecture:
         raise CheckpointError(
             f"{first.metadata.model_id} is another network than the recipe's: {first.metadata.architecture}; "
             "change the recipe's [architecture]"
         )
-    mgn = MGN(build_backbone(recipe.architecture.backbone, recipe.architecture.stem), recipe.architecture, classes)
+    mgn = MGN(build_backbone(recipe.architecture), recipe.architecture, classes)
     trained = load_embedder(first).mgn.state_dict()
     mgn.load_state_dict(trained | {name: value for name, value in mgn.state_dict().items() if name not in trained})
     return mgn
@@ -89,17 +89,27 @@ def frozen_layers(mgn: MGN, recipe: Recipe) -> nn.Module:
     return mgn.trunk[: recipe.initialisation.frozen_trunk_blocks]
 
 
+def trainable_trunk(mgn: MGN, recipe: Recipe) -> nn.Module:
+    """The layers of the trunk that change, if only after a while."""
+    return mgn.trunk[recipe.initialisation.frozen_trunk_blocks :]
+
+
 def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
     how = recipe.optimizer
-    pretrained = [*mgn.trunk.parameters(), *mgn.branches.parameters()]
-    known = {id(parameter) for parameter in pretrained}
+    trunk = [p for p in mgn.trunk.parameters() if p.requires_grad]
+    pretrained = [*mgn.branches.parameters()]
+    for head in mgn.reductions[: recipe.architecture.own_heads]:
+        pretrained += head.parameters()
+    known = {id(parameter) for parameter in [*mgn.trunk.parameters(), *pretrained]}
     fresh = [parameter for parameter in mgn.parameters() if id(parameter) not in known]
+    first = recipe.initialisation
     groups = [
         {
-            "params": [p for p in pretrained if p.requires_grad],
-            "peak": how.learning_rate,
-            "frozen_iterations": recipe.initialisation.frozen_iterations,
+            "params": trunk,
+            "peak": how.trunk_learning_rate or how.learning_rate,
+            "frozen_iterations": max(first.frozen_iterations, first.frozen_trunk_iterations),
         },
+        {"params": pretrained, "peak": how.learning_rate, "frozen_iterations": first.frozen_iterations},
         {"params": fresh, "peak": how.head_learning_rate, "frozen_iterations": 0},
     ]
     if how.kind == "adamw":

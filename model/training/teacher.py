@@ -1,17 +1,21 @@
 """A teacher: the features that a better network gives the training crops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.datasets.base import Sample
 from model.errors import DataError
+
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,47 @@ class Teacher:
         return self.features[flipped.long(), chosen]
 
 
-def read_teacher(path: Path, samples: Sequence[Sample]) -> Teacher:
-    """Read an NPZ file with `names` (file names), `features` `(M, E)` and, if it has them, `features_mirrored`.
+def teacher_of(features: NDArray[np.float32]) -> Teacher:
+    """The teacher whose features `(2, N, E)`, plain and mirrored, of any length are given."""
+    return Teacher(F.normalize(torch.from_numpy(features), dim=2))
 
-    Without the latter a mirrored crop takes the features of the crop as it is. Raises DataError where the file is
-    something else or lacks a training crop.
+
+def mirrored_embeddings(
+    embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]], inputs: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """`(2, N, E)`: the embeddings of pictures `(N, height, width, 3)`, as they are and mirrored."""
+    starts = range(0, len(inputs), _BATCH)
+    sides = []
+    for step in (1, -1):
+        batches = (np.ascontiguousarray(inputs[start : start + _BATCH][:, :, ::step]) for start in starts)
+        sides.append(np.concatenate([embed(batch) for batch in batches]).reshape(len(inputs), -1))
+    return np.stack(sides)
+
+
+def read_teacher(paths: Sequence[Path], samples: Sequence[Sample]) -> Teacher:
+    """Read NPZ files with `names` (file names), `features` `(M, E)` and, if they have them, `features_mirrored`.
+
+    Without the latter a mirrored crop takes the features of the crop as it is. Several files are one teacher's, each
+    of other crops. Raises DataError where a file is something else, or none has a training crop.
     """
+    read = [_read_file(path) for path in paths]
+    if len({features.shape[1] for _, features, _ in read}) > 1:
+        raise DataError(f"{' and '.join(map(str, paths))} hold features of different lengths: they are of two teachers")
+    names, features, mirrored = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
+    position = {Path(str(name)).name: number for number, name in enumerate(names)}
+    missing = [sample.path.name for sample in samples if sample.path.name not in position]
+    if missing:
+        raise DataError(
+            f"{' and '.join(map(str, paths))}: no features of {len(missing)} training crops, for instance {missing[0]}"
+        )
+    rows = np.array([position[sample.path.name] for sample in samples])
+    both = np.stack([features[rows], mirrored[rows]]).astype(np.float32)
+    if not np.isfinite(both).all():
+        raise DataError(f"{' and '.join(map(str, paths))}: features that are no finite numbers")
+    return teacher_of(both)
+
+
+def _read_file(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             names, features = arrays["names"], arrays["features"]
@@ -41,12 +80,4 @@ def read_teacher(path: Path, samples: Sequence[Sample]) -> Teacher:
         raise DataError(f"{path}: {error.args[0]}; a teacher's file holds names and features") from error
     if not len(names) == len(features) == len(mirrored):
         raise DataError(f"{path} holds {len(names)} names, {len(features)} features and {len(mirrored)} mirrored ones")
-    position = {Path(str(name)).name: number for number, name in enumerate(names)}
-    missing = [sample.path.name for sample in samples if sample.path.name not in position]
-    if missing:
-        raise DataError(f"{path} has no features of {len(missing)} training crops, for instance {missing[0]}")
-    rows = np.array([position[sample.path.name] for sample in samples])
-    both = torch.from_numpy(np.stack([features[rows], mirrored[rows]]).astype(np.float32))
-    if not torch.isfinite(both).all():
-        raise DataError(f"{path} holds features that are no finite numbers")
-    return Teacher(F.normalize(both, dim=2))
+    return names, features, mirrored

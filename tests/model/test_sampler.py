@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.sampler import IdentitySampler
+from model.sampler import IdentitySampler, SourcesSampler
 
 
 @given(
@@ -43,3 +43,22 @@ def test_a_batch_does_not_depend_on_those_before() -> None:
 def test_too_few_identities_are_an_error() -> None:
     with pytest.raises(ValueError, match="wants 16 identities, but the data has only 3"):
         IdentitySampler(np.array([0, 1, 2]), 16, 4, seed=0)
+
+
+def test_each_source_gives_its_share_of_every_batch() -> None:
+    labels, sources = np.repeat(np.arange(10), 3), np.repeat([0] * 7 + [1] * 3, 3)
+    sampler = SourcesSampler(labels, sources, (3, 2), 2, seed=0)
+    for number in range(20):
+        batch = sampler.batch(number)
+        own = labels[batch].reshape(5, 2)
+        assert (own == own[:, :1]).all()
+        assert sources[batch].tolist() == [0] * 6 + [1] * 4
+        assert len(set(own[:, 0])) == 5
+    seen = {label for number in range(20) for label in labels[sampler.batch(number)]}
+    assert seen == set(range(10))
+
+
+def test_as_many_sources_as_data_sets() -> None:
+    labels, sources = np.repeat(np.arange(10), 3), np.zeros(30, dtype=np.int64)
+    with pytest.raises(ValueError, match="2 data sets give, but the run has 1"):
+        SourcesSampler(labels, sources, (3, 2), 2, seed=0)

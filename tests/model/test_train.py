@@ -116,7 +116,7 @@ def test_distillation_draws_the_similarities_to_the_teachers(tmp_path: Path) -> 
         # The teacher looks at colours alone, which an erased box would change.
         changes: dict[str, object] = {"augmentation.erase": 0.0, "augmentation.pad": 0, "distillation.weight": weight}
         recipe = quick_recipe(changes | {"schedule.iterations": 60})
-        run = run_of(tmp_path, recipe, f"run{weight}", teacher=teacher, log_every=20)
+        run = run_of(tmp_path, recipe, f"run{weight}", teachers=(teacher,), log_every=20)
         train(run, ALONE)
         ends.append(logged(run.folder)[-1]["distillation"] / weight)
     assert ends[0] < 0.7 * ends[1]
@@ -125,7 +125,7 @@ def test_distillation_draws_the_similarities_to_the_teachers(tmp_path: Path) -> 
 def test_a_teacher_and_its_section_need_each_other(tmp_path: Path) -> None:
     teacher = write_teacher(tmp_path)
     with pytest.raises(RecipeError, match="need each other"):
-        train(run_of(tmp_path, quick_recipe(), teacher=teacher), ALONE)
+        train(run_of(tmp_path, quick_recipe(), teachers=(teacher,)), ALONE)
     with pytest.raises(RecipeError, match="need each other"):
         train(run_of(tmp_path, quick_recipe({"distillation.weight": 1.0})), ALONE)
 

@@ -59,7 +59,7 @@ def test_a_picture_that_cannot_be_read_leaves_no_cache_behind(tmp_path: Path) ->
 
 def test_a_teacher_tells_a_mirrored_crop_from_the_crop(tmp_path: Path) -> None:
     crops = samples(tmp_path)
-    teacher = read_teacher(write_teacher(tmp_path), crops)
+    teacher = read_teacher([write_teacher(tmp_path)], crops)
     chosen = torch.tensor([4, 4, 2])
     plain, mirrored, other = teacher.of(chosen, torch.tensor([False, True, False]))
     assert torch.equal(plain, teacher.features[0, 4])
@@ -72,21 +72,21 @@ def test_a_teacher_tells_a_mirrored_crop_from_the_crop(tmp_path: Path) -> None:
 def test_a_teachers_file_is_matched_by_file_name(tmp_path: Path) -> None:
     crops = samples(tmp_path)
     path = write_teacher(tmp_path)
-    forwards, backwards = read_teacher(path, crops), read_teacher(path, crops[::-1])
+    forwards, backwards = read_teacher([path], crops), read_teacher([path], crops[::-1])
     assert torch.equal(forwards.features, backwards.features.flip(1))
 
 
 def test_a_teacher_that_does_not_know_a_crop_is_an_error(tmp_path: Path) -> None:
     stranger = Sample(Path("nowhere/0099_c1s1_000000_00.jpg"), 99, 1)
     with pytest.raises(DataError, match=r"no features of 1 training crops, for instance 0099_c1s1_000000_00\.jpg"):
-        read_teacher(write_teacher(tmp_path), (*samples(tmp_path), stranger))
+        read_teacher([write_teacher(tmp_path)], (*samples(tmp_path), stranger))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really"])
 def test_a_file_that_is_no_teacher_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.npz").write_bytes(content)
     with pytest.raises(DataError, match="no NPZ file of a teacher's features"):
-        read_teacher(tmp_path / "t.npz", ())
+        read_teacher([tmp_path / "t.npz"], ())
 
 
 def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
@@ -165,7 +165,7 @@ def test_a_resumed_log_forgets_what_is_done_again_and_what_a_crash_cut_off(tmp_p
 
 def test_strided_depthwise_convolutions_compute_in_single_precision_under_bfloat16() -> None:
     torch.manual_seed(0)
-    trunk = build_backbone("mobilenet_v2").trunk
+    trunk = build_backbone(MGNConfig(backbone="mobilenet_v2")).trunk
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     images = torch.randn(2, 3, 64, 32)
     with torch.inference_mode():

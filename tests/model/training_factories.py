@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from ir_factories import TINY, random_network, write_ir
 from model_factories import write_market
 from PIL import Image
 
+from model.architecture import OMZ_INPUT
 from model.checkpoint import TrainingData
+from model.conversion.networks import convert_network
 from model.datasets import open_data_set
+from model.plain_network import load_network, save_network
 from model.recipe import Recipe, read_recipe, recipe_path
 from model.train import Run
 from model.training.processes import Processes
@@ -95,3 +99,32 @@ def run_command(*line_of: Any, **rest: Any) -> subprocess.CompletedProcess[str]:
 def logged(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def omz_changes(folder: Path) -> dict[str, object]:
+    """What makes a quick run of the recipe `osnet` start from a tiny converted network."""
+    path = folder / "tiny.safetensors"
+    if not path.exists():
+        converted = convert_network(write_ir(folder / "tiny.xml", random_network()), "tiny")
+        save_network(path, converted.weights, converted.metadata)
+    mean, std = load_network(path).metadata.input.mean, load_network(path).metadata.input.std
+    return {
+        "architecture.omz_channels": list(TINY),
+        "input.height": OMZ_INPUT[0],
+        "input.width": OMZ_INPUT[1],
+        "input.mean": list(mean),
+        "input.std": list(std),
+        "initialisation.weights": f"file:{path}",
+        "initialisation.frozen_trunk_blocks": 0,
+        "initialisation.frozen_trunk_iterations": 3,
+        "batch.identities": 4,
+        "batch.crops": 2,
+        "batch.sources": [4],
+        "schedule.iterations": 6,
+        "schedule.warm_up": 1,
+    }
+
+
+def omz_recipe(folder: Path, changes: dict[str, object] | None = None) -> Recipe:
+    """The recipe `osnet`, shrunk to seconds, from a tiny converted network."""
+    return read_recipe(recipe_path(Path("osnet")), omz_changes(folder) | (changes or {}))
