@@ -103,7 +103,8 @@ class Distillation(_Section):
 class Optimizer(_Section):
     """Rates of the pretrained layers and of those that start from random numbers; gradient_clip is a norm.
 
-    trunk_learning_rate: of the trunk, by default that of all pretrained layers.
+    trunk_learning_rate: of the trunk, by default that of all pretrained layers; a trunk that joins late (see
+    Initialisation) goes through the whole schedule in the time that is left.
     """
 
     kind: Literal["adamw", "sgd"]

@@ -50,7 +50,10 @@ class IdentitySampler:
 
 
 class SourcesSampler:
-    """Batches that hold so many identities of each of several data sets, side by side, each in passes of its own."""
+    """Batches that hold so many identities of each of several data sets, mixed, each in passes of its own.
+
+    Mixed, because processes that share a batch take stretches of it, and each should see all data sets.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,12 @@ class SourcesSampler:
             IdentitySampler(labels[rows], own, crops, seed + source)
             for source, (rows, own) in enumerate(zip(self._rows, identities, strict=True))
         ]
+        self._crops = crops
+        self._seed = seed
 
     def batch(self, iteration: int) -> NDArray[np.int64]:
         """The indices of batch number `iteration` (from 0)."""
         pairs = zip(self._rows, self._samplers, strict=True)
-        return np.concatenate([rows[sampler.batch(iteration)] for rows, sampler in pairs])
+        batch = np.concatenate([rows[sampler.batch(iteration)] for rows, sampler in pairs]).reshape(-1, self._crops)
+        mixed: NDArray[np.int64] = np.random.default_rng((self._seed, 2, iteration)).permutation(batch).reshape(-1)
+        return mixed

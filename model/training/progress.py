@@ -107,10 +107,16 @@ def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
         {
             "params": trunk,
             "peak": how.trunk_learning_rate or how.learning_rate,
-            "frozen_iterations": max(first.frozen_iterations, first.frozen_trunk_iterations),
+            "frozen_iterations": first.frozen_iterations,
+            "joins_at": first.frozen_trunk_iterations,
         },
-        {"params": pretrained, "peak": how.learning_rate, "frozen_iterations": first.frozen_iterations},
-        {"params": fresh, "peak": how.head_learning_rate, "frozen_iterations": 0},
+        {
+            "params": pretrained,
+            "peak": how.learning_rate,
+            "frozen_iterations": first.frozen_iterations,
+            "joins_at": 0,
+        },
+        {"params": fresh, "peak": how.head_learning_rate, "frozen_iterations": 0, "joins_at": 0},
     ]
     if how.kind == "adamw":
         return torch.optim.AdamW(groups, lr=how.learning_rate, weight_decay=how.weight_decay, fused=True)

@@ -23,7 +23,7 @@ from model.training.batches import Batch, to_images, to_maps
 from model.training.machine import strided_depthwise_in_float32
 from model.training.processes import Processes
 from model.training.progress import Progress, frozen_layers, trainable_trunk
-from model.training.schedule import rate
+from model.training.schedule import late_rate
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -157,6 +157,6 @@ def _to_training_mode(mgn: MGN, recipe: Recipe) -> None:
 
 
 def _set_rates(progress: Progress, recipe: Recipe) -> None:
-    share = rate(progress.iteration, recipe.schedule)
     for group in progress.optimizer.param_groups:
+        share = late_rate(progress.iteration, recipe.schedule, group["joins_at"])
         group["lr"] = group["peak"] * share if progress.iteration >= group["frozen_iterations"] else 0.0

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_factories import QUICK, logged, quick_recipe, run_command, run_of
+from training_factories import QUICK, logged, omz_changes, quick_recipe, run_command, run_of
 
 from model.checkpoint import load_checkpoint
 from model.errors import RecipeError
@@ -20,14 +20,17 @@ PAPER: dict[str, object] = {
     "optimizer.learning_rate": 1e-5,
     "optimizer.head_learning_rate": 1e-5,
 }
+MAPS_THEN_PICTURES: dict[str, object] = {"initialisation.frozen_trunk_iterations": 4, "precision": "float32"}
 
 
 @pytest.mark.parametrize(
     ("recipe", "changes"),
-    [("mobile", FROZEN | {"batch.accumulation": 2}), ("paper", FROZEN | PAPER)],
-    ids=["mobile", "paper"],
+    [("mobile", FROZEN | {"batch.accumulation": 2}), ("paper", FROZEN | PAPER), ("osnet", FROZEN | MAPS_THEN_PICTURES)],
+    ids=["mobile", "paper", "osnet"],
 )
 def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path, recipe: str, changes: dict[str, object]) -> None:
+    if recipe == "osnet":
+        changes = omz_changes(tmp_path) | changes
     for out, processes in (("one", 1), ("two", 2)):
         result = run_command(tmp_path, out, changes, processes=processes, recipe=recipe)
         assert result.returncode == 0, result.stderr

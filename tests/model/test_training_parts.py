@@ -21,7 +21,7 @@ from model.recipe import SHIPPED, Schedule, parse_changes, read_recipe, recipe_p
 from model.training.inputs import cached_inputs
 from model.training.journal import LOG_FILE, opened_journal
 from model.training.machine import strided_depthwise_in_float32
-from model.training.schedule import rate
+from model.training.schedule import late_rate, rate
 from model.training.teacher import read_teacher
 
 SMALL = InputFormat(height=64, width=32)
@@ -95,6 +95,16 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     assert rate(10, schedule) == 1
     assert rate(60, schedule) == pytest.approx(0.5)
     assert rate(109, schedule) < 0.001
+
+
+def test_layers_that_join_late_go_through_the_whole_schedule() -> None:
+    schedule = Schedule(iterations=110, warm_up=10)
+    assert [late_rate(i, schedule, 55) for i in (0, 54)] == [0.0, 0.0]
+    assert late_rate(55, schedule, 55) == pytest.approx(0.01)
+    assert late_rate(60, schedule, 55) == 1
+    assert late_rate(85, schedule, 55) == pytest.approx(0.5)
+    assert late_rate(109, schedule, 55) < 0.001
+    assert [late_rate(i, schedule, 0) for i in range(110)] == [rate(i, schedule) for i in range(110)]
 
 
 def test_the_rate_falls_in_steps() -> None:

@@ -79,7 +79,8 @@ def command(
         start += ["-m", "model"]
     line = [*start, "train", recipe, "--data", f"market1501:{market(folder)}", "--out", str(folder / out)]
     line += ["--cache", str(folder / "cache"), "--log-every", "1", *options]
-    for name, value in (QUICK | changes).items():
+    quick = {} if recipe == "osnet" else QUICK  # whose input and architecture are its own, see `omz_changes`
+    for name, value in (quick | changes).items():
         line += ["--set", f"{name}={json.dumps(value)}"]
     return line
 
