@@ -22,7 +22,7 @@ from bench.rounds import in_turn
 from bench.rows import Row, speeds_row
 from model.backbones import build_backbone
 from model.checkpoint import Checkpoint, InputFormat
-from model.mgn import MGN, unit_parts
+from model.mgn import MGN, part_scales, weighted_parts
 from model.quantisation import export_int8
 
 CROPS = 64
@@ -100,6 +100,7 @@ class _TorchCode:
         config, given = checkpoint.metadata.architecture, checkpoint.metadata.input
         self.network = MGN(build_backbone(config), config).eval()
         self.network.load_state_dict({name: torch.tensor(weights) for name, weights in checkpoint.weights.items()})
+        self._scales = part_scales(checkpoint.metadata.part_weights)
         self._transform = v2.Compose(
             [
                 v2.Resize(given.size),
@@ -113,5 +114,5 @@ class _TorchCode:
         """`(N, 8, 256)`."""
         images = torch.stack([self._transform(Image.open(BytesIO(one)).convert("RGB")) for one in contents])
         with torch.no_grad():
-            parts: NDArray[np.float32] = unit_parts(self.network(images).parts).numpy()
+            parts: NDArray[np.float32] = weighted_parts(self.network(images).parts, self._scales).numpy()
         return parts

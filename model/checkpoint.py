@@ -29,6 +29,9 @@ METADATA_KEY = "passerby"
 Precision = Literal["float", "int8"]
 """What a checkpoint computes in. Embeddings of int8 lie apart from those of float, so they are another model's."""
 
+UNKNOWN_DATA = "unknown"
+"""The name of a converted checkpoint's training data where nobody tells it."""
+
 Weights = Mapping[str, NDArray[Any]]
 
 
@@ -62,8 +65,9 @@ class InputFormat(_Part):
 class TrainingData(_Part):
     """What the weights were learned from, and on which terms that data may be used.
 
-    teacher: the network, with its licence, whose similarities were learned too. started_from: the model id of the
-    checkpoint that training went on from, whose own data it has learned from as well.
+    name: several data sets' names are joined by " + "; held_out_identities are of the first of them alone. teacher: the
+    network, with its licence, whose similarities were learned too. started_from: the model id of the checkpoint that
+    training went on from; started_from_data: what that was learned from, and so this one as well.
     """
 
     name: str
@@ -74,6 +78,7 @@ class TrainingData(_Part):
     hold_out_seed: int = 0
     teacher: str | None = None
     started_from: str | None = None
+    started_from_data: "TrainingData | None" = None
 
 
 class MeasuredResult(_Part):

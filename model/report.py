@@ -14,6 +14,7 @@ from model.datasets.base import EvaluationSplit
 from model.errors import ModelError
 from model.evaluate import LabelledFeatures, embed_split
 from model.loading import inference_of
+from model.provenance import place_of_result
 from model.training.journal import LOG_FILE
 from model.visualize.charts import Curve, cmc_figure, losses_figure, rate_figure, schedule_figure, shares_figure
 from model.visualize.folder import BRANCHES
@@ -66,6 +67,7 @@ def write_report(folder: Path, checkpoint: Checkpoint | None = None, judgement: 
     values = {
         "run": folder.resolve().name,
         "metadata": metadata,
+        "places": [place_of_result(metadata.training_data, one.data) for one in metadata.results] if metadata else (),
         "charts": _charts(log),
         "recipe": _sections(metadata.recipe) if metadata else {},
         "data": judgement.name if judgement else None,

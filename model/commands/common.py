@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import Checkpoint, MeasuredResult
+from model.commands.splits import ChosenSplit
 from model.datasets.base import EvaluationSplit
 from model.evaluate import embed_split, evaluate_features
 from model.metrics import Metrics
@@ -26,14 +27,11 @@ def judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
     return evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
 
 
-def measured_result(metrics: Metrics, data: str, held_out: int) -> MeasuredResult:
-    """Metrics of identities held out of a data set, as a checkpoint tells them."""
+def measured_result(metrics: Metrics, chosen: ChosenSplit) -> MeasuredResult:
+    """Metrics of the usual protocol on a part of a data set, as a checkpoint tells them."""
     figures = {name: round(value, 4) for name, value in metrics.as_dict().items() if name in _RECORDED}
-    return MeasuredResult(
-        data=data,
-        protocol=f"{held_out} training identities held out, single query, no re-ranking",
-        **figures,
-    )
+    protocol = f"{chosen.part_name} ({chosen.standing}), single query, no re-ranking"
+    return MeasuredResult(data=chosen.data, protocol=protocol, **figures)
 
 
 def show(metrics: Metrics) -> None:

@@ -1,28 +1,45 @@
-"""`python -m model evaluate`: judge a checkpoint on a data set, or features that any network made."""
+"""`python -m model evaluate`: judge a checkpoint on data sets, or features that any network made."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from model.commands.common import console, show
+from model.checkpoint import CheckpointMetadata
+from model.commands.common import console, measured_result, show
+from model.commands.places import (
+    JudgedPlace,
+    answered,
+    judge_place,
+    place_sentence,
+    show_intervals,
+    show_notes,
+    show_places,
+)
 from model.commands.splits import choose_split
-from model.datasets.base import EvaluationSplit
-from model.errors import DataError, ModelError
-from model.evaluate import Evaluation, LabelledFeatures, Protocol, read_features, write_features
+from model.errors import ModelError
+from model.evaluate import Evaluation, Protocol, embed_split, read_features, write_features
 from model.evaluate import evaluate as judge
+from model.rewriting import rewrite_metadata
 
 
 def evaluate(
     checkpoint: Annotated[Path | None, typer.Option(help="A .safetensors or .onnx checkpoint")] = None,
-    data: Annotated[str | None, typer.Option(help="KIND:FOLDER that the checkpoint is judged on")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="KIND:FOLDER that the checkpoint is judged on; several give a table")
+    ] = None,
     features: Annotated[Path | None, typer.Option(help="An NPZ file with fq, fg, qp, qc, gp, gc")] = None,
     hold_out_identities: Annotated[
         int | None,
-        typer.Option("--hold-out", min=1, help="Judge on so many identities held out of the training part"),
+        typer.Option(
+            "--hold-out",
+            min=1,
+            help="Judge on so many identities held out of the training part [default: the test part, or what training "
+            "held out, or all persons]",
+        ),
     ] = None,
     flip: Annotated[
         bool | None,
@@ -40,59 +57,106 @@ def evaluate(
     bootstrap: Annotated[int, typer.Option(min=0, help="Samples drawn for 95 % confidence intervals, say 1000")] = 0,
     seed: Annotated[int, typer.Option(help="Draws these samples")] = 0,
     export: Annotated[Path | None, typer.Option(help="Write the features into this NPZ file")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the results in the checkpoint, in place of those that it holds")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
 ) -> None:
-    """Judge a checkpoint on a data set, or features that any network made."""
-    notes: tuple[str, ...] = ()
-    if features is not None and checkpoint is None and data is None:
-        if flip is not None or export is not None:
-            raise ModelError("--flip and --export need pictures: give --checkpoint FILE with --data KIND:FOLDER")
-        query, gallery = read_features(features)
-    elif features is None and checkpoint is not None and data is not None:
-        split, query, gallery, notes = _embedded(checkpoint, data, hold_out_identities, flip)
-        if export is not None:
-            write_features(export, query, gallery, split)
-    else:
-        raise ModelError("give either --features FILE.npz, or --checkpoint FILE with --data KIND:FOLDER")
+    """Judge a checkpoint on data sets, or features that any network made.
+
+    Of each data set it takes the official test part; or the persons that training held out of it; or, where it was not
+    trained on, all persons that are seen by two cameras.
+    """
     protocol = Protocol(rerank, query_expansion, alpha, multi_query, not same_camera, bootstrap, seed)
-    found = judge(query, gallery, protocol)
-    found = replace(found, notes=notes + found.notes)
-    if not found.metrics.queries:
-        raise DataError(f"no query has a right answer in the gallery: {'; '.join(found.notes)}")
-    if as_json:
-        print(json.dumps(_as_json(found)))
-    else:
-        _print(found)
+    if features is not None and checkpoint is None and not data:
+        if flip is not None or export is not None or record:
+            raise ModelError("--flip, --export and --record need a checkpoint: --checkpoint FILE --data KIND:FOLDER")
+        found = answered(judge(*read_features(features), protocol))
+        _print(found, found.notes, as_json)
+        return
+    if features is not None or checkpoint is None or not data:
+        raise ModelError("give either --features FILE.npz, or --checkpoint FILE with --data KIND:FOLDER")
+    if export is not None and len(data) > 1:
+        raise ModelError(f"--export writes the features of one data set, and {len(data)} are given: run it for each")
+    if record and (flip is not None or query_expansion or multi_query or same_camera):
+        raise ModelError(
+            "--record keeps results of the usual protocol: leave --flip, --query-expansion, --multi-query and "
+            "--same-camera out"
+        )
+    metadata, places = _judged(checkpoint, data, hold_out_identities, flip, protocol, export)
+    if record:
+        _record(checkpoint, metadata, places)
+    if len(places) > 1:
+        if as_json:
+            print(json.dumps([_place_as_json(place, metadata) for place in places]))
+        else:
+            show_places(places, metadata)
+        return
+    (place,) = places
+    found = place.reranked or place.found
+    _print(found, (*place.chosen.notes, place_sentence(place.chosen, metadata), *found.notes), as_json)
 
 
-def _embedded(
-    checkpoint: Path, data: str, hold_out_identities: int | None, flip: bool | None
-) -> tuple[EvaluationSplit, LabelledFeatures, LabelledFeatures, tuple[str, ...]]:
-    from model.evaluate import embed_split
+def _judged(
+    checkpoint: Path,
+    data: list[str],
+    hold_out_identities: int | None,
+    flip: bool | None,
+    protocol: Protocol,
+    export: Path | None,
+) -> tuple[CheckpointMetadata, list[JudgedPlace]]:
     from model.loading import load_for_inference
 
     loaded = load_for_inference(checkpoint, flip)
-    chosen = choose_split(data, loaded.metadata.training_data, hold_out_identities)
-    notes = chosen.notes
-    if chosen.seen:
-        notes += ("the checkpoint has seen these identities in training; they say nothing of others",)
-    return chosen.split, *embed_split(chosen.split, loaded.metadata.input, loaded.embed), notes
+    # All are read before the first is embedded, so that a mistake in the last is told at once.
+    splits = [choose_split(one, loaded.metadata.training_data, hold_out_identities) for one in data]
+    places = []
+    for chosen in splits:
+        features = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
+        if export is not None:
+            write_features(export, *features, chosen.split)
+        places.append(judge_place(chosen, features, protocol))
+    return loaded.metadata, places
 
 
-def _as_json(found: Evaluation) -> dict[str, object]:
+def _record(checkpoint: Path, metadata: CheckpointMetadata, places: list[JudgedPlace]) -> None:
+    for place in places:
+        if place.chosen.seen:
+            raise ModelError(f"--record keeps no result on {place.chosen.name}: {place.chosen.standing}")
+    results = tuple(measured_result(place.found.metrics, place.chosen) for place in places)
+    rewrite_metadata(checkpoint, checkpoint, metadata.model_copy(update={"results": results}))
+
+
+def _place_as_json(place: JudgedPlace, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """What is judged on and how it stands to the training, the metrics, and those of re-ranking by themselves."""
+    chosen = place.chosen
+    facts = {
+        "data": chosen.data,
+        "part": chosen.part_name,
+        "trained_on_this_place": str(chosen.relation),
+        "gallery_crops": len(chosen.split.gallery),
+    }
+    notes = (*chosen.notes, place_sentence(chosen, metadata), *place.found.notes)
+    reranked = {"reranked": place.reranked.metrics.as_dict()} if place.reranked else {}
+    return facts | _as_json(place.found, notes) | reranked
+
+
+def _as_json(found: Evaluation, notes: tuple[str, ...]) -> dict[str, Any]:
     """Everything but the queries one by one; the metrics stand at the top."""
     return found.metrics.as_dict() | {
         "intervals": found.intervals,
         "verification": asdict(found.verification),
         "camera_pairs": [asdict(pair) for pair in found.camera_pairs],
-        "notes": found.notes,
+        "notes": notes,
     }
 
 
-def _print(found: Evaluation) -> None:
+def _print(found: Evaluation, notes: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_as_json(found, notes)))
+        return
     show(found.metrics)
-    for name, (low, high) in found.intervals.items():
-        console.print(f"{name}: 95 % confidence from {100 * low:.2f} to {100 * high:.2f} %")
+    show_intervals(found)
     verification = found.verification
     rates = ", ".join(f"{100 * value:.2f} % at FMR {100 * rate:g} %" for rate, value in verification.fnmr.items())
     console.print(
@@ -106,5 +170,4 @@ def _print(found: Evaluation) -> None:
             figures = (f"{100 * value:.1f} %" for value in (pair.rank1, pair.map_step))
             table.add_row(str(pair.query_camera), str(pair.gallery_camera), str(pair.queries), *figures)
         console.print(table)
-    for note in found.notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+    show_notes(notes)

@@ -8,6 +8,7 @@ import typer
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from model.commands.common import console
+from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import CheckpointError, ModelError
 from model.evaluate import embed_split, evaluate_features
@@ -90,14 +91,13 @@ def _int8(loaded: Checkpoint, source: Path, out: Path, data: str, crops: int, se
 
 def _show_drop(source: Path, out: Path, data: str) -> None:
     """Rank-1 and mAP of both, on the identities that the checkpoint held out or the official test part, if any."""
-    from model.commands.splits import choose_split
-
     before = load_for_inference(source)
     data_set, trained_on = open_data_set(data), before.metadata.training_data
-    if not data_set.has_test() and not (trained_on.held_out_identities and trained_on.name == data_set.name):
+    part = choose_part(data_set, [trained_on], None)
+    if part.kind == "all":
         console.print("what that costs in rank-1 and mAP: `evaluate` both on identities that training has not seen")
         return
-    split = choose_split(data, trained_on, None).split
+    split = read_split(data_set, part, trained_on).split
     for name, network in (("fp32", before), ("int8", load_for_inference(out))):
         metrics = evaluate_features(*embed_split(split, network.metadata.input, network.embed))
         console.print(f"{name}: rank-1 {100 * metrics.rank1:.2f} %, mAP {100 * metrics.map_step:.2f} %")

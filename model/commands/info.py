@@ -9,8 +9,10 @@ from rich.table import Table
 
 from model.checkpoint import CheckpointMetadata
 from model.commands.common import console
+from model.datasets.joined import first_name
 from model.errors import CheckpointError
 from model.loading import read_metadata
+from model.provenance import place_of_result
 
 
 def info(
@@ -44,11 +46,14 @@ def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
         ("terms", data.terms),
     ]
     if data.held_out_identities:
-        lines.append(("held out", f"{data.held_out_identities} identities, seed {data.hold_out_seed}"))
+        whose = first_name(data.name)
+        lines.append(("held out", f"{data.held_out_identities} identities of {whose}, seed {data.hold_out_seed}"))
     if data.teacher:
         lines.append(("teacher", data.teacher))
     if data.started_from:
-        lines.append(("started from", data.started_from))
+        before = data.started_from_data
+        whose = f", trained on {before.name}, {before.terms}" if before else ", whose data is not recorded"
+        lines.append(("started from", data.started_from + whose))
     if source := metadata.recipe.get("converted_from"):
         lines.append(
             ("converted from", f"{source}, {metadata.recipe['file']}, {len(metadata.recipe['dropped'])} dropped")
@@ -56,7 +61,7 @@ def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
     for result in metadata.results:
         lines.append(
             (
-                result.data,
+                f"{result.data} ({place_of_result(data, result.data)})",
                 f"rank-1 {100 * result.rank1:.1f} %, mAP {100 * result.map_step:.1f} % (step), "
                 f"{100 * result.map_trapezoid:.1f} % (trapezoid); {result.protocol}, {result.queries} queries",
             )

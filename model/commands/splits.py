@@ -1,43 +1,96 @@
-"""Which part of a data set a checkpoint is looked at on."""
+"""Which part of a data set a checkpoint is looked at on, and how that stands to what it was trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.checkpoint import TrainingData
 from model.datasets import open_data_set
-from model.datasets.base import EvaluationSplit, hold_out, size_notes
-from model.errors import DataError
+from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, evaluation_split, hold_out, size_notes
+from model.provenance import Part, Relation, held_out_of, relation
+
+_SENTENCES = {
+    Relation.UNSEEN: "an unseen place: neither these persons nor these cameras were trained on",
+    Relation.UNKNOWN: "whether this place was trained on is not known",
+    Relation.IN_DOMAIN: "same cameras as in training, other persons; says nothing of other cameras",
+    Relation.SEEN: "the checkpoint was trained on these persons; says nothing of others",
+}
 
 
 @dataclass(frozen=True)
 class ChosenSplit:
-    """Queries and gallery; `name` says of what; `seen`: whether the checkpoint was trained on these persons.
+    """Queries and gallery of a part of the data set `data`; `relation` to what the checkpoint was trained on.
 
     notes: where the data is not what its authors published.
     """
 
     split: EvaluationSplit
-    name: str
-    seen: bool
+    data: str
+    part: Part
+    relation: Relation
     notes: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> bool:
+        """Whether the checkpoint was trained on these persons."""
+        return self.relation is Relation.SEEN
+
+    @property
+    def part_name(self) -> str:
+        """The part in words."""
+        if self.part.kind == "test":
+            return "test part"
+        if self.part.kind == "held out":
+            return f"{self.part.identities} identities held out of the training part"
+        findable = "seen by two cameras or more" if _cameras_known(self.split) else "on two crops or more"
+        return f"all {len({sample.pid for sample in self.split.query})} persons {findable}"
+
+    @property
+    def name(self) -> str:
+        """Of which data set which part."""
+        return f"{self.data}, {self.part_name}"
+
+    @property
+    def standing(self) -> str:
+        """What results on it say, as part of a sentence."""
+        return _SENTENCES[self.relation]
 
 
 def choose_split(data: str, trained_on: TrainingData, hold_out_identities: int | None) -> ChosenSplit:
-    """The official test part; or identities held out of the training part, as asked or as the checkpoint says.
+    """The part of a data set that a checkpoint is looked at on; `choose_part` says which. Raises DataError.
 
-    data: KIND:FOLDER. Raises DataError.
+    data: KIND:FOLDER.
     """
     data_set = open_data_set(data)
-    if hold_out_identities is None and data_set.has_test():
+    return read_split(data_set, choose_part(data_set, [trained_on], hold_out_identities), trained_on)
+
+
+def choose_part(data_set: DataSet, trained_on: Sequence[TrainingData], hold_out_identities: int | None) -> Part:
+    """One part for checkpoints that were trained on this and that, so that all of them are judged on the same crops.
+
+    The identities held out that are asked for; else the official test part; else those that training held out, the
+    fewest of them where checkpoints differ; else all persons of the training part.
+    """
+    held_out = [part for data in trained_on for part in held_out_of(data_set.name, data)]
+    fewest = min(held_out, key=lambda part: part.identities, default=None)
+    if hold_out_identities is not None:
+        return Part("held out", hold_out_identities, fewest.seed if fewest else 0)
+    if data_set.has_test():
+        return Part("test")
+    return fewest or Part("all")
+
+
+def read_split(data_set: DataSet, part: Part, trained_on: TrainingData) -> ChosenSplit:
+    """The crops of a part, and how they stand to what a checkpoint was trained on. Raises DataError."""
+    notes: tuple[str, ...] = ()
+    if part.kind == "test":
         split = data_set.test()
         notes = size_notes(data_set, {"query": split.query, "gallery": split.gallery})
-        return ChosenSplit(split, f"{data_set.name}, test part", False, notes)
-    same_data = trained_on.name == data_set.name
-    held_out = hold_out_identities or (trained_on.held_out_identities if same_data else 0)
-    if not held_out:
-        raise DataError(
-            f"{data} has no test part, and the checkpoint tells of no identities held out of it; "
-            "--hold-out N takes N identities of its training part"
-        )
-    _, split = hold_out(data_set.train(), held_out, trained_on.hold_out_seed)
-    seen = same_data and trained_on.held_out_identities < held_out
-    return ChosenSplit(split, f"{data_set.name}, {held_out} identities held out of the training part", seen)
+    elif part.kind == "held out":
+        _, split = hold_out(data_set.train(), part.identities, part.seed)
+    else:
+        split = evaluation_split(data_set.train(), part.seed)
+    return ChosenSplit(split, data_set.name, part, relation(trained_on, data_set.name, part), notes)
+
+
+def _cameras_known(split: EvaluationSplit) -> bool:
+    return any(sample.camera != NO_CAMERA for sample in split.query)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from model.architecture import EMBEDDING_DIM, Pooling
 from model.backbones import build_backbone
-from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData
+from model.checkpoint import UNKNOWN_DATA, Checkpoint, CheckpointMetadata, TrainingData
 from model.conversion.files import State, read_state
 from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
 from model.errors import CheckpointError
@@ -187,7 +187,7 @@ def _unknown_data(layout: Layout, state: State, translation: Translation) -> Tra
     """Of data that nobody tells, at least the number of persons can be seen: the classifiers' outputs."""
     persons = {len(state[name]) for name, reason in translation.dropped.items() if reason == CLASSIFIER}
     return TrainingData(
-        name="unknown",
+        name=UNKNOWN_DATA,
         terms=f"unknown: ask whoever trained it with the code of {layout.name}",
         identities=persons.pop() if len(persons) == 1 else 0,
         crops=0,

@@ -95,15 +95,12 @@ def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tupl
 def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[tuple[Sample, ...], EvaluationSplit]:
     """Set `identities` persons aside for validation: the other persons' crops, and a split made of theirs.
 
-    As in the official splits, a person's query is one crop from each camera that saw it, the rest is the gallery; one
-    crop altogether where the cameras are not known. Only persons that can be found are held out: seen by two cameras or
-    more, or on two crops of unknown cameras. The choice depends on the seed and the persons' numbers alone. Raises
-    DataError if there are too few.
+    Only persons that can be found are held out (`findable_persons`); their queries and gallery are as in
+    `evaluation_split`. The choice depends on the seed and the persons' numbers alone. Raises DataError if there are too
+    few.
     """
-    by_person: dict[int, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda sample: sample.path.name):
-        by_person[sample.pid].append(sample)
-    findable = [pid for pid, own in sorted(by_person.items()) if _can_be_found(own)]
+    by_person = _by_person(samples)
+    findable = findable_persons(samples)
     if identities >= len(by_person) or identities > len(findable):
         raise DataError(
             f"cannot hold out {identities} identities: the data has {len(by_person)}, "
@@ -111,18 +108,48 @@ def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple
         )
     rng = np.random.default_rng(seed)
     held = {findable[i] for i in rng.permutation(len(findable))[:identities]}
+    split = _split({pid: by_person[pid] for pid in sorted(held)}, rng)
+    return tuple(sample for sample in samples if sample.pid not in held), split
+
+
+def evaluation_split(samples: Sequence[Sample], seed: int = 0) -> EvaluationSplit:
+    """A split of all persons that can be found (`findable_persons`), for data that nothing was learned from.
+
+    As in the official splits, a person's query is one crop from each camera that saw it, the rest is the gallery; one
+    crop altogether where the cameras are not known. The seed draws the queries. Raises DataError if there is nobody.
+    """
+    findable = findable_persons(samples)
+    if not findable:
+        raise DataError(f"none of {len(_by_person(samples))} persons is seen by two cameras, so nobody can be found")
+    by_person = _by_person(samples)
+    return _split({pid: by_person[pid] for pid in findable}, np.random.default_rng(seed))
+
+
+def findable_persons(samples: Sequence[Sample]) -> list[int]:
+    """The pids, ascending, of persons seen by two cameras or more, or on two crops of unknown cameras."""
+    return [pid for pid, own in sorted(_by_person(samples).items()) if _can_be_found(own)]
+
+
+def _by_person(samples: Sequence[Sample]) -> dict[int, list[Sample]]:
+    """Each person's crops in the order of their files' names."""
+    by_person: dict[int, list[Sample]] = defaultdict(list)
+    for sample in sorted(samples, key=lambda sample: sample.path.name):
+        by_person[sample.pid].append(sample)
+    return by_person
+
+
+def _split(by_person: Mapping[int, Sequence[Sample]], rng: np.random.Generator) -> EvaluationSplit:
     query, gallery = [], []
-    for pid in sorted(held):
+    for own in by_person.values():
         by_camera: dict[int, list[Sample]] = defaultdict(list)
-        for sample in by_person[pid]:
+        for sample in own:
             by_camera[sample.camera].append(sample)
         for camera in sorted(by_camera):
             crops = by_camera[camera]
             chosen = int(rng.integers(len(crops)))
             query.append(crops[chosen])
             gallery.extend(crops[:chosen] + crops[chosen + 1 :])
-    rest = tuple(sample for sample in samples if sample.pid not in held)
-    return rest, EvaluationSplit(tuple(query), tuple(gallery))
+    return EvaluationSplit(tuple(query), tuple(gallery))
 
 
 def _can_be_found(crops: Sequence[Sample]) -> bool:

@@ -1,9 +1,14 @@
 """Several data sets trained on together."""
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
-from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, PartSize, Sample
+from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, PartSize, Sample, hold_out
 from model.errors import DataError
+
+_SEPARATOR = " + "
+_BOXES = re.compile(r" \((?:labeled|detected)\)")
 
 
 class Joined:
@@ -13,29 +18,74 @@ class Joined:
 
     def __init__(self, data_sets: Sequence[DataSet]) -> None:
         self._data_sets = data_sets
-        self.name = " + ".join(data_set.name for data_set in data_sets)
+        self.first = data_sets[0]
+        self.name = _SEPARATOR.join(data_set.name for data_set in data_sets)
         self.terms = "; ".join(f"{data_set.name}: {data_set.terms}" for data_set in data_sets)
 
     def train(self) -> tuple[Sample, ...]:
-        joined: list[Sample] = []
+        return tuple(chain.from_iterable(self.parts()))
+
+    def parts(self) -> list[tuple[Sample, ...]]:
+        """The training crops of each data set, numbered as in `train`; those of the first keep their numbers."""
+        parts: list[tuple[Sample, ...]] = []
         pids = cameras = 0
         for source, data_set in enumerate(self._data_sets):
-            samples = data_set.train()
-            joined += [
+            part = tuple(
                 Sample(
                     sample.path,
                     sample.pid + pids,
                     sample.camera + cameras if sample.camera != NO_CAMERA else NO_CAMERA,
                     source,
                 )
-                for sample in samples
-            ]
-            pids = max(sample.pid for sample in joined)
-            cameras = max(0, *(sample.camera + 1 for sample in joined))
-        return tuple(joined)
+                for sample in data_set.train()
+            )
+            pids = max([pids, *(sample.pid for sample in part)])
+            cameras = max([cameras, *(sample.camera + 1 for sample in part)])
+            parts.append(part)
+        return parts
 
     def has_test(self) -> bool:
         return False
 
     def test(self) -> EvaluationSplit:
         raise DataError(f"{self.name} have no test part in common: judge on each alone")
+
+
+def first_of(data_set: DataSet) -> DataSet:
+    """The first of several data sets that are joined, or the only one."""
+    return data_set.first if isinstance(data_set, Joined) else data_set
+
+
+def hold_out_of_first(data_set: DataSet, identities: int) -> tuple[tuple[Sample, ...], EvaluationSplit]:
+    """`hold_out` on a data set, or on the first of several that are joined: the other crops of all, and the split.
+
+    The others stay whole, for a checkpoint is judged on places that it was not trained on by other data altogether.
+    Raises DataError.
+    """
+    if not isinstance(data_set, Joined):
+        return hold_out(data_set.train(), identities)
+    first, *others = data_set.parts()
+    rest, split = hold_out(first, identities)
+    return tuple(chain(rest, *others)), split
+
+
+def first_name(joined: str) -> str:
+    """The name of the first data set in a joined name."""
+    return joined.partition(_SEPARATOR)[0]
+
+
+def is_among(name: str, joined: str) -> bool:
+    """Whether the data set `name` is one of those in a joined name.
+
+    Labelled and detected boxes of one data set show the same persons, so they are the same data here.
+    """
+    return f"{_SEPARATOR}{_place(name)}{_SEPARATOR}" in f"{_SEPARATOR}{_place(joined)}{_SEPARATOR}"
+
+
+def is_first(name: str, joined: str) -> bool:
+    """Whether the data set `name` is the first in a joined name, of which `train --hold-out` holds persons out."""
+    return f"{_place(joined)}{_SEPARATOR}".startswith(f"{_place(name)}{_SEPARATOR}")
+
+
+def _place(name: str) -> str:
+    return _BOXES.sub("", name)

@@ -18,7 +18,7 @@ class Manifest:
 
     Whole numbers are taken as they are (pid -1 is junk, 0 a distractor); other names are numbered in their order. No
     camera in any row: nobody knows it. split is train, query or gallery, by default train. A manifest of `passerby
-    import` with `person_id` serves too.
+    import` with `person_id` serves too. A file called manifest.csv has its folder's name, for many are called so.
     """
 
     official: Mapping[str, PartSize] = {}
@@ -27,7 +27,7 @@ class Manifest:
     def __init__(self, path: Path) -> None:
         """Raises DataError."""
         self._path = path
-        self.name = path.stem
+        self.name = path.stem if path.stem != "manifest" else path.resolve().parent.name
         rows = _rows(path)
         pids = _numbers([row["pid"] for row in rows])
         cameras = [row["camera"] for row in rows]

@@ -1,0 +1,82 @@
+"""Judging a checkpoint on data sets: a row for each, and under it how the set stands to the training data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.table import Table
+
+from model.checkpoint import CheckpointMetadata
+from model.commands.common import console
+from model.commands.splits import ChosenSplit
+from model.errors import DataError
+from model.evaluate import Evaluation, LabelledFeatures, Protocol, evaluate
+from model.provenance import told
+
+
+@dataclass(frozen=True)
+class JudgedPlace:
+    """What a checkpoint reaches on a part of a data set; `reranked`: the same re-ranked, if that was asked for."""
+
+    chosen: ChosenSplit
+    found: Evaluation
+    reranked: Evaluation | None = None
+
+
+def judge_place(
+    chosen: ChosenSplit, features: tuple[LabelledFeatures, LabelledFeatures], protocol: Protocol
+) -> JudgedPlace:
+    """Judge the features of a split's queries and gallery, as they are and, if the protocol says so, re-ranked.
+
+    Raises DataError where no query has a right answer.
+    """
+    found = answered(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
+    return JudgedPlace(chosen, found, evaluate(*features, protocol) if protocol.rerank else None)
+
+
+def answered(found: Evaluation, where: str = "") -> Evaluation:
+    """The evaluation. Raises DataError, with `where` before it, if no query has a right answer."""
+    if not found.metrics.queries:
+        raise DataError(f"{where}no query has a right answer in the gallery: {'; '.join(found.notes)}")
+    return found
+
+
+def place_sentence(chosen: ChosenSplit, metadata: CheckpointMetadata) -> str:
+    """How what is judged on stands to what trained the checkpoint, its teacher and the one that it started from."""
+    return f"{chosen.name}: {chosen.standing}; {told(metadata)}"
+
+
+def show_places(places: Sequence[JudgedPlace], metadata: CheckpointMetadata) -> None:
+    """Print the table, and under it a sentence for each set, its confidence intervals and its notes."""
+    reranked = ("re-ranked rank-1", "re-ranked mAP step") if places[0].reranked else ()
+    figures = ("rank-1", "mAP step", "mAP trapezoid", "mINP", *reranked)
+    table = Table(
+        "data set and split", "trained on this place?", "queries", "gallery crops", *figures, title="shares in %"
+    )
+    for place in places:
+        table.add_row(*_cells(place))
+    console.print(table)
+    for place in places:
+        console.print(place_sentence(place.chosen, metadata), soft_wrap=True, highlight=False)
+        show_intervals(place.found)
+        show_notes((*place.chosen.notes, *place.found.notes))
+
+
+def show_intervals(found: Evaluation) -> None:
+    """Print the confidence intervals, if any were asked for."""
+    for name, (low, high) in found.intervals.items():
+        console.print(f"{name}: 95 % confidence from {100 * low:.2f} to {100 * high:.2f} %")
+
+
+def show_notes(notes: Sequence[str]) -> None:
+    """Print what is to be minded, a line each."""
+    for note in notes:
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+
+
+def _cells(place: JudgedPlace) -> list[str]:
+    metrics, chosen = place.found.metrics, place.chosen
+    shares = [metrics.rank1, metrics.map_step, metrics.map_trapezoid, metrics.minp]
+    if place.reranked:
+        shares += [place.reranked.metrics.rank1, place.reranked.metrics.map_step]
+    counts = (f"{count:,}" for count in (metrics.queries, len(chosen.split.gallery)))
+    return [chosen.name, str(chosen.relation), *counts, *(f"{100 * share:.2f}" for share in shares)]

@@ -1,0 +1,96 @@
+"""What a checkpoint was trained on, and how a data set that it is judged on stands to that."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from model.checkpoint import UNKNOWN_DATA, CheckpointMetadata, TrainingData
+from model.datasets.joined import first_name, is_among, is_first
+
+
+class Relation(StrEnum):
+    """How what a checkpoint is judged on stands to what it was trained on."""
+
+    UNSEEN = "unseen place"
+    UNKNOWN = "not known"
+    IN_DOMAIN = "in-domain"
+    SEEN = "in-domain, trained on these persons"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a data set that is judged on: its official test part, `identities` held out by `seed`, or all."""
+
+    kind: Literal["test", "held out", "all"]
+    identities: int = 0
+    seed: int = 0
+
+
+def sources(data: TrainingData) -> Iterator[TrainingData]:
+    """What a checkpoint was trained on, then what the one that it started from was trained on, and so on."""
+    yield data
+    if data.started_from_data:
+        yield from sources(data.started_from_data)
+
+
+def held_out_of(name: str, data: TrainingData) -> list[Part]:
+    """The persons of the data set `name` that training held out, by each of a checkpoint's sources that did."""
+    return [
+        Part("held out", source.held_out_identities, source.hold_out_seed)
+        for source in sources(data)
+        if source.held_out_identities and is_first(name, source.name)
+    ]
+
+
+def relation(data: TrainingData, name: str, part: Part) -> Relation:
+    """How a part of the data set `name` stands to a checkpoint's training data."""
+    found = Relation.UNSEEN
+    for source in sources(data):
+        if is_among(name, source.name):
+            if part.kind != "test" and not _was_held_out(source, name, part):
+                return Relation.SEEN
+            found = Relation.IN_DOMAIN
+        elif found is Relation.UNSEEN and _is_incomplete(source):
+            found = Relation.UNKNOWN
+    return found
+
+
+def place_of_result(data: TrainingData, name: str) -> Relation:
+    """How the place of a result that a checkpoint carries stands to its training data."""
+    return relation(data, name, Part("test"))
+
+
+def told(metadata: CheckpointMetadata) -> str:
+    """Which data a checkpoint learned from, from which teacher, and what it started from, as part of a sentence."""
+    return f"{metadata.model_id} was trained on {_told(metadata.training_data)}"
+
+
+def _told(data: TrainingData) -> str:
+    words = [data.name if data.name != UNKNOWN_DATA else "data that nobody told"]
+    if data.identities:
+        words.append(f"({data.identities:,} persons)")
+    if data.held_out_identities:
+        words.append(f"without {data.held_out_identities} held out of {first_name(data.name)}")
+    text = " ".join(words)
+    if data.teacher:
+        text += f", with the teacher {data.teacher}"
+    if data.started_from and data.started_from_data:
+        text += f", starting from {data.started_from}, which was trained on {_told(data.started_from_data)}"
+    elif data.started_from:
+        text += f", starting from {data.started_from}, whose data is not recorded"
+    return text
+
+
+def _was_held_out(source: TrainingData, name: str, part: Part) -> bool:
+    """Whether training held these persons out: of one seed, fewer persons are some of the more."""
+    return (
+        part.kind == "held out"
+        and is_first(name, source.name)
+        and part.seed == source.hold_out_seed
+        and part.identities <= source.held_out_identities
+    )
+
+
+def _is_incomplete(source: TrainingData) -> bool:
+    return source.name == UNKNOWN_DATA or (source.started_from is not None and source.started_from_data is None)

@@ -1,0 +1,260 @@
+"""A checkpoint is judged on several places at once, and what trained it stands beside every figure."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from model_factories import RESULT, metadata, write_checkpoint, write_market
+from seeing_factories import Ended, drawn_crops, run_model
+from training_factories import run_command
+
+from bench import places
+from model.architecture import MGNConfig
+from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
+from model.provenance import Part, Relation, place_of_result, relation, told
+
+MARKET = TrainingData(name="Market-1501", terms="research", identities=4, crops=24, held_out_identities=2)
+
+
+def judged_checkpoint(path: Path, data: TrainingData = MARKET) -> Checkpoint:
+    plain = write_checkpoint(path)
+    return save_checkpoint(path, plain.weights, plain.metadata.model_copy(update={"training_data": data}))
+
+
+def market_without_test(folder: Path) -> Path:
+    """The training part alone, as whoever trains on it has it."""
+    root = write_market(folder / "market")
+    for part in ("query", "bounding_box_test"):
+        (root / part).rename(folder / part)
+    return root
+
+
+class Place:
+    """Two places and a checkpoint trained on the first of them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.checkpoint = folder / "c.safetensors"
+        judged_checkpoint(self.checkpoint)
+        self.market = f"market1501:{market_without_test(folder)}"
+        self.drawn = f"synthetic:{drawn_crops()}"
+        self._tools = monkeypatch, capsys
+        monkeypatch.setenv("COLUMNS", "240")
+
+    def evaluate(self, *data: str, options: tuple[object, ...] = ()) -> Ended:
+        given = [part for one in data for part in ("--data", one)]
+        return run_model(*self._tools, "evaluate", "--checkpoint", self.checkpoint, *given, *options)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Place:
+    return Place(tmp_path, monkeypatch, capsys)
+
+
+def test_several_sets_give_one_table_with_a_row_a_set(place: Place) -> None:
+    ended = place.evaluate(place.market, place.drawn, options=("--rerank",))
+    assert ended.code == 0, ended.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ended.out.splitlines() if line[:1] == "│"]
+    assert [row[:2] for row in rows] == [
+        ["Market-1501, 2 identities held out of the training part", "in-domain"],
+        ["synthetic, all 8 persons seen by two cameras or more", "unseen place"],
+    ]
+    assert all(re.fullmatch(r"\d{1,3}\.\d\d", share) for row in rows for share in row[4:])
+    assert [len(row) for row in rows] == [10, 10]
+
+
+def test_under_the_table_a_sentence_says_what_each_split_is_and_what_trained_the_checkpoint(place: Place) -> None:
+    told_of = [line for line in place.evaluate(place.market, place.drawn).out.splitlines() if "was trained on" in line]
+    assert len(told_of) == 2
+    assert "same cameras as in training, other persons; says nothing of other cameras" in told_of[0]
+    assert "an unseen place: neither these persons nor these cameras were trained on" in told_of[1]
+    trained = "was trained on Market-1501 (4 persons) without 2 held out of Market-1501"
+    assert all(line.endswith(trained) for line in told_of)
+
+
+def test_several_sets_as_json_are_a_list(place: Place) -> None:
+    found = json.loads(place.evaluate(place.market, place.drawn, options=("--json", "--rerank")).out)
+    assert [(one["data"], one["trained_on_this_place"]) for one in found] == [
+        ("Market-1501", "in-domain"),
+        ("synthetic", "unseen place"),
+    ]
+    assert found[0]["queries"] == 6
+    assert all(one["gallery_crops"] > 0 and 0 <= one["reranked"]["map_step"] <= 1 for one in found)
+
+
+def test_one_set_keeps_its_details_and_says_what_the_split_is(place: Place) -> None:
+    ended = place.evaluate(place.market)
+    assert "verification: FNMR" in ended.out
+    assert "query camera" in ended.out
+    assert "same cameras as in training, other persons; says nothing of other cameras" in ended.out
+    found = json.loads(place.evaluate(place.market, options=("--json",)).out)
+    assert {"verification", "camera_pairs", "map_step"} <= found.keys()
+
+
+def test_an_unseen_place_is_judged_on_all_its_persons(place: Place) -> None:
+    found = json.loads(place.evaluate(place.drawn, options=("--json",)).out)
+    assert found["queries"] + found["unanswerable"] > 8
+    assert "synthetic, all 8 persons seen by two cameras or more: an unseen place" in found["notes"][0]
+
+
+def test_a_set_that_was_trained_on_and_not_held_out_is_called_so(place: Place) -> None:
+    judged_checkpoint(place.checkpoint, MARKET.model_copy(update={"name": "Market-1501 + synthetic"}))
+    found = json.loads(place.evaluate(place.market, place.drawn, options=("--json",)).out)
+    assert [one["trained_on_this_place"] for one in found] == ["in-domain", "in-domain, trained on these persons"]
+    assert "the checkpoint was trained on these persons; says nothing of others" in found[1]["notes"][0]
+
+
+def test_results_are_recorded_with_the_place_that_they_were_measured_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load_checkpoint(place.checkpoint).metadata
+    found = json.loads(place.evaluate(place.market, place.drawn, options=("--record", "--json", "--rerank")).out)
+    after = load_checkpoint(place.checkpoint).metadata
+    assert after.model_id == before.model_id
+    assert [result.data for result in after.results] == ["Market-1501", "synthetic"]
+    assert [result.map_step for result in after.results] == pytest.approx([one["map_step"] for one in found], abs=1e-4)
+    shown = run_model(monkeypatch, capsys, "info", place.checkpoint).out
+    assert "Market-1501 (in-domain)" in shown
+    assert "synthetic (unseen place)" in shown
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        (("market", "drawn"), ("--export", "x.npz"), "--export writes the features of one data set, and 2 are given"),
+        (("market", "drawn"), ("--hold-out", 99), "cannot hold out 99 identities"),
+        (("market", "other:/x"), (), "write KIND:FOLDER"),
+        (("market", "market1501:/nowhere"), (), "/nowhere is missing"),
+        (("market",), ("--record", "--same-camera"), "--record keeps results of the usual protocol"),
+        (("synthetic:/nowhere",), (), "no manifest of drawn crops"),
+        ((), (), "give either --features FILE.npz, or --checkpoint FILE"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(
+    place: Place, data: tuple[str, ...], options: tuple[object, ...], words: str
+) -> None:
+    ended = place.evaluate(
+        *({"market": place.market, "drawn": place.drawn}.get(one, one) for one in data), options=options
+    )
+    assert ended.code == 2
+    assert words in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_results_on_persons_that_were_trained_on_are_not_recorded(place: Place) -> None:
+    judged_checkpoint(place.checkpoint, MARKET.model_copy(update={"held_out_identities": 0}))
+    ended = place.evaluate(place.market, options=("--record",))
+    assert ended.code == 2
+    assert "--record keeps no result on Market-1501, all 6 persons" in ended.err
+
+
+def test_a_place_where_nobody_is_seen_twice_cannot_be_judged(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "alone.csv").write_text("file,pid,camera\na.jpg,1,1\nb.jpg,2,2\n")
+    ended = place.evaluate(f"manifest:{tmp_path / 'alone.csv'}")
+    assert ended.code == 2
+    assert "none of 2 persons is seen by two cameras" in ended.err
+
+
+HELD_OUT = Part("held out", 100)
+JOINED = TrainingData(name="A + B", terms="x", identities=1, crops=1, held_out_identities=100)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "expected"),
+    [
+        ("A", HELD_OUT, Relation.IN_DOMAIN),
+        ("A", Part("held out", 50), Relation.IN_DOMAIN),
+        ("A", Part("held out", 101), Relation.SEEN),
+        ("A", Part("held out", 100, seed=1), Relation.SEEN),
+        ("A", Part("all"), Relation.SEEN),
+        ("B", HELD_OUT, Relation.SEEN),
+        ("B", Part("test"), Relation.IN_DOMAIN),
+        ("C", Part("all"), Relation.UNSEEN),
+        ("A + B", HELD_OUT, Relation.IN_DOMAIN),
+    ],
+)
+def test_only_the_first_of_joined_sets_holds_persons_out(name: str, part: Part, expected: Relation) -> None:
+    assert relation(JOINED, name, part) is expected
+
+
+def test_what_the_first_checkpoint_was_trained_on_counts_as_trained_on() -> None:
+    adapted = TrainingData(
+        name="site", terms="ours", identities=9, crops=9, started_from="first-1", started_from_data=JOINED
+    )
+    assert relation(adapted, "B", Part("all")) is Relation.SEEN
+    assert relation(adapted, "A", HELD_OUT) is Relation.IN_DOMAIN
+    assert relation(adapted, "C", Part("all")) is Relation.UNSEEN
+    assert "starting from first-1, which was trained on A + B" in told(described(adapted))
+
+
+def described(data: TrainingData) -> CheckpointMetadata:
+    return metadata(MGNConfig("mobilenet_v2")).model_copy(update={"training_data": data})
+
+
+def test_a_place_is_not_called_unseen_where_the_training_data_is_not_recorded() -> None:
+    unknown = TrainingData(name="unknown", terms="unknown", identities=0, crops=0)
+    without = JOINED.model_copy(update={"started_from": "first-1"})
+    for data in (unknown, without):
+        assert relation(data, "C", Part("all")) is Relation.UNKNOWN
+    assert relation(without, "A", HELD_OUT) is Relation.IN_DOMAIN
+
+
+def test_labelled_and_detected_boxes_are_one_place() -> None:
+    data = JOINED.model_copy(update={"name": "CUHK03-NP (labeled)"})
+    assert place_of_result(data, "CUHK03-NP (detected)") is Relation.IN_DOMAIN
+    assert relation(data, "CUHK03-NP (detected)", Part("all")) is Relation.SEEN
+
+
+def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_judged_on_them(tmp_path: Path) -> None:
+    drawn = drawn_crops()
+    ended = run_command(tmp_path, "run", {"schedule.iterations": 1, "schedule.warm_up": 0}, "--data",
+                        f"synthetic:{drawn}", "--hold-out", "2")  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    trained = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").metadata
+    data = trained.training_data
+    assert data.name == "Market-1501 + synthetic"
+    assert (data.identities, data.held_out_identities) == (4 + 8, 2)
+    (result,) = trained.results
+    assert (result.data, result.queries) == ("Market-1501", 6)
+    assert "same cameras as in training, other persons" in result.protocol
+
+
+def test_all_checkpoints_of_the_bench_are_judged_on_the_same_crops(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = judged_checkpoint(tmp_path / "other.safetensors", TrainingData(name="synthetic", terms="free", identities=8,
+                              crops=9, teacher="a teacher"))  # fmt: skip
+    arguments = ("--checkpoint", place.checkpoint, "--checkpoint", tmp_path / "other.safetensors")
+    arguments += ("--data", place.market, "--data", place.drawn)
+    monkeypatch.setattr(sys, "argv", ["places", *map(str, arguments)])
+    places.main()
+    head, _, first, second, empty, *below = capsys.readouterr().out.splitlines()
+    assert "Market-1501, 2 identities held out of the training part (6 queries)" in head
+    assert re.fullmatch(r"\| test-\w+ \| [\d.]+ / [\d.]+ \(in-domain\) \| [\d.]+ / [\d.]+ \|", first)
+    assert re.fullmatch(
+        r"\| test-\w+ \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \(in-domain, trained on these persons\) \|", second
+    )
+    assert not empty
+    assert below[1] == f"- {other.metadata.model_id} was trained on synthetic (8 persons), with the teacher a teacher"
+
+
+def test_a_mistake_at_the_bench_is_one_sentence_and_exit_code_2(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["places", "--checkpoint", "nowhere.safetensors", "--data", place.market])
+    with pytest.raises(SystemExit) as ended:
+        places.main()
+    assert ended.value.code == 2
+    assert "there is no checkpoint at nowhere.safetensors" in capsys.readouterr().err
+
+
+def test_old_results_are_shown_with_their_place(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(place.checkpoint)
+    results = (RESULT.model_copy(update={"data": "Market-1501"}), RESULT)
+    save_checkpoint(place.checkpoint, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))
+    shown = run_model(monkeypatch, capsys, "info", place.checkpoint).out
+    assert "Market-1501 (in-domain)" in shown
+    assert "Drawn (unseen place)" in shown
