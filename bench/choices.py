@@ -1,4 +1,9 @@
-"""`python -m bench.choices`: what each choice of the mobile recipe is worth, at equal cost on identities held out."""
+"""`python -m bench.choices`: what each choice of a recipe is worth at equal cost, also on places that it has not seen.
+
+python -m bench.choices mobile --data market1501:FOLDER --teacher FEATURES.npz --out FOLDER
+python -m bench.choices osnet --data market1501:FOLDER --data synthetic:FOLDER --unseen manifest:FILE.csv \\
+    --weights person-reidentification-retail-0277.safetensors --out FOLDER
+"""
 
 import argparse
 import json
@@ -6,29 +11,48 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from app.kit.cores import available_cores
-from model.loading import read_metadata
+from model.checkpoint import load_checkpoint
+from model.commands.places import judge_place
+from model.commands.splits import choose_split
+from model.evaluate import Protocol, embed_split
+from model.export import export_onnx
+from model.loading import load_for_inference
 
 HELD_OUT = 100
-IDENTITIES = 250
-ITERATIONS = 268  # four times as many as 250 identities of Market-1501 have batches of 64 crops
-BASE = ("precision='float32'", "input.height=128", "input.width=64", "augmentation.pad=4", "small_start.share=0.0")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One row: what is changed, and the time of an iteration relative to the base's, by which its number is divided."""
+    """One row: what is changed, and the time of an iteration relative to the base's, by which its number is divided.
+
+    sources: the places among --data of those that it is trained on; all, if none is named.
+    """
 
     name: str
     changes: tuple[str, ...] = ()
     cost: float = 1.0
     teacher: bool = False
+    sources: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a recipe, and what all of them change in it; `frozen`: all iterations learn from a trunk's maps."""
+
+    base: tuple[str, ...]
+    options: tuple[str, ...]
+    iterations: int
+    choices: tuple[Choice, ...]
+    frozen: bool = False
 
 
 def _teacher(weight: float) -> tuple[str, ...]:
@@ -38,72 +62,134 @@ def _teacher(weight: float) -> tuple[str, ...]:
 _LARGER = ("input.height=192", "input.width=96")
 _CIRCLE = ("loss.softmax='circle'", "architecture.classifier='cosine'", "loss.label_smoothing=0")
 
-CHOICES = (
-    Choice("base: mobile at 128x64 without teacher and moving average"),
-    Choice("teacher, weight 20", _teacher(20), teacher=True),
-    Choice("input 192x96", _LARGER, cost=2.25),
-    Choice("teacher, weight 100", _teacher(100), teacher=True),
-    Choice("moving average, decay 0.98", ("average.decay=0.98",)),
-    Choice("nothing frozen", ("initialisation.frozen_trunk_blocks=0",), cost=1.35),
-    Choice(
-        "input 192x96 after 134 iterations at 128x64",
-        (*_LARGER, "small_start.height=128", "small_start.width=64", f"small_start.share={134 / 194}"),
-        cost=268 / (134 + 134 / 2.25),
+_MOBILE = Table(
+    base=("precision='float32'", "input.height=128", "input.width=64", "augmentation.pad=4", "small_start.share=0.0"),
+    options=("--identities", "250"),
+    iterations=268,  # four times as many as 250 identities of Market-1501 have batches of 64 crops
+    choices=(
+        Choice("base: mobile at 128x64 without teacher and moving average"),
+        Choice("teacher, weight 20", _teacher(20), teacher=True),
+        Choice("input 192x96", _LARGER, cost=2.25),
+        Choice("teacher, weight 100", _teacher(100), teacher=True),
+        Choice("moving average, decay 0.98", ("average.decay=0.98",)),
+        Choice("nothing frozen", ("initialisation.frozen_trunk_blocks=0",), cost=1.35),
+        Choice(
+            "input 192x96 after 134 iterations at 128x64",
+            (*_LARGER, "small_start.height=128", "small_start.width=64", f"small_start.share={134 / 194}"),
+            cost=268 / (134 + 134 / 2.25),
+        ),
+        Choice("soft-margin triplet, not normalised", ("loss.triplet='soft'", "loss.normalise_triplet=false")),
+        Choice("circle loss in place of softmax", _CIRCLE),
+        Choice("no random erasing", ("augmentation.erase=0",)),
+        Choice("margin 0.6", ("loss.margin=0.6",)),
+        Choice("twice the iterations, twice the cost", cost=0.5),
     ),
-    Choice("soft-margin triplet, not normalised", ("loss.triplet='soft'", "loss.normalise_triplet=false")),
-    Choice("circle loss in place of softmax", _CIRCLE),
-    Choice("no random erasing", ("augmentation.erase=0",)),
-    Choice("margin 0.6", ("loss.margin=0.6",)),
-    Choice("twice the iterations, twice the cost", cost=0.5),
 )
+
+_OSNET = Table(
+    base=("batch.sources=[13, 3]",),
+    options=(),
+    iterations=250,
+    choices=(
+        Choice("base: three own heads, distillation 100, light stripes"),
+        Choice("distillation 40", _teacher(40)),
+        Choice("distillation 250", _teacher(250)),
+        Choice("distillation of the whole embedding alone", ("distillation.global_share=0.0",)),
+        Choice("one own head", ("architecture.own_heads=1",)),
+        Choice("all parts count the same", ("part_weights=[1, 1, 1, 1, 1, 1, 1, 1]",)),
+        Choice("no drawn people", ("batch.sources=[16]",), sources=(0,)),
+        Choice("drawn people alone", ("batch.sources=[16]",), sources=(1,)),
+        Choice("tails at a third of the rate", ("optimizer.learning_rate=4e-5",)),
+        Choice("stripes pooled by their maximum", ("architecture.pooling='max'",)),
+        Choice("no random erasing", ("augmentation.erase=0",)),
+        Choice("moving average, decay 0.98", ("average.decay=0.98",)),
+    ),
+    frozen=True,
+)
+
+TABLES = {"mobile": _MOBILE, "osnet": _OSNET}
 
 
 def main() -> None:
     """Train every choice that has not been yet, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True, help="market1501:FOLDER")
-    parser.add_argument("--teacher", required=True, type=Path, help="NPZ of a teacher's features")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", choices=TABLES)
+    parser.add_argument("--data", required=True, action="append", help="KIND:FOLDER to train on; may be repeated")
+    parser.add_argument("--unseen", action="append", default=[], help="KIND:FOLDER to judge on as well")
+    parser.add_argument(
+        "--teacher", type=Path, help="NPZ of a teacher's features, for the rows of mobile that have one"
+    )
+    parser.add_argument("--weights", type=Path, help="the converted network that osnet starts from")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs; what is there is not run again")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time; they share the cores")
     arguments = parser.parse_args()
+    table = TABLES[arguments.recipe]
     threads = max(1, available_cores() // arguments.jobs)
 
-    def run(number: int) -> Path:
-        folder: Path = arguments.out / re.sub(r"[^a-z0-9]+", "-", CHOICES[number].name.lower())
+    def run(choice: Choice) -> Path:
+        folder: Path = arguments.out / re.sub(r"[^a-z0-9]+", "-", choice.name.lower())
         if not (folder / "done").exists():
-            _train(CHOICES[number], folder, arguments.data, arguments.teacher, threads)
+            folder.mkdir(parents=True, exist_ok=True)
+            _train(choice, table, folder, arguments, threads)
+            figures = _judged(folder / "checkpoint.safetensors", [arguments.data[0], *arguments.unseen])
+            (folder / "done").write_text(json.dumps(figures))
         return folder
 
     console = Console(soft_wrap=True)
-    console.print("| choice | iterations | rank-1 | mAP (step) |\n|---|---|---|---|")
+    places = [arguments.data[0], *arguments.unseen]
+    heads = [place.partition(":")[2].rstrip("/").rpartition("/")[2] for place in places]
+    console.print(f"| rank-1 / mAP (step) | iterations | {' | '.join(heads)} |\n{'|---' * (len(heads) + 2)}|")
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for choice, folder in zip(CHOICES, pool.map(run, range(len(CHOICES))), strict=True):
-            result = read_metadata(folder / "checkpoint.safetensors").results[0]
-            figures = f"{100 * result.rank1:.1f} % | {100 * result.map_step:.1f} %"
-            console.print(f"| {choice.name} | {_iterations(choice)} | {figures} |")
+        for choice, folder in zip(table.choices, pool.map(run, table.choices), strict=True):
+            cells = " | ".join(json.loads((folder / "done").read_text()))
+            console.print(f"| {choice.name} | {_iterations(choice, table)} | {cells} |")
 
 
-def _iterations(choice: Choice) -> int:
-    return round(ITERATIONS / choice.cost)
+def _iterations(choice: Choice, table: Table) -> int:
+    return round(table.iterations / choice.cost)
 
 
-def _train(choice: Choice, folder: Path, data: str, teacher: Path, threads: int) -> None:
-    iterations = _iterations(choice)
-    changes = (*BASE, *choice.changes, f"schedule.iterations={iterations}", f"schedule.warm_up={iterations // 8}")
-    command = [sys.executable, "-m", "model", "train", "mobile", "--data", data, "--out", str(folder)]
-    command += ["--hold-out", str(HELD_OUT), "--identities", str(IDENTITIES), "--save-every", str(iterations)]
+def _train(choice: Choice, table: Table, folder: Path, arguments: argparse.Namespace, threads: int) -> None:
+    iterations = _iterations(choice, table)
+    changes = [*table.base, *choice.changes, f"schedule.iterations={iterations}"]
+    changes.append(f"schedule.warm_up={iterations // (5 if table.frozen else 8)}")
+    if table.frozen:
+        changes += [f"initialisation.frozen_trunk_iterations={iterations}"]
+        changes += [f"initialisation.weights={json.dumps(f'file:{arguments.weights}')}"]
+    command = [sys.executable, "-m", "model", "train", arguments.recipe, "--out", str(folder)]
+    command += ["--hold-out", str(HELD_OUT), "--save-every", str(iterations), *table.options]
+    for number, data in enumerate(arguments.data):
+        command += ["--data", data] if not choice.sources or number in choice.sources else []
     for change in changes:
         command += ["--set", change]
     if choice.teacher:
-        command += ["--teacher", str(teacher), "--teacher-name", teacher.name]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(threads, 1))}
-    folder.mkdir(parents=True, exist_ok=True)
+        command += ["--teacher", str(arguments.teacher), "--teacher-name", arguments.teacher.name]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     resume = ["--resume"] if list(folder.glob("state-*.pt")) else []
     with (folder / "output.txt").open("w") as output:
         subprocess.run([*command, *resume], check=True, stdout=output, stderr=output, env=environment)
     for state in folder.glob("state-*.pt"):
         state.unlink()
-    (folder / "done").write_text(json.dumps(changes))
+
+
+def _judged(path: Path, places: Sequence[str]) -> list[str]:
+    """Rank-1 and mAP of the checkpoint as ONNX, which is judged in a fraction of torch's time.
+
+    On the persons that runs hold out of the first place, whether this one was trained there or not, and on all persons
+    of the others.
+    """
+    with TemporaryDirectory() as temporary:
+        exported = Path(temporary) / "checkpoint.onnx"
+        export_onnx(load_checkpoint(path), exported)
+        network = load_for_inference(exported)
+        cells = []
+        for number, place in enumerate(places):
+            held_out = None if number else HELD_OUT
+            chosen = choose_split(place, network.metadata.training_data, held_out)
+            features = embed_split(chosen.split, network.metadata.input, network.embed)
+            metrics = judge_place(chosen, features, Protocol()).found.metrics
+            cells.append(f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}")
+    return cells
 
 
 if __name__ == "__main__":
