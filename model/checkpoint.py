@@ -20,7 +20,7 @@ from model.errors import CheckpointError
 from model.reference import Reference
 from model.transforms import Interpolation
 
-BUNDLED = Path(__file__).parent / "weights" / "mgn-mobilenet_v2.onnx"
+BUNDLED = Path(__file__).parent / "weights" / "mgn-osnet.onnx"
 """The checkpoint that ships with Passerby, as ONNX; with the suffix .safetensors it is the same for torch."""
 
 METADATA_KEY = "passerby"
