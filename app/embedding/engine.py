@@ -28,7 +28,7 @@ class Engine(Protocol):
         """What the checkpoint says about itself, its input size among it."""
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32, each part L2-normalised / sqrt(8).
+        """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32, each part L2-normalised times its weight.
 
         Blocks. The parts of a crop do not depend on the other crops of the call. `crops` is not kept.
         """
