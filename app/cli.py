@@ -50,7 +50,9 @@ AttributesOption = Annotated[
 ]
 WeightsOption = Annotated[
     str | None,
-    typer.Option(metavar="JSON", help='What parts count for, 1 by default: \'{"upper_half": 2, "lower_half": 0}\''),
+    typer.Option(
+        metavar="JSON", help='Factors of what parts count for, 1 by default: \'{"upper_half": 2, "lower_half": 0}\''
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the service's answer and nothing else")]
 DataOption = Annotated[

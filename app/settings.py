@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.engine_kinds import EngineKind, is_installed, need_of
 from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
 
@@ -39,7 +40,11 @@ class Settings(BaseSettings):
         description="A .onnx or .safetensors checkpoint; the bundled one by default. It answers in a new gallery; in "
         "others, what answers already does, until `passerby reindex`",
     )
-    engine: Literal["auto", "onnx", "torch"] = "auto"
+    engine: EngineKind = Field(
+        "auto",
+        description="What runs checkpoints: `onnx` (ONNX Runtime) or `openvino` those that end in .onnx, `torch` those "
+        "that end in .safetensors. `auto` takes ONNX Runtime or torch",
+    )
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int | None = Field(
         None, ge=1, le=1024, description="Most crops that the engine is given at once; measured at start by default"
@@ -103,6 +108,13 @@ class Settings(BaseSettings):
                 raise ValueError("an index on Milvus needs the extra `milvus`: pip install 'passerby[milvus]'")
         return url
 
+    @field_validator("engine")
+    @classmethod
+    def _can_run(cls, engine: EngineKind) -> EngineKind:
+        if engine != "auto" and not is_installed(engine):
+            raise ValueError(need_of(engine))
+        return engine
+
     @model_validator(mode="after")
     def _safe_by_default(self) -> "Settings":
         if self.api_key is None and not is_loopback(self.host):
@@ -129,7 +141,8 @@ class Settings(BaseSettings):
     @property
     def resolved_checkpoint(self) -> Path:
         """The checkpoint, by default the bundled one in the form that what is installed can run."""
-        return self.checkpoint or BUNDLED.with_suffix(".onnx" if find_spec("onnxruntime") else ".safetensors")
+        runs_onnx = self.engine == "openvino" or is_installed("onnx")
+        return self.checkpoint or BUNDLED.with_suffix(".onnx" if runs_onnx else ".safetensors")
 
     @property
     def checkpoints_url(self) -> str:

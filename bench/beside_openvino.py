@@ -1,78 +1,119 @@
-"""`python -m bench.beside_openvino`: the bundled network by OpenVINO (`pip install openvino`) beside ONNX Runtime."""
+"""`python -m bench.beside_openvino`: a checkpoint by OpenVINO beside ONNX Runtime, in each precision that they have.
+
+All forms are measured in turn, round after round, as the service uses them: each core a batch of its own, or all cores
+one crop. Cosines are to the embeddings that ONNX Runtime gives in single precision.
+"""
 
 import argparse
+import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.table import Table
 
-from bench.forms import COSINE, calibration_crops
-from bench.rounds import in_turn
-from bench.rows import Row, show, speeds_row
+from app.embedding.engine import Engine, Engines
+from app.embedding.onnx_engine import onnx_engines
+from app.embedding.openvino_engine import best_precision, openvino_engines
+from app.kit.cores import available_cores
+from bench.forms import COSINE, calibration_crops, speed
+from bench.rounds import in_turn, median_ratio
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.onnx_session import open_session, run_session
+from model.errors import CheckpointError
 from model.quantisation import export_int8
 
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+BATCHES = (8, 1)
+COMPARED = 64
+"""Crops whose embeddings are compared."""
 
-CROPS = 320
-BATCHES = (16, 1)
+_BASE = "ONNX Runtime, float32"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=BUNDLED, help="an .onnx checkpoint; the bundled one else")
+    parser.add_argument(
+        "--int8", type=Path, help="its export in 8-bit integers; made from the .safetensors file beside it else"
+    )
+    parser.add_argument("--cores", type=int, default=available_cores(), help="how many to compute with")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
-    rounds = parser.parse_args().rounds
-    checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
-    crops, _ = calibration_crops(checkpoint.metadata.input)
+    given = parser.parse_args()
+    source = given.checkpoint.with_suffix(".safetensors")
+    if given.int8 is None and not source.exists():
+        parser.error(f"there is no {source} to make 8-bit integers from: give their .onnx file by --int8")
+    console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        int8 = Path(folder) / "int8.onnx"
-        export_int8(checkpoint, int8, crops, COSINE)
-        pairs = [
-            ("float32", _by_onnx_runtime(BUNDLED), _by_openvino(BUNDLED, "f32")),
-            ("bfloat16 beside float32", _by_onnx_runtime(BUNDLED), _by_openvino(BUNDLED, "bf16")),
-            ("int8", _by_onnx_runtime(int8), _by_openvino(int8, "f32")),
-        ]
-        rows = [_row(*pair, batch, crops, rounds) for pair in pairs for batch in BATCHES]
-    show(rows, Console())
+        try:
+            int8 = given.int8 or _exported(source, Path(folder) / "int8.onnx")
+            forms = _forms(given.checkpoint, int8, given.cores)
+            chosen = best_precision(given.checkpoint)
+        except CheckpointError as error:
+            parser.error(str(error))
+        crops, _ = calibration_crops(forms[_BASE].metadata.input)
+        console.print(_table(forms, crops, given.rounds))
+    versions = ", ".join(f"{name} {version(package)}" for name, package in _RUNTIMES.items())
+    console.print(f"{forms[_BASE].metadata.model_id}, {given.cores} cores, {given.rounds} rounds; {versions}")
+    console.print(f"The service takes {chosen} in OpenVINO here; forms whose proof fails do not serve.")
 
 
-def _row(name: str, runtime: Embed, vino: Embed, batch: int, crops: NDArray[np.uint8], rounds: int) -> Row:
-    batches = [np.take(crops, range(start, start + batch), axis=0, mode="wrap") for start in range(0, CROPS, batch)]
-
-    def speed(embed: Embed) -> float:
-        began = time.perf_counter()
-        for some in batches:
-            embed(some)
-        return CROPS / (time.perf_counter() - began)
-
-    found = in_turn({"runtime": lambda: speed(runtime), "vino": lambda: speed(vino)}, rounds)
-    cosine = float((runtime(crops[:64]) * vino(crops[:64])).sum(axis=(1, 2)).mean())
-    version = f", OpenVINO {openvino.__version__[:6]}, cosine {cosine:.4f}"
-    return speeds_row(f"{name}, batches of {batch}", found["runtime"], ", ONNX Runtime", found["vino"], version, 1)
+_RUNTIMES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
 
 
-def _by_onnx_runtime(path: Path) -> Embed:
-    session, _ = open_session(path)
-    return lambda crops: run_session(session, crops)
+def _exported(source: Path, path: Path) -> Path:
+    checkpoint = load_checkpoint(source)
+    crops, _ = calibration_crops(checkpoint.metadata.input)
+    export_int8(checkpoint, path, crops, COSINE)
+    return path
 
 
-def _by_openvino(path: Path, precision: str) -> Embed:
-    core = openvino.Core()
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    request = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
+def _forms(plain: Path, int8: Path, cores: int) -> dict[str, Engines]:
+    return {
+        _BASE: onnx_engines(plain, cores),
+        "OpenVINO, float32": openvino_engines(plain, cores, "float32"),
+        "OpenVINO, bfloat16": openvino_engines(plain, cores, "bfloat16"),
+        "ONNX Runtime, int8": onnx_engines(int8, cores),
+        "OpenVINO, int8": openvino_engines(int8, cores, "float32"),
+        "OpenVINO, int8 and bfloat16": openvino_engines(int8, cores, "bfloat16"),
+    }
 
-    def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        parts: NDArray[np.float32] = request.infer({"crops": crops})["parts"].copy()
-        return parts
 
-    return embed
+def _table(forms: Mapping[str, Engines], crops: NDArray[np.uint8], rounds: int) -> Table:
+    """A line for each form: its speeds, how many times the first one's, and how alike its embeddings are."""
+    found = {
+        batch: in_turn({name: _speed_of(engines, crops, batch) for name, engines in forms.items()}, rounds)
+        for batch in BATCHES
+    }
+    wanted = forms[_BASE].with_all_cores.embed(crops[:COMPARED])
+    heads = [head for batch in BATCHES for head in (f"crops/s, batches of {batch}", "ratio, rounds")]
+    table = Table("form", *heads, "cosine, mean", "lowest", "proof")
+    for name, engines in forms.items():
+        cells = [cell for batch in BATCHES for cell in _speeds(found[batch][name], found[batch][_BASE])]
+        cosines = (engines.with_all_cores.embed(crops[:COMPARED]) * wanted).sum(axis=(1, 2))
+        table.add_row(name, *cells, f"{cosines.mean():.4f}", f"{cosines.min():.4f}", _proof(engines.with_all_cores))
+    return table
+
+
+def _speed_of(engines: Engines, crops: NDArray[np.uint8], batch: int) -> Callable[[], float]:
+    return lambda: speed(engines, crops, batch)
+
+
+def _speeds(ours: list[float], base: list[float]) -> tuple[str, str]:
+    ratios = [one / other for one, other in zip(ours, base, strict=True)]
+    median = statistics.median(ours)
+    return f"{median:.0f}", f"{median_ratio(ours, base):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def _proof(engine: Engine) -> str:
+    """The lowest cosine to the reference embeddings that the checkpoint of a form carries."""
+    metadata = engine.metadata
+    if metadata.reference is None:
+        return "none"
+    return f"{metadata.reference.lowest_cosine(engine.embed, metadata.input.size):.5f}"
 
 
 if __name__ == "__main__":

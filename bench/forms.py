@@ -58,20 +58,20 @@ def _form_row(
     least: float,
     rounds: int,
 ) -> Row:
-    """As the service uses engines: batches side by side, and a lone crop with all cores."""
+    found = in_turn({"ours": lambda: speed(ours, crops, batch), "fp32": lambda: speed(fp32, crops, batch)}, rounds)
+    return speeds_row(f"{name}, batches of {batch}", found["ours"], note, found["fp32"], ", fp32", least)
+
+
+def speed(engines: Engines, crops: NDArray[np.uint8], batch: int) -> float:
+    """Crops a second, as the service uses engines: batches side by side, and a lone crop with all cores."""
     inputs = list(islice(cycle(crops), CROPS))
     batches = [np.stack(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
-
-    def speed(engines: Engines) -> float:
-        workers = engines.workers if batch > 1 else [engines.with_all_cores]
-        with ThreadPoolExecutor(len(workers)) as threads:
-            began = time.perf_counter()
-            shares = [batches[number :: len(workers)] for number in range(len(workers))]
-            list(threads.map(lambda worker, share: [worker.embed(crops) for crops in share], workers, shares))
-            return len(inputs) / (time.perf_counter() - began)
-
-    found = in_turn({"ours": lambda: speed(ours), "fp32": lambda: speed(fp32)}, rounds)
-    return speeds_row(f"{name}, batches of {batch}", found["ours"], note, found["fp32"], ", fp32", least)
+    workers = engines.workers if batch > 1 else [engines.with_all_cores]
+    with ThreadPoolExecutor(len(workers)) as threads:
+        began = time.perf_counter()
+        shares = [batches[number :: len(workers)] for number in range(len(workers))]
+        list(threads.map(lambda worker, share: [worker.embed(crops) for crops in share], workers, shares))
+        return len(inputs) / (time.perf_counter() - began)
 
 
 def _drop(int8: Engines, fp32: Engines, split: EvaluationSplit) -> Row:

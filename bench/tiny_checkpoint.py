@@ -1,5 +1,6 @@
 """A checkpoint so small that a service with it starts in no time, for tests and benches of everything but its model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,19 @@ def tiny_metadata(height: int = 64, width: int = 32, name: str = "tiny") -> Chec
     )
 
 
-def write_tiny_checkpoint(path: Path, metadata: CheckpointMetadata | None = None, seed: int = 20240607) -> Path:
+_EQUAL = (len(PARTS) ** -0.5,) * len(PARTS)
+
+
+def write_tiny_checkpoint(
+    path: Path,
+    metadata: CheckpointMetadata | None = None,
+    seed: int = 20240607,
+    part_weights: Sequence[float] = _EQUAL,
+) -> Path:
     """Write an ONNX checkpoint that embeds a crop as random projections of its colours in an 8 x 4 grid.
 
     Those of another seed give embeddings that have nothing to do with these; let `metadata` say another name then.
+    part_weights: the norm of each part, of which the sum of squares is 1.
     """
     metadata = metadata or tiny_metadata()
     height, width = metadata.input.size
@@ -34,7 +44,7 @@ def write_tiny_checkpoint(path: Path, metadata: CheckpointMetadata | None = None
         "middle": np.float32(127.5),
         "projection": rng.standard_normal((8 * 4 * 3, EMBEDDING_DIM), dtype=np.float32),
         "parts_shape": np.array([-1, len(PARTS), PART_DIM], dtype=np.int64),
-        "part_norm": np.float32(len(PARTS) ** -0.5),
+        "part_weights": np.array(part_weights, dtype=np.float32).reshape(len(PARTS), 1),
     }
     nodes = [
         helper.make_node("Cast", ["crops"], ["numbers"], to=TensorProto.FLOAT),
@@ -51,7 +61,7 @@ def write_tiny_checkpoint(path: Path, metadata: CheckpointMetadata | None = None
         helper.make_node("MatMul", ["colours", "projection"], ["projected"]),
         helper.make_node("Reshape", ["projected", "parts_shape"], ["unscaled"]),
         helper.make_node("LpNormalization", ["unscaled"], ["unit"], axis=2, p=2),
-        helper.make_node("Mul", ["unit", "part_norm"], ["parts"]),
+        helper.make_node("Mul", ["unit", "part_weights"], ["parts"]),
     ]
     graph = helper.make_graph(
         nodes,

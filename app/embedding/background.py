@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
-from app.embedding.engine import Engine, EngineError, EngineKind, load_engines
+from app.embedding.engine import Engine, EngineError, load_engines
 from app.embedding.start_up import check
 from app.embedding.worker import outcomes_of
+from app.engine_kinds import EngineKind
 
 NICENESS = 10
 """Beside the service's own threads, one of this process gets about a tenth of a core (Linux, CFS)."""

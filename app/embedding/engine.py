@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine_kinds import KINDS_OF_SUFFIX, EngineKind, need_of
 from app.kit.cores import available_cores
 from model.checkpoint import CheckpointMetadata
-
-EngineKind = Literal["auto", "onnx", "torch"]
-
-_KIND_OF_SUFFIX: dict[str, EngineKind] = {".onnx": "onnx", ".safetensors": "torch"}
 
 
 class EngineError(Exception):
@@ -28,7 +25,7 @@ class Engine(Protocol):
         """What the checkpoint says about itself, its input size among it."""
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32, each part L2-normalised / sqrt(8).
+        """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32, each part L2-normalised times its weight.
 
         Blocks. The parts of a crop do not depend on the other crops of the call. `crops` is not kept.
         """
@@ -64,25 +61,31 @@ class Engines:
 
 
 def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> Engines:
-    """Load a checkpoint with engines of that kind, for each GPU or else for the CPU; `auto` goes by the suffix.
+    """Load a checkpoint with engines of that kind, for each GPU or else for the CPU; `auto` goes by the suffix alone.
 
     `threads` is how many they compute with on the CPU; None takes every core that the process may use. Raises
     EngineError, or model.errors.CheckpointError where the file itself cannot be used.
     """
-    fitting = _KIND_OF_SUFFIX.get(checkpoint.suffix)
+    fitting = KINDS_OF_SUFFIX.get(checkpoint.suffix)
     if fitting is None:
         raise EngineError(f"{checkpoint} is no checkpoint: its name must end in .onnx or .safetensors")
-    if kind not in ("auto", fitting):
-        raise EngineError(f"the {kind} engine cannot run {checkpoint}: take the {fitting} engine or `auto`")
+    if kind not in ("auto", *fitting):
+        raise EngineError(
+            f"the {kind} engine cannot run {checkpoint}: take the {' or the '.join(fitting)} engine, or `auto`"
+        )
+    taken = fitting[0] if kind == "auto" else kind
     threads = threads or available_cores()
     try:
-        if fitting == "onnx":
+        if taken == "onnx":
             from app.embedding.onnx_engine import onnx_engines
 
             return onnx_engines(checkpoint, threads)
+        if taken == "openvino":
+            from app.embedding.openvino_engine import openvino_engines
+
+            return openvino_engines(checkpoint, threads)
         from app.embedding.torch_engine import TorchEngine, devices
 
         return Engines([TorchEngine(checkpoint, device, threads) for device in devices()])
     except ImportError as error:
-        extra = "cpu" if fitting == "onnx" else "gpu"
-        raise EngineError(f"{checkpoint} needs the extra `{extra}`, pip install passerby[{extra}]: {error}") from error
+        raise EngineError(f"{checkpoint} cannot be run, as {need_of(taken)} ({error})") from error

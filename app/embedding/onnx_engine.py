@@ -1,4 +1,4 @@
-"""The engines for ONNX checkpoints: ONNX Runtime on the CPU."""
+"""The engine for ONNX checkpoints that is taken by itself: ONNX Runtime on the CPU."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.embedding.engine import Engines
-from model.errors import CheckpointError
+from app.embedding.onnx_input import check_input
 from model.onnx_session import open_session, run_session
 
 
@@ -17,9 +17,7 @@ class OnnxEngine:
         """Raises CheckpointError."""
         self._session, self.metadata = open_session(checkpoint, threads)
         inputs = {given.name: given.shape[1:] for given in self._session.get_inputs()}
-        if inputs != {"crops": [*self.metadata.input.size, 3]}:
-            height, width = self.metadata.input.size
-            raise CheckpointError(f"{checkpoint} takes {inputs}, its metadata says crops of {height} x {width}")
+        check_input(checkpoint, inputs, self.metadata)
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine."""

@@ -25,7 +25,7 @@ FILES_PER_JOB = 8
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedCrop:
-    """What a file holds and its crop's parts, `(8, 256)` float32, each L2-normalised / sqrt(8)."""
+    """What a file holds and its crop's parts, `(8, 256)` float32, each L2-normalised times its weight."""
 
     facts: PictureFacts
     parts: NDArray[np.float32]

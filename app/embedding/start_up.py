@@ -40,7 +40,7 @@ def check(engine: Engine) -> None:
         raise EngineError(
             f"{metadata.model_id} computes wrongly on this machine: its embeddings of the reference crops have a "
             f"cosine of {cosine:.4f} to those in the checkpoint, at least {LOWEST_COSINE} is wanted; take another form "
-            "of the checkpoint (.onnx, .safetensors, or without int8) or another machine"
+            "of the checkpoint (.onnx, .safetensors, or without int8), another engine or another machine"
         )
 
 

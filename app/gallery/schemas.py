@@ -100,7 +100,11 @@ class CropOut(BaseModel):
 
 
 class EmbeddingOut(BaseModel):
-    """An embedding, whole, by part, or both. The whole has norm 1; the parts are its eight slices."""
+    """An embedding, whole, by part, or both. The whole has norm 1, and the parts are its eight slices.
+
+    The dot product of two embeddings is their similarity. A part's norm is the weight that the model gives it, so its
+    square says what share the part has in similarities: 1/8 where all eight count the same.
+    """
 
     vector: list[float] | None = Field(description="2048 numbers")
     parts: dict[str, list[float]] | None = Field(description="256 numbers for each of the eight parts")

@@ -1,6 +1,5 @@
 """Crops of which only likely ones are compared with a query: codes in memory, finer ones and embeddings on disk."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from app.index.faiss_exact import ExactTier
 from app.index.fine_codes import FineCodes, step_for
 from app.index.key_rows import KeyRows
 from app.index.nearest import TierFound, all_similarities, as_float32
+from app.index.part_lengths import evenness, typical_lengths
 from app.index.port import Filter
 from app.index.probing import Probing, measured
 from app.index.row_file import RowFile, row_sums
 from app.index.row_numbers import ROWS_AT_ONCE, longer, pieces, sampled
 from app.index.tuning import Tuning
-from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
+from model.architecture import EMBEDDING_DIM
 
 _COLUMNS_FILE = "coarse.npz"
 _STATE_FILE = "coarse_state.npz"
@@ -36,8 +36,7 @@ _CODES_AT_ONCE = 64
 
 _STEP_SAMPLE = 4_096
 
-_EVEN = 0.99
-"""From there on, parts weigh the same but for rounding."""
+_LENGTHS_SAMPLE = 64
 
 _NO_QUERY = np.empty(0, np.float32)
 _NO_ROWS = np.empty(0, np.int64)
@@ -113,6 +112,7 @@ class CoarseTier:
         self._size = int(np.count_nonzero(self._live))
         rows = np.flatnonzero(self._live)
         self._rows = KeyRows.of(self.columns.keys[rows], rows)
+        self._part_lengths = typical_lengths(stored.embeddings.read(rows[sampled(len(rows), _LENGTHS_SAMPLE)]))
         self._removed: list[int] | None = None  # keys, since it is watched
 
     @classmethod
@@ -193,7 +193,7 @@ class CoarseTier:
             rows = np.flatnonzero(passing)
             return [Proposal(rows, self.columns.keys[rows], count, _NO_QUERY, count)] * len(queries)
         projected = np.stack([self._codes.projection.query(query) for query in queries])
-        shares = [evenness**2 * count / self._size for evenness in _evenness(queries)]
+        shares = [evenness(query, self._part_lengths) ** 2 * count / self._size for query in queries]
         if count <= self._tuning.sifted_limit:
             proposed = [np.flatnonzero(passing)] * len(queries)
         else:
@@ -235,6 +235,8 @@ class CoarseTier:
         rows = self._free_rows(len(keys))
         size = max(len(self._coded), int(rows.max(initial=-1)) + 1)
         projected = self._codes.projection.crops(embeddings)
+        if not self._size:
+            self._part_lengths = typical_lengths(embeddings[sampled(len(embeddings), _LENGTHS_SAMPLE)])
         self._stored.write(rows, embeddings, projected)
         self._coded = longer(self._coded, size)
         self.columns.reserve(size)
@@ -384,15 +386,3 @@ class _FirstRows:
 def _taken(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Of rows as FAISS fills them up, in ascending order, those that are some."""
     return rows[rows >= 0] if rows[0] < 0 else rows
-
-
-def _evenness(queries: NDArray[np.float32]) -> list[float]:
-    """Of each query, from 1 for one whose parts weigh the same down to 1/8 for one that has a single part."""
-    parts = queries.reshape(-1, len(PARTS), PART_DIM)
-    squares: list[list[float]] = np.einsum("npd,npd->np", parts, parts).tolist()
-    found = []
-    for of_parts in squares:
-        total = sum(of_parts)
-        evenness = sum(map(math.sqrt, of_parts)) ** 2 / (len(PARTS) * total) if total else 1.0
-        found.append(1.0 if evenness > _EVEN else evenness)
-    return found

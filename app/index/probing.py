@@ -73,8 +73,8 @@ class Probing:
     """What a search needs to find the share of the most similar crops that it shall find.
 
     matches: for queries that have a match, one more alike than chance makes any of so many crops; where all crops and
-    all parts count. any: for all queries; where a filter leaves crops out, or parts weigh differently. crops: how many
-    there were when it was measured.
+    all parts count as the model says. any: for all queries; where a filter leaves crops out, or a search weights parts
+    otherwise. crops: how many there were when it was measured.
     """
 
     matches: Need

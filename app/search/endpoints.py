@@ -51,8 +51,10 @@ async def search(
     part_weights: Annotated[
         str | None,
         Form(
-            description="What each part counts for, where not all count the same: a JSON object of weights, 0 or more, "
-            'such as {"upper_half": 2, "lower_half": 0}; parts that it does not name weigh 1. The parts are '
+            description="How much more or less parts shall count than they do by themselves: a JSON object of weights, "
+            '0 or more, such as {"upper_half": 2, "lower_half": 0}; parts that it does not name have the weight 1. A '
+            "model may let its parts count differently: a weight multiplies the share of the similarity that the model "
+            "gives a part, so 2 lets it count twice as much beside the others, 0 not at all. The parts are "
             + ", ".join(PARTS)
         ),
     ] = None,

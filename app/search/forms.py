@@ -4,7 +4,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.errors import InvalidRequest
 from app.gallery.forms import first_fault
-from app.search.ranking import weights_of
+from app.search.ranking import multipliers_of
 
 _WEIGHTS = TypeAdapter(dict[str, float])
 
@@ -20,7 +20,7 @@ def parse_part_weights(text: str | None) -> dict[str, float]:
             f"part_weights is no JSON object of numbers by names of parts: {first_fault(error)}", "part_weights"
         ) from error
     try:
-        weights_of(named)
+        multipliers_of(named)
     except ValueError as error:
         raise InvalidRequest(f"part_weights: {error}", "part_weights") from error
     return named

@@ -14,7 +14,7 @@ SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
 class Filters(BaseModel):
-    """The filters and weights that were applied; null and empty ones let everything pass, and weigh all the same."""
+    """The filters and weights that were applied; null and empty ones let everything pass, and weight no part."""
 
     camera_ids: list[str] = []
     exclude_camera_ids: list[str] = []
@@ -25,7 +25,9 @@ class Filters(BaseModel):
     attributes: dict[str, Any] = {}
     min_similarity: float | None = None
     top_k: int
-    part_weights: dict[str, float] = Field({}, description="As they were given; parts that are not named weigh 1")
+    part_weights: dict[str, float] = Field(
+        {}, description="As they were given: factors of the parts' shares, 1 for parts that are not named"
+    )
 
 
 class MatchOut(BaseModel):
@@ -33,10 +35,11 @@ class MatchOut(BaseModel):
 
     rank: int
     similarity: float = Field(
-        description="Cosine of the two embeddings, the mean of the eight parts, weighted if that was asked; "
-        "1 is the same"
+        description="The mean of the eight parts' cosines, each of which counts for the share that the model gives the "
+        "part, times its weight if the search named one. Without weights, it is the cosine of the two embeddings; 1 is "
+        "the same"
     )
-    parts: dict[str, float] = Field(description="Cosine of each of the eight parts, whatever its weight")
+    parts: dict[str, float] = Field(description="Cosine of each of the eight parts, whatever it counts for")
     crop: CropOut
 
 

@@ -25,12 +25,13 @@ from app.kit.leaving import Departure, unless_left
 from app.kit.times import from_microseconds, now_microseconds
 from app.search.ranking import (
     Parts,
-    Weights,
+    Shares,
     join_embeddings,
+    multipliers_of,
     part_similarities,
+    shares_of,
     weighted,
     weighted_similarity,
-    weights_of,
 )
 from app.search.repository import SearchRepository
 from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, can_draw, draw_sheet
@@ -56,7 +57,7 @@ class QueryPicture:
 class Question:
     """A search as it is asked: with pictures of one person, or with crops of the gallery.
 
-    part_weights: as `weights_of` takes them.
+    part_weights: as `multipliers_of` takes them.
     """
 
     pictures: Sequence[QueryPicture]
@@ -110,10 +111,11 @@ class SearchService:
         await self._check_cameras(question.filters)
         pictures, embeddings = await self._embed(model, question.pictures, departure)
         embeddings += await self._embeddings_of_crops(model, question.crop_ids)
-        query, weights = join_embeddings(embeddings), weights_of(question.part_weights)
+        query = join_embeddings(embeddings)
+        shares = shares_of(query, multipliers_of(question.part_weights))
         if question.consistency == "session":
             await model.index.catch_up()
-        found, matches = await self._matches(model, query, weights, question)
+        found, matches = await self._matches(model, query, shares, question)
         search = Search(
             id=new_id(),
             created_at=now_microseconds(),
@@ -218,26 +220,26 @@ class SearchService:
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
     async def _matches(
-        self, model: RunningModel, query: Parts, weights: Weights, question: Question
+        self, model: RunningModel, query: Parts, shares: Shares, question: Question
     ) -> tuple[Found, list[Match]]:
         """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
         rounds = 1
         while True:
             found = await asyncio.to_thread(
                 model.index.index.search,
-                weighted(query, weights).reshape(-1),
+                weighted(query, shares).reshape(-1),
                 question.filters,
                 question.top_k + len(question.crop_ids),
                 question.min_similarity,
             )
-            matches, gone = await self._join(model, [hit.key for hit in found.hits], query, weights, question)
+            matches, gone = await self._join(model, [hit.key for hit in found.hits], query, shares, question)
             if not gone or len(matches) == question.top_k or rounds == _ROUNDS:
                 return found, matches
             await model.index.catch_up()
             rounds += 1
 
     async def _join(
-        self, model: RunningModel, keys: Sequence[int], query: Parts, weights: Weights, question: Question
+        self, model: RunningModel, keys: Sequence[int], query: Parts, shares: Shares, question: Question
     ) -> tuple[list[Match], int]:
         """Hits become matches only with their row in the database; the crops asked with are none.
 
@@ -250,7 +252,7 @@ class SearchService:
         matches = []
         for crop, vector in kept:
             parts = part_similarities(query, unpack_parts(vector))
-            matches.append(Match(0, weighted_similarity(parts, weights), parts, crop))
+            matches.append(Match(0, weighted_similarity(parts, shares), parts, crop))
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
         ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
         return ranked, len(keys) - len(rows)

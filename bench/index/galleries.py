@@ -74,8 +74,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How embeddings lie: persons around a mean, what a camera makes of a person around that, crops around that."""
+    """How embeddings lie: persons around a mean, what a camera makes of a person around that, crops around that.
 
+    part_lengths: `(8,)`, what each part counts for.
+    """
+
+    part_lengths: Embeddings
     mean: Embeddings
     persons: Spread
     cameras: Spread
@@ -92,6 +96,7 @@ class Geometry:
         person_of_pair = np.searchsorted(persons, pairs[0])
         mean = of_person.mean(axis=0)
         return cls(
+            np.linalg.norm(_by_part(real.features), axis=2).mean(axis=0),
             mean,
             Spread.of(of_person - mean),
             Spread.of(of_pair - of_person[person_of_pair]),
@@ -105,7 +110,7 @@ class Geometry:
         pair = pair.reshape(-1)
         centres = self.mean + self.persons.draw(int(person.max()) + 1, rng)
         shifts = self.cameras.draw(int(pair.max()) + 1, rng)
-        return _unit(centres[person] + shifts[pair] + self.crops.draw(len(person), rng))
+        return _scaled(centres[person] + shifts[pair] + self.crops.draw(len(person), rng), self.part_lengths)
 
 
 def real_embeddings() -> LabelledFeatures:
@@ -228,12 +233,16 @@ def _means(features: Embeddings, group: NDArray[np.int64]) -> Embeddings:
     return sums
 
 
-def _unit(embeddings: Embeddings) -> Embeddings:
-    """Each part of norm 1 / sqrt(8), as the network's are."""
-    parts = embeddings.reshape(-1, len(PARTS), PART_DIM)
-    parts /= np.linalg.norm(parts, axis=2, keepdims=True) * np.float32(math.sqrt(len(PARTS)))
-    unit: Embeddings = parts.reshape(-1, EMBEDDING_DIM)
-    return unit
+def _scaled(embeddings: Embeddings, part_lengths: Embeddings) -> Embeddings:
+    """Each part of the length that the network's has; in place."""
+    parts = _by_part(embeddings)
+    parts *= part_lengths[:, np.newaxis] / np.linalg.norm(parts, axis=2, keepdims=True)
+    return embeddings
+
+
+def _by_part(embeddings: Embeddings) -> Embeddings:
+    """`(N, 2048)` as `(N, 8, 256)`."""
+    return embeddings.reshape(-1, len(PARTS), PART_DIM)
 
 
 if __name__ == "__main__":

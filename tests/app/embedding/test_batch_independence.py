@@ -31,10 +31,12 @@ def files() -> list[bytes]:
     ]
 
 
-@pytest.fixture(scope="module")
-def engines() -> Engines:
+@pytest.fixture(scope="module", params=["onnx", "openvino"])
+def engines(request: pytest.FixtureRequest) -> Engines:
     """The bundled checkpoint on three cores, which embed side by side, or together where there is a lone batch."""
-    return load_engines(BUNDLED.with_suffix(".onnx"), threads=3)
+    if request.param == "openvino":
+        pytest.importorskip("app.embedding.openvino_engine")
+    return load_engines(BUNDLED.with_suffix(".onnx"), request.param, threads=3)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
-"""Both engines: the same contract, and clear words when a checkpoint does not fit."""
+"""All engines: the same contract, and clear words when a checkpoint does not fit."""
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from factories import picture, tiny_metadata, write_tiny_checkpoint
 from numpy.typing import NDArray
 
-from app.embedding.engine import Engine, EngineError, EngineKind, load_engines
+from app.embedding.engine import Engine, EngineError, load_engines
+from app.engine_kinds import EngineKind
 from model.architecture import PART_DIM, PARTS
 from model.checkpoint import METADATA_KEY, save_checkpoint
 from model.errors import CheckpointError
@@ -31,11 +33,22 @@ def torch_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["onnx", "torch"])
+@pytest.fixture(params=["onnx", "openvino", "torch"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine on a small checkpoint of its form."""
-    fixture = "tiny_checkpoint" if request.param == "onnx" else "torch_checkpoint"
-    return load_engines(request.getfixturevalue(fixture), threads=1).workers[0]
+    if request.param == "openvino":
+        pytest.importorskip("app.embedding.openvino_engine")
+    fixture = "torch_checkpoint" if request.param == "torch" else "tiny_checkpoint"
+    return load_engines(request.getfixturevalue(fixture), request.param, threads=1).workers[0]
+
+
+@pytest.fixture(params=["onnx", "openvino"])
+def onnx_kind(request: pytest.FixtureRequest) -> EngineKind:
+    """Each kind of engine for ONNX checkpoints."""
+    if request.param == "openvino":
+        pytest.importorskip("app.embedding.openvino_engine")
+    kind: EngineKind = request.param
+    return kind
 
 
 def crops(seed: int, count: int) -> NDArray[np.uint8]:
@@ -64,7 +77,10 @@ def test_the_metadata_comes_from_the_checkpoint(engine: Engine) -> None:
     assert engine.metadata.model_id.startswith("tiny-")
 
 
-@pytest.mark.parametrize(("fixture", "kind"), [("tiny_checkpoint", "torch"), ("torch_checkpoint", "onnx")])
+@pytest.mark.parametrize(
+    ("fixture", "kind"),
+    [("tiny_checkpoint", "torch"), ("torch_checkpoint", "onnx"), ("torch_checkpoint", "openvino")],
+)
 def test_an_engine_that_does_not_fit_the_checkpoint_is_refused(
     fixture: str, kind: EngineKind, request: pytest.FixtureRequest
 ) -> None:
@@ -77,34 +93,52 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         load_engines(tmp_path / "weights.pth")
 
 
-@pytest.mark.parametrize("name", ["none.onnx", "none.safetensors"])
-def test_a_missing_checkpoint_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"there is no checkpoint at .*{name}"):
-        load_engines(tmp_path / name)
+FORMS: list[tuple[EngineKind, str]] = [("onnx", "onnx"), ("openvino", "onnx"), ("torch", "safetensors")]
+"""Each kind of engine, with the suffix of what it runs."""
 
 
-@pytest.mark.parametrize("name", ["damaged.onnx", "damaged.safetensors"])
-def test_a_damaged_checkpoint_is_named(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
+@pytest.mark.parametrize(("kind", "suffix"), FORMS)
+def test_a_missing_checkpoint_is_named(kind: EngineKind, suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"there is no checkpoint at .*none.{suffix}"):
+        load_engines(tmp_path / f"none.{suffix}", kind)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), FORMS)
+def test_a_damaged_checkpoint_is_named(kind: EngineKind, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"damaged.{suffix}"
     path.write_bytes(b"\x08" * 100)
-    with pytest.raises(CheckpointError, match=name):
-        load_engines(path)
+    with pytest.raises(CheckpointError, match=path.name):
+        load_engines(path, kind)
 
 
-def test_an_onnx_file_without_metadata_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "suffix"), FORMS)
+def test_an_engine_that_is_not_installed_says_how_to_install_it(
+    kind: EngineKind, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("app.embedding.openvino_engine", "app.embedding.torch_engine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    for package in ("onnxruntime", "openvino", "torch"):
+        monkeypatch.setitem(sys.modules, package, None)
+    extra = {"onnx": "cpu", "openvino": "openvino", "torch": "gpu"}[kind]
+    told = rf"the {kind} engine needs the extra `{extra}`: pip install 'passerby\[{extra}\]'"
+    with pytest.raises(EngineError, match=told):
+        load_engines(write_tiny_checkpoint(tmp_path / "tiny.onnx").rename(tmp_path / f"tiny.{suffix}"), kind)
+
+
+def test_an_onnx_file_without_metadata_is_refused(onnx_kind: EngineKind, tmp_path: Path) -> None:
     path = write_tiny_checkpoint(tmp_path / "bare.onnx")
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)
     with pytest.raises(CheckpointError, match="no Passerby metadata"):
-        load_engines(path)
+        load_engines(path, onnx_kind)
 
 
-def test_an_onnx_file_for_another_input_is_refused(tmp_path: Path) -> None:
+def test_an_onnx_file_for_another_input_is_refused(onnx_kind: EngineKind, tmp_path: Path) -> None:
     path = write_tiny_checkpoint(tmp_path / "other.onnx")
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {METADATA_KEY: tiny_metadata(128, 64).model_dump_json()})
     onnx.save(model, path)
-    with pytest.raises(CheckpointError, match="128 x 64"):
-        load_engines(path)
+    with pytest.raises(CheckpointError, match=r"takes \{'crops': \[64, 32, 3\]\}.* 128 x 64"):
+        load_engines(path, onnx_kind)

@@ -59,6 +59,20 @@ def test_almost_all_true_matches_to_weighted_parts_are_found(large: FaissIndex, 
     assert _recall(large, gallery, ANY, gallery, 10, 300, weights) > 0.97
 
 
+def test_a_search_looks_deeper_only_where_it_counts_parts_otherwise_than_the_gallery_does(
+    large: FaissIndex, gallery: list[Addition]
+) -> None:
+    coarse = large._coarse
+    assert coarse is not None
+    query = gallery[0].embedding.astype(np.float32)
+    lengths = np.linalg.norm(query.reshape(8, 256), axis=1)
+    assert lengths.max() > 3 * lengths.min(), "parts of this gallery count differently"
+    weighted = query * np.repeat(np.array([0, 1, 1, 1, 1, 1, 1, 1], np.float32), 256)
+    plain, deeper = coarse.propose(np.stack([query, weighted]), ANY, 10)
+    assert plain.finalists == coarse.probing.finalists(10, 1)
+    assert deeper.finalists > plain.finalists
+
+
 def test_searches_at_once_find_what_each_finds_alone(
     large: FaissIndex, gallery: list[Addition], monkeypatch: pytest.MonkeyPatch
 ) -> None:

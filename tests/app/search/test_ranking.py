@@ -1,55 +1,122 @@
-"""Weighted parts: the query's scaling and the similarity that is told are the same arithmetic."""
+"""Parts that count differently: the query's scaling and the similarity of a match are the same arithmetic."""
 
 import random
 
 import numpy as np
 import pytest
 
-from app.search.ranking import Parts, part_similarities, weighted, weighted_similarity, weights_of
+from app.search.ranking import (
+    Parts,
+    join_embeddings,
+    multipliers_of,
+    part_similarities,
+    shares_of,
+    weighted,
+    weighted_similarity,
+)
 from model.architecture import PARTS
 
+EQUAL = np.full(8, 8**-0.5)
+UNEQUAL = np.sqrt([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
+"""The weights of the parts of a model; their squares, the shares, have the sum 1."""
 
-def parts(seed: int) -> Parts:
-    """A random embedding `(8, 256)`."""
+
+def parts(seed: int, lengths: np.ndarray = EQUAL) -> Parts:
+    """A random embedding `(8, 256)` whose parts have these lengths."""
     drawn = np.random.default_rng(seed).standard_normal((8, 256))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True) / np.sqrt(8)).astype(np.float32)
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * lengths[:, np.newaxis]).astype(np.float32)
 
 
-def test_parts_that_are_not_named_weigh_one() -> None:
-    assert weights_of({}).tolist() == [1 / 8] * 8
-    assert weights_of({"upper_half": 2, "lower_half": 0}).tolist() == pytest.approx(
-        [1 / 8] * 3 + [2 / 8, 0] + [1 / 8] * 3
-    )
+def along(cosines: list[float], lengths: np.ndarray) -> tuple[Parts, Parts]:
+    """Two embeddings whose parts have these cosines."""
+    query, crop = np.zeros((8, 256), np.float32), np.zeros((8, 256), np.float32)
+    query[:, 0] = lengths
+    crop[:, 0] = lengths * np.array(cosines)
+    crop[:, 1] = lengths * np.sqrt(1 - np.array(cosines) ** 2)
+    return query, crop
+
+
+def test_a_models_weights_say_what_parts_count_for() -> None:
+    cosines = [0.5, 0.0, -1.0, 0.8, 0.6, 0.0, 1.0, 0.2]
+    query, crop = along(cosines, UNEQUAL)
+    found = part_similarities(query, crop)
+    assert found == pytest.approx(dict(zip(PARTS, cosines, strict=True)), abs=1e-6)
+    by_hand = 0.3 * 0.5 - 0.05 + 0.2 * 0.8 + 0.1 * 0.6 + 0.1 + 0.05 * 0.2
+    shares = shares_of(query, multipliers_of({}))
+    assert shares.tolist() == pytest.approx((UNEQUAL**2).tolist())
+    assert weighted_similarity(found, shares) == pytest.approx(by_hand, abs=1e-6)
+    assert float((query * crop).sum()) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_a_searchs_weights_multiply_the_models() -> None:
+    query, crop = along([0.5, 0.0, -1.0, 0.8, 0.6, 0.0, 1.0, 0.2], UNEQUAL)
+    shares = shares_of(query, multipliers_of({"global": 0, "upper_half": 2}))
+    total = 0.05 + 0.05 + 2 * 0.2 + 0.1 + 0.15 + 0.1 + 0.05
+    assert shares.tolist() == pytest.approx([0, *(np.array([0.05, 0.05, 0.4, 0.1, 0.15, 0.1, 0.05]) / total)])
+    by_hand = (-0.05 + 0.4 * 0.8 + 0.1 * 0.6 + 0.1 + 0.05 * 0.2) / total
+    assert weighted_similarity(part_similarities(query, crop), shares) == pytest.approx(by_hand, abs=1e-6)
+    assert float((weighted(query, shares) * crop).sum()) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_parts_that_are_not_named_have_the_multiplier_one() -> None:
+    assert multipliers_of({}).tolist() == [1] * 8
+    assert multipliers_of({"upper_half": 2, "lower_half": 0}).tolist() == [0.5] * 3 + [1, 0] + [0.5] * 3
 
 
 def test_only_the_ratios_of_weights_count() -> None:
     for factor in (1e-300, 3, 1e300):
-        assert weights_of(dict.fromkeys(PARTS, factor)).tolist() == [1 / 8] * 8
-    assert weights_of({"global": 1.7e308, "top_third": 1.7e308})[0] == pytest.approx(1 / 2)
+        assert multipliers_of(dict.fromkeys(PARTS, factor)).tolist() == [1] * 8
+    huge = shares_of(parts(1), multipliers_of({"global": 1.7e308, "top_third": 1.7e308}))
+    assert huge[0] == pytest.approx(1 / 2)
 
 
-def test_equal_weights_leave_a_query_as_it_is() -> None:
-    assert (weighted(parts(1), weights_of({})) == parts(1)).all()
+@pytest.mark.parametrize("lengths", [EQUAL, UNEQUAL])
+def test_a_search_without_weights_leaves_a_query_as_it_is(lengths: np.ndarray) -> None:
+    query = parts(1, lengths)
+    assert weighted(query, shares_of(query, multipliers_of({}))) == pytest.approx(query, abs=1e-7)
 
 
-def test_a_weighted_querys_dot_product_is_the_weighted_mean_of_the_parts_cosines() -> None:
+@pytest.mark.parametrize("lengths", [EQUAL, UNEQUAL])
+def test_a_weighted_querys_dot_product_is_the_mean_of_the_parts_cosines_by_their_shares(lengths: np.ndarray) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
     for _ in range(50):
         named = {part: rng.choice([0, 1, 2.5, rng.random()]) for part in rng.sample(PARTS, rng.randrange(8))}
-        query, crop = parts(rng.randrange(1000)), parts(rng.randrange(1000))
-        weights = weights_of(named)
+        query = parts(rng.randrange(1000), lengths)
+        crop = parts(rng.randrange(1000), lengths).astype(np.float16).astype(np.float32)  # as the database keeps it
+        shares = shares_of(query, multipliers_of(named))
         cosines = part_similarities(query, crop)
-        told = weighted_similarity(cosines, weights)
-        each = [named.get(part, 1) for part in PARTS]
-        assert told == pytest.approx(np.average(list(cosines.values()), weights=each), abs=1e-6)
-        assert told == pytest.approx(float(weighted(query, weights).reshape(-1) @ crop.reshape(-1)), abs=1e-5)
+        similarity = weighted_similarity(cosines, shares)
+        counts = np.array([named.get(part, 1) for part in PARTS]) * lengths**2
+        assert similarity == pytest.approx(np.average(list(cosines.values()), weights=counts), abs=1e-6)
+        assert similarity == pytest.approx(float((weighted(query, shares) * crop).sum(dtype=np.float64)), abs=2e-6)
 
 
-def test_the_same_embedding_has_the_similarity_one_whatever_the_weights() -> None:
-    weights = weights_of({"global": 9, "top_third": 0, "lower_half": 0.3})
-    assert weighted_similarity(part_similarities(parts(3), parts(3)), weights) == pytest.approx(1, abs=1e-6)
+@pytest.mark.parametrize("lengths", [EQUAL, UNEQUAL])
+def test_the_same_embedding_has_the_similarity_one_whatever_counts(lengths: np.ndarray) -> None:
+    query = parts(3, lengths)
+    shares = shares_of(query, multipliers_of({"global": 9, "top_third": 0, "lower_half": 0.3}))
+    assert weighted_similarity(part_similarities(query, query), shares) == pytest.approx(1, abs=1e-6)
+
+
+def test_several_pictures_are_the_mean_of_each_part_brought_back_to_its_length() -> None:
+    one, other = along([0.6] * 8, UNEQUAL)
+    joined = join_embeddings([one, other])
+    assert np.linalg.norm(joined, axis=1) == pytest.approx(UNEQUAL, abs=1e-6)
+    assert list(part_similarities(joined, one).values()) == pytest.approx([np.sqrt(0.8)] * 8, abs=1e-6)
+    assert list(part_similarities(joined, other).values()) == pytest.approx([np.sqrt(0.8)] * 8, abs=1e-6)
+    assert join_embeddings([one]) == pytest.approx(one, abs=1e-7)
+
+
+def test_a_part_that_pictures_cancel_out_counts_for_nothing() -> None:
+    one, other = along([-1.0] + [1.0] * 7, UNEQUAL)
+    joined = join_embeddings([one, other])
+    cosines = part_similarities(joined, one)
+    assert list(cosines.values()) == pytest.approx([0] + [1] * 7, abs=1e-6)
+    shares = shares_of(joined, multipliers_of({}))
+    assert weighted_similarity(cosines, shares) == pytest.approx(1, abs=1e-6)
+    assert np.isfinite(weighted(joined, shares)).all()
 
 
 @pytest.mark.parametrize(
@@ -64,4 +131,4 @@ def test_the_same_embedding_has_the_similarity_one_whatever_the_weights() -> Non
 )
 def test_weights_that_mean_nothing_are_refused(named: dict[str, float], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        weights_of(named)
+        multipliers_of(named)

@@ -1,0 +1,17 @@
+"""What the graph of an ONNX checkpoint takes, and what its metadata says of that."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from model.checkpoint import CheckpointMetadata
+from model.errors import CheckpointError
+
+
+def check_input(checkpoint: Path, inputs: Mapping[str, Sequence[object]], metadata: CheckpointMetadata) -> None:
+    """Compare the graph's inputs, each the sizes of all dimensions but the batch's, with the metadata.
+
+    Raises CheckpointError.
+    """
+    if inputs != {"crops": [*metadata.input.size, 3]}:
+        height, width = metadata.input.size
+        raise CheckpointError(f"{checkpoint} takes {inputs}, its metadata says crops of {height} x {width}")

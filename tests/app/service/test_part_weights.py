@@ -1,0 +1,124 @@
+"""Searches by a model whose parts count differently, on each kind of index."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from factories import tiny_metadata, write_tiny_checkpoint
+from faults import until
+from running import embed, jpeg, search, stored
+
+from app.index.faiss_coarse import CoarseTier
+from app.settings import Settings
+from model.architecture import PARTS
+
+SHARES = np.array([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
+"""The squares of the model's part weights."""
+
+CROPS = 60
+
+COARSE = {
+    "index_exact_limit": 20,
+    "index_narrow_limit": 0,
+    "index_sifted_limit": 0,
+    "index_cells": 2,
+    "index_probes": 2,
+    "index_candidates": CROPS,
+    "index_finalists": CROPS,
+}
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """An empty database; of one kind, as the arithmetic does not depend on it."""
+    return f"sqlite:///{tmp_path / 'test.sqlite3'}"
+
+
+@pytest.fixture(params=["exact", "coarse", "milvus"])
+def client(
+    request: pytest.FixtureRequest,
+    run: Callable[[Settings], httpx.Client],
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> httpx.Client:
+    """A client of a service with such a model and `CROPS` crops, which that kind of index has."""
+    metadata = tiny_metadata(name="unequal")
+    checkpoint = write_tiny_checkpoint(tmp_path / "unequal.onnx", metadata, part_weights=np.sqrt(SHARES).tolist())
+    changes: dict[str, Any] = {"checkpoint": checkpoint}
+    if request.param == "milvus":
+        changes["index_url"] = request.getfixturevalue("milvus_lite")
+    if request.param == "coarse":
+        changes |= COARSE
+    client = run(settings.model_copy(update=changes))
+    for seed in range(CROPS):
+        stored(client, seed, camera="gate", person_id=f"p{seed}")
+    if request.param == "coarse":
+        _wait_for_coarse_tier(client, monkeypatch)
+    return client
+
+
+def _wait_for_coarse_tier(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = CoarseTier.compare
+    compared = []
+
+    def counting(self: CoarseTier, *asked: Any) -> Any:
+        compared.append(asked)
+        return compare(self, *asked)
+
+    monkeypatch.setattr(CoarseTier, "compare", counting)
+    until(lambda: search(client, jpeg(0)).status_code == 200 and len(compared) > 0)
+
+
+def embeddings(client: httpx.Client, *seeds: int) -> np.ndarray:
+    """Those of pictures, `(N, 8, 256)`."""
+    answer = embed(client, *map(jpeg, seeds), store="false", include="parts").json()
+    return np.array([list(item["embedding"]["parts"].values()) for item in answer["items"]])
+
+
+def by_hand(query: np.ndarray, crops: np.ndarray, named: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The similarity of each crop `(N,)`, and the cosines of its parts `(N, 8)`."""
+    lengths = np.linalg.norm(query, axis=1) * np.linalg.norm(crops, axis=2)
+    cosines = (query * crops).sum(axis=2) / lengths
+    return np.average(cosines, axis=1, weights=SHARES * [named.get(part, 1) for part in PARTS]), cosines
+
+
+@pytest.mark.parametrize("named", [{}, {"global": 0, "upper_half": 3}, {"bottom_third": 8, "lower_half": 0.5}])
+def test_matches_rank_by_what_parts_count_for(client: httpx.Client, named: dict[str, float]) -> None:
+    query, *crops = embeddings(client, 777, *range(CROPS))
+    similarities, cosines = by_hand(query, np.stack(crops), named)
+    answer = search(client, jpeg(777), part_weights=json.dumps(named), top_k=CROPS).json()
+    matches = answer["matches"]
+    assert len(matches) == CROPS
+    for match in matches:
+        seed = int(match["crop"]["person_id"][1:])
+        assert list(match["parts"].values()) == pytest.approx(cosines[seed].tolist(), abs=5e-4)
+        assert match["similarity"] == pytest.approx(similarities[seed], abs=5e-4)
+        mean = np.average(list(match["parts"].values()), weights=SHARES * [named.get(part, 1) for part in PARTS])
+        assert match["similarity"] == pytest.approx(mean, abs=2e-6)
+    ranked = [similarities[int(match["crop"]["person_id"][1:])] for match in matches]
+    assert all(better > worse - 1e-3 for better, worse in pairwise(ranked))
+    least = matches[9]["similarity"] - 1e-5
+    cut = search(client, jpeg(777), part_weights=json.dumps(named), top_k=CROPS, min_similarity=least).json()["matches"]
+    assert cut == [match for match in matches if match["similarity"] >= least]
+
+
+def test_several_pictures_and_crops_of_the_gallery_ask_with_the_same_shares(client: httpx.Client) -> None:
+    one, other, *crops = embeddings(client, 5, 777, *range(CROPS))
+    query = (one + other) / 2
+    query *= (np.sqrt(SHARES) / np.linalg.norm(query, axis=1))[:, np.newaxis]
+    similarities, _ = by_hand(query, np.stack(crops), {})
+    matches = search(client, jpeg(5), jpeg(777), top_k=CROPS).json()["matches"]
+    for match in matches:
+        assert match["similarity"] == pytest.approx(similarities[int(match["crop"]["person_id"][1:])], abs=5e-4)
+    crop_id = next(match["crop"]["id"] for match in matches if match["crop"]["person_id"] == "p5")
+    by_crop = client.post("/search", data={"crop_ids": [crop_id], "top_k": 1}).json()["matches"]
+    by_picture = search(client, jpeg(5), top_k=2).json()["matches"]
+    assert by_picture[0]["similarity"] == pytest.approx(1, abs=1e-4)
+    assert by_crop[0]["crop"]["id"] == by_picture[1]["crop"]["id"]
+    assert by_crop[0]["similarity"] == pytest.approx(by_picture[1]["similarity"], abs=5e-4)
