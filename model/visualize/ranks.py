@@ -149,9 +149,11 @@ class Ranking:
 
 
 def part_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Two embeddings `(2048,)` -> `(8,)`: how alike each part is; the mean is how alike the whole is."""
-    products: NDArray[np.float32] = (one * other).reshape(len(PARTS), -1).sum(axis=1) * len(PARTS)
-    return products
+    """Two embeddings `(2048,)` -> `(8,)`: how alike each part is, whatever the part counts for."""
+    first, second = one.reshape(len(PARTS), -1), other.reshape(len(PARTS), -1)
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosines: NDArray[np.float32] = (first * second).sum(axis=1) / np.maximum(lengths, 1e-12)
+    return cosines
 
 
 def choose_queries(scores: Scores, order: Order, count: int, seed: int = 0) -> list[int]:

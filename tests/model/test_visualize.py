@@ -99,6 +99,8 @@ def test_the_parts_of_a_match_add_up_to_its_similarity() -> None:
         assert np.mean(one.parts) == pytest.approx(one.similarity, abs=1e-5)
     itself = ranking.query.features[0]
     np.testing.assert_allclose(part_cosines(itself, itself), 1, atol=1e-5)
+    heavier = itself.reshape(8, 256) * np.array([2, 2, 2, 1, 1, 0.5, 0.5, 0.5], dtype=np.float32)[:, None]
+    np.testing.assert_allclose(part_cosines(heavier.reshape(-1), itself), 1, atol=1e-5)
 
 
 def test_parts_are_told_in_their_order() -> None:
