@@ -12,6 +12,7 @@ from model.commands.evaluate import evaluate
 from model.commands.export import export
 from model.commands.info import info
 from model.commands.report import report
+from model.commands.teach import teach
 from model.commands.train import train
 from model.commands.visualize import visualize
 from model.errors import ModelError, RunStopped
@@ -19,7 +20,7 @@ from model.errors import ModelError, RunStopped
 commands = typer.Typer(
     name="python -m model", help="Train MGN, judge it, and carry it where it is used.", no_args_is_help=True
 )
-for command in (train, evaluate, calibrate, visualize, report, convert, export, info, draw):
+for command in (train, evaluate, calibrate, visualize, report, convert, teach, export, info, draw):
     commands.command()(command)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from model.errors import CheckpointError
 from model.evaluate import Embed
 from model.onnx_session import open_session, run_session
 from model.reference import Reference
+
+if TYPE_CHECKING:
+    from model.plain_network import PlainNetwork
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,16 @@ class Inference:
 def read_metadata(path: Path) -> CheckpointMetadata:
     """What a checkpoint of either form says of itself. Raises CheckpointError."""
     return load_for_inference(path).metadata if path.suffix == ".onnx" else load_checkpoint(path).metadata
+
+
+def load_any_network(path: Path) -> "Inference | PlainNetwork":
+    """A checkpoint of either form, or a plain network, whose features are `(N, 256)`. Raises CheckpointError."""
+    if path.suffix != ".onnx":
+        from model.plain_network import is_plain_network, load_network
+
+        if is_plain_network(path):
+            return load_network(path)
+    return load_for_inference(path)
 
 
 def load_for_inference(path: Path, flip: bool | None = None) -> Inference:

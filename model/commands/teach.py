@@ -1,0 +1,40 @@
+"""`python -m model teach`: a network's features of training crops, for a run that learns from it as its teacher."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.commands.common import console
+from model.datasets import open_data_sets
+from model.errors import ModelError
+
+
+def teach(
+    network: Annotated[Path, typer.Option(help="A checkpoint, or a network that `convert` made of an OpenVINO IR")],
+    data: Annotated[
+        list[str], typer.Option(help="KIND:FOLDER whose training crops it is asked about; may be repeated")
+    ],
+    out: Annotated[Path, typer.Option(help="The .npz file to write, for `train --teacher`")],
+) -> None:
+    """Write a network's features of training crops and of their mirror images, for a run that learns from it."""
+    import numpy as np
+
+    from model.loading import load_any_network
+    from model.pictures import read_inputs
+    from model.training.teacher import mirrored_embeddings
+
+    if out.suffix != ".npz":
+        raise ModelError(f"--out is {out}; it must end in .npz")
+    teacher = load_any_network(network)
+    paths = [sample.path for sample in open_data_sets(data).train()]
+    if len({path.name for path in paths}) < len(paths):
+        raise ModelError("two of these crops have the same file name, by which a teacher's file knows them: rename one")
+    features = []
+    for start in range(0, len(paths), 512):
+        inputs = read_inputs(paths[start : start + 512], teacher.metadata.input)
+        features.append(mirrored_embeddings(teacher.embed, inputs))
+    plain, mirrored = np.concatenate(features, axis=1).astype(np.float16)
+    with out.open("wb") as file:
+        np.savez(file, names=np.array([path.name for path in paths]), features=plain, features_mirrored=mirrored)
+    console.print(f"{out}: {teacher.metadata.model_id} on {len(paths):,} crops", soft_wrap=True)
