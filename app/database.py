@@ -110,11 +110,6 @@ class Database:
             await connection.run_sync(_upgrade)
             await connection.commit()
 
-    async def ping(self) -> None:
-        """Raise whatever the driver raises if the database does not answer."""
-        async with self.engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
         """Whether no other process is in such a block: True for one at a time, and for the next when that one dies.

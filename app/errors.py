@@ -45,6 +45,22 @@ class NotReady(PasserbyError):
     """A part of the service that the request needs does not work now."""
 
 
+class TakingOver(NotReady):
+    """No model can answer yet: the one that is to has not embedded all crops.
+
+    embedded, total: crops; retry_after: seconds until it has, as far as is known, or None where it waits for somebody.
+    """
+
+    def __init__(
+        self, message: str, model_id: str, embedded: int, total: int, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.model_id = model_id
+        self.embedded = embedded
+        self.total = total
+        self.retry_after = retry_after
+
+
 class Conflict(PasserbyError):
     """What is asked for cannot be done beside what is under way."""
 
@@ -104,6 +120,8 @@ def problem_of(error: Exception, **extra: Any) -> Problem:
     slug = kind.slug
     if isinstance(error, InvalidRequest):
         extra["where"] = error.where
+    if isinstance(error, TakingOver):
+        extra |= {"model_id": error.model_id, "embedded": error.embedded, "total": error.total}
     if isinstance(error, PictureError):
         slug = f"{kind.slug}-{error.kind}"
     detail = str(error)

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from app.embedding.queue import QueueFull
-from app.errors import KNOWN_ERRORS, MEDIA_TYPE, InvalidRequest, Problem, problem_of, problem_of_status
+from app.errors import KNOWN_ERRORS, MEDIA_TYPE, InvalidRequest, Problem, TakingOver, problem_of, problem_of_status
 
 log = structlog.get_logger("app.errors")
 
@@ -26,10 +26,10 @@ def handle_errors(app: FastAPI) -> None:
 
 async def _known(_: Request, error: Exception) -> Response:
     headers = {}
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | TakingOver) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     problem = problem_of(error)
-    if problem.status >= 500:
+    if problem.status >= 500 and not isinstance(error, TakingOver):  # of which the log tells the progress
         log.error("request failed", error=str(error), kind=type(error).__name__)
     return _respond(problem, headers)
 

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import structlog
-
 from app.database import Database
 from app.embedding.background import BackgroundEmbedder
 from app.embedding.decoding import PictureLimits
@@ -14,22 +12,20 @@ from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.embedding.start_up import best_batch_size, check
 from app.gallery.answering import RunningModel
-from app.gallery.repository import GalleryRepository
-from app.gallery.tables import ANSWERS
+from app.gallery.model_repository import ModelRepository
 from app.index.keeper import IndexKeeper
 from app.reindex.checkpoints import CheckpointStore
-from app.reindex.repository import ReindexRepository
+from app.reindex.succession import Succession
 from app.settings import Settings
 from model.errors import CheckpointError
-
-_log = structlog.get_logger()
 
 
 class ModelLoader:
     """Loads models by their ids, with engines as the settings say.
 
-    The database says which model answers. The settings' checkpoint does so where nothing has answered yet; from then on
-    it only serves as this service's own form of the model that it holds.
+    The database says which model answers. The settings' checkpoint does so where nothing has answered yet, and takes
+    over where nothing answers that finds all crops; otherwise it only serves as this service's own form of the model
+    that it holds.
     """
 
     def __init__(
@@ -51,23 +47,17 @@ class ModelLoader:
         self._own_id: str | None = None
 
     async def start(self, own: Engines | None) -> RunningModel:
-        """The model that answers, running. own: the engines of the settings' checkpoint, where they are loaded already.
+        """The model that answers or, where none does, the one that is to, running.
 
+        own: the engines of the settings' checkpoint, where they are loaded already.
         Raises EngineError, CheckpointError, and what the database raises.
         """
         path = self._settings.resolved_checkpoint
         if own is None:
             own = await self.engines(path)
         self._own_id = own.metadata.model_id
-        answering = await self._answering(path, self._own_id)
-        if answering == self._own_id:
-            return await self._run(own)
-        _log.warning(
-            f"{answering} answers, as the database says, not {self._own_id} of {path}; "
-            f"`passerby reindex --model {path}` lets that one answer",
-            model_id=answering,
-        )
-        return await self.load(answering)
+        running = await Succession(self._database, self._checkpoints, self._own_id, path).settle()
+        return await (self._run(own) if running == self._own_id else self.load(running))
 
     async def load(self, model_id: str) -> RunningModel:
         """Any model that is known, running. Raises EngineError, CheckpointError, and what the database raises."""
@@ -91,29 +81,12 @@ class ModelLoader:
             check(engine)
         return engines
 
-    async def _answering(self, own: Path, own_id: str) -> str:
-        async with self._database.read() as session:
-            answering = await GalleryRepository(session).answering_model()
-        if answering is not None:
-            return answering
-        with own.open("rb") as file:
-            arrived = await self._checkpoints.receive(file, own.suffix)
-        try:
-            await self._checkpoints.keep(arrived)
-        finally:
-            await self._checkpoints.discard(arrived)
-        async with self._database.write() as session:
-            answering = await GalleryRepository(session).answering_model()  # another service may have been faster
-            if answering is None:
-                await ReindexRepository(session).put_model(own_id, arrived.name, ANSWERS)
-        return answering or own_id
-
     async def _path(self, model_id: str) -> Path:
         async with self._database.read() as session:
-            name = await GalleryRepository(session).checkpoint_of(model_id)
-        if name is None:
+            model = await ModelRepository(session).model(model_id)
+        if model is None:
             raise CheckpointError(f"no checkpoint of {model_id} is kept")
-        return await self._checkpoints.path(name)
+        return await self._checkpoints.path(model.checkpoint)
 
     async def _run(self, engines: Engines) -> RunningModel:
         batch = self._settings.batch_size

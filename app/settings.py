@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     checkpoint: Path | None = Field(
         None,
         description="A .onnx or .safetensors checkpoint; the bundled one by default. It answers in a new gallery; in "
-        "others, what answers already does, until `passerby reindex`",
+        "others, what answers already does, until `passerby reindex`, or unless it is lost or of an earlier version",
     )
     engine: EngineKind = Field(
         "auto",

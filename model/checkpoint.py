@@ -23,6 +23,9 @@ from model.transforms import Interpolation
 BUNDLED = Path(__file__).parent / "weights" / "mgn-osnet.onnx"
 """The checkpoint that ships with Passerby, as ONNX; with the suffix .safetensors it is the same for torch."""
 
+SUPERSEDED = frozenset({"mgn-mobilenet_v2-4b06c49347f5", "mgn-mobilenet_v2-faf777c51541"})
+"""The model ids of checkpoints that shipped with earlier versions: galleries change over from them by themselves."""
+
 METADATA_KEY = "passerby"
 """The key under which a safetensors or ONNX file holds its metadata as JSON."""
 

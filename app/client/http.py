@@ -124,8 +124,8 @@ class ReindexAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     state: Literal["idle", "embedding", "held"]
-    answering_model_id: str
-    answering_checkpoint: str
+    answering_model_id: str | None
+    answering_checkpoint: str | None
     model_id: str | None
     checkpoint: str | None
     done: int
@@ -236,7 +236,7 @@ class ServiceClient:
         while True:
             response = await self._exchange(method, path, **body)
             pause = _asked_pause(response)
-            if pause is None or waited >= _PATIENCE_SECONDS:
+            if pause is None or waited + pause > _PATIENCE_SECONDS:
                 break
             await asyncio.sleep(pause)
             waited += pause

@@ -108,7 +108,7 @@ async def _look(service: ServiceClient) -> ReindexAnswer:
 
 def _show_end(told: ReindexAnswer, wanted: str | None, console: Console) -> int:
     if told.answering_model_id != wanted:
-        console.print(f"{wanted} was given up; {told.answering_model_id} answers.")
+        console.print(f"{wanted} was given up; {told.answering_model_id or 'no model'} answers.")
         return 1
     console.print(f"{wanted} answers.")
     if not told.unreadable:

@@ -13,6 +13,7 @@ from app.gallery.answering import ModelChanged, RunningModel
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
+from app.gallery.model_repository import ModelRepository
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
@@ -72,8 +73,8 @@ class CropStore:
     async def store(self, crops: NewCrops) -> StoredCrops:
         """Store crops: image files, then everything else, then the index.
 
-        When this returns they are durable and can be found. Raises ModelChanged where the model does not answer any
-        more; then nothing is stored.
+        When this returns they are durable and can be found. Raises ModelChanged where another model embeds new
+        crops by now; then nothing is stored.
         """
         if not crops:
             return {}
@@ -101,6 +102,8 @@ class CropStore:
         for request in requests:
             crops |= {identity: one for identity, one in request.items() if identity not in crops}
         async with self._database.write() as session:
+            if (await ModelRepository(session).active()).storing != self._model_id:
+                raise ModelChanged(f"{self._model_id} embeds no more crops")
             rows, created = await self._insert(GalleryRepository(session), crops)
         self._known_cameras |= {camera_id for camera_id, _, _ in crops}
         stored = []
@@ -118,8 +121,6 @@ class CropStore:
         self, repository: GalleryRepository, crops: NewCrops
     ) -> tuple[dict[Identity, Crop], set[Identity]]:
         """The rows of all crops, and which of them are new."""
-        if await repository.answering_model() != self._model_id:
-            raise ModelChanged(f"{self._model_id} answers no more")
         await repository.add_cameras({camera_id for camera_id, _, _ in crops} - self._known_cameras, now_microseconds())
         await record(repository, self._images, [one.picture for one in crops.values()])
         rows = await repository.crops_by_identity(crops.keys())

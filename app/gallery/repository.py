@@ -14,8 +14,6 @@ from app.database import Table
 from app.gallery.attributes import line_of, text_of
 from app.gallery.tables import (
     ADDED,
-    ANSWERS,
-    NEXT,
     REMOVED,
     Camera,
     Change,
@@ -25,7 +23,6 @@ from app.gallery.tables import (
     Gallery,
     Image,
     ImageUse,
-    KnownModel,
     TrimmedChanges,
 )
 from app.index import port as index
@@ -56,23 +53,6 @@ class GalleryRepository:
     async def gallery_id(self) -> str:
         """What tells this gallery from all others."""
         return (await self._session.scalars(select(Gallery.id))).one()
-
-    # models
-
-    async def answering_model(self) -> str | None:
-        """The id of the model that answers; None before the first service has started."""
-        return await self._model_that(ANSWERS)
-
-    async def next_model(self) -> str | None:
-        """The id of the model that will answer when all crops are embedded with it, if there is one."""
-        return await self._model_that(NEXT)
-
-    async def checkpoint_of(self, model_id: str) -> str | None:
-        """The name of a model's stored checkpoint; None where the model is not known."""
-        return await self._session.scalar(select(KnownModel.checkpoint).where(KnownModel.model_id == model_id))
-
-    async def _model_that(self, state: str) -> str | None:
-        return await self._session.scalar(select(KnownModel.model_id).where(KnownModel.state == state))
 
     # cameras
 

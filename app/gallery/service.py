@@ -83,6 +83,8 @@ class GalleryService:
         self, work: Callable[[RunningModel, CropStore], Awaitable[list[StoredCrop | Failure]]]
     ) -> Stored:
         """Do some work, again where the model was changed meanwhile: what one model embedded, another never answers."""
+        if self._answering.trouble is not None:  # before anything is embedded in vain
+            await self._answering.refresh()
         while True:
             with self._answering.use() as model:
                 if self._crops_of is not model:

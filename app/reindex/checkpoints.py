@@ -23,6 +23,10 @@ _LONGEST_SECONDS = 24 * 3600
 """No checkpoint is on its way for longer."""
 
 
+class CheckpointLost(CheckpointError):
+    """A checkpoint that was kept is gone or damaged."""
+
+
 @dataclass(frozen=True)
 class Arrived:
     """A checkpoint on this machine's disk that is not kept yet, and the name that it will have."""
@@ -56,7 +60,7 @@ class CheckpointStore:
         await asyncio.to_thread(arrived.path.unlink, missing_ok=True)
 
     async def path(self, name: str) -> Path:
-        """Where a kept checkpoint lies on this machine, copied there if need be. Raises CheckpointError."""
+        """Where a kept checkpoint lies on this machine, copied there if need be. Raises CheckpointLost."""
         return await asyncio.to_thread(self._path, name)
 
     async def delete(self, name: str) -> None:
@@ -109,9 +113,9 @@ class CheckpointStore:
         if not self._local and not (path.exists() and _is_sound(path)):
             self._copy(name, path)
         if not path.exists():
-            raise CheckpointError(f"{self._root}/{name} is gone: post the checkpoint again with `passerby reindex`")
+            raise CheckpointLost(f"{self._root}/{name} is gone: post the checkpoint again with `passerby reindex`")
         if not _is_sound(path):
-            raise CheckpointError(f"{path} is damaged: post the checkpoint again with `passerby reindex`")
+            raise CheckpointLost(f"{path} is damaged: post the checkpoint again with `passerby reindex`")
         return path
 
     def _copy(self, name: str, path: Path) -> None:

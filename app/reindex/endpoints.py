@@ -58,7 +58,7 @@ async def progress(service: ReindexDep) -> ReindexOut:
     "/reindex",
     summary="Give up the next model",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 503),
+    responses=problem_responses(404, 409, 503),
 )
 async def give_up(service: ReindexDep) -> None:
     """The present model goes on answering; what was embedded with the next one is deleted in the background."""
@@ -77,14 +77,14 @@ async def drop(service: ReindexDep, model_id: ModelIdPath) -> None:
 
 
 def _told(progress: Progress) -> ReindexOut:
-    following = progress.following
+    answering, following = progress.answering, progress.following
     speed = following and following.crops_per_second
     left = max(0, progress.total - progress.done - progress.unreadable)
     state = "idle" if following is None else "held" if progress.held else "embedding"
     return ReindexOut(
         state=state,
-        answering_model_id=progress.answering.model_id,
-        answering_checkpoint=PurePath(progress.answering.checkpoint).stem,
+        answering_model_id=answering and answering.model_id,
+        answering_checkpoint=answering and PurePath(answering.checkpoint).stem,
         model_id=following and following.model_id,
         checkpoint=following and PurePath(following.checkpoint).stem,
         done=progress.done,

@@ -1,14 +1,13 @@
-"""All queries of changing the model."""
+"""All queries of the crops that a model has not embedded, or is to forget."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Table
-from app.gallery.tables import ANSWERS, DROPPED, KEPT, REMOVED, Change, Crop, Embedding, KnownModel
-from app.kit.times import now_microseconds
+from app.gallery.tables import REMOVED, Change, Crop, Embedding
 from app.reindex.tables import UnreadableCrop
 
 
@@ -25,68 +24,6 @@ class ReindexRepository:
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
-
-    # models
-
-    async def model(self, model_id: str) -> KnownModel | None:
-        """One model."""
-        return await self._session.get(KnownModel, model_id)
-
-    async def model_that(self, state: str) -> KnownModel | None:
-        """The model of a state that only one can be in."""
-        return (await self._session.scalars(select(KnownModel).where(KnownModel.state == state))).one_or_none()
-
-    async def models_that(self, state: str) -> Sequence[KnownModel]:
-        """The models of a state, by id."""
-        query = select(KnownModel).where(KnownModel.state == state).order_by(KnownModel.model_id)
-        return (await self._session.scalars(query)).all()
-
-    async def models(self) -> Sequence[KnownModel]:
-        """All models that are known, by id."""
-        return (await self._session.scalars(select(KnownModel).order_by(KnownModel.model_id))).all()
-
-    async def put_model(self, model_id: str, checkpoint: str, state: str, lossy: bool = False) -> None:
-        """Note a model, be it known before or not."""
-        known = await self.model(model_id)
-        if known is None:
-            known = KnownModel(model_id=model_id, created_at=now_microseconds())
-            self._session.add(known)
-        known.checkpoint, known.state, known.lossy = checkpoint, state, lossy
-        known.crops_per_second = known.trouble = None
-        await self._session.flush()
-
-    async def tell(self, model_id: str, crops_per_second: float | None, trouble: str | None) -> None:
-        """Note how a model's embedding goes."""
-        how = {"crops_per_second": crops_per_second, "trouble": trouble}
-        await self._session.execute(update(KnownModel).where(KnownModel.model_id == model_id).values(how))
-
-    async def answer_by(self, model_id: str) -> None:
-        """From the end of this unit of work on, this model answers; the one before is kept."""
-        models = update(KnownModel)
-        await self._session.execute(models.where(KnownModel.state == ANSWERS).values(state=KEPT))
-        now = {"state": ANSWERS, "crops_per_second": None, "trouble": None}
-        await self._session.execute(models.where(KnownModel.model_id == model_id).values(now))
-
-    async def drop(self, model_id: str) -> None:
-        """Let a model's embeddings be deleted, little by little."""
-        await self._session.execute(
-            update(KnownModel).where(KnownModel.model_id == model_id).values(state=DROPPED, trouble=None)
-        )
-
-    async def forget(self, model_id: str) -> None:
-        """Delete what is noted of a model."""
-        await self._session.execute(delete(KnownModel).where(KnownModel.model_id == model_id))
-
-    # crops
-
-    async def count_crops(self) -> int:
-        """How many crops there are."""
-        return (await self._session.scalars(select(func.count()).select_from(Crop))).one()
-
-    async def count_embeddings(self, model_id: str) -> int:
-        """How many crops a model has embedded."""
-        of_model = select(func.count()).select_from(Embedding).where(Embedding.model_id == model_id)
-        return (await self._session.scalars(of_model)).one()
 
     async def unembedded(self, model_id: str, after: int, limit: int) -> list[Unembedded]:
         """The next crops by key that a model has not embedded and that are not noted as unreadable."""

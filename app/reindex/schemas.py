@@ -21,8 +21,8 @@ class ReindexOut(BaseModel):
         description="idle: no model is to take over; embedding: one is, and answers when all crops are embedded; "
         "held: only when it is posted again, as `trouble` says"
     )
-    answering_model_id: str
-    answering_checkpoint: str = Field(description="SHA-256 of the file")
+    answering_model_id: str | None = Field(description="None where no model has embedded all crops")
+    answering_checkpoint: str | None = Field(description="SHA-256 of the file")
     model_id: str | None = Field(description="The model that is to take over")
     checkpoint: str | None = Field(description="SHA-256 of the file that was posted")
     done: int = Field(

@@ -11,18 +11,22 @@ from typing import Any, Protocol
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop
+from app.errors import NotReady
 from app.gallery.answering import Answering, RunningModel
 from app.gallery.images import ImageStore
+from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import DROPPED, NEXT, KnownModel
 from app.kit.leaving import ClientLeft, unless_left
 from app.reindex.checkpoints import CheckpointStore
 from app.reindex.repository import ReindexRepository, Unembedded
+from model.checkpoint import SUPERSEDED
 
 CROPS_AT_ONCE = 32
 """Of a step: what a kill undoes, and what giving up waits for."""
@@ -35,14 +39,18 @@ FEW_UNREADABLE, SHARE_UNREADABLE = 10, 0.01
 
 _DROPPED_AT_ONCE = 1_000  # writers wait for this in the meantime
 _TRIMMED_AT_ONCE = 5_000
+_LOG_SECONDS = 10.0  # between two lines of the log that tell the progress
 _LONGEST_PAUSE = 60.0  # seconds before what failed is tried again
 
 _log = structlog.get_logger()
 
 
-def too_many(unreadable: int, crops: int) -> bool:
-    """Whether so many of a gallery's pictures cannot be read that a model must not take over without being told so."""
-    return unreadable > max(FEW_UNREADABLE, SHARE_UNREADABLE * crops)
+def too_many(unreadable: int, crops: int, asked_for: bool) -> bool:
+    """Whether so many of a gallery's pictures cannot be read that a model must not take over without being told so.
+
+    asked_for: whether somebody wants the change; one that began by itself must not leave a gallery without any crop.
+    """
+    return unreadable > max(FEW_UNREADABLE, SHARE_UNREADABLE * crops) or (unreadable == crops > 0 and not asked_for)
 
 
 class Embedder(Protocol):
@@ -84,6 +92,7 @@ class ReindexWorker:
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._log_at = 0.0
         self._working: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -120,14 +129,14 @@ class ReindexWorker:
 
     async def _tell_failure(self, error: Exception) -> None:
         async with self._database.write() as session:
-            repository = ReindexRepository(session)
+            repository = ModelRepository(session)
             for model in (await repository.model_that(NEXT), *await repository.models_that(DROPPED)):
                 if model is not None:
                     await repository.tell(model.model_id, None, f"{type(error).__name__}: {error}")
 
     async def _look(self) -> None:
         async with self._database.read() as session:
-            repository = ReindexRepository(session)
+            repository = ModelRepository(session)
             following, dropped = await repository.model_that(NEXT), await repository.models_that(DROPPED)
         prepared = None if following is None else await self._prepared(following)
         if prepared is None and not dropped:
@@ -142,10 +151,12 @@ class ReindexWorker:
 
     async def _prepared(self, model: KnownModel) -> RunningModel | None:
         """The next model as it runs here; None where it cannot be loaded, so that another process is to do the work."""
-        if self._answering.next is None and self._answering.next_trouble is None:
-            await self._answering.refresh()
-        prepared = self._answering.next
-        return prepared if prepared is not None and prepared.id == model.model_id else None
+        answering = self._answering
+        if answering.now.id != model.model_id and answering.next is None and answering.next_trouble is None:
+            with suppress(NotReady):  # where the model that answers is lost, which does not concern the next one
+                await answering.refresh()
+        loaded = (one for one in (answering.now, answering.next) if one is not None)
+        return next((one for one in loaded if one.id == model.model_id), None)
 
     # embedding
 
@@ -154,6 +165,7 @@ class ReindexWorker:
         if await self._is_held(model) or await self._let_answer(model, prepared):
             return
         async with self._embedder(await self._checkpoints.path(model.checkpoint)) as embedder:
+            await self._log_progress(model)
             while not self._stopped.is_set():
                 if not await self._embed_all(model, embedder) or await self._let_answer(model, prepared):
                     return
@@ -203,30 +215,51 @@ class ReindexWorker:
     async def _store(self, model: KnownModel, outcomes: _Outcomes, crops_per_second: float) -> bool:
         """Keep what was embedded; False where the model's turn is over, or must not go on."""
         async with self._database.write() as session:
-            if await GalleryRepository(session).next_model() != model.model_id:
+            models = ModelRepository(session)
+            if (await models.active()).following != model.model_id:
                 return False
             await _keep(ReindexRepository(session), GalleryRepository(session), model.model_id, outcomes)
-            await ReindexRepository(session).tell(model.model_id, crops_per_second, None)
+            await models.tell(model.model_id, crops_per_second, None)
+        if time.monotonic() >= self._log_at:
+            await self._log_progress(model)
         return not (outcomes.problems and await self._is_held(model))
+
+    async def _log_progress(self, model: KnownModel) -> None:
+        async with self._database.read() as session:
+            repository = ModelRepository(session)
+            embedded, crops = await repository.count_embeddings(model.model_id), await repository.count_crops()
+        _log.info("crops are being embedded", model_id=model.model_id, embedded=embedded, total=crops)
+        self._log_at = time.monotonic() + _LOG_SECONDS
 
     async def _is_held(self, model: KnownModel) -> bool:
         """Whether so many pictures cannot be read that somebody should look first; says so, too."""
-        if model.lossy:
-            return False
         async with self._database.read() as session:
-            repository = ReindexRepository(session)
-            unreadable, crops = await repository.count_unreadable(model.model_id), await repository.count_crops()
-        if not too_many(unreadable, crops):
-            return False
-        trouble = (
-            f"{unreadable:,} of {crops:,} crops cannot be embedded, which is too many to lose unasked: see whether the "
-            "store of images is whole, then start the reindex again; or start it with `lossy` to go on without them"
-        )
-        if model.trouble != trouble:
+            trouble = await self._objection(session, model)
+        if trouble is not None and trouble != model.trouble:
             _log.error("re-embedding waits", model_id=model.model_id, reason=trouble)
             async with self._database.write() as session:
-                await ReindexRepository(session).tell(model.model_id, None, trouble)
-        return True
+                await ModelRepository(session).tell(model.model_id, None, trouble)
+        return trouble is not None
+
+    async def _objection(self, session: AsyncSession, model: KnownModel) -> str | None:
+        """Why a model must not take over unless somebody says so; None where nothing speaks against it."""
+        if model.lossy:
+            return None
+        unreadable = await ReindexRepository(session).count_unreadable(model.model_id)
+        crops = await ModelRepository(session).count_crops()
+        if not too_many(unreadable, crops, await self.asked_for(session)):
+            return None
+        command = f"passerby reindex --model {model.model_id}"
+        return (
+            f"{unreadable:,} of {crops:,} crops cannot be embedded, which is too many to lose unasked: see whether the "
+            f"store of images is whole, then start the reindex again with `{command}`; or go on without them, with "
+            f"`{command} --lossy`"
+        )
+
+    async def asked_for(self, session: AsyncSession) -> bool:
+        """Whether the change can be one that somebody wants, and is not certainly one that began by itself."""
+        answering = (await ModelRepository(session).active()).answering
+        return self._answering.ready and answering not in SUPERSEDED
 
     # the change
 
@@ -235,7 +268,8 @@ class ReindexWorker:
         await prepared.index.catch_up()  # so that little is left to do after the change
         async with self._database.write() as session:  # from here on nobody else stores a crop
             gallery, repository = GalleryRepository(session), ReindexRepository(session)
-            if await gallery.next_model() != model.model_id:
+            models = ModelRepository(session)
+            if (await models.active()).following != model.model_id:
                 return True
             crops = await repository.unembedded(model.model_id, 0, LAST_CROPS + 1)
             if len(crops) > LAST_CROPS:
@@ -244,7 +278,11 @@ class ReindexWorker:
             if outcomes is None:
                 return False
             await _keep(repository, gallery, model.model_id, outcomes)
-            await repository.answer_by(model.model_id)
+            may_answer = await self._objection(session, model) is None
+            if may_answer:
+                await models.answer_by(model.model_id)
+        if not may_answer:
+            return await self._is_held(model)
         unreadable = await self._unreadable(model)
         _log.warning("all crops are embedded", model_id=model.model_id, but_for=unreadable)
         await self._answering.refresh()
@@ -271,20 +309,31 @@ class ReindexWorker:
         model_id = model.model_id
         while not self._stopped.is_set():
             async with self._database.write() as session:
+                if not await _is_dropped(session, model_id):
+                    return
                 if not await ReindexRepository(session).drop_embeddings(model_id, _DROPPED_AT_ONCE):
                     break
         while not self._stopped.is_set():
             async with self._database.write() as session:
+                if not await _is_dropped(session, model_id):
+                    return
                 repository = GalleryRepository(session)
                 oldest = await repository.oldest_changes(model_id, 0, _TRIMMED_AT_ONCE)
                 if oldest is None:
                     await ReindexRepository(session).forget_unreadable(model_id)
-                    await ReindexRepository(session).forget(model_id)
+                    await ModelRepository(session).forget(model_id)
                     break
                 await repository.trim_changes(model_id, oldest)
         else:
             return
-        await self._checkpoints.delete(model.checkpoint)
+        if model.checkpoint:
+            await self._checkpoints.delete(model.checkpoint)
+
+
+async def _is_dropped(session: AsyncSession, model_id: str) -> bool:
+    """Whether a model is still to go: a service that found nothing else to answer by may have taken it up again."""
+    model = await ModelRepository(session).model(model_id)
+    return model is not None and model.state == DROPPED
 
 
 async def _keep(repository: ReindexRepository, gallery: GalleryRepository, model_id: str, outcomes: _Outcomes) -> None:

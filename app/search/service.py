@@ -102,6 +102,7 @@ class SearchService:
         Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed, NotReady, or ClientLeft
         where the client leaves before its pictures are embedded.
         """
+        await self._answering.check_ready()
         if question.consistency == "session":  # crops that others store now need not be known to a model before
             await self._answering.agree()
         with self._answering.use() as model:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.database import Database
 from app.errors import NotReady, problem_responses
 from app.gallery.answering import Answering
+from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
 from app.index.keeper import IndexNotReady
 from app.index.port import IndexLost, IndexUnreachable, VectorIndex
@@ -37,9 +38,12 @@ async def live() -> Alive:
     responses={503: problem_responses(503)[503]},
 )
 async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
-    """Green once the model is loaded and warm, the index is in step and the database answers."""
+    """Green once the model is loaded and warm, has embedded all crops, the index is in step and the database answers.
+
+    Where crops are still to be embedded with the model that is to answer, the problem tells `embedded` and `total`.
+    """
     model = answering.now
-    broken = [] if answering.trouble is None else [answering.trouble]
+    broken = [] if answering.trouble is None or not answering.ready else [answering.trouble]
     if model.embedding.trouble is not None:
         broken.append(f"the model does not run: {model.embedding.trouble}")
     gallery_size = 0
@@ -48,9 +52,11 @@ async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
     except (IndexNotReady, IndexUnreachable, IndexLost) as error:
         broken.append(str(error))
     try:
-        await database.ping()
+        change = await _change(database)
     except (SQLAlchemyError, OSError) as error:
-        broken.append(f"the database does not answer ({type(error).__name__})")
+        raise NotReady("; ".join([*broken, f"the database does not answer ({type(error).__name__})"])) from error
+    if (not_ready := await answering.not_ready(*broken)) is not None:
+        raise not_ready
     if broken:
         raise NotReady("; ".join(broken))
     following = answering.next
@@ -58,7 +64,19 @@ async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
         model_id=model.id,
         gallery_size=gallery_size,
         next_model_id=None if following is None else following.id,
+        embedded=change and change[0],
+        total=change and change[1],
     )
+
+
+async def _change(database: Database) -> tuple[int, int] | None:
+    """How many crops the model has embedded that is to take over, and of how many; None where there is none."""
+    async with database.read() as session:
+        repository = ModelRepository(session)
+        following = (await repository.active()).following
+        if following is None:
+            return None
+        return await repository.count_embeddings(following), await repository.count_crops()
 
 
 def _size(index: VectorIndex) -> int:
@@ -74,7 +92,7 @@ async def models(answering: AnsweringDep, database: DatabaseDep) -> list[ModelOu
     metadata = answering.now.embedding.metadata
     in_use = ModelOut(
         model_id=metadata.model_id,
-        in_use=True,
+        in_use=answering.ready,
         crops=counts.get(metadata.model_id, 0),
         architecture=f"MGN ({metadata.architecture.name}) on {metadata.architecture.backbone}",
         input_size=metadata.input.size,

@@ -20,6 +20,8 @@ class Ready(BaseModel):
     model_id: str
     gallery_size: int
     next_model_id: str | None = Field(None, description="The model that is to take over and is loaded here, if any")
+    embedded: int | None = Field(None, description="Crops that the model has embedded that is to take over, if any")
+    total: int | None = Field(None, description="Crops of the gallery, while a model is to take over")
 
 
 class ModelOut(BaseModel):

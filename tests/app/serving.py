@@ -35,12 +35,18 @@ class ServiceProcess:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
     def wait_until_ready(self) -> None:
+        self._wait_until_ok("/health/ready")
+
+    def wait_until_alive(self) -> None:
+        self._wait_until_ok("/health/live")
+
+    def _wait_until_ok(self, path: str) -> None:
         deadline = time.monotonic() + 60
         while True:
             assert self.process.poll() is None, "the service ended by itself"
-            assert time.monotonic() < deadline, "the service is not ready"
+            assert time.monotonic() < deadline, f"{path} is not green"
             try:
-                if self.client.get("/health/ready").status_code == 200:
+                if self.client.get(path).status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)

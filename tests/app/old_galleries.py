@@ -1,0 +1,152 @@
+"""Galleries as earlier versions left them: their tables, filled row by row, and their files."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from alembic import command
+from alembic.config import Config
+from running import jpeg
+from sqlalchemy import (
+    JSON,
+    Connection,
+    LargeBinary,
+    TableClause,
+    column,
+    create_engine,
+    delete,
+    insert,
+    make_url,
+    select,
+    table,
+)
+
+from app.database import MIGRATIONS
+from app.settings import Settings
+
+FIRST = "0001"
+"""The tables of the first version, which did not note which model answers."""
+
+LAST = "0004"
+"""The tables of the last version."""
+
+OLD_MODEL = "old-0123456789ab"
+
+
+def write_old_gallery(
+    settings: Settings, tables: str, seeds: Sequence[int], model_id: str = OLD_MODEL, checkpoint: bytes | None = None
+) -> list[str]:
+    """A gallery of the crops `jpeg(seed)`, embedded by a model; gives their ids.
+
+    checkpoint: what is kept of the model that answers, where the tables say which one does; None: that file is gone.
+    """
+    images = [jpeg(seed) for seed in seeds]
+    hashes = [hashlib.sha256(image).hexdigest() for image in images]
+    for sha256, image in zip(hashes, images, strict=True):
+        path = picture_path(settings, sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    with _connected(settings) as connection:
+        _migrate(connection, tables)
+        ids = _fill(connection, hashes, model_id)
+        if tables != FIRST:
+            name = f"{hashlib.sha256(checkpoint or b'gone').hexdigest()}.onnx"
+            _insert(
+                connection,
+                "models",
+                [{"model_id": model_id, "checkpoint": name, "state": "answers", "created_at": 0, "lossy": False}],
+            )
+            if checkpoint is not None:
+                settings.checkpoints_dir.mkdir(parents=True)
+                (settings.checkpoints_dir / name).write_bytes(checkpoint)
+        connection.commit()
+    return ids
+
+
+def picture_path(settings: Settings, sha256: str) -> Path:
+    """Where a picture lies by the default settings."""
+    return settings.data_dir / "images" / sha256[:2] / sha256[2:4] / sha256
+
+
+def lose_pictures(settings: Settings, seeds: Sequence[int]) -> dict[Path, bytes]:
+    """Delete the files of crops, as a broken disk does; gives what they held."""
+    lost = {}
+    for seed in seeds:
+        path = picture_path(settings, hashlib.sha256(jpeg(seed)).hexdigest())
+        lost[path] = path.read_bytes()
+        path.unlink()
+    return lost
+
+
+def embedded_crops(settings: Settings, model_id: str) -> list[int]:
+    """The keys of crops, one for each time that a model has embedded one, from the change log."""
+    with _connected(settings) as connection:
+        changes = _changes()
+        query = select(changes.c.crop_key).where(changes.c.model_id == model_id, changes.c.what == 1)
+        return sorted(connection.execute(query).scalars())
+
+
+def forget_embeddings(settings: Settings, model_id: str, kept: int) -> None:
+    """Delete a model's embeddings and changes but for the first crops, as if it had never embedded the others."""
+    with _connected(settings) as connection:
+        for rows in (table("embeddings", column("model_id"), column("crop_key")), _changes()):
+            connection.execute(delete(rows).where(rows.c.model_id == model_id, rows.c.crop_key > kept))
+        connection.commit()
+
+
+@contextmanager
+def _connected(settings: Settings) -> Iterator[Connection]:
+    url = make_url(settings.resolved_database_url)
+    if url.get_backend_name() == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    else:
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _fill(connection: Connection, hashes: Sequence[str], model_id: str) -> list[str]:
+    rng = np.random.default_rng(1)
+    ids = [f"old{number:023}" for number in range(len(hashes))]
+    _insert(connection, "cameras", [{"id": "gate", "name": "gate", "created_at": 0}])
+    facts = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 1}
+    _insert(connection, "images", [{"sha256": sha256, **facts} for sha256 in hashes])
+    crop = {"camera_id": "gate", "utc_offset": 0, "attributes": {}, "created_at": 0}
+    crops = [
+        {"key": number, "id": crop_id, "captured_at": number, "image_sha256": sha256, **crop}
+        for number, (crop_id, sha256) in enumerate(zip(ids, hashes, strict=True), start=1)
+    ]
+    _insert(connection, "crops", crops)
+    vectors = rng.standard_normal((len(hashes), 2048))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = [{"model_id": model_id, "crop_key": number} for number in range(1, len(hashes) + 1)]
+    embeddings = [{**row, "vector": vector.astype("<f2").tobytes()} for row, vector in zip(rows, vectors, strict=True)]
+    _insert(connection, "embeddings", embeddings)
+    _insert(connection, "changes", [{**row, "what": 1} for row in rows])
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            "SELECT setval(pg_get_serial_sequence('crops', 'key'), (SELECT max(key) FROM crops))"
+        )
+    return ids
+
+
+def _insert(connection: Connection, name: str, rows: list[dict[str, object]]) -> None:
+    types = {"attributes": JSON(), "vector": LargeBinary()}
+    connection.execute(insert(table(name, *(column(one, types.get(one)) for one in rows[0]))), rows)
+
+
+def _changes() -> TableClause:
+    return table("changes", column("model_id"), column("crop_key"), column("what"))

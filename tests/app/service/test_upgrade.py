@@ -1,0 +1,315 @@
+"""A gallery of an earlier version is embedded anew by itself, says so, and is not ready until it can be searched."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from factories import tiny_metadata, write_tiny_checkpoint
+from faults import until
+from old_galleries import (
+    FIRST,
+    LAST,
+    OLD_MODEL,
+    embedded_crops,
+    forget_embeddings,
+    lose_pictures,
+    write_old_gallery,
+)
+from reindexing import other_checkpoint, progress, reindex
+from running import embed, found, jpeg, running_service, search, stored
+from serving import ServiceProcess
+
+from app.settings import Settings
+from model.checkpoint import SUPERSEDED
+
+Run = Callable[[Settings], httpx.Client]
+TINY = "tiny-0123456789ab"
+SUPERSEDED_MODEL = "mgn-mobilenet_v2-faf777c51541"
+
+CROPS = 96
+"""That last until a service can be killed in the middle."""
+
+both_versions = pytest.mark.parametrize("tables", [FIRST, LAST])
+
+
+def health(client: httpx.Client) -> tuple[int, dict[str, Any]]:
+    answer = client.get("/health/ready")
+    return answer.status_code, answer.json()
+
+
+def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
+    """All that readiness said until it was green, and no model was to take over."""
+    said = [health(client)]
+
+    def done() -> bool:
+        told = progress(client)
+        said.append(health(client))
+        status, body = said[-1]
+        return told["state"] == "idle" and status == 200 and body["model_id"] == told["answering_model_id"]
+
+    until(done, 120)
+    return said
+
+
+def wait_until_held(client: httpx.Client) -> None:
+    until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None, 120)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    """What services that run in the test's process have logged."""
+    caplog.set_level("INFO")
+    return lambda: [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+
+
+@both_versions
+def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
+    run: Run, settings: Settings, tables: str, log: Callable[[], list[dict[str, Any]]]
+) -> None:
+    ids = write_old_gallery(settings, tables, range(40))
+    client = run(settings)
+    assert health(client)[0] == 503, "it was over too soon: this test shows nothing"
+    refused = search(client, jpeg(1))
+    assert refused.status_code == 503, "it was over too soon: this test shows nothing"
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert int(refused.headers["Retry-After"]) > 0
+    told = refused.json()
+    assert (told["type"], told["model_id"], told["total"]) == ("urn:passerby:problem:not-ready", TINY, 40)
+    assert re.search(rf"{TINY} .* has embedded {told['embedded']} of 40", told["detail"])
+    during = progress(client)
+    assert (during["model_id"], during["total"]) == (TINY, 40)
+    said = wait_until_ready(client)
+    for status, body in said:
+        assert (body["gallery_size"] if status == 200 else body["total"]) == 40
+    assert said[-1][1]["model_id"] == TINY
+    assert set(found(client, 0, top_k=1000)) == set(ids)
+    assert [found(client, seed, top_k=1) for seed in (0, 17, 39)] == [[ids[0]], [ids[17]], [ids[39]]]
+    after = progress(client)
+    assert (after["state"], after["answering_model_id"], after["done"]) == ("idle", TINY, 40)
+    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
+    assert (begun["level"], begun["model_id"], begun["embedded"], begun["total"]) == ("warning", TINY, 0, 40)
+    assert any(one["event"] == "crops are being embedded" and one["total"] == 40 for one in log())
+    assert any(one["event"] == "all crops are embedded" for one in log())
+
+
+@both_versions
+def test_an_upgrade_that_is_killed_goes_on_and_embeds_nothing_twice(
+    settings: Settings, tables: str, tmp_path: Path
+) -> None:
+    ids = write_old_gallery(settings, tables, range(CROPS))
+    slow = settings.model_copy(update={"checkpoint": other_checkpoint(tmp_path, height=512, width=256)})
+    service = ServiceProcess(slow)
+    try:
+        service.wait_until_alive()
+        until(lambda: progress(service.client)["done"] > 0, 120)
+        service.kill()
+        before = len(embedded_crops(settings, "other-0123456789ab"))
+        assert 0 < before < CROPS, "it was over too soon: this test shows nothing"
+        service = ServiceProcess(slow)
+        service.wait_until_alive()
+        assert progress(service.client)["done"] >= before
+        said = wait_until_ready(service.client)
+        assert {body["gallery_size"] for status, body in said if status == 200} == {CROPS}
+        assert embedded_crops(settings, "other-0123456789ab") == list(range(1, CROPS + 1))
+        assert set(found(service.client, 0, top_k=1000)) == set(ids)
+        assert found(service.client, 77, top_k=1) == [ids[77]]
+    finally:
+        service.kill()
+
+
+def test_crops_that_come_before_the_first_upgrade_is_done_are_stored_and_found_then(
+    run: Run, settings: Settings
+) -> None:
+    write_old_gallery(settings, FIRST, range(20))
+    lost = lose_pictures(settings, range(15))  # which keep it from being done
+    with running_service(settings) as client:
+        wait_until_held(client)
+        (crop,) = stored(client, 100)
+        assert search(client, jpeg(100)).status_code == 503
+    for path, content in lost.items():
+        path.write_bytes(content)
+    client = run(settings)
+    wait_until_ready(client)
+    assert found(client, 100, top_k=1) == [crop["id"]]
+    assert len(found(client, 100, top_k=1000)) == 21
+
+
+def test_no_crop_is_stored_that_the_model_that_answers_elsewhere_would_not_find(run: Run, settings: Settings) -> None:
+    write_old_gallery(settings, LAST, range(20))
+    lose_pictures(settings, range(15))
+    client = run(settings)
+    wait_until_held(client)
+    refused = embed(client, jpeg(100))
+    assert refused.status_code == 503
+    assert (refused.json()["embedded"], refused.json()["total"]) == (5, 20)
+
+
+# pictures that cannot be read
+
+
+@both_versions
+def test_many_pictures_that_are_gone_keep_it_from_being_ready_and_it_says_what_to_do(
+    run: Run, settings: Settings, tables: str
+) -> None:
+    write_old_gallery(settings, tables, range(20))
+    lose_pictures(settings, range(15))
+    client = run(settings)
+    wait_until_held(client)
+    until(lambda: "15 of 20" in health(client)[1]["detail"], 60)
+    status, told = health(client)
+    assert (status, told["embedded"], told["total"]) == (503, 5, 20)
+    assert f"passerby reindex --model {TINY} --lossy" in told["detail"]
+    refused = search(client, jpeg(16))
+    assert refused.status_code == 503
+    assert "Retry-After" not in refused.headers, "waiting alone does not help"
+    assert client.post("/reindex", data={"model_id": TINY, "lossy": "true"}).status_code == 202
+    assert wait_until_ready(client)[-1][1]["gallery_size"] == 5
+    assert progress(client)["unreadable"] == 15
+
+
+@both_versions
+def test_pictures_that_are_back_are_embedded_after_a_restart(run: Run, settings: Settings, tables: str) -> None:
+    ids = write_old_gallery(settings, tables, range(20))
+    lost = lose_pictures(settings, range(15))
+    with running_service(settings) as client:
+        wait_until_held(client)
+    with running_service(settings) as client:
+        wait_until_held(client)  # nor does a restart alone let it take over
+        assert health(client)[0] == 503
+    for path, content in lost.items():
+        path.write_bytes(content)
+    client = run(settings)
+    wait_until_ready(client)
+    assert set(found(client, 0, top_k=1000)) == set(ids)
+
+
+@both_versions
+def test_a_small_gallery_without_any_picture_is_not_green_and_empty(run: Run, settings: Settings, tables: str) -> None:
+    write_old_gallery(settings, tables, range(3))
+    lose_pictures(settings, range(3))
+    client = run(settings)
+    wait_until_held(client)
+    assert health(client)[0] == 503
+
+
+# a model of an earlier version whose checkpoint is kept
+
+
+def superseded_checkpoint(folder: Path) -> bytes:
+    """A checkpoint that bears the id of one that shipped with an earlier version."""
+    metadata = tiny_metadata(name="mgn-mobilenet_v2").model_copy(update={"sha256": "faf777c51541" + "0" * 52})
+    assert metadata.model_id == SUPERSEDED_MODEL
+    assert SUPERSEDED_MODEL in SUPERSEDED
+    return write_tiny_checkpoint(folder / "superseded.onnx", metadata, seed=3).read_bytes()
+
+
+def test_a_model_that_shipped_before_answers_until_this_versions_model_takes_over_by_itself(
+    run: Run, settings: Settings, tmp_path: Path, log: Callable[[], list[dict[str, Any]]]
+) -> None:
+    ids = write_old_gallery(settings, LAST, range(40), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
+    client = run(settings)
+    status, told = health(client)
+    assert (status, told["model_id"], told["gallery_size"]) == (200, SUPERSEDED_MODEL, 40)
+    assert told["embedded"] < told["total"] == 40, "it was over too soon: this test shows nothing"
+    assert len(found(client, 1, top_k=1000)) == 40
+    said = wait_until_ready(client)
+    assert {(status, body["gallery_size"]) for status, body in said} == {(200, 40)}
+    assert said[-1][1]["model_id"] == TINY
+    assert found(client, 7, top_k=1) == [ids[7]]
+    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
+    assert (begun["reason"], begun["total"]) == (f"{SUPERSEDED_MODEL} shipped with an earlier version", 40)
+
+
+def test_who_goes_back_to_a_model_that_shipped_before_keeps_it(settings: Settings, tmp_path: Path) -> None:
+    write_old_gallery(settings, LAST, range(3), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
+    with running_service(settings) as client:
+        wait_until_ready(client)
+        assert client.post("/reindex", data={"model_id": SUPERSEDED_MODEL}).status_code == 202
+        assert wait_until_ready(client)[-1][1]["model_id"] == SUPERSEDED_MODEL
+    with running_service(settings) as client:
+        assert (progress(client)["state"], health(client)[1]["model_id"]) == ("idle", SUPERSEDED_MODEL)
+
+
+def test_a_model_that_shipped_before_goes_on_where_no_picture_is_left(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    write_old_gallery(settings, LAST, range(3), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
+    lose_pictures(settings, range(3))
+    client = run(settings)
+    wait_until_held(client)
+    assert (health(client)[0], health(client)[1]["gallery_size"]) == (200, 3)
+
+
+# crops that lack an embedding of the model that answers
+
+
+@pytest.mark.parametrize("kept", [0, 7])
+def test_crops_that_the_model_that_answers_has_not_embedded_are_embedded_before_it_is_ready(
+    run: Run, settings: Settings, kept: int
+) -> None:
+    with running_service(settings) as client:
+        crops = stored(client, *range(20))
+    forget_embeddings(settings, TINY, kept)
+    client = run(settings)
+    said = wait_until_ready(client)
+    assert said[0][0] == 503, "it was over too soon: this test shows nothing"
+    assert {body["gallery_size"] for status, body in said if status == 200} == {20}
+    assert [found(client, seed, top_k=1) for seed in range(20)] == [[crop["id"]] for crop in crops]
+
+
+def test_crops_that_were_lost_knowingly_do_not_keep_a_gallery_from_being_ready(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    with running_service(settings) as client:
+        stored(client, *range(20))
+        lose_pictures(settings, range(15))
+        reindex(client, other_checkpoint(tmp_path), lossy="true")
+        assert wait_until_ready(client)[-1][1]["gallery_size"] == 5
+    assert health(run(settings))[0] == 200
+
+
+# what an operator can do meanwhile
+
+
+def test_the_lost_checkpoint_answers_again_when_it_is_posted(run: Run, settings: Settings, tmp_path: Path) -> None:
+    old = other_checkpoint(tmp_path)
+    write_old_gallery(settings, LAST, range(20), "other-0123456789ab")
+    lose_pictures(settings, range(15))
+    client = run(settings)
+    wait_until_held(client)
+    assert "other-0123456789ab answers, but cannot be loaded here" in health(client)[1]["detail"]
+    assert reindex(client, old).status_code == 202
+    status, told = health(client)
+    assert (status, told["model_id"], told["gallery_size"]) == (200, "other-0123456789ab", 20)
+    assert len(found(client, 1, top_k=1000)) == 20
+    assert client.delete("/reindex").status_code == 204
+
+
+def test_another_model_can_take_the_place_of_the_one_that_is_to_answer(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    write_old_gallery(settings, FIRST, range(20))
+    lost = lose_pictures(settings, range(15))
+    client = run(settings)
+    wait_until_held(client)
+    assert client.delete("/reindex").status_code == client.delete(f"/models/{TINY}").status_code == 409
+    for path, content in lost.items():
+        path.write_bytes(content)
+    assert reindex(client, other_checkpoint(tmp_path)).status_code == 202
+    assert wait_until_ready(client)[-1][1]["model_id"] == "other-0123456789ab"
+    assert len(found(client, 1, top_k=1000)) == 20
+
+
+def test_the_embeddings_of_a_model_that_was_never_noted_can_be_dropped(run: Run, settings: Settings) -> None:
+    write_old_gallery(settings, FIRST, range(5))
+    client = run(settings)
+    wait_until_ready(client)
+    assert {model["model_id"] for model in client.get("/models").json()} == {TINY, OLD_MODEL}
+    assert client.delete(f"/models/{OLD_MODEL}").status_code == 204
+    until(lambda: not progress(client)["dropping"], 60)
+    assert [model["model_id"] for model in client.get("/models").json()] == [TINY]
+    assert client.delete(f"/models/{OLD_MODEL}").status_code == 404
+    assert len(found(client, 1, top_k=1000)) == 5
