@@ -51,12 +51,13 @@ def table(networks: Sequence[Inference], columns: Sequence[Sequence[JudgedPlace]
     heads = [f"{column[0].chosen.name} ({column[0].found.metrics.queries:,} queries)" for column in columns]
     lines = [f"| rank-1 / mAP (step), % | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for row, network in enumerate(networks):
-        cells = [_cell(column[row]) for column in columns]
+        cells = [cell(column[row]) for column in columns]
         lines.append(f"| {network.metadata.model_id} | {' | '.join(cells)} |")
     return [*lines, "", *(f"- {told(network.metadata)}" for network in networks)]
 
 
-def _cell(place: JudgedPlace) -> str:
+def cell(place: JudgedPlace) -> str:
+    """Rank-1 and mAP in %, marked unless the place is an unseen one."""
     metrics, relation = place.found.metrics, place.chosen.relation
     mark = "" if relation is Relation.UNSEEN else f" ({relation})"
     return f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}{mark}"

@@ -24,6 +24,8 @@ def initial_backbone(name: BackboneName, how: Initialisation, stem: Stem = "padd
 
     Raises TrainingError if they are not to be had, CheckpointError if their file is damaged or of another network.
     """
+    if how.weights == "checkpoint":
+        raise TrainingError('initialisation.weights = "checkpoint" needs a checkpoint to go on from: --from CHECKPOINT')
     if how.weights == "random":
         return build_backbone(name, stem)
     if how.weights.startswith("file:"):

@@ -15,6 +15,7 @@ from model.errors import RecipeError, RunStopped, TrainingError
 from model.loading import with_reference
 from model.recipe import Recipe
 from model.sampler import IdentitySampler
+from model.training.averaging import averaged_weights
 from model.training.batches import Batches
 from model.training.inputs import cached_inputs, default_cache
 from model.training.journal import Journal, opened_journal
@@ -23,7 +24,7 @@ from model.training.progress import Progress, start
 from model.training.states import load_newest_state, save_state, saved_states
 from model.training.step import Step
 from model.training.stopping import StopRequest, stop_requests
-from model.training.teacher import read_teacher
+from model.training.teacher import Teacher, read_teacher
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BAD_BATCH_FILE = "non-finite-batch.txt"
@@ -36,7 +37,8 @@ Judge = Callable[[Checkpoint], Mapping[str, float]]
 class Run:
     """What is trained on what, where it is written, and how often it reports.
 
-    teacher: the file of its features. first: the checkpoint to go on from, in place of the recipe's first weights.
+    teacher: the file of its features, or these. first: the checkpoint to go on from, in place of the recipe's first
+    weights.
     log_every, save_every, judge_every: iterations; `judge_every = 0` never judges before the end. cache: the folder of
     decoded pictures. compiled: whether torch.compile translates the network first.
     """
@@ -45,7 +47,7 @@ class Run:
     samples: tuple[Sample, ...]
     data: TrainingData
     folder: Path
-    teacher: Path | None = None
+    teacher: Path | Teacher | None = None
     first: Checkpoint | None = None
     cache: Path = field(default_factory=default_cache)
     compiled: bool = False
@@ -94,6 +96,10 @@ def train(run: Run, processes: Processes, resume: bool = False, judge: Judge | N
 def _check(run: Run, processes: Processes) -> None:
     if (run.teacher is None) != (run.recipe.distillation is None):
         raise RecipeError("a teacher's features (--teacher) and the recipe's section [distillation] need each other")
+    if run.recipe.average_with_first and run.first is None:
+        raise RecipeError(
+            "the recipe's section [average_with_first] needs a checkpoint to go on from: --from CHECKPOINT"
+        )
     if run.recipe.batch.identities % processes.count:
         raise RecipeError(
             f"{run.recipe.batch.identities} identities a batch cannot be shared out evenly among "
@@ -109,7 +115,7 @@ def _batches(run: Run, labels: np.ndarray[Any, np.dtype[np.int64]], processes: P
         sampler = IdentitySampler(labels, recipe.batch.identities, recipe.batch.crops, recipe.seed)
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    teacher = read_teacher(run.teacher, run.samples) if run.teacher else None
+    teacher = read_teacher(run.teacher, run.samples) if isinstance(run.teacher, Path) else run.teacher
     if processes.leads:
         cached_inputs(paths, recipe.input, run.cache)
     processes.wait()
@@ -179,13 +185,18 @@ def _checked(
 
 
 def _checkpoint(run: Run, progress: Progress) -> Checkpoint:
-    """The network as it is, or the moving average of it, without classifiers and counters."""
+    """The network as it is, or the moving average of it, without classifiers and counters.
+
+    Where the recipe says so, averaged with the weights that the run went on from.
+    """
     network = progress.average.module if progress.average else progress.mgn
     weights = {
         name: tensor.detach().cpu().contiguous().numpy().copy()
         for name, tensor in network.state_dict().items()
         if not name.startswith("classifiers.") and not name.endswith("num_batches_tracked")
     }
+    if run.recipe.average_with_first and run.first:
+        weights = averaged_weights(run.first.weights, weights, run.recipe.average_with_first.share)
     metadata = CheckpointMetadata(
         name=run.recipe.name,
         architecture=run.recipe.architecture,

@@ -92,7 +92,8 @@ def frozen_layers(mgn: MGN, recipe: Recipe) -> nn.Module:
 def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
     how = recipe.optimizer
     pretrained = [*mgn.trunk.parameters(), *mgn.branches.parameters()]
-    known = {id(parameter) for parameter in pretrained}
+    classifiers = [*mgn.classifiers.parameters()] if how.classifier_learning_rate else []
+    known = {id(parameter) for parameter in (*pretrained, *classifiers)}
     fresh = [parameter for parameter in mgn.parameters() if id(parameter) not in known]
     groups = [
         {
@@ -102,6 +103,8 @@ def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
         },
         {"params": fresh, "peak": how.head_learning_rate, "frozen_iterations": 0},
     ]
+    if classifiers:
+        groups.append({"params": classifiers, "peak": how.classifier_learning_rate, "frozen_iterations": 0})
     if how.kind == "adamw":
         return torch.optim.AdamW(groups, lr=how.learning_rate, weight_decay=how.weight_decay, fused=True)
     return torch.optim.SGD(
