@@ -12,8 +12,12 @@ from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
-from model.loading import Inference, load_for_inference
+from model.loading import Inference, load_any_network
+from model.plain_network import PlainNetwork
 from model.provenance import Relation, told
+
+Network = Inference | PlainNetwork
+"""A checkpoint, or a network that `convert` made of an OpenVINO IR."""
 
 
 def main() -> None:
@@ -23,14 +27,14 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, help="KIND:FOLDER; may be repeated")
     arguments = parser.parse_args()
     try:
-        networks = [load_for_inference(path) for path in arguments.checkpoint]
+        networks = [load_any_network(path) for path in arguments.checkpoint]
         columns = [judged(networks, data) for data in arguments.data]
     except ModelError as error:
         parser.exit(2, f"error: {error}\n")
     print("\n".join(table(networks, columns)))
 
 
-def judged(networks: Sequence[Inference], data: str) -> list[JudgedPlace]:
+def judged(networks: Sequence[Network], data: str) -> list[JudgedPlace]:
     """Every network on the same crops of a data set: those that none of them was trained on, where there are any.
 
     Raises ModelError.
@@ -46,17 +50,18 @@ def judged(networks: Sequence[Inference], data: str) -> list[JudgedPlace]:
     return column
 
 
-def table(networks: Sequence[Inference], columns: Sequence[Sequence[JudgedPlace]]) -> list[str]:
+def table(networks: Sequence[Network], columns: Sequence[Sequence[JudgedPlace]]) -> list[str]:
     """The lines of the Markdown table, a row for each network and a column for each place, and what is below it."""
     heads = [f"{column[0].chosen.name} ({column[0].found.metrics.queries:,} queries)" for column in columns]
     lines = [f"| rank-1 / mAP (step), % | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for row, network in enumerate(networks):
-        cells = [_cell(column[row]) for column in columns]
+        cells = [cell(column[row]) for column in columns]
         lines.append(f"| {network.metadata.model_id} | {' | '.join(cells)} |")
     return [*lines, "", *(f"- {told(network.metadata)}" for network in networks)]
 
 
-def _cell(place: JudgedPlace) -> str:
+def cell(place: JudgedPlace) -> str:
+    """Rank-1 and mAP in %, marked unless the place is an unseen one."""
     metrics, relation = place.found.metrics, place.chosen.relation
     mark = "" if relation is Relation.UNSEEN else f" ({relation})"
     return f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}{mark}"

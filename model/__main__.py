@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from model.commands.adapt import adapt
 from model.commands.calibrate import calibrate
 from model.commands.convert import convert
 from model.commands.draw import draw
@@ -20,7 +21,7 @@ from model.errors import ModelError, RunStopped
 commands = typer.Typer(
     name="python -m model", help="Train MGN, judge it, and carry it where it is used.", no_args_is_help=True
 )
-for command in (train, evaluate, calibrate, visualize, report, convert, teach, export, info, draw):
+for command in (train, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info, draw):
     commands.command()(command)
 
 

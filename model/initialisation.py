@@ -26,6 +26,8 @@ def initial_backbone(config: MGNConfig, how: Initialisation) -> Backbone:
     Raises TrainingError if they are not to be had, CheckpointError if their file is damaged or of another network.
     """
     name, stem = config.backbone, config.stem
+    if how.weights == "checkpoint":
+        raise TrainingError('initialisation.weights = "checkpoint" needs a checkpoint to go on from: --from CHECKPOINT')
     if how.weights == "random":
         return build_backbone(config)
     if (path := weights_file(how)) is not None:

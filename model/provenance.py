@@ -3,10 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
-from model.checkpoint import UNKNOWN_DATA, CheckpointMetadata, TrainingData
+from model.checkpoint import UNKNOWN_DATA, TrainingData
 from model.datasets.joined import first_name, is_among, is_first
+
+
+class Described(Protocol):
+    """What says of itself what it was trained on: a checkpoint, or a plain network."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    @property
+    def training_data(self) -> TrainingData: ...
 
 
 class Relation(StrEnum):
@@ -61,7 +71,7 @@ def place_of_result(data: TrainingData, name: str) -> Relation:
     return relation(data, name, Part("test"))
 
 
-def told(metadata: CheckpointMetadata) -> str:
+def told(metadata: Described) -> str:
     """Which data a checkpoint learned from, from which teacher, and what it started from, as part of a sentence."""
     return f"{metadata.model_id} was trained on {_told(metadata.training_data)}"
 

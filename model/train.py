@@ -16,6 +16,7 @@ from model.errors import RecipeError, RunStopped, TrainingError
 from model.loading import inference_of, with_reference
 from model.recipe import Recipe
 from model.sampler import IdentitySampler, Sampler, SourcesSampler
+from model.training.averaging import averaged_weights
 from model.training.batches import Batches
 from model.training.inputs import cached_inputs, default_cache
 from model.training.journal import Journal, opened_journal
@@ -105,6 +106,10 @@ def _check(run: Run, processes: Processes) -> None:
         raise RecipeError(
             '[distillation] teacher = "initial" needs a network that gives features before it is trained: --from a '
             "checkpoint, or architecture.own_heads of a converted network"
+        )
+    if run.recipe.average_with_first and run.first is None:
+        raise RecipeError(
+            "the recipe's section [average_with_first] needs a checkpoint to go on from: --from CHECKPOINT"
         )
     if run.recipe.batch.identities % processes.count:
         raise RecipeError(
@@ -212,13 +217,18 @@ def _checked(
 
 
 def _checkpoint(run: Run, progress: Progress) -> Checkpoint:
-    """The network as it is, or the moving average of it, without classifiers and counters."""
+    """The network as it is, or the moving average of it, without classifiers and counters.
+
+    Where the recipe says so, averaged with the weights that the run went on from.
+    """
     network = progress.average.module if progress.average else progress.mgn
     weights = {
         name: tensor.detach().cpu().contiguous().numpy().copy()
         for name, tensor in network.state_dict().items()
         if not name.startswith("classifiers.") and not name.endswith("num_batches_tracked")
     }
+    if run.recipe.average_with_first and run.first:
+        weights = averaged_weights(run.first.weights, weights, run.recipe.average_with_first.share)
     metadata = CheckpointMetadata(
         name=run.recipe.name,
         architecture=run.recipe.architecture,

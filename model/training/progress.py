@@ -100,7 +100,8 @@ def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
     pretrained = [*mgn.branches.parameters()]
     for head in mgn.reductions[: recipe.architecture.own_heads]:
         pretrained += head.parameters()
-    known = {id(parameter) for parameter in [*mgn.trunk.parameters(), *pretrained]}
+    classifiers = [*mgn.classifiers.parameters()] if how.classifier_learning_rate else []
+    known = {id(parameter) for parameter in [*mgn.trunk.parameters(), *pretrained, *classifiers]}
     fresh = [parameter for parameter in mgn.parameters() if id(parameter) not in known]
     first = recipe.initialisation
     groups = [
@@ -118,6 +119,10 @@ def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
         },
         {"params": fresh, "peak": how.head_learning_rate, "frozen_iterations": 0, "joins_at": 0},
     ]
+    if classifiers:
+        groups.append(
+            {"params": classifiers, "peak": how.classifier_learning_rate, "frozen_iterations": 0, "joins_at": 0}
+        )
     if how.kind == "adamw":
         return torch.optim.AdamW(groups, lr=how.learning_rate, weight_decay=how.weight_decay, fused=True)
     return torch.optim.SGD(
