@@ -16,7 +16,7 @@ from model.architecture import MGNConfig
 from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_omz_osnet, cut_resnet50
 from model.conversion.plain_backbones import backbone_from
 from model.errors import CheckpointError, TrainingError
-from model.plain_network import load_network
+from model.plain_network import NetworkMetadata, load_network
 from model.recipe import Initialisation, Recipe
 
 
@@ -53,10 +53,13 @@ def weights_file(how: Initialisation) -> Path | None:
     return Path(how.weights.removeprefix("file:")).expanduser() if how.weights.startswith("file:") else None
 
 
-def converted_network(recipe: Recipe) -> str | None:
-    """The model id of the converted network that a recipe starts from, if any. Raises CheckpointError."""
+def converted_network(recipe: Recipe) -> NetworkMetadata | None:
+    """What the converted network that a recipe starts from says of itself, if it starts from one.
+
+    Raises CheckpointError.
+    """
     path = weights_file(recipe.initialisation)
-    return load_network(path).metadata.model_id if path and recipe.architecture.backbone == "osnet_omz" else None
+    return load_network(path).metadata if path and recipe.architecture.backbone == "osnet_omz" else None
 
 
 def _converted_backbone(path: Path, config: MGNConfig) -> Backbone:

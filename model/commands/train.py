@@ -70,7 +70,7 @@ def train(
     data_set = open_data_sets(data)
     started_from = load_checkpoint(first) if first else None
     teaches_itself = chosen.distillation is not None and chosen.distillation.teacher == "initial"
-    origin = started_from.metadata.model_id if started_from else converted_network(chosen)
+    origin = started_from.metadata if started_from else converted_network(chosen)
     samples, split = data_set.train(), None
     notes = [*size_notes(data_set, {"train": samples})]
     if hold_out_identities:
@@ -83,9 +83,9 @@ def train(
         identities=len({sample.pid for sample in samples}),
         crops=len(samples),
         held_out_identities=hold_out_identities,
-        teacher=origin if teaches_itself else teacher_name,
-        started_from=origin,
-        started_from_data=started_from.metadata.training_data if started_from else None,
+        teacher=origin.model_id if teaches_itself and origin else teacher_name,
+        started_from=origin.model_id if origin else None,
+        started_from_data=origin.training_data if origin else None,
     )
     run = Run(
         chosen,

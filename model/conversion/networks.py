@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from model.architecture import OMZ_INPUT, PART_DIM
-from model.checkpoint import InputFormat, TrainingData, Weights
+from model.checkpoint import UNKNOWN_DATA, InputFormat, TrainingData, Weights
 from model.conversion.convert import Parity, compare_with_source
 from model.conversion.omz import convert_omz
 from model.mgn import Normalise
@@ -15,7 +15,7 @@ from model.osnet import OMZOSNet
 from model.plain_network import NetworkMetadata
 
 _UNKNOWN = TrainingData(
-    name="not published",
+    name=UNKNOWN_DATA,
     terms="network: Apache-2.0; its data: not named",
     identities=0,
     crops=0,
