@@ -25,7 +25,7 @@ class Relation(StrEnum):
     UNSEEN = "unseen place"
     UNKNOWN = "not known"
     IN_DOMAIN = "in-domain"
-    SEEN = "in-domain, trained on these persons"
+    SEEN = "in-domain, these persons"
 
 
 @dataclass(frozen=True)

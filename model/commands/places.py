@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from model.checkpoint import CheckpointMetadata
@@ -47,13 +48,18 @@ def place_sentence(chosen: ChosenSplit, metadata: CheckpointMetadata) -> str:
 
 def show_places(places: Sequence[JudgedPlace], metadata: CheckpointMetadata) -> None:
     """Print the table, and under it a sentence for each set, its confidence intervals and its notes."""
-    reranked = ("re-ranked rank-1", "re-ranked mAP step") if places[0].reranked else ()
-    figures = ("rank-1", "mAP step", "mAP trapezoid", "mINP", *reranked)
-    table = Table(
-        "data set and split", "trained on this place?", "queries", "gallery crops", *figures, title="shares in %"
-    )
+    table = Table(title="shares in %", box=SIMPLE_HEAD, padding=0)
+    table.add_column("data set and split", overflow="fold")
+    table.add_column("trained on this place?", max_width=12)
+    # So narrow that a terminal of 80 columns shows all of them.
+    columns = {"queries": 7, "gallery crops": 7, "rank-1": 6, "mAP step": 6, "mAP trapezoid": 9, "mINP": 6}
+    for name, width in columns.items():
+        table.add_column(name, justify="right", width=width)
     for place in places:
-        table.add_row(*_cells(place))
+        counts = (f"{count:,}" for count in (place.found.metrics.queries, len(place.chosen.split.gallery)))
+        table.add_row(place.chosen.short_name, str(place.chosen.relation), *counts, *_shares(place.found))
+        if place.reranked:
+            table.add_row("re-ranked", "", "", "", *_shares(place.reranked))
     console.print(table)
     for place in places:
         console.print(place_sentence(place.chosen, metadata), soft_wrap=True, highlight=False)
@@ -73,10 +79,7 @@ def show_notes(notes: Sequence[str]) -> None:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
 
 
-def _cells(place: JudgedPlace) -> list[str]:
-    metrics, chosen = place.found.metrics, place.chosen
-    shares = [metrics.rank1, metrics.map_step, metrics.map_trapezoid, metrics.minp]
-    if place.reranked:
-        shares += [place.reranked.metrics.rank1, place.reranked.metrics.map_step]
-    counts = (f"{count:,}" for count in (metrics.queries, len(chosen.split.gallery)))
-    return [chosen.name, str(chosen.relation), *counts, *(f"{100 * share:.2f}" for share in shares)]
+def _shares(found: Evaluation) -> list[str]:
+    metrics = found.metrics
+    shares = (metrics.rank1, metrics.map_step, metrics.map_trapezoid, metrics.minp)
+    return [f"{100 * share:.2f}" for share in shares]

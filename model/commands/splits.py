@@ -9,7 +9,7 @@ from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, evaluation_
 from model.provenance import Part, Relation, held_out_of, relation
 
 _SENTENCES = {
-    Relation.UNSEEN: "an unseen place: neither these persons nor these cameras were trained on",
+    Relation.UNSEEN: "an unseen place, neither these persons nor these cameras were trained on",
     Relation.UNKNOWN: "whether this place was trained on is not known",
     Relation.IN_DOMAIN: "same cameras as in training, other persons; says nothing of other cameras",
     Relation.SEEN: "the checkpoint was trained on these persons; says nothing of others",
@@ -43,6 +43,16 @@ class ChosenSplit:
             return f"{self.part.identities} identities held out of the training part"
         findable = "seen by two cameras or more" if _cameras_known(self.split) else "on two crops or more"
         return f"all {len({sample.pid for sample in self.split.query})} persons {findable}"
+
+    @property
+    def short_name(self) -> str:
+        """The data set and the part, for a table."""
+        parts = {
+            "test": "test part",
+            "held out": f"{self.part.identities} held out",
+            "all": f"all {len({sample.pid for sample in self.split.query})} persons",
+        }
+        return f"{self.data}, {parts[self.part.kind]}"
 
     @property
     def name(self) -> str:

@@ -52,7 +52,6 @@ class Adapting:
         self.folder = folder
         self.first = first_checkpoint(folder)
         self._tools = monkeypatch, capsys
-        monkeypatch.setenv("COLUMNS", "240")
 
     def run(self, out: str, *options: object, data: str = "", settings: tuple[str, ...] = ()) -> Ended:
         line: list[object] = ["adapt", "--from", self.folder / "first.safetensors", "--out", self.folder / out]
