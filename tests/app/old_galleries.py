@@ -1,8 +1,9 @@
 """Galleries as earlier versions left them: their tables, filled row by row, and their files."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,26 @@ def lose_pictures(settings: Settings, seeds: Sequence[int]) -> dict[Path, bytes]
         lost[path] = path.read_bytes()
         path.unlink()
     return lost
+
+
+@contextmanager
+def unread(settings: Settings, seed: int) -> Iterator[None]:
+    """Who reads a crop's picture waits until the block ends, and then has to try again.
+
+    So an embedding stops there, however fast the machine is: crops go by their keys, some at once.
+    """
+    path = picture_path(settings, hashlib.sha256(jpeg(seed)).hexdigest())
+    whole, pipe = path.with_suffix(".whole"), path.with_suffix(".pipe")
+    path.rename(whole)
+    os.mkfifo(path)
+    try:
+        yield
+    finally:
+        path.rename(pipe)
+        whole.rename(path)
+        with suppress(OSError):  # where nobody waits
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        pipe.unlink()
 
 
 def embedded_crops(settings: Settings, model_id: str) -> list[int]:

@@ -1,7 +1,7 @@
 """A gallery of an earlier version is embedded anew by itself, says so, and is not ready until it can be searched."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from old_galleries import (
     embedded_crops,
     forget_embeddings,
     lose_pictures,
+    unread,
     write_old_gallery,
 )
 from reindexing import other_checkpoint, progress, reindex
 from running import embed, found, jpeg, running_service, search, stored
 from serving import ServiceProcess
 
+from app.reindex.worker import CROPS_AT_ONCE, LAST_CROPS
 from app.settings import Settings
 from model.checkpoint import SUPERSEDED
 
@@ -29,8 +31,8 @@ Run = Callable[[Settings], httpx.Client]
 TINY = "tiny-0123456789ab"
 SUPERSEDED_MODEL = "mgn-mobilenet_v2-faf777c51541"
 
-CROPS = 96
-"""That last until a service can be killed in the middle."""
+CROPS = CROPS_AT_ONCE + LAST_CROPS + 1
+"""So many that some are embedded while the last one cannot be, and that nobody who writes waits for that one."""
 
 both_versions = pytest.mark.parametrize("tables", [FIRST, LAST])
 
@@ -58,6 +60,15 @@ def wait_until_held(client: httpx.Client) -> None:
     until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None, 120)
 
 
+@contextmanager
+def killed(service: ServiceProcess) -> Iterator[ServiceProcess]:
+    """A service that is killed at the end of the block."""
+    try:
+        yield service
+    finally:
+        service.kill()
+
+
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
     """What services that run in the test's process have logged."""
@@ -69,55 +80,52 @@ def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
 def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
     run: Run, settings: Settings, tables: str, log: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    ids = write_old_gallery(settings, tables, range(40))
-    client = run(settings)
-    assert health(client)[0] == 503, "it was over too soon: this test shows nothing"
-    refused = search(client, jpeg(1))
-    assert refused.status_code == 503, "it was over too soon: this test shows nothing"
-    assert refused.headers["Content-Type"] == "application/problem+json"
-    assert int(refused.headers["Retry-After"]) > 0
-    told = refused.json()
-    assert (told["type"], told["model_id"], told["total"]) == ("urn:passerby:problem:not-ready", TINY, 40)
-    assert re.search(rf"{TINY} .* has embedded {told['embedded']} of 40", told["detail"])
-    during = progress(client)
-    assert (during["model_id"], during["total"]) == (TINY, 40)
+    ids = write_old_gallery(settings, tables, range(CROPS))
+    with unread(settings, CROPS - 1):
+        client = run(settings)
+        assert (health(client)[0], search(client, jpeg(1)).status_code) == (503, 503)
+        until(lambda: progress(client)["done"] == CROPS_AT_ONCE, 60)
+        during = progress(client)
+        assert (during["state"], during["model_id"], during["total"]) == ("embedding", TINY, CROPS)
+        until(lambda: health(client)[1]["embedded"] == CROPS_AT_ONCE)
+        refused = search(client, jpeg(1))
+        assert (health(client), refused.status_code) == ((503, refused.json()), 503)
+        assert refused.headers["Content-Type"] == "application/problem+json"
+        assert int(refused.headers["Retry-After"]) > 0
+        told = refused.json()
+        assert (told["type"], told["model_id"]) == ("urn:passerby:problem:not-ready", TINY)
+        assert (told["embedded"], told["total"]) == (CROPS_AT_ONCE, CROPS)
+        assert f"{TINY} answers once it has embedded all crops, and has embedded 32 of 41" in told["detail"]
     said = wait_until_ready(client)
     for status, body in said:
-        assert (body["gallery_size"] if status == 200 else body["total"]) == 40
+        assert (body["gallery_size"] if status == 200 else body["total"]) == CROPS
     assert said[-1][1]["model_id"] == TINY
     assert set(found(client, 0, top_k=1000)) == set(ids)
     assert [found(client, seed, top_k=1) for seed in (0, 17, 39)] == [[ids[0]], [ids[17]], [ids[39]]]
     after = progress(client)
-    assert (after["state"], after["answering_model_id"], after["done"]) == ("idle", TINY, 40)
+    assert (after["state"], after["answering_model_id"], after["done"]) == ("idle", TINY, CROPS)
     (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
-    assert (begun["level"], begun["model_id"], begun["embedded"], begun["total"]) == ("warning", TINY, 0, 40)
-    assert any(one["event"] == "crops are being embedded" and one["total"] == 40 for one in log())
+    assert (begun["level"], begun["model_id"], begun["embedded"], begun["total"]) == ("warning", TINY, 0, CROPS)
+    assert any(one["event"] == "crops are being embedded" and one["total"] == CROPS for one in log())
     assert any(one["event"] == "all crops are embedded" for one in log())
 
 
 @both_versions
-def test_an_upgrade_that_is_killed_goes_on_and_embeds_nothing_twice(
-    settings: Settings, tables: str, tmp_path: Path
-) -> None:
+def test_an_upgrade_that_is_killed_goes_on_and_embeds_nothing_twice(settings: Settings, tables: str) -> None:
     ids = write_old_gallery(settings, tables, range(CROPS))
-    slow = settings.model_copy(update={"checkpoint": other_checkpoint(tmp_path, height=512, width=256)})
-    service = ServiceProcess(slow)
-    try:
+    with unread(settings, CROPS - 1), killed(ServiceProcess(settings)) as service:
         service.wait_until_alive()
-        until(lambda: progress(service.client)["done"] > 0, 120)
-        service.kill()
-        before = len(embedded_crops(settings, "other-0123456789ab"))
-        assert 0 < before < CROPS, "it was over too soon: this test shows nothing"
-        service = ServiceProcess(slow)
+        until(lambda: progress(service.client)["done"] == CROPS_AT_ONCE, 60)
+        assert health(service.client)[0] == 503
+    assert len(embedded_crops(settings, TINY)) == CROPS_AT_ONCE
+    with killed(ServiceProcess(settings)) as service:
         service.wait_until_alive()
-        assert progress(service.client)["done"] >= before
+        assert progress(service.client)["done"] >= CROPS_AT_ONCE
         said = wait_until_ready(service.client)
         assert {body["gallery_size"] for status, body in said if status == 200} == {CROPS}
-        assert embedded_crops(settings, "other-0123456789ab") == list(range(1, CROPS + 1))
+        assert embedded_crops(settings, TINY) == list(range(1, CROPS + 1))
         assert set(found(service.client, 0, top_k=1000)) == set(ids)
-        assert found(service.client, 77, top_k=1) == [ids[77]]
-    finally:
-        service.kill()
+        assert found(service.client, 39, top_k=1) == [ids[39]]
 
 
 def test_crops_that_come_before_the_first_upgrade_is_done_are_stored_and_found_then(
@@ -209,18 +217,21 @@ def superseded_checkpoint(folder: Path) -> bytes:
 def test_a_model_that_shipped_before_answers_until_this_versions_model_takes_over_by_itself(
     run: Run, settings: Settings, tmp_path: Path, log: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    ids = write_old_gallery(settings, LAST, range(40), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
-    client = run(settings)
-    status, told = health(client)
-    assert (status, told["model_id"], told["gallery_size"]) == (200, SUPERSEDED_MODEL, 40)
-    assert told["embedded"] < told["total"] == 40, "it was over too soon: this test shows nothing"
-    assert len(found(client, 1, top_k=1000)) == 40
+    checkpoint = superseded_checkpoint(tmp_path)
+    ids = write_old_gallery(settings, LAST, range(CROPS), SUPERSEDED_MODEL, checkpoint)
+    with unread(settings, CROPS - 1):
+        client = run(settings)
+        until(lambda: health(client)[1]["embedded"] == CROPS_AT_ONCE, 60)
+        status, told = health(client)
+        assert (status, told["model_id"], told["gallery_size"]) == (200, SUPERSEDED_MODEL, CROPS)
+        assert (told["next_model_id"], told["total"]) == (TINY, CROPS)
+        assert set(found(client, 1, top_k=1000)) == set(ids)
     said = wait_until_ready(client)
-    assert {(status, body["gallery_size"]) for status, body in said} == {(200, 40)}
+    assert {(status, body["gallery_size"]) for status, body in said} == {(200, CROPS)}
     assert said[-1][1]["model_id"] == TINY
     assert found(client, 7, top_k=1) == [ids[7]]
     (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
-    assert (begun["reason"], begun["total"]) == (f"{SUPERSEDED_MODEL} shipped with an earlier version", 40)
+    assert (begun["reason"], begun["total"]) == (f"{SUPERSEDED_MODEL} shipped with an earlier version", CROPS)
 
 
 def test_who_goes_back_to_a_model_that_shipped_before_keeps_it(settings: Settings, tmp_path: Path) -> None:
@@ -253,9 +264,11 @@ def test_crops_that_the_model_that_answers_has_not_embedded_are_embedded_before_
     with running_service(settings) as client:
         crops = stored(client, *range(20))
     forget_embeddings(settings, TINY, kept)
-    client = run(settings)
+    with unread(settings, 19):
+        client = run(settings)
+        status, told = health(client)
+        assert (status, told["embedded"], told["total"]) == (503, kept, 20)
     said = wait_until_ready(client)
-    assert said[0][0] == 503, "it was over too soon: this test shows nothing"
     assert {body["gallery_size"] for status, body in said if status == 200} == {20}
     assert [found(client, seed, top_k=1) for seed in range(20)] == [[crop["id"]] for crop in crops]
 
