@@ -41,7 +41,7 @@ def mirrored_embeddings(
     starts = range(0, len(inputs), _BATCH)
     sides = []
     for step in (1, -1):
-        batches = (np.ascontiguousarray(inputs[start : start + _BATCH][:, :, ::step]) for start in starts)
+        batches = (inputs[start : start + _BATCH][:, :, ::step].copy() for start in starts)  # of a map of a file
         sides.append(np.concatenate([embed(batch) for batch in batches]).reshape(len(inputs), -1))
     return np.stack(sides)
 

@@ -291,7 +291,7 @@ def test_the_command_calibrates_a_checkpoint_and_draws(
     assert ended.code == 0, ended.err
     told = read_metadata(out).calibration
     assert told is not None
-    assert told.data == "synthetic, 7 identities held out of the training part"
+    assert told.data == f"{drawn_crops().name}, 7 identities held out of the training part"
     assert told.map.kind == "logistic"
     assert "expected calibration error" in ended.out
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
