@@ -96,7 +96,7 @@ def test_the_gradients_of_several_batches_are_averaged(tmp_path: Path) -> None:
     )
     run = run_of(tmp_path, recipe)
     labels = np.array([sample.pid - 1 for sample in run.samples])
-    batches = _batches(run, labels, ALONE)
+    batches = _batches(run, labels, ALONE, start(recipe, 6, ALONE))
 
     def after(*numbers: int) -> torch.Tensor:
         torch.manual_seed(0)
