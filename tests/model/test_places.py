@@ -40,6 +40,7 @@ class Place:
         self.market = f"market1501:{market_without_test(folder)}"
         self.drawn = f"synthetic:{drawn_crops()}"
         self._tools = monkeypatch, capsys
+        monkeypatch.setenv("COLUMNS", "120")
 
     def evaluate(self, *data: str, options: tuple[object, ...] = ()) -> Ended:
         given = [part for one in data for part in ("--data", one)]
