@@ -57,6 +57,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         async with running_parts(settings, registry, engines) as parts:
             provide(app, settings, registry, *parts)
             yield
+        provide(app)  # nothing: FastAPI's caches keep an application for ever, and with it would keep its networks
 
     app = FastAPIOffline(
         title="Passerby",

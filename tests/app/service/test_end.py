@@ -1,0 +1,21 @@
+"""What a service that has ended leaves behind in its process."""
+
+import gc
+
+from running import running_service
+
+from app.embedding.service import EmbeddingService
+from app.settings import Settings
+
+
+def test_an_ended_service_keeps_no_network(settings: Settings) -> None:
+    others = _embedding_services()
+    with running_service(settings) as client:
+        assert client.get("/health/ready").status_code == 200
+        assert len(_embedding_services()) == len(others) + 1
+    gc.collect()
+    assert [service for service in _embedding_services() if service not in others] == []
+
+
+def _embedding_services() -> list[EmbeddingService]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, EmbeddingService)]
