@@ -177,9 +177,9 @@ def test_limits_hold_to_the_last_byte_and_pixel() -> None:
 @pytest.mark.parametrize("side", [8_000, 12_000, 60_000, 2**31 - 1])
 def test_a_huge_header_is_refused_before_anything_is_decoded(side: int) -> None:
     bomb = png_header(side, side) + png_chunk(b"IDAT", zlib.compress(b"\0" * 10_000)) + png_chunk(b"IEND", b"")
-    started = time.perf_counter()
+    started = time.thread_time()  # of this thread alone: other work on the machine does not count
     assert refusal(bomb).kind == "too-many-pixels"
-    assert time.perf_counter() - started < 0.2
+    assert time.thread_time() - started < 0.2
 
 
 @pytest.mark.parametrize("pillow_format", FORMATS)

@@ -122,8 +122,10 @@ def test_many_threads_each_get_their_own_answers() -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     sizes: list[int] = []
+    all_ask = threading.Event()
 
     def answer(asked: Sequence[int]) -> list[int]:
+        assert all_ask.wait(60)
         sizes.append(len(asked))
         assert len({one % 2 for one in asked}) == 1, "of one kind"
         if random.random() < 0.1:
@@ -140,7 +142,11 @@ def test_many_threads_each_get_their_own_answers() -> None:
                 assert together.ask(asked, asked % 2) == 10 * asked
 
     with ThreadPoolExecutor(8) as threads:
-        for client in [threads.submit(ask, number) for number in range(8)]:
+        clients = [threads.submit(ask, number) for number in range(8)]
+        while len(together._waiting) < 6:  # two answer, and wait for the other six
+            assert not any(client.done() for client in clients)
+        all_ask.set()
+        for client in clients:
             client.result(60)
-    assert max(sizes) > 1, "nothing was answered together: this test showed little"
+    assert max(sizes) > 1
     assert together._free == 2
