@@ -24,14 +24,18 @@ _SMALLEST_HALVED = 16_384
 
 
 def export_half(checkpoint: Checkpoint, path: Path) -> float:
-    """Write a checkpoint with float16 weights, half as large; its numbers differ, so its model id does too.
+    """Write a checkpoint with its large weights in float16, half as large; its numbers and so its model id differ.
 
     Returns the lowest cosine to the checkpoint over drawn patches. Raises CheckpointError, and writes nothing, if that
     is below LOWEST_COSINE.
     """
     halved = with_reference(
         Checkpoint(
-            {name: weights.astype(np.float16) for name, weights in checkpoint.weights.items()}, checkpoint.metadata
+            {
+                name: weights.astype(np.float16) if weights.size >= _SMALLEST_HALVED else weights
+                for name, weights in checkpoint.weights.items()
+            },
+            checkpoint.metadata,
         )
     )
     cosine = _lowest_cosine(checkpoint, inference_of(halved))
