@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 
 from rich.console import Console
 
@@ -26,6 +27,7 @@ from model.commands.splits import choose_split
 from model.evaluate import Protocol, embed_split
 from model.export import export_onnx
 from model.loading import load_for_inference
+from model.train import CHECKPOINT_FILE
 
 HELD_OUT = 100
 
@@ -125,18 +127,21 @@ def main() -> None:
     arguments = parser.parse_args()
     table = TABLES[arguments.recipe]
     threads = max(1, available_cores() // arguments.jobs)
+    places = [arguments.data[0], *arguments.unseen]
+    judging = Lock()  # torch exports one network at a time
 
     def run(choice: Choice) -> Path:
         folder: Path = arguments.out / re.sub(r"[^a-z0-9]+", "-", choice.name.lower())
         if not (folder / "done").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            _train(choice, table, folder, arguments, threads)
-            figures = _judged(folder / "checkpoint.safetensors", [arguments.data[0], *arguments.unseen])
+            if not (folder / CHECKPOINT_FILE).exists():
+                _train(choice, table, folder, arguments, threads)
+            with judging:
+                figures = _judged(folder / CHECKPOINT_FILE, places)
             (folder / "done").write_text(json.dumps(figures))
         return folder
 
     console = Console(soft_wrap=True)
-    places = [arguments.data[0], *arguments.unseen]
     heads = [place.partition(":")[2].rstrip("/").rpartition("/")[2] for place in places]
     console.print(f"| rank-1 / mAP (step) | iterations | {' | '.join(heads)} |\n{'|---' * (len(heads) + 2)}|")
     with ThreadPoolExecutor(arguments.jobs) as pool:
