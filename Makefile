@@ -6,7 +6,7 @@ VENV := .venv
 ENGINE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 DEMO_ARGUMENTS := $(if $(DATA),--data "$(DATA)") $(if $(CHECK),--check) $(if $(PORT),--port $(PORT))
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-all check check-extras bench clean
 
 demo: $(VENV)/.service
 	$(VENV)/bin/passerby demo $(DEMO_ARGUMENTS)
@@ -14,6 +14,12 @@ demo: $(VENV)/.service
 test: check
 	@echo "== pytest"
 	$(VENV)/bin/pytest
+
+test-all: test check-extras
+
+check-extras:
+	@echo "== pip install --dry-run"
+	$(PYTHON) tests/check_extras.py
 
 check: $(VENV)/.development
 	@echo "== ruff, mypy --strict, import-linter"
