@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import structlog
+
 from app.database import Database
 from app.embedding.background import BackgroundEmbedder
 from app.embedding.decoding import PictureLimits
@@ -79,6 +81,8 @@ class ModelLoader:
         engines = load_engines(path, self._settings.engine, self._settings.threads)
         for engine in engines.different:
             check(engine)
+        log = structlog.get_logger()
+        log.info("a model was loaded", model_id=engines.metadata.model_id, runs_on=engines.runs_on)
         return engines
 
     async def _path(self, model_id: str) -> Path:

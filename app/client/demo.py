@@ -59,7 +59,7 @@ def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: 
         port = _loopback_port(port)
         _step(console, 2, "The service")
         with _service(folder, port, console) as (url, process):
-            console.print(f"Ready at {url}")
+            console.print(f"Ready at {url}; it embeds on {asyncio.run(_runs_on(url))}", soft_wrap=True)
             _step(console, 3, "The import")
             tally = Tally()
             import_items(trial.gallery, ServiceClient(url, None), tally, console)
@@ -179,6 +179,11 @@ async def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
         except TimeoutError:
             pass
     return False
+
+
+async def _runs_on(url: str) -> str | None:
+    async with ServiceClient(url, None) as service:
+        return (await service.models())[0].runs_on
 
 
 def _tail(log: Path, lines: int = 20) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from app.client.errors import ClientError, Refused, Unreachable
 from app.settings import is_loopback
@@ -111,6 +111,15 @@ class SearchAnswer(BaseModel):
     sheet_url: str
 
 
+class Model(BaseModel):
+    """A model of the service; `runs_on` is known of the one in use."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str
+    runs_on: str | None = None
+
+
 class UnreadableCrop(BaseModel):
     """A crop that could not be embedded."""
 
@@ -171,6 +180,10 @@ class ServiceClient:
     async def check_ready(self) -> None:
         """Return if the service takes requests."""
         await self._send("GET", "/health/ready")
+
+    async def models(self) -> list[Model]:
+        """The models of the service, the one in use first."""
+        return self._parse(RootModel[list[Model]], await self._send("GET", "/models")).root
 
     async def embed(self, uploads: Sequence[Upload]) -> list[EmbeddedItem]:
         """Store crops in one request: what became of each, in order."""

@@ -37,11 +37,12 @@ class Engines:
 
     Each of `workers` is called from a thread of its own; an engine that stands there several times can be called from
     several threads at once. A batch that no other is beside is for `lone`, where there is one: it takes all cores, of
-    which a worker takes its share.
+    which a worker takes its share. `runs_on` says with what they compute and where, for people to read.
     """
 
     workers: Sequence[Engine]
     lone: Engine | None = None
+    runs_on: str = "the CPU"
 
     @property
     def metadata(self) -> CheckpointMetadata:
@@ -84,8 +85,8 @@ def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | Non
             from app.embedding.openvino_engine import openvino_engines
 
             return openvino_engines(checkpoint, threads)
-        from app.embedding.torch_engine import TorchEngine, devices
+        from app.embedding.torch_engine import torch_engines
 
-        return Engines([TorchEngine(checkpoint, device, threads) for device in devices()])
+        return torch_engines(checkpoint, threads)
     except ImportError as error:
         raise EngineError(f"{checkpoint} cannot be run, as {need_of(taken)} ({error})") from error

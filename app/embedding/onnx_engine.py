@@ -31,4 +31,5 @@ def onnx_engines(checkpoint: Path, cores: int) -> Engines:
     or the database had its core, holds up all others. So while enough batches wait, each core computes one alone.
     """
     worker = OnnxEngine(checkpoint, threads=1)
-    return Engines([worker] * cores, lone=OnnxEngine(checkpoint, cores) if cores > 1 else None)
+    lone = OnnxEngine(checkpoint, cores) if cores > 1 else None
+    return Engines([worker] * cores, lone, "the CPU, with ONNX Runtime")

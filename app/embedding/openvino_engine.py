@@ -73,7 +73,7 @@ def openvino_engines(checkpoint: Path, cores: int, precision: Precision | None =
     precision = precision or best_precision(checkpoint)
     worker = OpenVinoEngine(checkpoint, cores, cores, precision)
     lone = OpenVinoEngine(checkpoint, cores, 1, precision) if cores > 1 else None
-    return Engines([worker] * cores, lone)
+    return Engines([worker] * cores, lone, f"the CPU, with OpenVINO in {precision}")
 
 
 def best_precision(checkpoint: Path) -> Precision:

@@ -62,6 +62,7 @@ class EmbeddingService:
         a core.
         """
         self._metadata = engines.metadata
+        self._runs_on = engines.runs_on
         self._limits = limits
         self._metrics = metrics
         self._max_batch = max_batch
@@ -80,6 +81,11 @@ class EmbeddingService:
     def metadata(self) -> CheckpointMetadata:
         """What the checkpoint says about itself."""
         return self._metadata
+
+    @property
+    def runs_on(self) -> str:
+        """With what the engines compute and where, for people to read."""
+        return self._runs_on
 
     @property
     def trouble(self) -> str | None:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.embedding.cuda_graphs import CudaGraphStep
+from app.embedding.engine import Engines
 from app.embedding.fixed_batches import FixedBatches
 from model.checkpoint import load_checkpoint
 from model.mgn import load_embedder
@@ -36,7 +37,12 @@ class TorchEngine:
         return parts
 
 
-def devices() -> list[torch.device]:
-    """The GPUs of this machine, or its CPU."""
+def torch_engines(checkpoint: Path, threads: int) -> Engines:
+    """A worker for each GPU of this machine, or one for its CPU. Raises CheckpointError."""
     gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
-    return gpus or [torch.device("cpu")]
+    if not gpus:
+        return Engines(
+            [TorchEngine(checkpoint, torch.device("cpu"), threads)], runs_on="the CPU, as torch finds no GPU"
+        )
+    names = " and ".join(sorted({torch.cuda.get_device_name(gpu) for gpu in gpus}))
+    return Engines([TorchEngine(checkpoint, gpu, threads) for gpu in gpus], runs_on=f"{len(gpus)} GPU, {names}")

@@ -96,6 +96,7 @@ async def models(answering: AnsweringDep, database: DatabaseDep) -> list[ModelOu
         crops=counts.get(metadata.model_id, 0),
         architecture=f"MGN ({metadata.architecture.name}) on {metadata.architecture.backbone}",
         input_size=metadata.input.size,
+        runs_on=answering.now.embedding.runs_on,
         training_data=metadata.training_data,
         results=list(metadata.results),
     )

@@ -34,5 +34,6 @@ class ModelOut(BaseModel):
     crops: int = Field(description="How many crops of the gallery it has embedded")
     architecture: str | None = Field(None, description="Known of the model in use, as all that follows")
     input_size: tuple[int, int] | None = Field(None, description="Height and width in pixels")
+    runs_on: str | None = Field(None, description="With what it computes, and whether on a GPU")
     training_data: TrainingData | None = None
     results: list[MeasuredResult] = []

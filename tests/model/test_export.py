@@ -54,7 +54,7 @@ def test_onnx_in_single_precision_is_exact_and_twice_as_large(tmp_path: Path) ->
 
 
 def test_half_the_size_leaves_small_weights_as_they_are(tmp_path: Path) -> None:
-    """Biases and norms lose most by rounding, and a gentle stage of training moves them by less than float16 resolves."""
+    """Biases and norms lose most by rounding, and a gentle stage moves them by less than float16 resolves."""
     checkpoint = write_checkpoint(tmp_path / "c.safetensors")
     export_half(checkpoint, tmp_path / "half.safetensors")
     halved = load_checkpoint(tmp_path / "half.safetensors").weights

@@ -96,6 +96,7 @@ def test_the_demo_checks_that_the_querys_person_is_first_at_another_camera(
     out, _ = demo.communicate(timeout=120)
     assert demo.returncode == code
     assert verdict in out
+    assert "it embeds on the CPU, with ONNX Runtime" in out
     assert "6 of 7 crops compared" in out
     assert not list((tmp_path / "temporary").glob("passerby-*"))
 
