@@ -42,7 +42,7 @@ def _idle(running: RunningService, pictures: Pictures, rounds: int) -> Row:
 
     def ours() -> float:
         bodies = [multipart([content], {"store": "false"}) for content in pictures.take(CROPS_A_ROUND)]
-        return statistics.median(_milliseconds(running.port, "/embed", bodies, 201))
+        return statistics.median(milliseconds(running.port, "/embed", bodies, 201))
 
     def other() -> float:
         times = []
@@ -67,11 +67,11 @@ def _idle(running: RunningService, pictures: Pictures, rounds: int) -> Row:
 def _while_ingesting(running: RunningService, pictures: Pictures, rounds: int) -> Row:
     """The 95th percentile of `/search`, and what the engine takes for a batch meanwhile, by the service's own count."""
     waited, batches = [], []
-    with _bulk_work(running, pictures):
+    with bulk_work(running, pictures, BULK_CLIENTS, BULK_CROPS):
         for _ in range(rounds):
             before = running.metrics()
             bodies = [multipart([content], {"top_k": "20"}) for content in pictures.take(SEARCHES_A_ROUND)]
-            times = _milliseconds(running.port, "/search", bodies, 200)
+            times = milliseconds(running.port, "/search", bodies, 200)
             waited.append(float(np.percentile(times, 95)))
             batches.append(1000 * _mean_since(before, running.metrics(), "passerby_embedding_engine_seconds"))
     ratio = median_ratio(waited, batches)
@@ -86,21 +86,24 @@ def _while_ingesting(running: RunningService, pictures: Pictures, rounds: int) -
 
 
 @contextmanager
-def _bulk_work(running: RunningService, pictures: Pictures) -> Iterator[None]:
-    """Clients that post crops, request after request, until the block ends. Raises RequestFailed if one fails."""
+def bulk_work(running: RunningService, pictures: Pictures, clients: int, crops: int) -> Iterator[None]:
+    """Clients that post so many crops each, request after request, until the block ends.
+
+    Raises RequestFailed if one fails.
+    """
     stop = threading.Event()
 
     def post() -> None:
         client = Client(running.port)
         fields = {"camera_id": "bulk", "captured_at": "2026-05-04T17:30:00Z"}
         while not stop.is_set():
-            answer = client.post("/embed", multipart(pictures.take(BULK_CROPS), fields), 201)
+            answer = client.post("/embed", multipart(pictures.take(crops), fields), 201)
             if any(item["status"] != "created" for item in json.loads(answer)["items"]):
                 raise RequestFailed(f"not all crops were stored: {answer[:500]!r}")
         client.close()
 
-    with ThreadPoolExecutor(BULK_CLIENTS) as pool:
-        working = [pool.submit(post) for _ in range(BULK_CLIENTS)]
+    with ThreadPoolExecutor(clients) as pool:
+        working = [pool.submit(post) for _ in range(clients)]
         try:
             time.sleep(FILLING_SECONDS)
             yield
@@ -110,7 +113,7 @@ def _bulk_work(running: RunningService, pictures: Pictures) -> Iterator[None]:
         one.result()
 
 
-def _milliseconds(port: int, path: str, bodies: list[bytes], wanted: int) -> list[float]:
+def milliseconds(port: int, path: str, bodies: list[bytes], wanted: int) -> list[float]:
     """What each post took, one after the other over one connection. Raises RequestFailed."""
     client, times = Client(port), []
     for body in bodies:

@@ -7,12 +7,21 @@ import torch
 from model.architecture import MGNConfig
 from model.backbones import build_backbone
 from model.checkpoint import Checkpoint, CheckpointMetadata, InputFormat, TrainingData, save_checkpoint
-from model.export import export_onnx
+from model.loading import with_reference
 from model.mgn import MGN
 
 
 def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
     """The paper's MGN, on ResNet-50 at 384 x 128, with random weights: the checkpoint, and its ONNX file."""
+    from model.export import export_onnx  # what it imports, a machine that only runs torch may lack
+
+    checkpoint = save_resnet50(folder)
+    export_onnx(checkpoint, folder / "resnet50.onnx")
+    return checkpoint, folder / "resnet50.onnx"
+
+
+def save_resnet50(folder: Path) -> Checkpoint:
+    """The same as `resnet50.safetensors` alone, with reference embeddings."""
     config = MGNConfig()
     torch.manual_seed(0)
     state = MGN(build_backbone(config), config).state_dict()
@@ -24,6 +33,5 @@ def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
         training_data=TrainingData(name="none", terms="random weights", identities=0, crops=0),
         recipe={},
     )
-    checkpoint = save_checkpoint(folder / "resnet50.safetensors", weights, metadata)
-    export_onnx(checkpoint, folder / "resnet50.onnx")
-    return checkpoint, folder / "resnet50.onnx"
+    described = with_reference(Checkpoint(weights, metadata))
+    return save_checkpoint(folder / "resnet50.safetensors", described.weights, described.metadata)

@@ -1,16 +1,19 @@
 """Training beside the plain loop that most training code is: PIL transforms, contiguous tensors, nothing frozen."""
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -74,7 +77,30 @@ def _measured(side: str, folder: Path) -> float:
     return float(done.stdout.split()[-1])
 
 
-def _recipe(precision: Precision = "float32") -> Recipe:
+@dataclass(frozen=True)
+class Loop:
+    """What is trained: the recipe, on the drawn people in `folder/data`, on a device.
+
+    Of the recipe's iterations the first `warm_up` do not count, and the others are timed by as many at a time.
+    """
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    warm_up: int
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The drawn people's crops."""
+        return open_data_set(f"synthetic:{self.folder / 'data'}").train()
+
+    @property
+    def crops(self) -> int:
+        """Of an iteration."""
+        return self.recipe.batch.identities * self.recipe.batch.crops
+
+
+def _mobile(precision: Precision) -> Recipe:
     changes: dict[str, object] = {
         "precision": precision,
         "schedule.iterations": WARM_UP + ITERATIONS,
@@ -87,22 +113,25 @@ def _recipe(precision: Precision = "float32") -> Recipe:
     return read_recipe(recipe_path(Path("mobile")), changes)
 
 
-def _ours(folder: Path, precision: Precision) -> float:
-    samples = open_data_set(f"synthetic:{folder / 'data'}").train()
-    data = TrainingData(name="drawn", terms="free", identities=PEOPLE, crops=len(samples))
-    with tempfile.TemporaryDirectory(dir=folder) as out:
-        run = Run(_recipe(precision), samples, data, Path(out), cache=folder / "cache", log_every=1, save_every=10**9)
+def passerby_loop(loop: Loop) -> float:
+    """Crops a second of Passerby's training."""
+    samples = loop.samples
+    identities = len({sample.pid for sample in samples})
+    data = TrainingData(name="drawn", terms="free", identities=identities, crops=len(samples))
+    with tempfile.TemporaryDirectory(dir=loop.folder) as out:
+        cache = loop.folder / "cache"
+        run = Run(loop.recipe, samples, data, Path(out), cache=cache, log_every=loop.warm_up, save_every=10**9)
         keep_freed_memory()
-        train(run, Processes(0, 1, torch.device("cpu")))
-        lines = (Path(out) / LOG_FILE).read_text().splitlines()[WARM_UP:]
-    times = [64 / float(line.rsplit(":", 1)[1].rstrip("}")) for line in lines]
-    return 64 / statistics.median(times)
+        train(run, Processes(0, 1, loop.device))
+        lines = (Path(out) / LOG_FILE).read_text().splitlines()[1:]
+    return statistics.median(float(json.loads(line)["crops_per_second"]) for line in lines)
 
 
 class _Crops(Dataset[tuple[torch.Tensor, int]]):
-    def __init__(self, samples: tuple[Sample, ...], recipe: Recipe) -> None:
+    def __init__(self, samples: tuple[Sample, ...], labels: NDArray[np.int64], recipe: Recipe) -> None:
         pad = recipe.augmentation.pad
         self._samples = samples
+        self._labels = labels
         self._transform = v2.Compose(
             [
                 v2.Resize(recipe.input.size),
@@ -122,28 +151,33 @@ class _Crops(Dataset[tuple[torch.Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         sample = self._samples[index]
         with Image.open(sample.path) as picture:
-            return self._transform(picture.convert("RGB")), sample.pid - 1
+            return self._transform(picture.convert("RGB")), int(self._labels[index])
 
 
-def _plain(folder: Path) -> float:
-    recipe = _recipe()
-    samples = open_data_set(f"synthetic:{folder / 'data'}").train()
-    sampler = IdentitySampler(np.array([sample.pid - 1 for sample in samples]), 16, 4, seed=0)
-    batches = [sampler.batch(i).tolist() for i in range(WARM_UP + ITERATIONS)]
-    loader = DataLoader(_Crops(samples, recipe), batch_sampler=batches, num_workers=available_cores())
-    mgn = MGN(initial_backbone(recipe.architecture, recipe.initialisation), recipe.architecture, PEOPLE)
-    optimizer = torch.optim.AdamW(mgn.parameters(), lr=recipe.optimizer.learning_rate)
+def plain_loop(loop: Loop) -> float:
+    """Crops a second of a plain loop."""
+    recipe, samples = loop.recipe, loop.samples
+    labels = np.unique([sample.pid for sample in samples], return_inverse=True)[1]
+    sampler = IdentitySampler(labels, recipe.batch.identities, recipe.batch.crops, seed=0)
+    batches = [sampler.batch(i).tolist() for i in range(recipe.schedule.iterations)]
+    loader = DataLoader(_Crops(samples, labels, recipe), batch_sampler=batches, num_workers=available_cores())
+    mgn = MGN(initial_backbone(recipe.architecture, recipe.initialisation), recipe.architecture, int(labels.max()) + 1)
+    mgn.to(loop.device)
+    optimizer = torch.optim.AdamW(mgn.parameters(), lr=1e-4)
     times, began = [], time.perf_counter()
-    for images, labels in loader:
-        output = mgn(images)
-        loss = softmax_loss(output.logits, labels, recipe.loss.label_smoothing)
-        loss = loss + global_triplet_loss(output.parts, labels, hinge(recipe.loss.margin), normalise=True)
+    for number, (images, wanted) in enumerate(loader, start=1):
+        on_device = wanted.to(loop.device)
+        output = mgn(images.to(loop.device))
+        loss = softmax_loss(output.logits, on_device, recipe.loss.label_smoothing)
+        loss = loss + global_triplet_loss(output.parts, on_device, hinge(recipe.loss.margin), normalise=True)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    return 64 / statistics.median(times[WARM_UP:])
+        if number % loop.warm_up == 0:
+            loss.item()  # waits for a GPU
+            times.append(time.perf_counter() - began)
+            began = time.perf_counter()
+    return loop.warm_up * loop.crops / statistics.median(times[1:])
 
 
 if __name__ == "__main__":
@@ -152,4 +186,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    print(_plain(arguments.folder) if arguments.side == "plain" else _ours(arguments.folder, arguments.side))
+    side: Precision = "float32" if arguments.side == "plain" else arguments.side
+    loop = Loop(_mobile(side), arguments.folder, torch.device("cpu"), WARM_UP)
+    print(plain_loop(loop) if arguments.side == "plain" else passerby_loop(loop))

@@ -20,9 +20,19 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what needs data that is not there."""
-    if SHARED.is_dir():
-        return
+    """Skip, with the reason, what needs data or a GPU that is not there."""
+    missing = {} if SHARED.is_dir() else {"shared": "needs the developers' data in ../shared"}
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
+        missing["gpu"] = "needs a GPU that torch finds"
     for item in items:
-        if item.get_closest_marker("shared"):
-            item.add_marker(pytest.mark.skip(reason="needs the developers' data in ../shared"))
+        for marker, reason in missing.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()

@@ -1,0 +1,82 @@
+"""The lines of the report: what was measured, and whether it is right where that can be said."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from app.kit.cores import available_cores
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. `beside`: what the figure is compared with; `right`: None where it is a figure alone."""
+
+    part: str
+    what: str
+    found: str
+    beside: str = ""
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    batches: sizes of the engine's batches. seconds: that each speed is measured for. compiled: whether torch.compile is
+    tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. identities,
+    crops_each, warm_up, iterations: of training. matrix: side of the matrices whose product gives the arithmetic limit.
+    """
+
+    batches: tuple[int, ...]
+    seconds: float
+    compiled: bool
+    clients: tuple[int, ...]
+    requests: int
+    crops: int
+    identities: int
+    crops_each: int
+    warm_up: int
+    iterations: int
+    matrix: int
+    small_inputs: bool
+
+
+FULL = Scale((1, 4, 16, 64, 128, 256), 3.0, True, (8, 16, 32, 64), 8, 32, 16, 4, 10, 60, 8192, small_inputs=False)
+SMALL = Scale((1, 4), 0.2, False, (2,), 1, 4, 3, 2, 1, 3, 512, small_inputs=True)
+"""For a CPU: shows that everything runs, in a minute or two."""
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    """What the figures were measured on."""
+    on_gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {platform.machine()}",
+        "gpus": torch.cuda.device_count(),
+        "cuda": torch.version.cuda or "none",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cores": available_cores(),
+        "cores of the machine": os.cpu_count() or 0,
+    }
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """Print the table."""
+    table = Table("part", "what", "found", "beside it", "right")
+    verdicts = {None: "", True: "yes", False: "[red]NO[/]"}
+    for finding in findings:
+        table.add_row(finding.part, finding.what, finding.found, finding.beside, verdicts[finding.right])
+    console.print(table)
+
+
+def write(path: Path, device: torch.device, findings: Sequence[Finding]) -> None:
+    """Write the machine and all lines as JSON."""
+    told = {"machine": machine(device), "findings": [asdict(finding) for finding in findings]}
+    path.write_text(json.dumps(told, indent=1), encoding="utf-8")

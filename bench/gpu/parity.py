@@ -1,0 +1,50 @@
+"""Do the embeddings of the engine on this device agree with those in each checkpoint, and with one another?"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from app.embedding.engine import Engine
+from app.embedding.torch_engine import TorchEngine
+from app.kit.cores import available_cores
+from bench.gpu.findings import Finding, Scale
+from bench.networks import save_resnet50
+from model.checkpoint import BUNDLED
+from model.reference import LOWEST_COSINE, patches
+
+FARTHEST = 1e-3
+"""What a number of an embedding may move by where a crop shares its batch with others."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The bundled checkpoints that torch can run, and the paper's MGN with random weights, written into `folder`."""
+    save_resnet50(folder)
+    return [*sorted(BUNDLED.parent.glob("*.safetensors")), folder / "resnet50.safetensors"]
+
+
+def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Finding]:
+    """Two lines for each checkpoint."""
+    lines = []
+    for path in paths:
+        engine = TorchEngine(path, device, available_cores())
+        lines += [_reference(path.stem, engine), _batch_independence(path.stem, engine, scale)]
+    return lines
+
+
+def _reference(name: str, engine: Engine) -> Finding:
+    reference = engine.metadata.reference
+    if reference is None:
+        raise ValueError(f"{name} carries no reference embeddings")
+    cosine = reference.lowest_cosine(engine.embed, engine.metadata.input.size)
+    what = f"{name}: lowest cosine to its reference embeddings"
+    return Finding("parity", what, f"{cosine:.6f}", f"at least {LOWEST_COSINE}", cosine >= LOWEST_COSINE)
+
+
+def _batch_independence(name: str, engine: Engine, scale: Scale) -> Finding:
+    count = max(scale.batches) + 1
+    crops = np.ascontiguousarray(patches(count, engine.metadata.input.size, seed=7))
+    alone = np.concatenate([engine.embed(crops[i : i + 1]) for i in range(count)])
+    farthest = max(float(np.abs(engine.embed(crops[:size]) - alone[:size]).max()) for size in (*scale.batches, count))
+    what = f"{name}: farthest that a number moves with the batch, up to {count} crops"
+    return Finding("parity", what, f"{farthest:.1e}", f"at most {FARTHEST:.0e}", farthest <= FARTHEST)

@@ -1,0 +1,93 @@
+"""Crops a second of the engine, beside other ways to run the same network, and beside the arithmetic limit."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from app.embedding.torch_engine import TorchEngine
+from app.kit.cores import available_cores
+from bench.gpu.findings import Finding, Scale
+from model.checkpoint import load_checkpoint
+from model.mgn import load_embedder
+from model.reference import patches
+
+Embed = Callable[[NDArray[np.uint8]], object]
+
+
+def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Finding]:
+    """For each checkpoint and way, a line with the crops a second by batch size."""
+    operations = _operations_a_second(device, scale)
+    lines = []
+    for path in paths:
+        ways = _ways(path, device, scale)
+        size = load_checkpoint(path).metadata.input.size
+        crops = np.ascontiguousarray(patches(max(scale.batches), size, seed=11))
+        limit = operations / _operations_a_crop(path, size)
+        for name, embed in ways.items():
+            speeds = {batch: _speed(embed, crops[:batch], scale.seconds) for batch in scale.batches}
+            best = max(speeds.values())
+            by_batch = ", ".join(f"{batch}: {speed:,.0f}" for batch, speed in speeds.items())
+            what = f"{path.stem}: crops/s by batch size, {name}"
+            lines.append(Finding("speed", what, by_batch, f"{best / limit:.1%} of the arithmetic limit"))
+        lines.append(Finding("speed", f"{path.stem}: crops/s that a product of large matrices allows", f"{limit:,.0f}"))
+    return lines
+
+
+def _ways(path: Path, device: torch.device, scale: Scale) -> dict[str, Embed]:
+    """The engine of the service, and the same network run otherwise, from pixels in memory to parts in memory."""
+    ways: dict[str, Embed] = {"the engine": TorchEngine(path, device, available_cores()).embed}
+    embedder = load_embedder(load_checkpoint(path)).to(device)
+    ways["torch, float32"] = _eager(embedder, device, torch.float32)
+    if device.type == "cuda":
+        lasting = load_embedder(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ways["torch, float16, channels last"] = _eager(lasting, device, torch.float16)
+    if scale.compiled:
+        compiled = load_embedder(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
+        ways["torch.compile, float16"] = _eager(compiled, device, torch.float16)
+    return ways
+
+
+def _eager(embedder: nn.Module, device: torch.device, precision: torch.dtype) -> Embed:
+    def embed(crops: NDArray[np.uint8]) -> object:
+        half = precision != torch.float32
+        with torch.inference_mode(), torch.autocast(device.type, precision, enabled=half):
+            return embedder(torch.from_numpy(crops).to(device)).float().cpu()
+
+    return embed
+
+
+def _speed(embed: Embed, crops: NDArray[np.uint8], seconds: float) -> float:
+    """Crops a second, batch after batch, once two have warmed up what runs them."""
+    for _ in range(2):
+        embed(crops)
+    calls, began = 0, time.perf_counter()
+    while (lasted := time.perf_counter() - began) < seconds or not calls:
+        embed(crops)
+        calls += 1
+    return calls * len(crops) / lasted
+
+
+def _operations_a_crop(path: Path, size: tuple[int, int]) -> float:
+    """Floating-point operations, two for each multiplication and addition."""
+    embedder = load_embedder(load_checkpoint(path))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(False), torch.no_grad():
+        embedder(torch.zeros((1, *size, 3), dtype=torch.uint8))
+    return float(counter.get_total_flops())
+
+
+def _operations_a_second(device: torch.device, scale: Scale) -> float:
+    """Of a product of square matrices in the precision of the engine."""
+    precision = torch.float16 if device.type == "cuda" else torch.float32
+    matrix = torch.rand((scale.matrix, scale.matrix), device=device, dtype=precision)
+
+    def multiply(_: object) -> object:
+        return (matrix @ matrix)[0, 0].item()
+
+    return 2 * scale.matrix**3 * _speed(multiply, np.empty((1, 0), dtype=np.uint8), scale.seconds)

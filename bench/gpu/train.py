@@ -1,0 +1,173 @@
+"""`python -m bench.gpu train`: the best that some minutes of one GPU give, with checkpoints on the way, each judged.
+
+Two networks, half of the minutes each: `mgn-osnet` with all layers, from the layers of a converted network; and MGN on
+ResNet-50 from random weights, with a teacher. A run that was stopped goes on where it was, if it is started again.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
+from model.commands.places import judge_place
+from model.commands.splits import choose_split
+from model.datasets import open_data_sets
+from model.datasets.joined import hold_out_of_first
+from model.errors import ModelError
+from model.evaluate import Protocol, embed_split
+from model.initialisation import converted_network
+from model.loading import inference_of, with_reference
+from model.recipe import Recipe, parse_changes, read_recipe, recipe_path
+from model.report import read_log
+from model.train import Run, train
+from model.training.inputs import default_cache
+from model.training.journal import LOG_FILE
+from model.training.processes import Processes
+from model.training.states import saved_states
+
+NETWORKS = ("osnet", "resnet50")
+JUDGE_SECONDS = 120
+SHARE_OF_LEARNING = 0.8
+"""Of a run's minutes; the others go into judging, and into reading the pictures."""
+_SPEED_ITERATIONS = 40
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("--data", required=True, action="append", help="KIND:FOLDER to train on; may be repeated")
+    parser.add_argument("--unseen", default=[], action="append", help="KIND:FOLDER to judge on as well")
+    parser.add_argument("--hold-out", type=int, default=100, help="identities of the first --data to judge on")
+    parser.add_argument("--weights", type=Path, help="the converted network that osnet starts from")
+    parser.add_argument("--teacher", type=Path, action="append", default=[], help="NPZ of features, for resnet50")
+    parser.add_argument("--teacher-name", help="what the teacher is, and its licence")
+    parser.add_argument("--minutes", type=float, default=20, help="of all networks together")
+    parser.add_argument("--iterations", type=int, help="of each network, whatever that takes, in place of --minutes")
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="one alone; may be repeated")
+    parser.add_argument("--cache", type=Path, help="folder for decoded pictures")
+    parser.add_argument("--set", default=[], action="append", dest="settings", help="as `python -m model train --set`")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
+
+
+def run(arguments: argparse.Namespace, device: torch.device, parser: argparse.ArgumentParser) -> None:
+    """Train each network; exit with 2 where what is given does not do."""
+    networks = arguments.network or NETWORKS
+    if "osnet" in networks and not arguments.weights:
+        parser.exit(2, "error: osnet needs --weights: a network that `python -m model convert` made\n")
+    if "resnet50" in networks and not (arguments.teacher and arguments.teacher_name):
+        parser.exit(2, "error: resnet50 from random weights needs --teacher and --teacher-name\n")
+    try:
+        for network in networks:
+            _train(network, arguments, 60 * arguments.minutes / len(networks), Processes(0, 1, device))
+    except ModelError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _train(network: str, arguments: argparse.Namespace, seconds: float, processes: Processes) -> None:
+    folder = arguments.out / network
+    planned = _run(network, arguments, folder)
+    if arguments.iterations is None:
+        iterations, judge_every = _planned_iterations(planned, processes, seconds)
+    else:
+        iterations, judge_every = arguments.iterations, arguments.iterations
+    planned = replace(planned, recipe=_lasting(planned.recipe, iterations))
+    planned = replace(planned, judge_every=judge_every, save_every=judge_every)
+    judge = _Judge(folder, [arguments.data[0], *arguments.unseen])
+    train(planned, processes, resume=bool(saved_states(folder)), judge=judge)
+
+
+def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
+    """The run but for its length."""
+    changes = dict(_CHANGES[network])
+    if network == "osnet":
+        changes["initialisation.weights"] = f"file:{arguments.weights}"
+        if len(arguments.data) != len(_SOURCES):
+            changes["batch.sources"] = []
+    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), changes | parse_changes(arguments.settings))
+    data_set = open_data_sets(arguments.data)
+    samples, _ = hold_out_of_first(data_set, arguments.hold_out)
+    origin = converted_network(recipe)
+    facts = TrainingData(
+        name=data_set.name,
+        terms=data_set.terms,
+        identities=len({sample.pid for sample in samples}),
+        crops=len(samples),
+        held_out_identities=arguments.hold_out,
+        teacher=origin.model_id if origin else arguments.teacher_name,
+        started_from=origin.model_id if origin else None,
+        started_from_data=origin.training_data if origin else None,
+    )
+    teachers = () if network == "osnet" else tuple(arguments.teacher)
+    return Run(recipe, samples, facts, folder, teachers, cache=arguments.cache or default_cache())
+
+
+_SOURCES = (9, 5, 2)
+_RECIPES = {"osnet": "osnet", "resnet50": "practical"}
+_CHANGES: dict[str, dict[str, object]] = {
+    "osnet": {"initialisation.frozen_trunk_iterations": 0},
+    "resnet50": {
+        "initialisation.weights": "random",
+        "initialisation.frozen_iterations": 0,
+        "distillation": {"weight": 20, "teacher": "file"},
+    },
+}
+
+
+def _lasting(recipe: Recipe, iterations: int) -> Recipe:
+    schedule = recipe.schedule.model_copy(
+        update={"iterations": iterations, "warm_up": min(recipe.schedule.warm_up, iterations // 10)}
+    )
+    return recipe.model_copy(update={"schedule": schedule})
+
+
+def _planned_iterations(planned: Run, processes: Processes, seconds: float) -> tuple[int, int]:
+    """How many iterations fit, and after how many a checkpoint is due, by the speed of a short run.
+
+    They are kept beside the run: what is started again goes on with the same.
+    """
+    kept = planned.folder / "iterations.txt"
+    if not kept.exists():
+        speed = _iterations_a_second(planned, processes)
+        planned.folder.mkdir(parents=True, exist_ok=True)
+        judge_every = max(1, int(JUDGE_SECONDS * speed))
+        judgements = max(1, round(SHARE_OF_LEARNING * seconds / JUDGE_SECONDS))
+        kept.write_text(f"{judgements * judge_every} {judge_every}", encoding="utf-8")
+    iterations, judge_every = map(int, kept.read_text(encoding="utf-8").split())
+    return iterations, judge_every
+
+
+def _iterations_a_second(planned: Run, processes: Processes) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        short = replace(planned, recipe=_lasting(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10)
+        train(short, processes)
+        speeds = [line["crops_per_second"] for line in read_log(Path(folder) / LOG_FILE) if "crops_per_second" in line]
+    return float(speeds[-1]) / (planned.recipe.batch.identities * planned.recipe.batch.crops)
+
+
+@dataclass
+class _Judge:
+    """Keeps each checkpoint on the way, under the name of the state beside it, and judges it on all places."""
+
+    folder: Path
+    places: list[str]
+
+    def __call__(self, checkpoint: Checkpoint) -> Mapping[str, float]:
+        began = time.perf_counter()
+        described = with_reference(checkpoint)
+        state = saved_states(self.folder)[-1]  # of this iteration: states are saved as often, and before
+        path = self.folder / f"{state.stem.replace('state', 'checkpoint')}.safetensors"
+        save_checkpoint(path, described.weights, described.metadata)
+        figures: dict[str, float] = {}
+        network = inference_of(checkpoint)
+        for place in self.places:
+            chosen = choose_split(place, checkpoint.metadata.training_data, None)
+            features = embed_split(chosen.split, network.metadata.input, network.embed)
+            metrics = judge_place(chosen, features, Protocol()).found.metrics
+            figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
+        told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
+        print(f"{path.name}: {told}; judged in {time.perf_counter() - began:.0f} s", flush=True)
+        return figures

@@ -1,0 +1,45 @@
+"""How many crops a second training takes in, beside a plain loop."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from bench.gpu.findings import Finding, Scale
+from bench.training import Loop, passerby_loop, plain_loop
+from model.datasets.synthetic import write_synthetic
+from model.recipe import Recipe, read_recipe, recipe_path
+
+RECIPES = ("practical", "paper", "osnet")
+
+
+def findings(device: torch.device, scale: Scale) -> list[Finding]:
+    """A line for each recipe, all layers from random weights on."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_synthetic(Path(folder) / "data", people=max(12, 2 * scale.identities))
+        for name in RECIPES:
+            loop = Loop(_recipe(name, scale), Path(folder), device, scale.warm_up)
+            ours, plain = passerby_loop(loop), plain_loop(loop)
+            what = f"{loop.recipe.name}, all layers, {loop.recipe.precision}, {scale.identities} x {scale.crops_each}"
+            beside = f"{plain:,.0f}, a plain loop in float32; {ours / plain:.2f} times as many"
+            lines.append(Finding("training", f"{what}, crops/s", f"{ours:,.0f}", beside))
+    return lines
+
+
+def _recipe(name: str, scale: Scale) -> Recipe:
+    changes: dict[str, object] = {
+        "schedule.iterations": scale.iterations,
+        "initialisation.weights": "random",
+        "batch.identities": scale.identities,
+        "batch.crops": scale.crops_each,
+        "batch.sources": [],
+    }
+    changes |= {"schedule.steps": [scale.iterations]} if name == "paper" else {"schedule.warm_up": 1}
+    if name == "osnet":
+        changes |= {"initialisation.frozen_trunk_iterations": 0, "distillation": None}
+    if name == "practical":
+        changes |= {"initialisation.frozen_iterations": 0}
+    if scale.small_inputs and name != "osnet":
+        changes |= {"input.height": 96, "input.width": 32}
+    return read_recipe(recipe_path(Path(name)), changes)

@@ -1,0 +1,38 @@
+"""What only a GPU can show: recorded graphs embed as the checkpoints say, and keep nothing of other batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.embedding.engine import load_engines
+from app.embedding.start_up import check
+from model.checkpoint import BUNDLED
+from model.reference import patches
+
+torch = pytest.importorskip("torch")
+
+pytestmark = pytest.mark.gpu
+
+CHECKPOINTS = sorted(BUNDLED.parent.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=[path.stem for path in CHECKPOINTS])
+def test_the_engine_embeds_as_the_checkpoint_says_in_batches_of_any_size(path: Path) -> None:
+    engines = load_engines(path)
+    assert len(engines.workers) == torch.cuda.device_count()
+    for engine in engines.different:
+        check(engine)
+        crops = np.ascontiguousarray(patches(130, engine.metadata.input.size, seed=3))
+        alone = np.concatenate([engine.embed(crops[i : i + 1]) for i in range(len(crops))])
+        for count in (2, 5, 17, 65, 128, 130):
+            assert np.abs(engine.embed(crops[:count]) - alone[:count]).max() < 1e-3
+
+
+def test_a_batch_leaves_nothing_behind_for_the_next() -> None:
+    engine = load_engines(CHECKPOINTS[0]).workers[0]
+    crops = np.ascontiguousarray(patches(64, engine.metadata.input.size, seed=5))
+    first = engine.embed(crops)
+    for _ in range(20):
+        engine.embed(crops[::-1].copy())
+        assert np.array_equal(engine.embed(crops), first)

@@ -1,0 +1,56 @@
+"""`python -m bench.gpu` runs whole, on a CPU, too, so that half an hour of a GPU is not spent on finding out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_factories import omz_changes
+
+from model.datasets.synthetic import write_synthetic
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench_gpu(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.gpu", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+
+def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
+    ran = bench_gpu("--device", "cpu", "--json", tmp_path / "found.json")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    told = json.loads((tmp_path / "found.json").read_text())
+    findings = told["findings"]
+    assert {finding["part"] for finding in findings} == {"parity", "speed", "serving", "training", "tests"}
+    judged = [finding for finding in findings if finding["right"] is not None]
+    assert {finding["what"].partition(":")[0] for finding in judged} == {"mgn-osnet", "mgn-osnet-small", "resnet50"}
+    assert all(finding["right"] for finding in judged)
+    assert told["machine"]["device"].startswith("CPU")
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ran = bench_gpu()
+    assert ran.returncode == 2
+    assert "torch finds no GPU here" in ran.stderr
+
+
+def test_training_keeps_checkpoints_on_the_way_and_judges_them(tmp_path: Path) -> None:
+    for name, seed in (("drawn", 1), ("elsewhere", 2)):
+        write_synthetic(tmp_path / name, 12, seed=seed)
+    changes = omz_changes(tmp_path) | {"batch.sources": [], "precision": "float32"}
+    weights = str(changes.pop("initialisation.weights")).removeprefix("file:")
+    del changes["initialisation.frozen_trunk_iterations"]
+    ran = bench_gpu(
+        *("--device", "cpu", "train", "--network", "osnet", "--weights", weights, "--iterations", 2, "--hold-out", 4),
+        *("--data", f"synthetic:{tmp_path / 'drawn'}", "--unseen", f"manifest:{tmp_path / 'elsewhere/manifest.csv'}"),
+        *("--out", tmp_path / "runs", "--cache", tmp_path / "cache"),
+        *(argument for name, value in changes.items() for argument in ("--set", f"{name}={json.dumps(value)}")),
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "checkpoint-00000002.safetensors: synthetic rank-1" in ran.stdout
+    assert (tmp_path / "runs" / "osnet" / "checkpoint-00000002.safetensors").exists()
