@@ -17,6 +17,9 @@ from model.checkpoint import load_checkpoint
 from model.mgn import load_embedder
 from model.reference import patches
 
+CUDA_PROVIDER = "CUDAExecutionProvider"
+"""Of the package `onnxruntime-gpu`, which takes the place of `onnxruntime`."""
+
 Embed = Callable[[NDArray[np.uint8]], object]
 
 
@@ -51,7 +54,30 @@ def _ways(path: Path, device: torch.device, scale: Scale) -> dict[str, Embed]:
         compiled = load_embedder(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
         ways["torch.compile, float16"] = _eager(compiled, device, torch.float16)
+    exported = path.with_suffix(".onnx")
+    if exported.exists() and CUDA_PROVIDER in _onnx_providers():
+        ways["ONNX Runtime's CUDA provider, float32"] = _onnx_on_gpu(exported)
     return ways
+
+
+def _onnx_providers() -> list[str]:
+    """None where ONNX Runtime is not installed, as the extra `gpu` does without."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    return list(onnxruntime.get_available_providers())
+
+
+def _onnx_on_gpu(exported: Path) -> Embed:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported, providers=[CUDA_PROVIDER])
+
+    def embed(crops: NDArray[np.uint8]) -> object:
+        return session.run(["parts"], {"crops": crops})
+
+    return embed
 
 
 def _eager(embedder: nn.Module, device: torch.device, precision: torch.dtype) -> Embed:
