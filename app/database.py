@@ -1,6 +1,8 @@
 """The database: engine, units of work for reading and for writing, and the migrations applied at start."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -149,14 +151,27 @@ async def _nothing() -> AsyncIterator[None]:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin in _begin_sqlite, not where the driver guesses
     cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {_SQLITE_BUSY_MS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",  # an acknowledged crop survives a power cut
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
+    _write_ahead(cursor)
+    cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged crop survives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Switch the file to write-ahead logging, which it then stays in; a retry where others switch it at the same time.
+
+    SQLite refuses all but one of these at once, whatever the busy timeout, lest they wait for each other.
+    """
+    latest = time.monotonic() + _SQLITE_BUSY_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:

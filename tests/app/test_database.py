@@ -9,7 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 import app.reindex.tables  # all tables must be known
 import app.search.tables
@@ -63,6 +63,25 @@ def test_processes_that_start_together_migrate_once(database_url: str) -> None:
             await database.close()
 
     asyncio.run(run())
+
+
+def test_processes_may_open_a_new_sqlite_file_at_the_same_moment(tmp_path: Path) -> None:
+    """Of a hundred times that four did, some failed at once when each switched the file to write-ahead logging."""
+
+    async def open_together(path: Path) -> list[str]:
+        databases = [Database(f"sqlite:///{path}") for _ in range(4)]
+        modes = await asyncio.gather(*(_journal_mode(database) for database in databases))
+        for database in databases:
+            await database.close()
+        return modes
+
+    for number in range(100):
+        assert asyncio.run(open_together(tmp_path / f"{number}.sqlite3")) == ["wal"] * 4
+
+
+async def _journal_mode(database: Database) -> str:
+    async with database.engine.connect() as connection:
+        return str(await connection.scalar(text("PRAGMA journal_mode")))
 
 
 def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: str) -> None:
