@@ -18,4 +18,4 @@ def test_an_ended_service_keeps_no_network(settings: Settings) -> None:
 
 
 def _embedding_services() -> list[EmbeddingService]:
-    return [thing for thing in gc.get_objects() if isinstance(thing, EmbeddingService)]
+    return [thing for thing in gc.get_objects() if type(thing) is EmbeddingService]
