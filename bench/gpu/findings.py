@@ -49,7 +49,7 @@ class Scale:
 
 
 FULL = Scale((1, 4, 16, 64, 128, 256), 3.0, True, (8, 16, 32, 64), 8, 32, 16, 4, 10, 60, 8192, small_inputs=False)
-SMALL = Scale((1, 4), 0.2, False, (2,), 1, 4, 3, 2, 1, 3, 512, small_inputs=True)
+SMALL = Scale((1, 3), 0.05, False, (2,), 1, 4, 2, 2, 1, 2, 256, small_inputs=True)
 """For a CPU: shows that everything runs, in a minute or two."""
 
 
