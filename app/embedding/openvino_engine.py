@@ -20,9 +20,9 @@ import openvino  # noqa: E402
 
 Precision = Literal["float32", "bfloat16"]
 
-BFLOAT16_COSINE = 0.9998
-"""What embeddings of the reference crops have to reach in bfloat16: pictures move up to six times as far as these, and
-may move by 1e-3."""
+BFLOAT16_COSINE = 0.9995
+"""What embeddings of the reference crops have to reach in bfloat16. The bundled networks reach 0.99980 and 0.99961, and
+rank held-out persons as in single precision; `mgn-mobilenet_v2` of 0.1.0 reaches 0.9963."""
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
