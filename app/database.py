@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, event, make_url, text
@@ -24,6 +25,7 @@ _MIGRATION_LOCK = _WRITE_LOCK + 1
 _INDEX_LOCK = _WRITE_LOCK + 2
 _ALONE_LOCK = _WRITE_LOCK + 3
 _SQLITE_BUSY_MS = 30_000
+_SWITCH_RETRY_SECONDS = 0.01
 
 _NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -152,26 +154,26 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin in _begin_sqlite, not where the driver guesses
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
-    _write_ahead(cursor)
+    connection.run_async(_write_ahead)
     cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged crop survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
-def _write_ahead(cursor: Any) -> None:
-    """Switch the file to write-ahead logging, which it then stays in; a retry where others switch it at the same time.
+async def _write_ahead(connection: aiosqlite.Connection) -> None:
+    """Switch the file to write-ahead logging, with retries where other connections switch it at the same time.
 
-    SQLite refuses all but one of these at once, whatever the busy timeout, lest they wait for each other.
+    SQLite refuses all but one of these switches immediately, whatever the busy timeout, to avoid a deadlock.
     """
     latest = time.monotonic() + _SQLITE_BUSY_MS / 1000
     while True:
         try:
-            cursor.execute("PRAGMA journal_mode = WAL")
+            await connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
                 raise
-            time.sleep(0.01)
+            await asyncio.sleep(_SWITCH_RETRY_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:
