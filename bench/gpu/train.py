@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, save_checkpoint
 from model.commands.places import judge_place
+from model.commands.running import training_data
 from model.commands.splits import choose_split
 from model.datasets import open_data_sets
 from model.datasets.joined import hold_out_of_first
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher-name", help="what the teacher is, and its licence")
     parser.add_argument("--minutes", type=float, default=20, help="of all networks together")
     parser.add_argument("--iterations", type=int, help="of each network, whatever that takes, in place of --minutes")
-    parser.add_argument("--network", choices=NETWORKS, action="append", help="one alone; may be repeated")
+    parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one; may be repeated")
     parser.add_argument("--cache", type=Path, help="folder for decoded pictures")
     parser.add_argument("--set", default=[], action="append", dest="settings", help="as `python -m model train --set`")
     parser.add_argument("--out", required=True, type=Path, help="folder of the runs")
@@ -91,16 +92,8 @@ def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
     data_set = open_data_sets(arguments.data)
     samples, _ = hold_out_of_first(data_set, arguments.hold_out)
     origin = converted_network(recipe)
-    facts = TrainingData(
-        name=data_set.name,
-        terms=data_set.terms,
-        identities=len({sample.pid for sample in samples}),
-        crops=len(samples),
-        held_out_identities=arguments.hold_out,
-        teacher=origin.model_id if origin else arguments.teacher_name,
-        started_from=origin.model_id if origin else None,
-        started_from_data=origin.training_data if origin else None,
-    )
+    teacher = origin.model_id if origin else arguments.teacher_name
+    facts = training_data(samples, data_set, arguments.hold_out, origin, teacher)
     teachers = () if network == "osnet" else tuple(arguments.teacher)
     return Run(recipe, samples, facts, folder, teachers, cache=arguments.cache or default_cache())
 
@@ -127,7 +120,7 @@ def _lasting(recipe: Recipe, iterations: int) -> Recipe:
 def _planned_iterations(planned: Run, processes: Processes, seconds: float) -> tuple[int, int]:
     """How many iterations fit, and after how many a checkpoint is due, by the speed of a short run.
 
-    They are kept beside the run: what is started again goes on with the same.
+    They are kept in the run's folder, so a run that is started again keeps its length.
     """
     kept = planned.folder / "iterations.txt"
     if not kept.exists():
@@ -150,7 +143,7 @@ def _iterations_a_second(planned: Run, processes: Processes) -> float:
 
 @dataclass
 class _Judge:
-    """Keeps each checkpoint on the way, under the name of the state beside it, and judges it on all places."""
+    """Keeps each checkpoint on the way, named after its saved state, and judges it on all places."""
 
     folder: Path
     places: list[str]
@@ -168,6 +161,6 @@ class _Judge:
             features = embed_split(chosen.split, network.metadata.input, network.embed)
             metrics = judge_place(chosen, features, Protocol()).found.metrics
             figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
-        told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
-        print(f"{path.name}: {told}; judged in {time.perf_counter() - began:.0f} s", flush=True)
+        text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
+        print(f"{path.name}: {text}; judged in {time.perf_counter() - began:.0f} s", flush=True)
         return figures

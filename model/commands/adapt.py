@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint
+from model.checkpoint import Checkpoint, load_checkpoint
 from model.commands.common import console, judge
 from model.commands.splits import ChosenSplit
 from model.datasets import open_data_sets
-from model.datasets.base import DataSet, Sample
+from model.datasets.base import Sample
 from model.datasets.joined import hold_out_of_first
 from model.datasets.selection import some_identities
 from model.errors import ModelError
@@ -43,7 +43,7 @@ def adapt(
     the result is the average of the weights before and after. A run that was stopped goes on with --resume.
     """
     from model.adaptation import adaptation_recipe, usable_crops
-    from model.commands.running import carry_out, held_out_split
+    from model.commands.running import carry_out, held_out_split, training_data
     from model.recipe import parse_changes
     from model.train import Run
     from model.training.inputs import default_cache
@@ -60,7 +60,8 @@ def adapt(
     console.print(_usable_told(usable, samples), soft_wrap=True)
     if identities is not None:
         usable = some_identities(usable, identities)
-    facts = _facts(usable, data_set, hold_out_identities, started_from.metadata)
+    origin = started_from.metadata
+    facts = training_data(usable, data_set, hold_out_identities, origin, teacher=origin.model_id)
     run = Run(
         adaptation_recipe(started_from.metadata, facts.identities, parse_changes(settings or [])),
         usable,
@@ -82,19 +83,6 @@ def _usable_told(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:
     return (
         f"{len(serving)} of {len(persons)} persons serve, seen by two cameras or more, or on two crops where the "
         f"cameras are not known{others}"
-    )
-
-
-def _facts(usable: Sequence[Sample], data_set: DataSet, held_out: int, first: CheckpointMetadata) -> TrainingData:
-    return TrainingData(
-        name=data_set.name,
-        terms=data_set.terms,
-        identities=len({sample.pid for sample in usable}),
-        crops=len(usable),
-        held_out_identities=held_out,
-        teacher=first.model_id,
-        started_from=first.model_id,
-        started_from_data=first.training_data,
     )
 
 

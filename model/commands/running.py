@@ -3,18 +3,38 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, save_checkpoint
 from model.commands.common import console, judge, measured_result, show
 from model.commands.splits import ChosenSplit
-from model.datasets.base import DataSet, EvaluationSplit
+from model.datasets.base import DataSet, EvaluationSplit, Sample
 from model.datasets.joined import first_of
 from model.evaluate import embed_split, evaluate_features
 from model.loading import inference_of
+from model.plain_network import NetworkMetadata
 from model.provenance import Part, relation
 from model.report import Judgement, write_report
 from model.train import CHECKPOINT_FILE, Run, train
 from model.training.machine import keep_freed_memory, slow_precision
 from model.training.processes import joined_processes
+
+Origin = CheckpointMetadata | NetworkMetadata
+"""What a network says of itself that a training can start from."""
+
+
+def training_data(
+    samples: Sequence[Sample], data_set: DataSet, held_out: int, origin: Origin | None, teacher: str | None
+) -> TrainingData:
+    """What a checkpoint says of the data behind it. origin: the network that its training starts from, if any."""
+    return TrainingData(
+        name=data_set.name,
+        terms=data_set.terms,
+        identities=len({sample.pid for sample in samples}),
+        crops=len(samples),
+        held_out_identities=held_out,
+        teacher=teacher,
+        started_from=origin.model_id if origin else None,
+        started_from_data=origin.training_data if origin else None,
+    )
 
 
 def held_out_split(split: EvaluationSplit, data_set: DataSet, data: TrainingData) -> ChosenSplit:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from model.checkpoint import TrainingData, load_checkpoint
+from model.checkpoint import load_checkpoint
 from model.datasets import open_data_sets
 from model.datasets.base import size_notes
 from model.datasets.joined import hold_out_of_first
@@ -58,7 +58,7 @@ def train(
 
     Under torchrun, the processes share each batch. A run that was stopped or killed goes on with --resume.
     """
-    from model.commands.running import carry_out, held_out_split
+    from model.commands.running import carry_out, held_out_split, training_data
     from model.initialisation import converted_network
     from model.recipe import parse_changes, read_recipe, recipe_path
     from model.train import Run
@@ -77,16 +77,10 @@ def train(
         samples, split = hold_out_of_first(data_set, hold_out_identities)
     if identities is not None:
         samples = some_identities(samples, identities)
-    facts = TrainingData(
-        name=data_set.name,
-        terms=terms or data_set.terms,
-        identities=len({sample.pid for sample in samples}),
-        crops=len(samples),
-        held_out_identities=hold_out_identities,
-        teacher=origin.model_id if teaches_itself and origin else teacher_name,
-        started_from=origin.model_id if origin else None,
-        started_from_data=origin.training_data if origin else None,
-    )
+    teacher = origin.model_id if teaches_itself and origin else teacher_name
+    facts = training_data(samples, data_set, hold_out_identities, origin, teacher)
+    if terms is not None:
+        facts = facts.model_copy(update={"terms": terms})
     run = Run(
         chosen,
         samples,
