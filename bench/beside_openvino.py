@@ -1,7 +1,8 @@
 """`python -m bench.beside_openvino`: a checkpoint by OpenVINO beside ONNX Runtime, in each precision that they have.
 
 All forms are measured in turn, round after round, as the service uses them: each core a batch of its own, or all cores
-one crop. Cosines are to the embeddings that ONNX Runtime gives in single precision.
+one crop. Cosines are to the embeddings that ONNX Runtime gives in single precision: of the crops of each --data, whose
+rank-1 and mAP a second table shows, or of 64 drawn crops where there is none.
 """
 
 import argparse
@@ -23,7 +24,10 @@ from app.kit.cores import available_cores
 from bench.forms import COSINE, calibration_crops, speed
 from bench.rounds import in_turn, median_ratio
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.errors import CheckpointError
+from model.commands.places import judge_place
+from model.commands.splits import choose_split
+from model.errors import ModelError
+from model.evaluate import Protocol, embed_split
 from model.quantisation import export_int8
 
 BATCHES = (8, 1)
@@ -42,6 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--cores", type=int, default=available_cores(), help="how many to compute with")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
+    parser.add_argument("--data", action="append", default=[], help="KIND:FOLDER to judge on; may be repeated")
     given = parser.parse_args()
     source = given.checkpoint.with_suffix(".safetensors")
     if given.int8 is None and not source.exists():
@@ -52,10 +57,12 @@ def main() -> None:
             int8 = given.int8 or _exported(source, Path(folder) / "int8.onnx")
             forms = _forms(given.checkpoint, int8, given.cores)
             chosen = best_precision(given.checkpoint)
-        except CheckpointError as error:
+        except ModelError as error:
             parser.error(str(error))
         crops, _ = calibration_crops(forms[_BASE].metadata.input)
         console.print(_table(forms, crops, given.rounds))
+        for data in given.data:
+            console.print(_accuracy(forms, data))
     versions = ", ".join(f"{name} {version(package)}" for name, package in _RUNTIMES.items())
     console.print(f"{forms[_BASE].metadata.model_id}, {given.cores} cores, {given.rounds} rounds; {versions}")
     console.print(f"The service takes {chosen} in OpenVINO here; forms whose proof fails do not serve.")
@@ -95,6 +102,23 @@ def _table(forms: Mapping[str, Engines], crops: NDArray[np.uint8], rounds: int) 
         cells = [cell for batch in BATCHES for cell in _speeds(found[batch][name], found[batch][_BASE])]
         cosines = (engines.with_all_cores.embed(crops[:COMPARED]) * wanted).sum(axis=(1, 2))
         table.add_row(name, *cells, f"{cosines.mean():.4f}", f"{cosines.min():.4f}", _proof(engines.with_all_cores))
+    return table
+
+
+def _accuracy(forms: Mapping[str, Engines], data: str) -> Table:
+    """A line for each form: rank-1 and mAP on a place, and how alike its embeddings of the place's crops are."""
+    chosen = choose_split(data, forms[_BASE].metadata.training_data, None)
+    table = Table("form", "rank-1", "mAP (step)", "cosine, mean", "lowest", title=f"{chosen.name}: {chosen.standing}")
+    wanted = None
+    for name, engines in forms.items():
+        network = engines.with_all_cores
+        features = embed_split(chosen.split, network.metadata.input, network.embed)
+        metrics = judge_place(chosen, features, Protocol()).found.metrics
+        embeddings = np.concatenate([part.features for part in features])
+        wanted = embeddings if wanted is None else wanted
+        cosines = (embeddings * wanted).reshape(len(embeddings), -1).sum(axis=1)
+        figures = (f"{100 * metrics.rank1:.2f} %", f"{100 * metrics.map_step:.2f} %")
+        table.add_row(name, *figures, f"{cosines.mean():.4f}", f"{cosines.min():.4f}")
     return table
 
 
