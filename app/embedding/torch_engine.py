@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from app.embedding.cuda_graphs import CudaGraphStep
 from app.embedding.engine import Engines
 from app.embedding.fixed_batches import FixedBatches
-from model.checkpoint import load_checkpoint
-from model.mgn import load_embedder
+from model.checkpoint import Checkpoint, load_checkpoint
+from model.mgn import Embedder, load_embedder
 
 GPU_BATCHES = (1, 4, 16, 64, 128)
 
@@ -22,10 +22,12 @@ class TorchEngine:
         """threads: what torch computes with on the CPU, in the whole process. Raises CheckpointError."""
         loaded = load_checkpoint(checkpoint)
         self.metadata = loaded.metadata
-        embedder = load_embedder(loaded).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        embedder = channels_last(loaded, device)
         if device.type == "cuda":
             size = self.metadata.input.size
-            self._embed = FixedBatches({n: CudaGraphStep(embedder, device, n, size) for n in GPU_BATCHES})
+            self._embed: FixedBatches | Embedder = FixedBatches(
+                {n: CudaGraphStep(embedder, device, n, size) for n in GPU_BATCHES}
+            )
         else:
             torch.set_num_threads(threads)
             self._embed = embedder
@@ -35,6 +37,16 @@ class TorchEngine:
         with torch.inference_mode():
             parts: NDArray[np.float32] = self._embed(torch.from_numpy(crops)).numpy()
         return parts
+
+
+def channels_last(checkpoint: Checkpoint, device: torch.device) -> Embedder:
+    """The network of a checkpoint on a device, in the memory layout that convolutions are fastest in.
+
+    Raises CheckpointError.
+    """
+    embedder = load_embedder(checkpoint)
+    on_device: Embedder = embedder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return on_device
 
 
 def torch_engines(checkpoint: Path, threads: int) -> Engines:

@@ -26,7 +26,7 @@ def main() -> None:
     """Measure, print a table and write JSON; exit with 1 where something is not right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--only", choices=PARTS, action="append", help="a part alone; may be repeated")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--json", type=Path, help="where the findings are written as well")
     commands = parser.add_subparsers(dest="command")
     train.add_arguments(commands.add_parser("train", help="train for some minutes, and judge on the way"))

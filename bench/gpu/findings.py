@@ -16,12 +16,12 @@ from app.kit.cores import available_cores
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `beside`: what the figure is compared with; `right`: None where it is a figure alone."""
+    """One line. `reference`: what the figure is compared with; `right`: None where it is a figure alone."""
 
     part: str
     what: str
     found: str
-    beside: str = ""
+    reference: str = ""
     right: bool | None = None
 
 
@@ -69,14 +69,14 @@ def machine(device: torch.device) -> dict[str, str | int]:
 
 def show(findings: Sequence[Finding], console: Console) -> None:
     """Print the table."""
-    table = Table("part", "what", "found", "beside it", "right")
+    table = Table("part", "what", "found", "compared with", "right")
     verdicts = {None: "", True: "yes", False: "[red]NO[/]"}
     for finding in findings:
-        table.add_row(finding.part, finding.what, finding.found, finding.beside, verdicts[finding.right])
+        table.add_row(finding.part, finding.what, finding.found, finding.reference, verdicts[finding.right])
     console.print(table)
 
 
 def write(path: Path, device: torch.device, findings: Sequence[Finding]) -> None:
     """Write the machine and all lines as JSON."""
-    told = {"machine": machine(device), "findings": [asdict(finding) for finding in findings]}
-    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    report = {"machine": machine(device), "findings": [asdict(finding) for finding in findings]}
+    path.write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -52,6 +52,6 @@ def _bulk(running: RunningService, pictures: Pictures, clients: int, scale: Scal
         name: (after[f"passerby_embedding_{name}_seconds_sum"] - before[f"passerby_embedding_{name}_seconds_sum"])
         for name in ("engine", "decode")
     }
-    beside = f"the engine worked for {busy['engine'] / seconds:.0%} of it, decoding threads for {busy['decode']:.1f} s"
+    shares = f"the engine worked for {busy['engine'] / seconds:.0%} of it, decoding threads for {busy['decode']:.1f} s"
     what = f"/embed from JPEG, not stored, {load}, crops/s"
-    return Finding("serving", what, f"{speed:,.0f}", f"{beside} of {seconds:.1f} s")
+    return Finding("serving", what, f"{speed:,.0f}", f"{shares} of {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Crops a second of the engine, beside other ways to run the same network, and beside the arithmetic limit."""
+"""Crops a second of the engine, compared with other ways to run the same network and with the arithmetic limit."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.embedding.torch_engine import TorchEngine
+from app.embedding.torch_engine import TorchEngine, channels_last
 from app.kit.cores import available_cores
 from bench.gpu.findings import Finding, Scale
 from model.checkpoint import load_checkpoint
@@ -44,14 +44,13 @@ def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Find
 
 def _ways(path: Path, device: torch.device, scale: Scale) -> dict[str, Embed]:
     """The engine of the service, and the same network run otherwise, from pixels in memory to parts in memory."""
+    checkpoint = load_checkpoint(path)
     ways: dict[str, Embed] = {"the engine": TorchEngine(path, device, available_cores()).embed}
-    embedder = load_embedder(load_checkpoint(path)).to(device)
-    ways["torch, float32"] = _eager(embedder, device, torch.float32)
+    ways["torch, float32"] = _eager(load_embedder(checkpoint).to(device), device, torch.float32)
     if device.type == "cuda":
-        lasting = load_embedder(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        ways["torch, float16, channels last"] = _eager(lasting, device, torch.float16)
+        ways["torch, float16, channels last"] = _eager(channels_last(checkpoint, device), device, torch.float16)
     if scale.compiled:
-        compiled = load_embedder(load_checkpoint(path)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = channels_last(checkpoint, device)
         compiled.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
         ways["torch.compile, float16"] = _eager(compiled, device, torch.float16)
     exported = path.with_suffix(".onnx")

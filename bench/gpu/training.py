@@ -1,4 +1,4 @@
-"""How many crops a second training takes in, beside a plain loop."""
+"""How many crops a second training takes in, compared with a plain loop."""
 
 import tempfile
 from pathlib import Path
@@ -22,8 +22,8 @@ def findings(device: torch.device, scale: Scale) -> list[Finding]:
             loop = Loop(_recipe(name, scale), Path(folder), device, scale.warm_up)
             ours, plain = passerby_loop(loop), plain_loop(loop)
             what = f"{loop.recipe.name}, all layers, {loop.recipe.precision}, {scale.identities} x {scale.crops_each}"
-            beside = f"{plain:,.0f}, a plain loop in float32; {ours / plain:.2f} times as many"
-            lines.append(Finding("training", f"{what}, crops/s", f"{ours:,.0f}", beside))
+            reference = f"{plain:,.0f}, a plain loop in float32; {ours / plain:.2f} times as many"
+            lines.append(Finding("training", f"{what}, crops/s", f"{ours:,.0f}", reference))
     return lines
 
 
