@@ -46,7 +46,7 @@ def resolves(python: str, pip: str, extra: str) -> bool:
         print(f"{name}: FAILED\n{ran.stderr}")
         return False
     wanted = ran.stdout.rpartition("Would install ")[2].split()
-    deciding = [one for one in wanted if one.startswith(("faiss", "onnxruntime", "torch", "cuda-toolkit"))]
+    deciding = [name for name in wanted if name.startswith(("faiss", "onnxruntime", "torch", "cuda-toolkit"))]
     print(f"{name}: {len(wanted)} packages, among them {' '.join(deciding)}", flush=True)
     return True
 

@@ -47,10 +47,10 @@ def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
     said = [health(client)]
 
     def done() -> bool:
-        told = progress(client)
+        answer = progress(client)
         said.append(health(client))
         status, body = said[-1]
-        return told["state"] == "idle" and status == 200 and body["model_id"] == told["answering_model_id"]
+        return answer["state"] == "idle" and status == 200 and body["model_id"] == answer["answering_model_id"]
 
     until(done, 120)
     return said
@@ -92,10 +92,10 @@ def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
         assert (health(client), refused.status_code) == ((503, refused.json()), 503)
         assert refused.headers["Content-Type"] == "application/problem+json"
         assert int(refused.headers["Retry-After"]) > 0
-        told = refused.json()
-        assert (told["type"], told["model_id"]) == ("urn:passerby:problem:not-ready", TINY)
-        assert (told["embedded"], told["total"]) == (CROPS_AT_ONCE, CROPS)
-        assert f"{TINY} answers once it has embedded all crops, and has embedded 32 of 41" in told["detail"]
+        body = refused.json()
+        assert (body["type"], body["model_id"]) == ("urn:passerby:problem:not-ready", TINY)
+        assert (body["embedded"], body["total"]) == (CROPS_AT_ONCE, CROPS)
+        assert f"{TINY} answers once it has embedded all crops, and has embedded 32 of 41" in body["detail"]
     said = wait_until_ready(client)
     for status, body in said:
         assert (body["gallery_size"] if status == 200 else body["total"]) == CROPS
@@ -153,8 +153,8 @@ def test_no_crop_is_stored_that_the_model_that_answers_elsewhere_would_not_find(
     assert embed(client, jpeg(100)).status_code == 503
 
     def counts() -> tuple[int, int]:
-        told = embed(client, jpeg(100)).json()
-        return told["embedded"], told["total"]
+        body = embed(client, jpeg(100)).json()
+        return body["embedded"], body["total"]
 
     until(lambda: counts() == (5, 20), 60)  # a refusal says what the service saw when it last looked
 
@@ -171,9 +171,9 @@ def test_many_pictures_that_are_gone_keep_it_from_being_ready_and_it_says_what_t
     client = run(settings)
     wait_until_held(client)
     until(lambda: "15 of 20" in health(client)[1]["detail"], 60)
-    status, told = health(client)
-    assert (status, told["embedded"], told["total"]) == (503, 5, 20)
-    assert f"passerby reindex --model {TINY} --lossy" in told["detail"]
+    status, body = health(client)
+    assert (status, body["embedded"], body["total"]) == (503, 5, 20)
+    assert f"passerby reindex --model {TINY} --lossy" in body["detail"]
     refused = search(client, jpeg(16))
     assert refused.status_code == 503
     assert "Retry-After" not in refused.headers, "waiting alone does not help"
@@ -226,9 +226,9 @@ def test_a_model_that_shipped_before_answers_until_this_versions_model_takes_ove
     with unread(settings, CROPS - 1):
         client = run(settings)
         until(lambda: health(client)[1]["embedded"] == CROPS_AT_ONCE, 60)
-        status, told = health(client)
-        assert (status, told["model_id"], told["gallery_size"]) == (200, SUPERSEDED_MODEL, CROPS)
-        assert (told["next_model_id"], told["total"]) == (TINY, CROPS)
+        status, body = health(client)
+        assert (status, body["model_id"], body["gallery_size"]) == (200, SUPERSEDED_MODEL, CROPS)
+        assert (body["next_model_id"], body["total"]) == (TINY, CROPS)
         assert set(found(client, 1, top_k=1000)) == set(ids)
     said = wait_until_ready(client)
     assert {(status, body["gallery_size"]) for status, body in said} == {(200, CROPS)}
@@ -270,8 +270,8 @@ def test_crops_that_the_model_that_answers_has_not_embedded_are_embedded_before_
     forget_embeddings(settings, TINY, kept)
     with unread(settings, 19):
         client = run(settings)
-        status, told = health(client)
-        assert (status, told["embedded"], told["total"]) == (503, kept, 20)
+        status, body = health(client)
+        assert (status, body["embedded"], body["total"]) == (503, kept, 20)
     said = wait_until_ready(client)
     assert {body["gallery_size"] for status, body in said if status == 200} == {20}
     assert [found(client, seed, top_k=1) for seed in range(20)] == [[crop["id"]] for crop in crops]
@@ -299,8 +299,8 @@ def test_the_lost_checkpoint_answers_again_when_it_is_posted(run: Run, settings:
     wait_until_held(client)
     assert "other-0123456789ab answers, but cannot be loaded here" in health(client)[1]["detail"]
     assert reindex(client, old).status_code == 202
-    status, told = health(client)
-    assert (status, told["model_id"], told["gallery_size"]) == (200, "other-0123456789ab", 20)
+    status, body = health(client)
+    assert (status, body["model_id"], body["gallery_size"]) == (200, "other-0123456789ab", 20)
     assert len(found(client, 1, top_k=1000)) == 20
     assert client.delete("/reindex").status_code == 204
 
