@@ -30,8 +30,10 @@ class Scale:
     """How much is measured.
 
     batches: sizes of the engine's batches. seconds: that each speed is measured for. compiled: whether torch.compile is
-    tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. identities,
+    tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. bulk: clients
+    and crops a request of the bulk load that searches run under; no load exceeds the service's queue. identities,
     crops_each, warm_up, iterations: of training. matrix: side of the matrices whose product gives the arithmetic limit.
+    small_inputs: whether the networks that take long are trained on small pictures.
     """
 
     batches: tuple[int, ...]
@@ -40,6 +42,7 @@ class Scale:
     clients: tuple[int, ...]
     requests: int
     crops: int
+    bulk: tuple[int, int]
     identities: int
     crops_each: int
     warm_up: int
@@ -48,8 +51,36 @@ class Scale:
     small_inputs: bool
 
 
-FULL = Scale((1, 4, 16, 64, 128, 256), 3.0, True, (8, 16, 32, 64), 8, 32, 16, 4, 10, 60, 8192, small_inputs=False)
-SMALL = Scale((1, 3), 0.05, False, (2,), 1, 4, 2, 2, 1, 2, 256, small_inputs=True)
+FULL = Scale(
+    batches=(1, 4, 16, 64, 128, 256),
+    seconds=3.0,
+    compiled=True,
+    clients=(8, 16, 32, 64),
+    requests=16,
+    crops=16,
+    bulk=(8, 128),
+    identities=16,
+    crops_each=4,
+    warm_up=10,
+    iterations=60,
+    matrix=8192,
+    small_inputs=False,
+)
+SMALL = Scale(
+    batches=(1, 3),
+    seconds=0.05,
+    compiled=False,
+    clients=(2,),
+    requests=1,
+    crops=4,
+    bulk=(2, 16),
+    identities=2,
+    crops_each=2,
+    warm_up=1,
+    iterations=2,
+    matrix=256,
+    small_inputs=True,
+)
 """For a CPU: shows that everything runs, in a minute or two."""
 
 

@@ -26,10 +26,11 @@ def findings(device: torch.device, scale: Scale) -> list[Finding]:
         bodies = [multipart([content], {"store": "false"}) for content in pictures.take(20 * scale.requests)]
         alone = statistics.median(milliseconds(running.port, "/embed", bodies, 201))
         lines.append(Finding("serving", "one crop, idle service, /embed, not stored, p50", f"{alone:.1f} ms"))
-        with bulk_work(running, pictures, max(scale.clients), 4 * scale.crops):
+        clients, crops = scale.bulk
+        with bulk_work(running, pictures, clients, crops):
             bodies = [multipart([content], {"top_k": "20"}) for content in pictures.take(20 * scale.requests)]
             waited = float(np.percentile(milliseconds(running.port, "/search", bodies, 200), 95))
-        what = f"/search while {max(scale.clients)} clients post {4 * scale.crops} crops each, p95"
+        what = f"/search while {clients} clients post {crops} crops each, p95"
         return [*lines, Finding("serving", what, f"{waited:.0f} ms")]
 
 

@@ -1,13 +1,17 @@
 """`python -m bench.gpu` runs whole, on a CPU, too, so that half an hour of a GPU is not spent on finding out."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from training_factories import omz_changes
 
+from app.settings import Settings
+from bench.gpu.findings import FULL, SMALL, Scale
 from model.datasets.synthetic import write_synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +34,14 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert {finding["what"].partition(":")[0] for finding in judged} == {"mgn-osnet", "mgn-osnet-small", "resnet50"}
     assert all(finding["right"] for finding in judged)
     assert report["machine"]["device"].startswith("CPU")
+
+
+@pytest.mark.parametrize("scale", [FULL, SMALL])
+def test_no_load_exceeds_the_queue(scale: Scale) -> None:
+    """Else the service answers 429, and the measurement ends with an error."""
+    capacity = Settings.model_fields["queue_capacity"].default
+    assert max(scale.clients) * scale.crops <= capacity
+    assert math.prod(scale.bulk) <= capacity
 
 
 def test_without_a_gpu_it_says_so() -> None:
