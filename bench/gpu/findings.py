@@ -30,8 +30,8 @@ class Scale:
     """How much is measured.
 
     batches: sizes of the engine's batches. seconds: that each speed is measured for. compiled: whether torch.compile is
-    tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. bulk: clients
-    and crops a request of the bulk load that searches run under; no load exceeds the service's queue. identities,
+    tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. bulk: the
+    clients and crops a request of the bulk load under searches; no load exceeds the service's queue. identities,
     crops_each, warm_up, iterations: of training. matrix: side of the matrices whose product gives the arithmetic limit.
     small_inputs: whether the networks that take long are trained on small pictures.
     """
