@@ -13,6 +13,7 @@ import pytest
 from factories import write_tiny_checkpoint
 from milvus_lite_process import MilvusLite
 from running import running_service
+from sqlalchemy import make_url
 
 from app.logs import configure_logging
 from app.settings import Settings
@@ -61,12 +62,18 @@ def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A new, empty database: every test that uses it runs on both kinds."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'test.sqlite3'}"
+        yield f"sqlite:///{tmp_path / 'test.sqlite3'}"
+        return
     new_database: Callable[[], str] = request.getfixturevalue("postgresql")
-    return new_database()
+    url = new_database()
+    yield url
+    parsed = make_url(url)
+    server = parsed.set(database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {parsed.database} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -83,8 +90,8 @@ def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settin
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[[Settings], httpx.Client]]:
-    """Start services that stop when the test ends; each call gives a client of one more."""
+def run(database_url: str) -> Iterator[Callable[[Settings], httpx.Client]]:
+    """Start services that stop when the test ends, before its database goes; each call gives a client of one more."""
     with ExitStack() as stack:
 
         def start(settings: Settings) -> httpx.Client:
