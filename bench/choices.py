@@ -89,7 +89,7 @@ _MOBILE = Table(
 )
 
 _OSNET = Table(
-    base=("batch.sources=[13, 3]",),
+    base=("batch.sources=[13, 3]", "distillation.weight=100"),
     options=(),
     iterations=250,
     choices=(
@@ -102,7 +102,6 @@ _OSNET = Table(
         Choice("all parts count the same", ("part_weights=[1, 1, 1, 1, 1, 1, 1, 1]",)),
         Choice("no drawn people", ("batch.sources=[16]",), sources=(0,)),
         Choice("no drawn people, distillation 250", ("batch.sources=[16]", *_teacher(250)), sources=(0,)),
-        Choice("no drawn people, distillation 1000", ("batch.sources=[16]", *_teacher(1000)), sources=(0,)),
         Choice("drawn people alone", ("batch.sources=[16]",), sources=(1,)),
         Choice("tails at a third of the rate", ("optimizer.learning_rate=4e-5",)),
         Choice("stripes pooled by their maximum", ("architecture.pooling='max'",)),

@@ -7,7 +7,7 @@ ResNet-50 from random weights, with a teacher. A run that was stopped goes on wh
 import argparse
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,8 +86,7 @@ def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
     changes = dict(_CHANGES[network])
     if network == "osnet":
         changes["initialisation.weights"] = f"file:{arguments.weights}"
-        if len(arguments.data) != len(_SOURCES):
-            changes["batch.sources"] = []
+        changes["batch.sources"] = _sources(arguments.data)
     recipe = read_recipe(recipe_path(Path(_RECIPES[network])), changes | parse_changes(arguments.settings))
     data_set = open_data_sets(arguments.data)
     samples, _ = hold_out_of_first(data_set, arguments.hold_out)
@@ -98,7 +97,12 @@ def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
     return Run(recipe, samples, facts, folder, teachers, cache=arguments.cache or default_cache())
 
 
-_SOURCES = (9, 5, 2)
+def _sources(data: Sequence[str]) -> list[int]:
+    """The recipe's, where they are as many as the data sets; otherwise none, so batches follow the data sets' sizes."""
+    of_recipe = read_recipe(recipe_path(Path(_RECIPES["osnet"]))).batch.sources
+    return list(of_recipe) if len(of_recipe) == len(data) else []
+
+
 _RECIPES = {"osnet": "osnet", "resnet50": "practical"}
 _CHANGES: dict[str, dict[str, object]] = {
     "osnet": {"initialisation.frozen_trunk_iterations": 0},
