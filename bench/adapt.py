@@ -18,10 +18,10 @@ from model.datasets import open_data_set
 from model.datasets.base import findable_persons
 from model.errors import DataError, ModelError
 from model.loading import Inference, load_for_inference
-from model.provenance import told
+from model.provenance import training_summary
 from model.report import read_log
 from model.train import CHECKPOINT_FILE
-from model.training.journal import LOG_FILE
+from model.training.run_log import LOG_FILE
 from model.training.states import saved_states
 
 IDENTITIES = (50, 100, 200)
@@ -62,7 +62,7 @@ def measured(arguments: argparse.Namespace) -> list[str]:
     for row, first in enumerate(firsts):
         lines.append(f"| {' | '.join([first, *(cell(column[row]) for column in columns)])} |")
     seeds = f"seeds: 0 of who is held out, of who adapts it and of the queries; {arguments.seed} of the training"
-    return [*lines, "", *(f"- {told(network.metadata)}" for network in networks), f"- {seeds}"]
+    return [*lines, "", *(f"- {training_summary(network.metadata)}" for network in networks), f"- {seeds}"]
 
 
 def adapt(checkpoint: Path, data: str, held_out: int, identities: int, settings: Sequence[str], folder: Path) -> None:

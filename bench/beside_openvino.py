@@ -24,7 +24,7 @@ from app.kit.cores import available_cores
 from bench.forms import COSINE, calibration_crops, speed
 from bench.rounds import in_turn, median_ratio
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.commands.places import judge_place
+from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
 from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
@@ -113,7 +113,7 @@ def _accuracy(forms: Mapping[str, Engines], data: str) -> Table:
     for name, engines in forms.items():
         network = engines.with_all_cores
         features = embed_split(chosen.split, network.metadata.input, network.embed)
-        metrics = judge_place(chosen, features, Protocol()).found.metrics
+        metrics = evaluate_place(chosen, features, Protocol()).found.metrics
         embeddings = np.concatenate([part.features for part in features])
         wanted = embeddings if wanted is None else wanted
         cosines = (embeddings * wanted).reshape(len(embeddings), -1).sum(axis=1)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from app.kit.cores import available_cores
 from model.checkpoint import load_checkpoint
-from model.commands.places import judge_place
+from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
 from model.evaluate import Protocol, embed_split
 from model.export import export_onnx
@@ -195,7 +195,7 @@ def _judged(path: Path, places: Sequence[str]) -> list[str]:
             held_out = None if number else HELD_OUT
             chosen = choose_split(place, network.metadata.training_data, held_out)
             features = embed_split(chosen.split, network.metadata.input, network.embed)
-            metrics = judge_place(chosen, features, Protocol()).found.metrics
+            metrics = evaluate_place(chosen, features, Protocol()).found.metrics
             cells.append(f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}")
     return cells
 

@@ -7,14 +7,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.commands.places import JudgedPlace, judge_place
+from model.commands.places import PlaceResult, evaluate_place
 from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
 from model.loading import Inference, load_any_network
 from model.plain_network import PlainNetwork
-from model.provenance import Relation, told
+from model.provenance import Relation, training_summary
 
 Network = Inference | PlainNetwork
 """A checkpoint, or a network that `convert` made of an OpenVINO IR."""
@@ -34,7 +34,7 @@ def main() -> None:
     print("\n".join(table(networks, columns)))
 
 
-def judged(networks: Sequence[Network], data: str) -> list[JudgedPlace]:
+def judged(networks: Sequence[Network], data: str) -> list[PlaceResult]:
     """Every network on the same crops of a data set: those that none of them was trained on, where there are any.
 
     Raises ModelError.
@@ -46,21 +46,21 @@ def judged(networks: Sequence[Network], data: str) -> list[JudgedPlace]:
     for network, own in zip(networks, trained_on, strict=True):
         chosen = read_split(data_set, part, own)
         features = embed_split(chosen.split, network.metadata.input, network.embed)
-        column.append(judge_place(chosen, features, Protocol()))
+        column.append(evaluate_place(chosen, features, Protocol()))
     return column
 
 
-def table(networks: Sequence[Network], columns: Sequence[Sequence[JudgedPlace]]) -> list[str]:
+def table(networks: Sequence[Network], columns: Sequence[Sequence[PlaceResult]]) -> list[str]:
     """The lines of the Markdown table, a row for each network and a column for each place, and what is below it."""
     heads = [f"{column[0].chosen.name} ({column[0].found.metrics.queries:,} queries)" for column in columns]
     lines = [f"| rank-1 / mAP (step), % | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for row, network in enumerate(networks):
         cells = [cell(column[row]) for column in columns]
         lines.append(f"| {network.metadata.model_id} | {' | '.join(cells)} |")
-    return [*lines, "", *(f"- {told(network.metadata)}" for network in networks)]
+    return [*lines, "", *(f"- {training_summary(network.metadata)}" for network in networks)]
 
 
-def cell(place: JudgedPlace) -> str:
+def cell(place: PlaceResult) -> str:
     """Rank-1 and mAP in %, marked unless the place is an unseen one."""
     metrics, relation = place.found.metrics, place.chosen.relation
     mark = "" if relation is Relation.UNSEEN else f" ({relation})"

@@ -30,9 +30,9 @@ from model.mgn import MGN
 from model.recipe import Precision, Recipe, read_recipe, recipe_path
 from model.sampler import IdentitySampler
 from model.train import Run, train
-from model.training.journal import LOG_FILE
 from model.training.machine import keep_freed_memory
-from model.training.processes import Processes
+from model.training.run_log import LOG_FILE
+from model.training.world import World
 
 WARM_UP = 2
 ITERATIONS = 8
@@ -122,7 +122,7 @@ def passerby_loop(loop: Loop) -> float:
         cache = loop.folder / "cache"
         run = Run(loop.recipe, samples, data, Path(out), cache=cache, log_every=loop.warm_up, save_every=10**9)
         keep_freed_memory()
-        train(run, Processes(0, 1, loop.device))
+        train(run, World(0, 1, loop.device))
         lines = (Path(out) / LOG_FILE).read_text().splitlines()[1:]
     return statistics.median(float(json.loads(line)["crops_per_second"]) for line in lines)
 

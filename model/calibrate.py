@@ -65,7 +65,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Judged:
+class CalibrationResult:
     """A calibration, with the pairs that judged it and what they say: at the balanced prior and at their own."""
 
     calibration: Calibration
@@ -76,7 +76,7 @@ class Judged:
 
 def calibrate(
     query: LabelledFeatures, gallery: LabelledFeatures, data: str, kind: Kind = "isotonic", seed: int = 0
-) -> Judged:
+) -> CalibrationResult:
     """Fit a map on half of the persons, drawn by the seed, and judge it on the other half.
 
     data: the data set's name. Raises DataError where a half has no pair of one person, or none of two.
@@ -103,7 +103,7 @@ def calibrate(
     )
     own = judging.natural_prior
     natural = reliability(at_prior(probabilities, BALANCED, own), judging, own, seed)
-    return Judged(calibration, judging, balanced, natural)
+    return CalibrationResult(calibration, judging, balanced, natural)
 
 
 def fit_isotonic(pairs: Pairs) -> IsotonicMap:

@@ -63,10 +63,10 @@ class MGN(nn.Module):
 
     def forward(self, images: Tensor) -> MGNOutput:
         """`(N, 3, H, W)` normalised pictures -> their parts and logits."""
-        return self.of_maps(self.trunk(images))
+        return self.forward_from_maps(self.trunk(images))
 
-    def of_maps(self, shared: Tensor) -> MGNOutput:
-        """The same of the trunk's maps `(N, C, H/16, W/16)`."""
+    def forward_from_maps(self, shared: Tensor) -> MGNOutput:
+        """The trunk's maps `(N, C, H/16, W/16)` -> parts and logits."""
         maps = [self.rows(branch(shared)) for branch in self.branches]
         stripes = [*maps, *_stripes(maps[1], 2), *_stripes(maps[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import Checkpoint, save_checkpoint
-from model.commands.places import judge_place
+from model.commands.places import evaluate_place
 from model.commands.running import training_data
 from model.commands.splits import choose_split
 from model.datasets import open_data_sets
@@ -27,9 +27,9 @@ from model.recipe import Recipe, parse_changes, read_recipe, recipe_path
 from model.report import read_log
 from model.train import Run, train
 from model.training.inputs import default_cache
-from model.training.journal import LOG_FILE
-from model.training.processes import Processes
+from model.training.run_log import LOG_FILE
 from model.training.states import saved_states
+from model.training.world import World
 
 NETWORKS = ("osnet", "resnet50")
 JUDGE_SECONDS = 120
@@ -63,22 +63,22 @@ def run(arguments: argparse.Namespace, device: torch.device, parser: argparse.Ar
         parser.exit(2, "error: resnet50 from random weights needs --teacher and --teacher-name\n")
     try:
         for network in networks:
-            _train(network, arguments, 60 * arguments.minutes / len(networks), Processes(0, 1, device))
+            _train(network, arguments, 60 * arguments.minutes / len(networks), World(0, 1, device))
     except ModelError as error:
         parser.exit(2, f"error: {error}\n")
 
 
-def _train(network: str, arguments: argparse.Namespace, seconds: float, processes: Processes) -> None:
+def _train(network: str, arguments: argparse.Namespace, seconds: float, world: World) -> None:
     folder = arguments.out / network
     planned = _run(network, arguments, folder)
     if arguments.iterations is None:
-        iterations, judge_every = _planned_iterations(planned, processes, seconds)
+        iterations, validate_every = _planned_iterations(planned, world, seconds)
     else:
-        iterations, judge_every = arguments.iterations, arguments.iterations
+        iterations, validate_every = arguments.iterations, arguments.iterations
     planned = replace(planned, recipe=_lasting(planned.recipe, iterations))
-    planned = replace(planned, judge_every=judge_every, save_every=judge_every)
-    judge = _Judge(folder, [arguments.data[0], *arguments.unseen])
-    train(planned, processes, resume=bool(saved_states(folder)), judge=judge)
+    planned = replace(planned, validate_every=validate_every, save_every=validate_every)
+    validate = _Validation(folder, [arguments.data[0], *arguments.unseen])
+    train(planned, world, resume=bool(saved_states(folder)), validate=validate)
 
 
 def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
@@ -117,32 +117,32 @@ def _lasting(recipe: Recipe, iterations: int) -> Recipe:
     return recipe.model_copy(update={"schedule": schedule})
 
 
-def _planned_iterations(planned: Run, processes: Processes, seconds: float) -> tuple[int, int]:
+def _planned_iterations(planned: Run, world: World, seconds: float) -> tuple[int, int]:
     """How many iterations fit, and after how many a checkpoint is due, by the speed of a short run.
 
     They are kept in the run's folder, so a run that is started again keeps its length.
     """
     kept = planned.folder / "iterations.txt"
     if not kept.exists():
-        speed = _iterations_a_second(planned, processes)
+        speed = _iterations_a_second(planned, world)
         planned.folder.mkdir(parents=True, exist_ok=True)
-        judge_every = max(1, int(JUDGE_SECONDS * speed))
+        validate_every = max(1, int(JUDGE_SECONDS * speed))
         judgements = max(1, round(SHARE_OF_LEARNING * seconds / JUDGE_SECONDS))
-        kept.write_text(f"{judgements * judge_every} {judge_every}", encoding="utf-8")
-    iterations, judge_every = map(int, kept.read_text(encoding="utf-8").split())
-    return iterations, judge_every
+        kept.write_text(f"{judgements * validate_every} {validate_every}", encoding="utf-8")
+    iterations, validate_every = map(int, kept.read_text(encoding="utf-8").split())
+    return iterations, validate_every
 
 
-def _iterations_a_second(planned: Run, processes: Processes) -> float:
+def _iterations_a_second(planned: Run, world: World) -> float:
     with tempfile.TemporaryDirectory() as folder:
         short = replace(planned, recipe=_lasting(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10)
-        train(short, processes)
+        train(short, world)
         speeds = [line["crops_per_second"] for line in read_log(Path(folder) / LOG_FILE) if "crops_per_second" in line]
     return float(speeds[-1]) / (planned.recipe.batch.identities * planned.recipe.batch.crops)
 
 
 @dataclass
-class _Judge:
+class _Validation:
     """Keeps each checkpoint on the way, named after its saved state, and judges it on all places."""
 
     folder: Path
@@ -159,7 +159,7 @@ class _Judge:
         for place in self.places:
             chosen = choose_split(place, checkpoint.metadata.training_data, None)
             features = embed_split(chosen.split, network.metadata.input, network.embed)
-            metrics = judge_place(chosen, features, Protocol()).found.metrics
+            metrics = evaluate_place(chosen, features, Protocol()).found.metrics
             figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
         text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
         print(f"{path.name}: {text}; judged in {time.perf_counter() - began:.0f} s", flush=True)

@@ -6,18 +6,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model.calibrate import Judged
+from model.calibrate import CalibrationResult
 from model.visualize.style import FAINT, INK, LINES, RIGHT, WRONG, explained, figure, headed, save_figure
 
 _HISTOGRAM_BINS = 60
 
 
-def draw_reliability(judged: Judged, path: Path) -> None:
+def draw_reliability(judged: CalibrationResult, path: Path) -> None:
     """Write the diagram of the judging half as .svg, .png or .pdf."""
     save_figure(reliability_figure(judged), path)
 
 
-def reliability_figure(judged: Judged) -> Figure:
+def reliability_figure(judged: CalibrationResult) -> Figure:
     """Shares against probabilities, beside the similarities of both kinds of pairs and the map between the two."""
     drawn, (left, right) = figure(10.5, 5, columns=2)
     _reliability(left, judged)
@@ -25,7 +25,7 @@ def reliability_figure(judged: Judged) -> Figure:
     return drawn
 
 
-def _reliability(axes: Axes, judged: Judged) -> None:
+def _reliability(axes: Axes, judged: CalibrationResult) -> None:
     bins, calibration = judged.balanced, judged.calibration
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 4)), label="perfect")
     # Drawing persons anew seldom, but sometimes, misses the observed share; an error bar has no negative length.
@@ -40,7 +40,7 @@ def _reliability(axes: Axes, judged: Judged) -> None:
     explained(axes, below=True)
 
 
-def _similarities(axes: Axes, judged: Judged) -> None:
+def _similarities(axes: Axes, judged: CalibrationResult) -> None:
     pairs, calibration = judged.pairs, judged.calibration
     edges = np.linspace(min(0.0, pairs.similarities.min()), max(1.0, pairs.similarities.max()), _HISTOGRAM_BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2

@@ -220,7 +220,7 @@ def test_pairs_of_two_persons_are_thinned_out_where_there_are_too_many(monkeypat
 
 
 @pytest.mark.parametrize(("persons", "cameras"), [(3, 3), (8, 1)])
-def test_too_few_persons_or_cameras_are_told(persons: int, cameras: int) -> None:
+def test_too_few_persons_or_cameras_are_reported(persons: int, cameras: int) -> None:
     with pytest.raises(DataError, match="too few persons"):
         calibrate(*features_of(persons, cameras), "drawn")
 

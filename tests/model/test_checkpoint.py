@@ -55,7 +55,7 @@ def test_a_foreign_or_missing_file_is_told_apart(tmp_path: Path, content: bytes 
         load_checkpoint(path)
 
 
-def test_a_truncated_file_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     write_checkpoint(path)
     path.write_bytes(path.read_bytes()[:10_000])
@@ -71,7 +71,7 @@ def test_safetensors_of_others_carry_no_metadata_of_ours(tmp_path: Path) -> None
         load_checkpoint(tmp_path / "c.safetensors")
 
 
-def test_weights_that_do_not_fit_their_architecture_are_told(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_their_architecture_are_reported(tmp_path: Path) -> None:
     written = write_checkpoint(tmp_path / "c.safetensors")
     lacking = dict(written.weights)
     lacking.pop("reductions.0.0.weight")

@@ -210,7 +210,7 @@ def test_a_wrong_data_option_says_what_to_do(spec: str, words: str) -> None:
         open_data_set(spec).train()
 
 
-def test_an_empty_part_is_told(tmp_path: Path) -> None:
+def test_an_empty_part_is_reported(tmp_path: Path) -> None:
     (tmp_path / "bounding_box_train").mkdir()
     with pytest.raises(DataError, match="holds no crop named like"):
         open_data_set(f"market1501:{tmp_path}").train()

@@ -13,7 +13,7 @@ from training_factories import run_command
 from bench import places
 from model.architecture import MGNConfig
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
-from model.provenance import Part, Relation, place_of_result, relation, told
+from model.provenance import Part, Relation, place_of_result, relation, training_summary
 
 MARKET = TrainingData(name="Market-1501", terms="research", identities=4, crops=24, held_out_identities=2)
 
@@ -125,7 +125,7 @@ def test_results_are_recorded_with_the_place_that_they_were_measured_on(
         (("market", "drawn"), ("--hold-out", 99), "cannot hold out 99 identities"),
         (("market", "other:/x"), (), "write KIND:FOLDER"),
         (("market", "market1501:/nowhere"), (), "/nowhere is missing"),
-        (("market",), ("--record", "--same-camera"), "--record keeps results of the usual protocol"),
+        (("market",), ("--record", "--same-camera"), "--record stores results of the usual protocol"),
         (("synthetic:/nowhere",), (), "no manifest of drawn crops"),
         ((), (), "give either --features FILE.npz, or --checkpoint FILE"),
     ],
@@ -145,7 +145,7 @@ def test_results_on_persons_that_were_trained_on_are_not_recorded(place: Place) 
     judged_checkpoint(place.checkpoint, MARKET.model_copy(update={"held_out_identities": 0}))
     ended = place.evaluate(place.market, options=("--record",))
     assert ended.code == 2
-    assert "--record keeps no result on Market-1501, all 6 persons" in ended.err
+    assert "--record stores no result on Market-1501, all 6 persons" in ended.err
 
 
 def test_a_place_where_nobody_is_seen_twice_cannot_be_judged(place: Place, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_what_the_first_checkpoint_was_trained_on_counts_as_trained_on() -> None
     assert relation(adapted, "B", Part("all")) is Relation.SEEN
     assert relation(adapted, "A", HELD_OUT) is Relation.IN_DOMAIN
     assert relation(adapted, "C", Part("all")) is Relation.UNSEEN
-    assert "starting from first-1, which was trained on A + B" in told(described(adapted))
+    assert "starting from first-1, which was trained on A + B" in training_summary(described(adapted))
 
 
 def described(data: TrainingData) -> CheckpointMetadata:

@@ -12,7 +12,7 @@ from seeing_factories import Page, drawn_crops, drawn_ranking, ranking_of, read_
 from model.calibration import Calibration, LogisticMap
 from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
 from model.errors import ModelError
-from model.report import Judgement, curves_of, read_log, write_report
+from model.report import EvaluatedSplit, curves_of, read_log, write_report
 from model.visualize.charts import cmc_figure, losses_figure
 
 
@@ -64,7 +64,7 @@ def test_a_report_tells_results_recipe_and_data(tmp_path: Path) -> None:
     } == dict(zip(cells[::2], cells[1::2], strict=True))  # fmt: skip
 
 
-def test_a_calibration_is_told(tmp_path: Path) -> None:
+def test_a_calibration_is_reported(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     found = Calibration(
         map=LogisticMap(slope=14, intercept=-7), data="Drawn", fitted_identities=3, judged_identities=4, same_pairs=5,
@@ -77,8 +77,8 @@ def test_a_calibration_is_told(tmp_path: Path) -> None:
 def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     ranking = drawn_ranking(noise=4.0)
-    judgement = Judgement("Drawn, held out", ranking.split, (ranking.query, ranking.gallery))
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), judgement))
+    evaluated = EvaluatedSplit("Drawn, held out", ranking.split, (ranking.query, ranking.gallery))
+    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), evaluated))
     assert "CMC curve on Drawn, held out" in charts_of(page)
     shown = [panel.attributes["title"] for panel in page.of_class("query")]
     assert len(shown) == len(set(shown)) == 10
@@ -90,16 +90,16 @@ def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path)
 
 def test_features_are_computed_where_they_are_not_at_hand(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
-    judgement = Judgement("Drawn", drawn_ranking().split)
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), judgement))
+    evaluated = EvaluatedSplit("Drawn", drawn_ranking().split)
+    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), evaluated))
     assert page.of_class("sheet")
 
 
-def test_a_split_without_right_answers_is_told(tmp_path: Path) -> None:
+def test_a_split_without_right_answers_is_reported(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     ranking = ranking_of([(1, 1)], [(1, 1), (2, 1)])
-    judgement = Judgement("Drawn", ranking.split, (ranking.query, ranking.gallery))
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), judgement))
+    evaluated = EvaluatedSplit("Drawn", ranking.split, (ranking.query, ranking.gallery))
+    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), evaluated))
     assert "No query of Drawn has a right answer" in page.text
     assert not page.of_class("sheet")
 
@@ -173,12 +173,12 @@ def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (None, "cannot read the log"),
-        ('{"iteration": 1}\nnonsense\n{"iteration": 2}\n', "line 2 of .* is no JSON"),
-        ('{"iteration": 1}\n[1]\n', "line 2 of .* is no line of a training log"),
-        ('{"step": 1}\n', "line 1 of .* is no line of a training log"),
+        ('{"iteration": 1}\nnonsense\n{"iteration": 2}\n', "line 2 of .* is not JSON"),
+        ('{"iteration": 1}\n[1]\n', "line 2 of .* is not a line of a training log"),
+        ('{"step": 1}\n', "line 1 of .* is not a line of a training log"),
     ],
 )
-def test_a_log_that_is_none_is_told(tmp_path: Path, content: str | None, words: str) -> None:
+def test_a_log_that_is_none_is_reported(tmp_path: Path, content: str | None, words: str) -> None:
     if content is not None:
         (tmp_path / "log.jsonl").write_text(content)
     with pytest.raises(ModelError, match=words):
