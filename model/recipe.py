@@ -248,7 +248,7 @@ def read_recipe(
         raise RecipeError(f"the recipe {path} cannot be used: {faults}") from error
 
 
-def parse_changes(settings: list[str]) -> dict[str, object]:
+def parse_overrides(settings: list[str]) -> dict[str, object]:
     """Read `schedule.iterations=20` and the like; the value is TOML. Raises RecipeError."""
     changes: dict[str, object] = {}
     for setting in settings:

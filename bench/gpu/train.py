@@ -23,7 +23,7 @@ from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
 from model.initialisation import converted_network
 from model.loading import inference_of, with_reference
-from model.recipe import Recipe, parse_changes, read_recipe, recipe_path
+from model.recipe import Recipe, parse_overrides, read_recipe, recipe_path
 from model.report import read_log
 from model.train import Run, train
 from model.training.inputs import default_cache
@@ -88,7 +88,7 @@ def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
         changes["initialisation.weights"] = f"file:{arguments.weights}"
         if len(arguments.data) != len(_SOURCES):
             changes["batch.sources"] = []
-    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), changes | parse_changes(arguments.settings))
+    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), changes | parse_overrides(arguments.settings))
     data_set = open_data_sets(arguments.data)
     samples, _ = hold_out_of_first(data_set, arguments.hold_out)
     origin = converted_network(recipe)

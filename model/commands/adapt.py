@@ -12,7 +12,7 @@ from model.commands.splits import ChosenSplit
 from model.datasets import open_data_sets
 from model.datasets.base import Sample
 from model.datasets.joined import hold_out_of_first
-from model.datasets.selection import some_identities
+from model.datasets.selection import select_identities
 from model.errors import ModelError
 
 
@@ -44,7 +44,7 @@ def adapt(
     """
     from model.adaptation import adaptation_recipe, usable_crops
     from model.commands.running import held_out_split, run_training, training_data
-    from model.recipe import parse_changes
+    from model.recipe import parse_overrides
     from model.train import Run
     from model.training.inputs import default_cache
 
@@ -59,11 +59,11 @@ def adapt(
     usable = usable_crops(samples, data_set.name)
     console.print(_usable_summary(usable, samples), soft_wrap=True)
     if identities is not None:
-        usable = some_identities(usable, identities)
+        usable = select_identities(usable, identities)
     origin = started_from.metadata
     facts = training_data(usable, data_set, hold_out_identities, origin, teacher=origin.model_id)
     run = Run(
-        adaptation_recipe(started_from.metadata, facts.identities, parse_changes(settings or [])),
+        adaptation_recipe(started_from.metadata, facts.identities, parse_overrides(settings or [])),
         usable,
         facts,
         out,

@@ -9,7 +9,7 @@ from model.checkpoint import load_checkpoint
 from model.datasets import open_data_sets
 from model.datasets.base import size_notes
 from model.datasets.joined import hold_out_of_first
-from model.datasets.selection import some_identities
+from model.datasets.selection import select_identities
 from model.errors import RecipeError
 
 
@@ -58,13 +58,13 @@ def train(
     """
     from model.commands.running import held_out_split, run_training, training_data
     from model.initialisation import converted_network
-    from model.recipe import parse_changes, read_recipe, recipe_path
+    from model.recipe import parse_overrides, read_recipe, recipe_path
     from model.train import Run
     from model.training.inputs import default_cache
 
     if bool(teachers) != (teacher_name is not None):
         raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint records its teacher")
-    chosen = read_recipe(recipe_path(recipe), parse_changes(settings or []))
+    chosen = read_recipe(recipe_path(recipe), parse_overrides(settings or []))
     data_set = open_data_sets(data)
     started_from = load_checkpoint(first) if first else None
     teaches_itself = chosen.distillation is not None and chosen.distillation.teacher == "initial"
@@ -74,7 +74,7 @@ def train(
     if hold_out_identities:
         samples, split = hold_out_of_first(data_set, hold_out_identities)
     if identities is not None:
-        samples = some_identities(samples, identities)
+        samples = select_identities(samples, identities)
     teacher = origin.model_id if teaches_itself and origin else teacher_name
     facts = training_data(samples, data_set, hold_out_identities, origin, teacher)
     if terms is not None:

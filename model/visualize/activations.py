@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.checkpoint import Checkpoint
-from model.evaluate import CROPS_AT_ONCE
+from model.evaluate import CROPS_A_BATCH
 from model.mgn import Embedder, load_embedder
 from model.pictures import read_inputs
 
@@ -26,8 +26,8 @@ def activation_maps(checkpoint: Checkpoint, paths: Sequence[Path]) -> dict[Path,
     embedder = load_embedder(checkpoint)
     wanted = list(dict.fromkeys(paths))
     maps: dict[Path, Maps] = {}
-    for start in range(0, len(wanted), CROPS_AT_ONCE):
-        some = wanted[start : start + CROPS_AT_ONCE]
+    for start in range(0, len(wanted), CROPS_A_BATCH):
+        some = wanted[start : start + CROPS_A_BATCH]
         crops = torch.from_numpy(read_inputs(some, checkpoint.metadata.input))
         maps |= dict(zip(some, zip(*_branch_maps(embedder, crops), strict=True), strict=True))
     return maps

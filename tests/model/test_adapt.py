@@ -129,7 +129,7 @@ def test_held_out_persons_evaluate_it_before_and_after(adapting: Adapting) -> No
         (
             ("--hold-out", 5),
             "",
-            "7 of 7 persons of synthetic are seen by two cameras or more; adapting wants at least 8",
+            "7 of 7 persons of synthetic are seen by two cameras or more; adapting needs at least 8",
         ),
         ((), "folder:/nowhere", "/nowhere is missing"),
         (("--resume",), "", "there is nothing to resume"),

@@ -59,19 +59,19 @@ def test_the_converted_network_gives_the_same_2048_numbers(tmp_path: Path, layou
     assert saved_checkpoint.metadata.training_data.identities == (0 if layout.endswith("0.1.1") else 5)
 
 
-def test_parallel_training_leaves_a_prefix_that_is_taken_off(tmp_path: Path) -> None:
+def test_the_prefix_of_data_parallel_is_removed(tmp_path: Path) -> None:
     source = SOURCES["seathiefwang/MGN-pytorch"]()
     assert convert(saved(tmp_path, source, "state_dict", "module."), "test").layout == "seathiefwang/MGN-pytorch"
 
 
-def test_the_pooling_that_a_file_cannot_tell_can_be_given(tmp_path: Path) -> None:
+def test_a_pooling_that_a_file_does_not_determine_can_be_given(tmp_path: Path) -> None:
     source = randomise(PaperStyle("backone", False, False, nn.MaxPool2d))
     checkpoint = convert(saved(tmp_path, source), "test", pooling="max").checkpoint
     with torch.inference_mode():
         found = load_embedder(checkpoint).mgn(images()).parts
         assert (found - source(images())).abs().max() < 1e-4
     (assumed,) = convert(saved(tmp_path, source), "test").assumed
-    assert assumed.startswith("it pools by average, as that code does unless told")
+    assert assumed.startswith("pooling: average, that code's default")
     with pytest.raises(CheckpointError, match="no exponents of GeM"):
         convert(saved(tmp_path, source), "test", pooling="gem")
 
@@ -87,8 +87,8 @@ def test_mean_and_std_inside_the_file_become_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("reduction_4.0.weight"), r"lacks what becomes reductions\.4\.0\.weight"),
-        (lambda state: state.update({"extra.weight": torch.zeros(1)}), r"has not: extra\.weight"),
+        (lambda state: state.pop("reduction_4.0.weight"), r"lacks the tensors of reductions\.4\.0\.weight"),
+        (lambda state: state.update({"extra.weight": torch.zeros(1)}), r"does not have: extra\.weight"),
         (lambda state: state.update({"p1.0.0.conv9.weight": torch.zeros(1)}), r"branches\.0\.0\.0\.conv9\.weight"),
         (
             lambda state: state.update({"reduction_0.0.weight": torch.zeros(128, 2048, 1, 1)}),

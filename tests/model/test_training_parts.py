@@ -14,10 +14,10 @@ from model.backbones import build_backbone
 from model.checkpoint import InputFormat
 from model.datasets import open_data_set
 from model.datasets.base import Sample
-from model.datasets.selection import some_identities
+from model.datasets.selection import select_identities
 from model.errors import DataError, RecipeError
 from model.pictures import read_inputs
-from model.recipe import SHIPPED, Schedule, parse_changes, read_recipe, recipe_path
+from model.recipe import SHIPPED, Schedule, parse_overrides, read_recipe, recipe_path
 from model.training.inputs import cached_inputs
 from model.training.machine import strided_depthwise_in_float32
 from model.training.run_log import LOG_FILE, open_run_log
@@ -160,10 +160,10 @@ def test_contradicting_values_of_a_recipe_are_an_error(changes: dict[str, object
 
 
 def test_settings_on_the_command_line_are_toml() -> None:
-    assert parse_changes(["a.b=2", "c = 'text'", "d=[1, 2]"]) == {"a.b": 2, "c": "text", "d": [1, 2]}
+    assert parse_overrides(["a.b=2", "c = 'text'", "d=[1, 2]"]) == {"a.b": 2, "c": "text", "d": [1, 2]}
     for wrong in ("a", "a=text", "=1"):
         with pytest.raises(RecipeError, match="write NAME=VALUE"):
-            parse_changes([wrong])
+            parse_overrides([wrong])
 
 
 def test_a_resumed_log_drops_repeated_iterations_and_a_truncated_line(tmp_path: Path) -> None:
@@ -197,9 +197,9 @@ def test_strided_depthwise_convolutions_compute_in_single_precision_under_bfloat
 
 def test_some_identities_are_whole_and_seeded(tmp_path: Path) -> None:
     crops = samples(tmp_path)
-    some = some_identities(crops, 2)
+    some = select_identities(crops, 2)
     assert len({sample.pid for sample in some}) == 2
     assert len(some) == 2 * len(crops) // 6
-    assert some == some_identities(crops, 2)
+    assert some == select_identities(crops, 2)
     with pytest.raises(DataError, match="cannot train on 7 identities: the data has 6"):
-        some_identities(crops, 7)
+        select_identities(crops, 7)
