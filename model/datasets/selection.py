@@ -1,4 +1,4 @@
-"""Fewer identities of a data set, for comparisons that must be quick."""
+"""A subset of a data set's identities, for quick comparisons."""
 
 from collections.abc import Sequence
 

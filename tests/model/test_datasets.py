@@ -78,7 +78,7 @@ def test_sets_of_three_folders(tmp_path: Path, kind: str, inner: str, name: Call
         assert labels(data_set.test().query) == labels(data_set.test().gallery) == {(3, 1), (3, 2), (4, 1), (4, 2)}
     assert data_set.terms
     assert "cannot be compared" in size_notes(data_set, {"train": data_set.train()})[0]
-    with pytest.raises(DataError, match="is one part of the data set: give the folder above"):
+    with pytest.raises(DataError, match="is one part of the data set: give its parent folder"):
         open_data_set(f"{kind}:{root / 'query'}")
     shutil.rmtree(root / "query")
     assert not open_data_set(f"{kind}:{root}").has_test()
@@ -185,7 +185,7 @@ def test_the_manifest_of_an_import_serves_too(tmp_path: Path) -> None:
         ("file,pid\n", "has no rows"),
         ("file,pid\na.jpg,\n", "line 2 of .* has no pid"),
         ("file,pid,split\na.jpg,1,tset\n", "line 2 of .* has split 'tset'; it must be one of train, query, gallery"),
-        ("file,pid,camera\na.jpg,1,2\nb.jpg,1,\n", "line 3 of .* has no camera, others have"),
+        ("file,pid,camera\na.jpg,1,2\nb.jpg,1,\n", "line 3 of .* has no camera, but others have"),
     ],
 )
 def test_a_wrong_manifest_says_where(tmp_path: Path, text: str, words: str) -> None:
@@ -261,7 +261,7 @@ def test_sets_are_joined_by_giving_several(tmp_path: Path) -> None:
     assert joined.name == "Market-1501 + f"
     assert "Market-1501: research use only" in joined.terms
     assert len({sample.pid for sample in joined.train()}) == 7
-    with pytest.raises(DataError, match="judge on each alone"):
+    with pytest.raises(DataError, match="evaluate on each alone"):
         joined.test()
 
 

@@ -148,7 +148,7 @@ def test_a_wrong_recipe_says_where(tmp_path: Path, text: str, words: str) -> Non
     ("changes", "words"),
     [
         ({"loss.softmax": "circle"}, "needs architecture.classifier"),
-        ({"schedule.kind": "step"}, "steps belong to"),
+        ({"schedule.kind": "step"}, "needs steps"),
         ({"schedule.warm_up": 99}, r"warm_up \(99\) must be less than iterations \(4\)"),
         ({"name.inner": 1}, "name is a value of the recipe, not a section"),
         ({"loss.margni": 1}, r"loss\.margni: Extra"),
