@@ -1,4 +1,4 @@
-"""`python -m bench.places`: any checkpoints on any places in one Markdown table, with what each was trained on.
+"""`python -m bench.places`: any checkpoints on any places in one Markdown table, with their training data.
 
 python -m bench.places --checkpoint A.onnx --checkpoint B.safetensors --data market1501:FOLDER --data manifest:FILE.csv
 """
@@ -17,25 +17,25 @@ from model.plain_network import PlainNetwork
 from model.provenance import Relation, training_summary
 
 Network = Inference | PlainNetwork
-"""A checkpoint, or a network that `convert` made of an OpenVINO IR."""
+"""A checkpoint, or a network that `convert` wrote from an OpenVINO IR."""
 
 
 def main() -> None:
-    """Judge all checkpoints on all places, and print the table."""
+    """Evaluate all checkpoints on all places, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", action="append", required=True, type=Path, help="a checkpoint; may be repeated")
     parser.add_argument("--data", action="append", required=True, help="KIND:FOLDER; may be repeated")
     arguments = parser.parse_args()
     try:
         networks = [load_any_network(path) for path in arguments.checkpoint]
-        columns = [judged(networks, data) for data in arguments.data]
+        columns = [evaluated(networks, data) for data in arguments.data]
     except ModelError as error:
         parser.exit(2, f"error: {error}\n")
     print("\n".join(table(networks, columns)))
 
 
-def judged(networks: Sequence[Network], data: str) -> list[PlaceResult]:
-    """Every network on the same crops of a data set: those that none of them was trained on, where there are any.
+def evaluated(networks: Sequence[Network], data: str) -> list[PlaceResult]:
+    """Every network on the same crops of a data set: if possible, crops that none of them was trained on.
 
     Raises ModelError.
     """
@@ -51,7 +51,7 @@ def judged(networks: Sequence[Network], data: str) -> list[PlaceResult]:
 
 
 def table(networks: Sequence[Network], columns: Sequence[Sequence[PlaceResult]]) -> list[str]:
-    """The lines of the Markdown table, a row for each network and a column for each place, and what is below it."""
+    """The lines of the Markdown table, a row for each network and a column for each place, and its notes."""
     heads = [f"{column[0].chosen.name} ({column[0].found.metrics.queries:,} queries)" for column in columns]
     lines = [f"| rank-1 / mAP (step), % | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for row, network in enumerate(networks):

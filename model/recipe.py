@@ -147,7 +147,7 @@ class Average(_Section):
 
 
 class AverageWithFirst(_Section):
-    """The checkpoint holds `(1 - share) * initial + share * trained` weights (WiSE-FT, arXiv 2109.01903; share is alpha)."""
+    """The checkpoint holds the weights `(1 - share) * initial + share * trained` (WiSE-FT, arXiv 2109.01903: alpha)."""
 
     share: Probability
 

@@ -1,7 +1,7 @@
-"""`python -m bench.gpu train`: the best that some minutes of one GPU give, with checkpoints on the way, each judged.
+"""`python -m bench.gpu train`: the best result of some minutes on one GPU, with evaluated checkpoints on the way.
 
 Two networks, half of the minutes each: `mgn-osnet` with all layers, from the layers of a converted network; and MGN on
-ResNet-50 from random weights, with a teacher. A run that was stopped goes on where it was, if it is started again.
+ResNet-50 from random weights, with a teacher. A stopped run continues if it is started again.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from model.training.states import saved_states
 from model.training.world import World
 
 NETWORKS = ("osnet", "resnet50")
-JUDGE_SECONDS = 120
-SHARE_OF_LEARNING = 0.8
-"""Of a run's minutes; the others go into judging, and into reading the pictures."""
+VALIDATION_SECONDS = 120
+TRAINING_SHARE = 0.8
+"""The share of a run's minutes for iterations; the rest is for evaluation and for reading the pictures."""
 _SPEED_ITERATIONS = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("--data", required=True, action="append", help="KIND:FOLDER to train on; may be repeated")
-    parser.add_argument("--unseen", default=[], action="append", help="KIND:FOLDER to judge on as well")
-    parser.add_argument("--hold-out", type=int, default=100, help="identities of the first --data to judge on")
+    parser.add_argument("--unseen", default=[], action="append", help="KIND:FOLDER to evaluate on as well")
+    parser.add_argument("--hold-out", type=int, default=100, help="identities of the first --data to evaluate on")
     parser.add_argument("--weights", type=Path, help="the converted network that osnet starts from")
     parser.add_argument("--teacher", type=Path, action="append", default=[], help="NPZ of features, for resnet50")
     parser.add_argument("--teacher-name", help="what the teacher is, and its licence")
@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, device: torch.device, parser: argparse.ArgumentParser) -> None:
-    """Train each network; exit with 2 where what is given does not do."""
+    """Train each network; exit with 2 for missing arguments."""
     networks = arguments.network or NETWORKS
     if "osnet" in networks and not arguments.weights:
-        parser.exit(2, "error: osnet needs --weights: a network that `python -m model convert` made\n")
+        parser.exit(2, "error: osnet needs --weights: a network that `python -m model convert` wrote\n")
     if "resnet50" in networks and not (arguments.teacher and arguments.teacher_name):
         parser.exit(2, "error: resnet50 from random weights needs --teacher and --teacher-name\n")
     try:
@@ -75,20 +75,20 @@ def _train(network: str, arguments: argparse.Namespace, seconds: float, world: W
         iterations, validate_every = _planned_iterations(planned, world, seconds)
     else:
         iterations, validate_every = arguments.iterations, arguments.iterations
-    planned = replace(planned, recipe=_lasting(planned.recipe, iterations))
+    planned = replace(planned, recipe=_with_iterations(planned.recipe, iterations))
     planned = replace(planned, validate_every=validate_every, save_every=validate_every)
     validate = _Validation(folder, [arguments.data[0], *arguments.unseen])
     train(planned, world, resume=bool(saved_states(folder)), validate=validate)
 
 
 def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
-    """The run but for its length."""
-    changes = dict(_CHANGES[network])
+    """The run, without its final number of iterations."""
+    overrides = dict(_OVERRIDES[network])
     if network == "osnet":
-        changes["initialisation.weights"] = f"file:{arguments.weights}"
+        overrides["initialisation.weights"] = f"file:{arguments.weights}"
         if len(arguments.data) != len(_SOURCES):
-            changes["batch.sources"] = []
-    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), changes | parse_overrides(arguments.settings))
+            overrides["batch.sources"] = []
+    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), overrides | parse_overrides(arguments.settings))
     data_set = open_data_sets(arguments.data)
     samples, _ = hold_out_of_first(data_set, arguments.hold_out)
     origin = converted_network(recipe)
@@ -100,7 +100,7 @@ def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
 
 _SOURCES = (9, 5, 2)
 _RECIPES = {"osnet": "osnet", "resnet50": "practical"}
-_CHANGES: dict[str, dict[str, object]] = {
+_OVERRIDES: dict[str, dict[str, object]] = {
     "osnet": {"initialisation.frozen_trunk_iterations": 0},
     "resnet50": {
         "initialisation.weights": "random",
@@ -110,7 +110,7 @@ _CHANGES: dict[str, dict[str, object]] = {
 }
 
 
-def _lasting(recipe: Recipe, iterations: int) -> Recipe:
+def _with_iterations(recipe: Recipe, iterations: int) -> Recipe:
     schedule = recipe.schedule.model_copy(
         update={"iterations": iterations, "warm_up": min(recipe.schedule.warm_up, iterations // 10)}
     )
@@ -118,24 +118,26 @@ def _lasting(recipe: Recipe, iterations: int) -> Recipe:
 
 
 def _planned_iterations(planned: Run, world: World, seconds: float) -> tuple[int, int]:
-    """How many iterations fit, and after how many a checkpoint is due, by the speed of a short run.
+    """The number of iterations, and between validations, that fit into `seconds` by the speed of a short run.
 
-    They are kept in the run's folder, so a run that is started again keeps its length.
+    Stored in the run's folder, so that a resumed run keeps its length.
     """
     kept = planned.folder / "iterations.txt"
     if not kept.exists():
         speed = _iterations_a_second(planned, world)
         planned.folder.mkdir(parents=True, exist_ok=True)
-        validate_every = max(1, int(JUDGE_SECONDS * speed))
-        judgements = max(1, round(SHARE_OF_LEARNING * seconds / JUDGE_SECONDS))
-        kept.write_text(f"{judgements * validate_every} {validate_every}", encoding="utf-8")
+        validate_every = max(1, int(VALIDATION_SECONDS * speed))
+        validations = max(1, round(TRAINING_SHARE * seconds / VALIDATION_SECONDS))
+        kept.write_text(f"{validations * validate_every} {validate_every}", encoding="utf-8")
     iterations, validate_every = map(int, kept.read_text(encoding="utf-8").split())
     return iterations, validate_every
 
 
 def _iterations_a_second(planned: Run, world: World) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        short = replace(planned, recipe=_lasting(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10)
+        short = replace(
+            planned, recipe=_with_iterations(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10
+        )
         train(short, world)
         speeds = [line["crops_per_second"] for line in read_log(Path(folder) / LOG_FILE) if "crops_per_second" in line]
     return float(speeds[-1]) / (planned.recipe.batch.identities * planned.recipe.batch.crops)
@@ -143,7 +145,7 @@ def _iterations_a_second(planned: Run, world: World) -> float:
 
 @dataclass
 class _Validation:
-    """Keeps each checkpoint on the way, named after its saved state, and judges it on all places."""
+    """Saves each checkpoint on the way, named after its saved state, and evaluates it on all places."""
 
     folder: Path
     places: list[str]
@@ -151,7 +153,7 @@ class _Validation:
     def __call__(self, checkpoint: Checkpoint) -> Mapping[str, float]:
         began = time.perf_counter()
         described = with_reference(checkpoint)
-        state = saved_states(self.folder)[-1]  # of this iteration: states are saved as often, and before
+        state = saved_states(self.folder)[-1]  # of this iteration: saved just before, at the same interval
         path = self.folder / f"{state.stem.replace('state', 'checkpoint')}.safetensors"
         save_checkpoint(path, described.weights, described.metadata)
         figures: dict[str, float] = {}
@@ -162,5 +164,5 @@ class _Validation:
             metrics = evaluate_place(chosen, features, Protocol()).found.metrics
             figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
         text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
-        print(f"{path.name}: {text}; judged in {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"{path.name}: {text}; evaluated in {time.perf_counter() - began:.0f} s", flush=True)
         return figures
