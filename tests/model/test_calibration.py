@@ -266,7 +266,7 @@ def test_metadata_of_a_damaged_or_missing_file_are_not_rewritten(tmp_path: Path)
 
 
 def test_a_checkpoint_is_not_written_in_another_form(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="another form"):
+    with pytest.raises(CheckpointError, match="another format"):
         rewrite_metadata(BUNDLED, tmp_path / "c.safetensors", metadata(MGNConfig()))
     assert not list(tmp_path.iterdir())
 

@@ -47,7 +47,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     ("content", "words"),
     [(b"", "no safetensors file"), (b"\x80\x02}q\x00.", "no safetensors file"), (None, "there is no checkpoint")],
 )
-def test_a_foreign_or_missing_file_is_told_apart(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_a_foreign_or_missing_file_is_an_error(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "c.safetensors"
     if content is not None:
         path.write_bytes(content)

@@ -135,7 +135,7 @@ def test_crops_without_cameras(tmp_path: Path) -> None:
     picture(tmp_path / "b" / "1.jpg")
     assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, NO_CAMERA), (2, NO_CAMERA)}
     picture(tmp_path / "b" / "2_c1.jpg")
-    with pytest.raises(DataError, match=r"a/1\.jpg does not: name all or none so"):
+    with pytest.raises(DataError, match=r"a/1\.jpg has none: name all or none so"):
         open_data_set(f"folder:{tmp_path}").train()
 
 

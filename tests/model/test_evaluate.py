@@ -57,8 +57,8 @@ def test_error_rates_are_those_of_all_pairs(seed: int) -> None:
 
 def test_too_few_pairs_tell_no_rate() -> None:
     counts = PairCounts()
-    counts.put_block(np.array([[0.9, 0.1, 0.2]], dtype=np.float32))
-    counts.put_query(np.array([0.9], dtype=np.float32), np.empty(0, dtype=np.float32))
+    counts.add_block(np.array([[0.9, 0.1, 0.2]], dtype=np.float32))
+    counts.add_query(np.array([0.9], dtype=np.float32), np.empty(0, dtype=np.float32))
     found = counts.verification((1e-3, 0.5))
     assert np.isnan(found.fnmr[1e-3])
     assert found.fnmr[0.5] == 0

@@ -62,7 +62,7 @@ def test_the_newest_two_states_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 700])
-def test_a_damaged_state_is_told_with_the_way_out(tmp_path: Path, size: int) -> None:
+def test_a_damaged_state_is_reported_with_a_remedy(tmp_path: Path, size: int) -> None:
     for iteration in (1, 2):
         save_state(tmp_path, iteration, {"numbers": torch.arange(100)})
     newest = saved_states(tmp_path)[-1]

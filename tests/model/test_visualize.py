@@ -103,7 +103,7 @@ def test_the_parts_of_a_match_add_up_to_its_similarity() -> None:
     np.testing.assert_allclose(part_cosines(heavier.reshape(-1), itself), 1, atol=1e-5)
 
 
-def test_parts_are_told_in_their_order() -> None:
+def test_parts_are_listed_in_their_order() -> None:
     one = np.zeros(2048, np.float32)
     one[256 * 3 + 5] = 1 / np.sqrt(8)
     cosines = dict(zip(PARTS, part_cosines(one, one), strict=True))
