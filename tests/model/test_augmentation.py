@@ -10,7 +10,7 @@ def drawn(count: int, config: Augmentation, seed: int = 5):  # type: ignore[no-u
     return sample_params(count, config, torch.Generator().manual_seed(seed))
 
 
-def test_changes_follow_from_the_generator() -> None:
+def test_parameters_depend_only_on_the_generator() -> None:
     images = torch.rand(8, 3, 64, 32)
     config = Augmentation(flip=0.5, pad=4, erase=0.5)
     one, two = (augment_geometry(images, config, drawn(8, config)) for _ in range(2))
@@ -18,7 +18,7 @@ def test_changes_follow_from_the_generator() -> None:
     assert not torch.equal(one, images)
 
 
-def test_a_share_of_a_batch_is_changed_as_in_the_whole() -> None:
+def test_rows_of_a_batch_are_augmented_as_in_the_whole_batch() -> None:
     """So several processes see what one would have seen."""
     crops = torch.randint(0, 256, (8, 64, 32, 3), dtype=torch.uint8)
     images = torch.rand(8, 3, 64, 32)
@@ -32,7 +32,7 @@ def test_a_share_of_a_batch_is_changed_as_in_the_whole() -> None:
     )
 
 
-def test_each_change_of_shape_does_what_it_says() -> None:
+def test_each_geometric_augmentation_has_its_effect() -> None:
     images = torch.rand(16, 3, 64, 32) + 1
     for probability, expected in ((1.0, images.flip(3)), (0.0, images)):
         config = Augmentation(flip=probability)
@@ -65,7 +65,7 @@ def test_colours_change_picture_by_picture(config: Augmentation) -> None:
     assert len({picture.numpy().tobytes() for picture in transformed}) > 3
 
 
-def test_without_colours_to_change_the_crops_are_not_copied() -> None:
+def test_without_colour_augmentation_crops_are_not_copied() -> None:
     crops = torch.zeros(2, 64, 32, 3, dtype=torch.uint8)
     config = Augmentation()
     assert augment_colours(crops, config, drawn(2, config)) is crops

@@ -172,7 +172,7 @@ def test_a_manifest_without_cameras_and_with_names(tmp_path: Path) -> None:
     assert not data_set.has_test()
 
 
-def test_the_manifest_of_an_import_serves_too(tmp_path: Path) -> None:
+def test_the_manifest_of_an_import_works_too(tmp_path: Path) -> None:
     data_set = open_data_set(manifest(tmp_path, "file,camera_id,captured_at,person_id\nx/a.jpg,gate,2026,p1\n"))
     assert data_set.train() == (Sample(tmp_path / "x" / "a.jpg", 1, 1),)
 
@@ -254,7 +254,7 @@ def test_joined_sets_share_no_person_and_no_camera(sets: list[list[tuple[int, in
         assert [s.camera == NO_CAMERA for s in own] == [camera == NO_CAMERA for _, camera in labelled]
 
 
-def test_sets_are_joined_by_giving_several(tmp_path: Path) -> None:
+def test_several_sets_are_joined(tmp_path: Path) -> None:
     one = f"market1501:{write_market(tmp_path / 'm')}"
     picture(tmp_path / "f" / "a" / "1_c1.jpg")
     joined = open_data_sets([one, f"folder:{tmp_path / 'f'}"])

@@ -1,4 +1,4 @@
-"""Who the drawn people are: body, hair and clothes, chosen so that they can be told apart."""
+"""The drawn persons: body, hair and clothes, chosen to be distinguishable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
