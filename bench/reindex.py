@@ -120,8 +120,8 @@ def _table(measured: Measured, seconds: float) -> Table:
     began, changed = measured.began, measured.changed
     table = Table("another model takes over", "")
     table.add_row("crops in the gallery; deleted", _counts(measured.ledger))
-    table.add_row("embedded anew, under load", f"{measured.loaded:.0f} crops/s in {changed - began:.0f} s, with a kill")
-    table.add_row("embedded again, without load", f"{measured.idle:.0f} crops/s")
+    table.add_row("embedded again, loaded", f"{measured.loaded:.0f} crops/s in {changed - began:.0f} s, with a kill")
+    table.add_row("embedded again, idle", f"{measured.idle:.0f} crops/s")
     table.add_row("a search before", _spread([one for one in searches if began - seconds < one.at < began]))
     table.add_row("a search meanwhile", _spread([one for one in searches if began < one.at < changed]))
     table.add_row("a search afterwards", _spread([one for one in searches if one.at > changed]))

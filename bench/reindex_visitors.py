@@ -41,11 +41,11 @@ class Searched:
 class Ledger:
     """The shared state of the visitors. Thread-safe.
 
-    doomed: crops whose deletion was asked for; deleted: those of them whose deletion was acknowledged.
+    delete_requested: crops with a delete request; deleted: those with an acknowledged one.
     """
 
     kept: dict[str, Kept] = field(default_factory=dict)
-    doomed: set[str] = field(default_factory=set)
+    delete_requested: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Ledger:
     def random_crop(self, rng: random.Random) -> tuple[str, Kept] | None:
         """A random crop without a delete request; None if there is none."""
         with self.lock:
-            crop_ids = self.kept.keys() - self.doomed
+            crop_ids = self.kept.keys() - self.delete_requested
             crop_id = rng.choice(sorted(crop_ids)) if crop_ids else None
             return None if crop_id is None else (crop_id, self.kept[crop_id])
 
@@ -123,7 +123,7 @@ class Visitors:
             return
         crop_id, one = crop
         with self.ledger.lock:
-            self.ledger.doomed.add(crop_id)
+            self.ledger.delete_requested.add(crop_id)
         required(client.send("DELETE", f"/crops/{crop_id}"), 204, 404)  # a race of two visitors gives 404 to one
         with self.ledger.lock:
             self.ledger.deleted.add(crop_id)
@@ -133,12 +133,12 @@ class Visitors:
         """Whether a crop is found by its own picture, among everything and in its track."""
         found = self._asked_search(client, one.content, track_id=one.track)
         if crop_id not in found:
-            if crop_id not in self.ledger.doomed:
+            if crop_id not in self.ledger.delete_requested:
                 self.ledger.wrong(f"{crop_id} was acknowledged, but only {found} were found")
         elif found[crop_id] < ALIKE:
             self.ledger.wrong(f"{crop_id} has a similarity of {found[crop_id]} to its own picture")
         best = max(self._asked_search(client, one.content).values(), default=0.0)
-        if best < ALIKE and crop_id not in self.ledger.doomed:
+        if best < ALIKE and crop_id not in self.ledger.delete_requested:
             self.ledger.wrong(f"the best match of {crop_id}'s own picture has a similarity of {best}")
 
     def _asked_search(self, client: Client, content: bytes, **fields: str) -> dict[str, float]:
@@ -169,7 +169,7 @@ def check_gallery(port: int, ledger: Ledger) -> None:
             fields = {"top_k": str(_MOST_MATCHES), "camera_ids": camera, "consistency": "session"}
             answer = asked(client, "/search", multipart([picture], fields), 200)
             found += [match["crop"]["id"] for match in answer["matches"]]
-    lost = ledger.kept.keys() - ledger.doomed - set(in_gallery)
+    lost = ledger.kept.keys() - ledger.delete_requested - set(in_gallery)
     if lost or ledger.deleted & set(in_gallery):
         ledger.wrong(
             f"port {port} lost {sorted(lost)[:5]} or lists deleted {sorted(ledger.deleted & set(in_gallery))[:5]}"

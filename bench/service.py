@@ -65,7 +65,7 @@ def service(
 ) -> Iterator[RunningService]:
     """`passerby serve`, by default with SQLite and the bundled checkpoint, until the block ends.
 
-    start: what Python is told to run, with `--port` and `--data-dir`; settings: other ones, by their full names;
+    start: the arguments of Python, with `--port` and `--data-dir`; settings: other ones, by their full names;
     seconds: longest wait until it is ready; log: a file for what it prints.
     """
     port = free_port()
