@@ -1,1 +1,1 @@
-"""Benchmarks: each measures both sides of its ratio in one run, on the machine that it runs on."""
+"""Benchmarks. Each measures both sides of its ratio in one run on one machine."""

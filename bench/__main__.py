@@ -1,4 +1,4 @@
-"""`make bench`: each part of Passerby beside what it is to be compared with, in one run."""
+"""`make bench`: compares each part of Passerby with its baseline, in one run."""
 
 import argparse
 import platform
@@ -27,12 +27,12 @@ PARTS = {
 
 
 def main() -> None:
-    """Run the benchmarks of all parts, or of one, and print their table."""
+    """Run the benchmarks of all parts or of one, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
-    parser.add_argument("--only", choices=[*PARTS, "embedding"], help="one part alone, or all of `embedding`")
+    parser.add_argument("--only", choices=[*PARTS, "embedding"], help="only this part, or all of `embedding`")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
     console = Console()
     console.print(f"{available_cores()} cores, {platform.machine()}, {arguments.rounds} rounds, medians")
     found: list[Row] = []

@@ -1,4 +1,4 @@
-"""The bare ONNX Runtime session that the service is compared with: its own defaults, its best batch size, no HTTP."""
+"""The baseline of the service: a plain ONNX Runtime session with default options, its best batch size and no HTTP."""
 
 import os
 import time
@@ -11,10 +11,10 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class BareSession:
-    """A checkpoint in a session with ONNX Runtime's default options, and the batch size at which it is quickest."""
+    """A checkpoint in a session with ONNX Runtime's default options, and its fastest batch size."""
 
     def __init__(self, checkpoint: Path, inputs: NDArray[np.uint8]) -> None:
-        """inputs: `(64, height, width, 3)` uint8 crops or more."""
+        """inputs: at least 64 crops, `(N, height, width, 3)` uint8."""
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
@@ -28,11 +28,11 @@ class BareSession:
         return parts
 
     def crops_a_second(self, total: int) -> float:
-        """Embed so many crops, or a few more, batch after batch."""
+        """Embed so many crops, rounded up to whole batches."""
         return self._measured(self.batch, -(-total // self.batch))
 
     def _speed(self, batch: int) -> float:
-        self.run(self._inputs[:batch])  # memory is allocated
+        self.run(self._inputs[:batch])  # allocates memory
         return self._measured(batch, max(BATCHES) // batch)
 
     def _measured(self, batch: int, runs: int) -> float:

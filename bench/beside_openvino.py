@@ -1,6 +1,6 @@
-"""`python -m bench.beside_openvino`: a checkpoint by OpenVINO beside ONNX Runtime, in each precision that they have.
+"""`python -m bench.beside_openvino`: OpenVINO against ONNX Runtime on one checkpoint, in each precision.
 
-All forms are measured in turn, round after round, as the service uses them: each core a batch of its own, or all cores
+All forms are measured in alternating rounds, as the service uses them: one batch a core, or all cores
 one crop. Cosines are to the embeddings that ONNX Runtime gives in single precision: of the crops of each --data, whose
 rank-1 and mAP a second table shows, or of 64 drawn crops where there is none.
 """
@@ -24,7 +24,7 @@ from app.kit.cores import available_cores
 from bench.forms import COSINE, calibration_crops, speed
 from bench.rounds import in_turn, median_ratio
 from model.checkpoint import BUNDLED, load_checkpoint
-from model.commands.places import judge_place
+from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
 from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
@@ -32,7 +32,7 @@ from model.quantisation import export_int8
 
 BATCHES = (8, 1)
 COMPARED = 64
-"""Crops whose embeddings are compared."""
+"""The number of crops whose embeddings are compared."""
 
 _BASE = "ONNX Runtime, float32"
 
@@ -42,11 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=BUNDLED, help="an .onnx checkpoint; the bundled one else")
     parser.add_argument(
-        "--int8", type=Path, help="its export in 8-bit integers; made from the .safetensors file beside it else"
+        "--int8", type=Path, help="its int8 export; by default made from the .safetensors file next to it"
     )
     parser.add_argument("--cores", type=int, default=available_cores(), help="how many to compute with")
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
-    parser.add_argument("--data", action="append", default=[], help="KIND:FOLDER to judge on; may be repeated")
+    parser.add_argument("--data", action="append", default=[], help="KIND:FOLDER to evaluate on; may be repeated")
     given = parser.parse_args()
     source = given.checkpoint.with_suffix(".safetensors")
     if given.int8 is None and not source.exists():
@@ -90,7 +90,7 @@ def _forms(plain: Path, int8: Path, cores: int) -> dict[str, Engines]:
 
 
 def _table(forms: Mapping[str, Engines], crops: NDArray[np.uint8], rounds: int) -> Table:
-    """A line for each form: its speeds, how many times the first one's, and how alike its embeddings are."""
+    """A line for each form: its speeds, their ratio to the first one's, and the cosine of its embeddings."""
     found = {
         batch: in_turn({name: _speed_of(engines, crops, batch) for name, engines in forms.items()}, rounds)
         for batch in BATCHES
@@ -106,14 +106,14 @@ def _table(forms: Mapping[str, Engines], crops: NDArray[np.uint8], rounds: int) 
 
 
 def _accuracy(forms: Mapping[str, Engines], data: str) -> Table:
-    """A line for each form: rank-1 and mAP on a place, and how alike its embeddings of the place's crops are."""
+    """A line for each form: rank-1 and mAP on a place, and the cosine of its embeddings of the place's crops."""
     chosen = choose_split(data, forms[_BASE].metadata.training_data, None)
     table = Table("form", "rank-1", "mAP (step)", "cosine, mean", "lowest", title=f"{chosen.name}: {chosen.standing}")
     wanted = None
     for name, engines in forms.items():
         network = engines.with_all_cores
         features = embed_split(chosen.split, network.metadata.input, network.embed)
-        metrics = judge_place(chosen, features, Protocol()).found.metrics
+        metrics = evaluate_place(chosen, features, Protocol()).found.metrics
         embeddings = np.concatenate([part.features for part in features])
         wanted = embeddings if wanted is None else wanted
         cosines = (embeddings * wanted).reshape(len(embeddings), -1).sum(axis=1)
@@ -133,7 +133,7 @@ def _speeds(ours: list[float], base: list[float]) -> tuple[str, str]:
 
 
 def _proof(engine: Engine) -> str:
-    """The lowest cosine to the reference embeddings that the checkpoint of a form carries."""
+    """The lowest cosine to the reference embeddings in the checkpoint of a form."""
     metadata = engine.metadata
     if metadata.reference is None:
         return "none"

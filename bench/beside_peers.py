@@ -1,4 +1,4 @@
-"""`POST /embed` beside LitServe and a plain FastAPI endpoint: the same network, the same pictures, the same clients."""
+"""`POST /embed` against LitServe and a plain FastAPI endpoint, with the same network, pictures and clients."""
 
 import json
 import statistics
@@ -21,7 +21,7 @@ _NAIVE = ("naive",)
 
 
 def rows(rounds: int) -> list[Row]:
-    """A line for each load and peer: ours without storage, as the peers have none; what we do with it stands beside.
+    """A line for each load and peer: the service without storage, as the peers have none, and with storage next to it.
 
     Nobody answers with vectors, so that writing JSON is not what is measured.
     """

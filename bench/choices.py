@@ -1,4 +1,4 @@
-"""`python -m bench.choices`: what each choice of a recipe is worth at equal cost, also on places that it has not seen.
+"""`python -m bench.choices`: the value of each choice of a recipe at equal cost, also on unseen places.
 
 python -m bench.choices mobile --data market1501:FOLDER --teacher FEATURES.npz --out FOLDER
 python -m bench.choices osnet --data market1501:FOLDER --data synthetic:FOLDER --unseen manifest:FILE.csv \\
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from app.kit.cores import available_cores
 from model.checkpoint import load_checkpoint
-from model.commands.places import judge_place
+from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
 from model.evaluate import Protocol, embed_split
 from model.export import export_onnx
@@ -115,11 +115,11 @@ TABLES = {"mobile": _MOBILE, "osnet": _OSNET}
 
 
 def main() -> None:
-    """Train every choice that has not been yet, and print the table."""
+    """Train every choice without a result, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=TABLES)
     parser.add_argument("--data", required=True, action="append", help="KIND:FOLDER to train on; may be repeated")
-    parser.add_argument("--unseen", action="append", default=[], help="KIND:FOLDER to judge on as well")
+    parser.add_argument("--unseen", action="append", default=[], help="KIND:FOLDER to evaluate on as well")
     parser.add_argument(
         "--teacher", type=Path, help="NPZ of a teacher's features, for the rows of mobile that have one"
     )
@@ -130,7 +130,7 @@ def main() -> None:
     table = TABLES[arguments.recipe]
     threads = max(1, available_cores() // arguments.jobs)
     places = [arguments.data[0], *arguments.unseen]
-    judging = Lock()  # torch exports one network at a time
+    export_lock = Lock()  # torch's exporter is not thread-safe
 
     def run(choice: Choice) -> Path:
         folder: Path = arguments.out / re.sub(r"[^a-z0-9]+", "-", choice.name.lower())
@@ -138,8 +138,8 @@ def main() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / CHECKPOINT_FILE).exists():
                 _train(choice, table, folder, arguments, threads)
-            with judging:
-                figures = _judged(folder / CHECKPOINT_FILE, places)
+            with export_lock:
+                figures = _evaluated(folder / CHECKPOINT_FILE, places)
             (folder / "done").write_text(json.dumps(figures))
         return folder
 
@@ -179,8 +179,8 @@ def _train(choice: Choice, table: Table, folder: Path, arguments: argparse.Names
         state.unlink()
 
 
-def _judged(path: Path, places: Sequence[str]) -> list[str]:
-    """Rank-1 and mAP of the checkpoint as ONNX, which is judged in a fraction of torch's time.
+def _evaluated(path: Path, places: Sequence[str]) -> list[str]:
+    """Rank-1 and mAP of the checkpoint as ONNX, which evaluates in a fraction of torch's time.
 
     On the persons that runs hold out of the first place, whether this one was trained there or not, and on all persons
     of the others.
@@ -194,7 +194,7 @@ def _judged(path: Path, places: Sequence[str]) -> list[str]:
             held_out = None if number else HELD_OUT
             chosen = choose_split(place, network.metadata.training_data, held_out)
             features = embed_split(chosen.split, network.metadata.input, network.embed)
-            metrics = judge_place(chosen, features, Protocol()).found.metrics
+            metrics = evaluate_place(chosen, features, Protocol()).found.metrics
             cells.append(f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}")
     return cells
 

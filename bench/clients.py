@@ -1,4 +1,4 @@
-"""Clients that cost next to nothing, the same for every side of a comparison: what they send is built beforehand."""
+"""Cheap HTTP clients, the same for every side of a comparison: request bodies are built in advance."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ _SECONDS = 600
 
 @dataclass(frozen=True)
 class Load:
-    """So many clients at once, each of which posts `requests` requests of `crops` crops in a round."""
+    """Concurrent clients, each of which posts `requests` requests of `crops` crops in a round."""
 
     clients: int
     crops: int
@@ -22,7 +22,7 @@ class Load:
 
     @property
     def total(self) -> int:
-        """Crops of a round."""
+        """The number of crops in a round."""
         return self.clients * self.crops * self.requests
 
     def __str__(self) -> str:
@@ -31,18 +31,18 @@ class Load:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """The response."""
 
     status: int
     body: bytes
 
 
 class RequestFailed(Exception):
-    """A request was not answered as it had to be."""
+    """A request got an unexpected answer."""
 
 
 class NotAnswered(RequestFailed):
-    """A request was not answered at all."""
+    """A request got no answer."""
 
 
 def multipart(files: Sequence[bytes], fields: Mapping[str, str]) -> bytes:
@@ -59,20 +59,20 @@ def _part(disposition: str, content: bytes) -> bytes:
 
 
 def raw_post(path: str, body: bytes) -> bytes:
-    """All bytes of a request that posts a form, for clients that do not keep to the protocol."""
+    """All bytes of a request that posts a form, for clients that violate the protocol."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 class Client:
-    """One connection that stays open. It belongs to one thread at a time."""
+    """One keep-alive connection; not thread-safe."""
 
     def __init__(self, port: int, seconds: float = _SECONDS) -> None:
-        """seconds: longest wait for an answer."""
+        """seconds: the timeout of an answer."""
         self._connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
 
     def send(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        """Send a request and wait for its answer, whatever that is. Raises NotAnswered where none comes."""
+        """Send a request and wait for its answer, of any status. Raises NotAnswered without one."""
         try:
             self._connection.request(method, path, body, {"Content-Type": _TYPE} if body else {})
             answer = self._connection.getresponse()
@@ -82,7 +82,7 @@ class Client:
             raise NotAnswered(f"{method} {path} was not answered: {error!r}") from error
 
     def post(self, path: str, body: bytes, wanted: int) -> bytes:
-        """Post a form. Raises RequestFailed unless the status is the one wanted."""
+        """Post a form. Raises RequestFailed unless the status is the expected one."""
         answer = self.send("POST", path, body)
         if answer.status != wanted:
             raise RequestFailed(f"POST {path} was answered {answer.status}: {answer.body[:500]!r}")
@@ -94,7 +94,7 @@ class Client:
 
 
 def post_all(port: int, clients: int, path: str, bodies: Sequence[bytes], wanted: int) -> tuple[float, list[bytes]]:
-    """Seconds that so many clients took to post all bodies, shared out evenly, and the answers.
+    """Seconds that the clients took to post all bodies, split evenly between them, and the answers.
 
     Raises RequestFailed unless every answer has the status wanted; then the other clients stop too.
     """
@@ -116,7 +116,7 @@ def post_all(port: int, clients: int, path: str, bodies: Sequence[bytes], wanted
         began = time.perf_counter()
         try:
             answers = list(pool.map(post, shares))
-        except BaseException:  # also an interrupt: the clients need not go on
+        except BaseException:  # including KeyboardInterrupt: stop the clients
             failed.set()
             raise
         seconds = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""`POST /embed` with storage beside the bare session of the same network: how much of the machine is left to it."""
+"""`POST /embed` with storage against the plain session of the same network: the overhead of the service."""
 
 import json
 import tempfile

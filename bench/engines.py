@@ -1,4 +1,4 @@
-"""MGN on ResNet-50 by the engine alone, beside torch as public MGN code runs it and beside the processor's limit."""
+"""MGN on ResNet-50 by the engine only, against torch as in public MGN code and against the processor's peak."""
 
 import tempfile
 import time
@@ -29,7 +29,7 @@ CROPS = 64
 
 
 def rows(rounds: int) -> list[Row]:
-    """MGN on ResNet-50 from JPEG bytes to embeddings, in one process: our engine, also in 8-bit integers, and torch.
+    """MGN on ResNet-50 from JPEG bytes to embeddings, in one process: our engine, also in int8, and torch.
 
     The last line says what the processor has to give: how many crops a second its fastest arithmetic in single
     precision, a product of large matrices, would be enough for.
@@ -46,8 +46,8 @@ def rows(rounds: int) -> list[Row]:
         limit = _operations_a_crop(torch_side.network, checkpoint.metadata.input)
         found = in_turn(
             {
-                "ours": lambda: _speed(lambda some: _embed(engine, some), contents),
-                "int8": lambda: _speed(lambda some: _embed(int8, some), contents),
+                "ours": lambda: _speed(lambda batch: _embed(engine, batch), contents),
+                "int8": lambda: _speed(lambda batch: _embed(int8, batch), contents),
                 "torch": lambda: _speed(torch_side.embed, contents),
                 "limit": lambda: _operations_a_second() / limit,
             },
@@ -86,7 +86,7 @@ def _embed(engine: Engine, contents: list[bytes]) -> NDArray[np.float32]:
 
 
 def _speed(embed: Callable[[list[bytes]], NDArray[np.float32]], contents: list[bytes]) -> float:
-    """Crops a second, batch after batch."""
+    """Crops a second over consecutive batches."""
     began = time.perf_counter()
     for start in range(0, len(contents), BATCH):
         embed(contents[start : start + BATCH])
@@ -94,7 +94,7 @@ def _speed(embed: Callable[[list[bytes]], NDArray[np.float32]], contents: list[b
 
 
 class _TorchCode:
-    """What public MGN code does: PIL, torchvision's transforms, an eager network in float32 with torch's threads."""
+    """The pipeline of public MGN code: PIL, torchvision's transforms, an eager float32 network, torch's threads."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config, given = checkpoint.metadata.architecture, checkpoint.metadata.input

@@ -1,4 +1,4 @@
-"""Evaluation and re-ranking of features as many as Market-1501's test part has, in processes of their own."""
+"""Evaluation and re-ranking of features of the size of Market-1501's test part, in separate processes."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ def _row(what: str, measured: dict[str, float], other: str, seconds: float, giga
 
 
 def _best(case: str, rounds: int) -> dict[str, float]:
-    """The quickest of several processes: what others do on the machine only ever adds time."""
+    """The fastest of several processes: other load on the machine only adds time."""
     found = []
     for _ in range(rounds):
         command = [sys.executable, "-m", "bench.evaluation", case]
@@ -51,7 +51,7 @@ def _best(case: str, rounds: int) -> dict[str, float]:
 
 
 def _drawn(queries: int, gallery: int, persons: int) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """Features in clusters, two cameras: what stands in where Market-1501's are not at hand."""
+    """Clustered features by two cameras, a substitute if Market-1501's are not available."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((persons, DIMENSION), dtype=np.float32)
     sides = []
@@ -80,7 +80,7 @@ def _measure(case: str) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """Gigabytes that were resident at most; getrusage would count what the parent held when it forked."""
+    """The peak resident gigabytes; getrusage would include the parent's memory at the fork."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 

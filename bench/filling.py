@@ -1,4 +1,4 @@
-"""Crops in a service's database, as if they had been posted, without pictures, as fast as the database takes them."""
+"""Bulk insertion of crops without pictures into a service's database, as if they had been posted."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CAMERA = "bench"
 
 
 async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16]) -> None:
-    """Put a crop into the database in a folder, where a service was before, for each of the embeddings `(N, 2048)`."""
+    """Insert a crop for each of the embeddings `(N, 2048)` into the existing database in a folder."""
     database = Database(Settings(data_dir=data_dir).resolved_database_url)
     for start in range(0, len(embeddings), _AT_ONCE):
         async with database.write() as session:

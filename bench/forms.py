@@ -1,4 +1,4 @@
-"""The bundled model in other forms beside itself: in 8-bit integers, and averaged with mirror images."""
+"""The bundled model against its other forms: int8, and with flip averaging."""
 
 import tempfile
 import time
@@ -31,7 +31,7 @@ CROPS = 640
 
 
 def rows(rounds: int) -> list[Row]:
-    """The bundled model in 8-bit integers: how much quicker, how alike, and what it costs in mAP; and flipping."""
+    """The bundled model in int8: its speed-up, cosine and loss of mAP; and with flip averaging."""
     checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
     crops, split = calibration_crops(checkpoint.metadata.input)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def _form_row(
 
 
 def speed(engines: Engines, crops: NDArray[np.uint8], batch: int) -> float:
-    """Crops a second, as the service uses engines: batches side by side, and a lone crop with all cores."""
+    """Crops a second, as the service uses engines: concurrent batches, and a single crop with all cores."""
     inputs = list(islice(cycle(crops), CROPS))
     batches = [np.stack(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     workers = engines.workers if batch > 1 else [engines.with_all_cores]
@@ -89,7 +89,7 @@ def _drop(int8: Engines, fp32: Engines, split: EvaluationSplit) -> Row:
 
 
 def calibration_crops(input_format: InputFormat) -> tuple[NDArray[np.uint8], EvaluationSplit | None]:
-    """Crops to calibrate on, and others to judge on: of Market-1501 where it is at hand, else drawn and none."""
+    """Crops to calibrate on and to evaluate on: of Market-1501 if available, else drawn ones and none."""
     if not MARKET.exists():
         return as_inputs(Pictures(CALIBRATION).drawn, input_format), None
     rest, split = hold_out(open_data_set(f"market1501:{MARKET}").train(), HELD_OUT)

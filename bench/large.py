@@ -1,8 +1,7 @@
 """A service with a large gallery in its database: `python -m bench.large --crops 1000000 --folder DIR`.
 
-It tells how long the service takes to start, from its rows, from a snapshot and after it was killed; what searches over
-HTTP take, also while the codes are laid out anew; and the memory and the disk that a crop takes. The gallery is that of
-`bench.index`; the pictures that are searched with are drawn people.
+It measures the time to readiness from rows, from a snapshot and after a kill; searches over HTTP, also while
+the codes are laid out anew; and memory and disk a crop. The gallery is that of `bench.index`; queries are drawn people.
 """
 
 import argparse
@@ -36,7 +35,7 @@ _LONGEST_SECONDS = 3_600.0
 
 
 def rows(folder: Path, crops: int) -> list[Row]:
-    """All lines of the table. folder: of the gallery, and of all that is made here meanwhile."""
+    """All lines of the table. folder: of the gallery and of temporary files."""
     from bench.index.galleries import gallery_of
 
     embeddings = gallery_of(folder, crops).embeddings
@@ -47,7 +46,7 @@ def rows(folder: Path, crops: int) -> list[Row]:
 def _measured(data: Path, embeddings: NDArray[np.float16]) -> list[Row]:
     crops = len(embeddings)
     with service(data):
-        pass  # makes the database
+        pass  # creates the database
     began = time.perf_counter()
     asyncio.run(fill(data, read_metadata(BUNDLED).model_id, embeddings))
     filled = time.perf_counter() - began
@@ -64,19 +63,19 @@ def _measured(data: Path, embeddings: NDArray[np.float16]) -> list[Row]:
     database = _bytes(data.glob("passerby.sqlite3*"))
     index = _bytes((data / "snapshots").rglob("*"))
     return [
-        _told(f"{crops:,} crops: ready, no snapshot", f"{from_rows:.0f} s, after {filled:.0f} s to store them"),
+        _row(f"{crops:,} crops: ready, no snapshot", f"{from_rows:.0f} s, after {filled:.0f} s to store them"),
         _ready(f"{crops:,} crops: ready, stopped before", after_stop),
         _ready(f"{crops:,} crops: ready, killed before", after_kill),
-        _told("one POST /search", _spread(idle)),
-        _told(f"the same while codes are laid out anew, which takes {seconds:.0f} s", _spread(meanwhile)),
-        _told("memory of the service, without mapped files", f"{memory:.0f} MB"),
-        _told("database on disk, a crop", f"{database / crops:,.0f} bytes"),
-        _told("index on disk, a crop", f"{index / crops:,.0f} bytes"),
+        _row("one POST /search", _spread(idle)),
+        _row(f"the same while codes are laid out anew, which takes {seconds:.0f} s", _spread(meanwhile)),
+        _row("memory of the service, without mapped files", f"{memory:.0f} MB"),
+        _row("database on disk, a crop", f"{database / crops:,.0f} bytes"),
+        _row("index on disk, a crop", f"{index / crops:,.0f} bytes"),
     ]
 
 
 def _searches(running: RunningService) -> Iterator[float]:
-    """Milliseconds of one search after the other; the first ones warm up."""
+    """Milliseconds of sequential searches; the first ones warm up."""
     client = Client(running.port)
     pictures = Pictures().drawn
     for number in count(-_WARM_UP):
@@ -107,12 +106,12 @@ def _while_laid_out(data: Path, crops: int) -> tuple[list[float], float]:
 
 
 def _bytes(paths: Iterable[Path]) -> int:
-    """What files take on the disk, those with several names once."""
+    """Bytes of files on the disk; hard links count once."""
     found = {(status.st_dev, status.st_ino): 512 * status.st_blocks for status in map(Path.stat, paths)}
     return sum(found.values())
 
 
-def _told(what: str, ours: str) -> Row:
+def _row(what: str, ours: str) -> Row:
     return Row(what, ours, "", "", "", True)
 
 

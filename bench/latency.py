@@ -1,4 +1,4 @@
-"""How long one waits: for one crop on an idle service, and for a search while bulk work fills the queue."""
+"""Latency of one crop on an idle service, and of a search while bulk work fills the queue."""
 
 import json
 import statistics
@@ -24,7 +24,7 @@ from model.loading import read_metadata
 CROPS_A_ROUND = 100
 SEARCHES_A_ROUND = 40
 BULK_CLIENTS, BULK_CROPS = 8, 128
-"""Together they have as many crops waiting as the queue takes."""
+"""Together these clients fill the queue."""
 FILLING_SECONDS = 5
 
 
@@ -65,7 +65,7 @@ def _idle(running: RunningService, pictures: Pictures, rounds: int) -> Row:
 
 
 def _while_ingesting(running: RunningService, pictures: Pictures, rounds: int) -> Row:
-    """The 95th percentile of `/search`, and what the engine takes for a batch meanwhile, by the service's own count."""
+    """The 95th percentile of `/search`, and the engine's time of a batch meanwhile, by the service's metrics."""
     waited, batches = [], []
     with bulk_work(running, pictures, BULK_CLIENTS, BULK_CROPS):
         for _ in range(rounds):
@@ -87,7 +87,7 @@ def _while_ingesting(running: RunningService, pictures: Pictures, rounds: int) -
 
 @contextmanager
 def bulk_work(running: RunningService, pictures: Pictures, clients: int, crops: int) -> Iterator[None]:
-    """Clients that post so many crops each, request after request, until the block ends.
+    """Clients that each post so many crops a request, in a loop, until the block ends.
 
     Raises RequestFailed if one fails.
     """
@@ -114,7 +114,7 @@ def bulk_work(running: RunningService, pictures: Pictures, clients: int, crops: 
 
 
 def milliseconds(port: int, path: str, bodies: list[bytes], wanted: int) -> list[float]:
-    """What each post took, one after the other over one connection. Raises RequestFailed."""
+    """The time of each of several sequential posts over one connection. Raises RequestFailed."""
     client, times = Client(port), []
     for body in bodies:
         began = time.perf_counter()
@@ -125,5 +125,5 @@ def milliseconds(port: int, path: str, bodies: list[bytes], wanted: int) -> list
 
 
 def _mean_since(before: dict[str, float], after: dict[str, float], name: str) -> float:
-    """The mean of what a histogram has observed between two looks at it."""
+    """The mean of a histogram's observations between two snapshots of it."""
     return (after[f"{name}_sum"] - before[f"{name}_sum"]) / (after[f"{name}_count"] - before[f"{name}_count"])

@@ -1,4 +1,4 @@
-"""The network as an API of LitServe, in a file of its own: LitServe's workers import it."""
+"""The network as a LitServe API, in a separate file because LitServe's workers import it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ Crops = NDArray[np.uint8]
 
 
 class Embedding(litserve.LitAPI):  # type: ignore[misc]
-    """Forms with pictures in, how many were embedded out; decoding and the session are in the same process."""
+    """Takes forms with pictures, returns the number of embedded ones; decodes and embeds in one process."""
 
     def __init__(self, checkpoint: Path, threads: int, requests: int) -> None:
-        """threads: of the session; requests: that are joined to a batch at most."""
+        """threads: of the session. requests: the maximum number of requests in a batch."""
         super().__init__(max_batch_size=requests, batch_timeout=0.005 if requests > 1 else 0.0)
         self._checkpoint = checkpoint
         self._threads = threads
@@ -28,14 +28,14 @@ class Embedding(litserve.LitAPI):  # type: ignore[misc]
         self._session, self._metadata = open_session(self._checkpoint, self._threads)
 
     def decode_request(self, request: Request) -> Crops:
-        form: Any = request  # LitServe hands over the form that it has read
+        form: Any = request  # LitServe passes the parsed form
         return as_inputs([file.file.read() for file in form.getlist("files")], self._metadata.input)
 
     def batch(self, inputs: Sequence[Crops]) -> list[Crops]:
         return list(inputs)
 
     def predict(self, inputs: list[Crops] | Crops) -> list[int]:
-        """The counts of one request, or of several where LitServe joins them."""
+        """The counts of one request, or of several if LitServe batches them."""
         several = inputs if isinstance(inputs, list) else [inputs]
         parts = self._session.run(None, {"crops": np.concatenate(several)})[0]
         ends = np.cumsum([len(crops) for crops in several])

@@ -1,4 +1,4 @@
-"""The networks that are measured beside the bundled one; each is made by the bench itself."""
+"""The networks that the bench measures besides the bundled one, and creates itself."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from model.mgn import MGN
 
 def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
     """The paper's MGN, on ResNet-50 at 384 x 128, with random weights: the checkpoint, and its ONNX file."""
-    from model.export import export_onnx  # what it imports, a machine that only runs torch may lack
+    from model.export import export_onnx  # imports onnx, which a machine with only torch may lack
 
     checkpoint = save_resnet50(folder)
     export_onnx(checkpoint, folder / "resnet50.onnx")
@@ -21,7 +21,7 @@ def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
 
 
 def save_resnet50(folder: Path) -> Checkpoint:
-    """The same as `resnet50.safetensors` alone, with reference embeddings."""
+    """The same as `resnet50.safetensors` only, with reference embeddings."""
     config = MGNConfig()
     torch.manual_seed(0)
     state = MGN(build_backbone(config), config).state_dict()

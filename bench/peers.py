@@ -1,4 +1,4 @@
-"""Other ways to serve the same network: LitServe, and the endpoint that one would write first.
+"""Other servers of the same network: LitServe, and a minimal FastAPI endpoint.
 
 python -m bench.peers litserve --checkpoint FILE --port PORT
 """
@@ -23,7 +23,7 @@ from model.onnx_session import open_session
 
 
 def serve_naively(checkpoint: Path, port: int) -> None:
-    """A plain FastAPI endpoint that decodes what it is posted and runs the session; no queue, no limits, no storage."""
+    """A plain FastAPI endpoint that decodes pictures and runs the session; no queue, no limits, no storage."""
     session, metadata = open_session(checkpoint)
     app = FastAPI()
 
@@ -40,7 +40,7 @@ def serve_naively(checkpoint: Path, port: int) -> None:
 
 
 def serve_with_litserve(checkpoint: Path, port: int, workers: int, threads: int, requests: int) -> None:
-    """LitServe with dynamic batching; it decodes in its workers, processes of their own.
+    """LitServe with dynamic batching; it decodes in its worker processes.
 
     requests: that one batch is made of at most.
     """
@@ -54,7 +54,7 @@ def serve_with_litserve(checkpoint: Path, port: int, workers: int, threads: int,
 
 
 class Peer:
-    """A peer's server that was started; between its turns it is stopped, as some of its processes never rest."""
+    """A running server of a peer, suspended between its rounds, as some of its processes busy-wait."""
 
     def __init__(self, port: int, group: int) -> None:
         self.port = port
@@ -62,7 +62,7 @@ class Peer:
 
     @contextmanager
     def awake(self) -> Iterator[None]:
-        """Let it run as long as the block lasts."""
+        """Resume the server until the block ends."""
         os.killpg(self._group, signal.SIGCONT)
         try:
             yield
@@ -76,7 +76,7 @@ def peer(*arguments: str, checkpoint: Path) -> Iterator[Peer]:
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "bench.peers", *arguments]
     command += ["--checkpoint", str(checkpoint), "--port", str(port)]
-    with TemporaryDirectory() as temporary:  # LitServe would leave its sockets
+    with TemporaryDirectory() as temporary:  # LitServe does not delete its sockets
         process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"TMPDIR": temporary})
         try:
             wait_until_ok(f"http://127.0.0.1:{port}/health", process)
@@ -89,7 +89,7 @@ def peer(*arguments: str, checkpoint: Path) -> Iterator[Peer]:
 
 
 def litserve_settings(load: Load, cores: int) -> list[tuple[str, ...]]:
-    """What is worth trying: one worker with all cores or one for each; batches of one request or of several."""
+    """The settings to try: one worker with all cores or one a core; batches of one request or of several."""
     several = max(2, 32 // load.crops)
     return [
         ("litserve", "--workers", str(workers), "--threads", str(cores // workers), "--requests", str(requests))

@@ -1,4 +1,4 @@
-"""Pictures to post: drawn people as JPEG files, as many different ones as are asked for."""
+"""Pictures to post: any number of distinct JPEG files of drawn people."""
 
 from io import BytesIO
 from itertools import count, islice
@@ -17,20 +17,20 @@ _COMMENT = b"\xff\xfe"
 
 
 class Pictures:
-    """Gives JPEG files of which no two have the same bytes: drawn ones, again and again with another comment."""
+    """Yields JPEG files with distinct bytes: drawn ones, repeated with different comments."""
 
     def __init__(self, drawn: int = DRAWN) -> None:
         self.drawn = [_jpeg(crop.picture) for crop in islice(synthetic_crops(people=drawn // 6 + 1), drawn)]
         self._numbers = count()
 
     def take(self, wanted: int) -> list[bytes]:
-        """So many files that nobody was given before. Any thread may call."""
+        """So many new files. Thread-safe."""
         numbers = [next(self._numbers) for _ in range(wanted)]
         return [_commented(self.drawn[number % len(self.drawn)], number) for number in numbers]
 
 
 def as_inputs(contents: list[bytes], input_format: InputFormat) -> NDArray[np.uint8]:
-    """Files as the network takes them: `(N, height, width, 3)` uint8 RGB. Checks nothing, as a bare program would."""
+    """Files as the network takes them: `(N, height, width, 3)` uint8 RGB. Without any checks."""
     inputs = []
     for content in contents:
         with PIL.Image.open(BytesIO(content)) as picture:

@@ -1,4 +1,4 @@
-"""`python -m bench.places`: any checkpoints on any places in one Markdown table, with what each was trained on.
+"""`python -m bench.places`: any checkpoints on any places in one Markdown table, with their training data.
 
 python -m bench.places --checkpoint A.onnx --checkpoint B.safetensors --data market1501:FOLDER --data manifest:FILE.csv
 """
@@ -7,35 +7,35 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.commands.places import JudgedPlace, judge_place
+from model.commands.places import PlaceResult, evaluate_place
 from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
 from model.loading import Inference, load_any_network
 from model.plain_network import PlainNetwork
-from model.provenance import Relation, told
+from model.provenance import Relation, training_summary
 
 Network = Inference | PlainNetwork
-"""A checkpoint, or a network that `convert` made of an OpenVINO IR."""
+"""A checkpoint, or a network that `convert` wrote from an OpenVINO IR."""
 
 
 def main() -> None:
-    """Judge all checkpoints on all places, and print the table."""
+    """Evaluate all checkpoints on all places, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", action="append", required=True, type=Path, help="a checkpoint; may be repeated")
     parser.add_argument("--data", action="append", required=True, help="KIND:FOLDER; may be repeated")
     arguments = parser.parse_args()
     try:
         networks = [load_any_network(path) for path in arguments.checkpoint]
-        columns = [judged(networks, data) for data in arguments.data]
+        columns = [evaluated(networks, data) for data in arguments.data]
     except ModelError as error:
         parser.exit(2, f"error: {error}\n")
     print("\n".join(table(networks, columns)))
 
 
-def judged(networks: Sequence[Network], data: str) -> list[JudgedPlace]:
-    """Every network on the same crops of a data set: those that none of them was trained on, where there are any.
+def evaluated(networks: Sequence[Network], data: str) -> list[PlaceResult]:
+    """Every network on the same crops of a data set: if possible, crops that none of them was trained on.
 
     Raises ModelError.
     """
@@ -46,21 +46,21 @@ def judged(networks: Sequence[Network], data: str) -> list[JudgedPlace]:
     for network, own in zip(networks, trained_on, strict=True):
         chosen = read_split(data_set, part, own)
         features = embed_split(chosen.split, network.metadata.input, network.embed)
-        column.append(judge_place(chosen, features, Protocol()))
+        column.append(evaluate_place(chosen, features, Protocol()))
     return column
 
 
-def table(networks: Sequence[Network], columns: Sequence[Sequence[JudgedPlace]]) -> list[str]:
-    """The lines of the Markdown table, a row for each network and a column for each place, and what is below it."""
+def table(networks: Sequence[Network], columns: Sequence[Sequence[PlaceResult]]) -> list[str]:
+    """The lines of the Markdown table, a row for each network and a column for each place, and its notes."""
     heads = [f"{column[0].chosen.name} ({column[0].found.metrics.queries:,} queries)" for column in columns]
     lines = [f"| rank-1 / mAP (step), % | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for row, network in enumerate(networks):
         cells = [cell(column[row]) for column in columns]
         lines.append(f"| {network.metadata.model_id} | {' | '.join(cells)} |")
-    return [*lines, "", *(f"- {told(network.metadata)}" for network in networks)]
+    return [*lines, "", *(f"- {training_summary(network.metadata)}" for network in networks)]
 
 
-def cell(place: JudgedPlace) -> str:
+def cell(place: PlaceResult) -> str:
     """Rank-1 and mAP in %, marked unless the place is an unseen one."""
     metrics, relation = place.found.metrics, place.chosen.relation
     mark = "" if relation is Relation.UNSEEN else f" ({relation})"

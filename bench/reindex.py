@@ -1,4 +1,4 @@
-"""`python -m bench.reindex`: another model takes over under load; how fast, what searches wait for, what goes wrong."""
+"""`python -m bench.reindex`: a change of the model under load; its speed, search latency and violations."""
 
 import argparse
 import random
@@ -33,20 +33,20 @@ _LONGEST_SECONDS = 3600
 class Measured:
     """A change under load, with a kill on the way, and one back without load, to a model without embeddings.
 
-    began, changed: seconds of the monotonic clock; loaded, alone: crops embedded a second; megabytes: of the service
-    with one model, and at most while it has two.
+    began, changed: seconds of the monotonic clock; loaded, idle: crops embedded a second with and without load;
+    megabytes: of the service with one model, and at most with two.
     """
 
     ledger: Ledger
     began: float
     changed: float
     loaded: float
-    alone: float
+    idle: float
     megabytes: tuple[float, float]
 
 
 def reindex(crops: int, seconds: float, seed: int) -> Measured:
-    """Change from the bundled checkpoint to its average with mirror images, whose embeddings are another model's."""
+    """Change from the bundled checkpoint to the same with flip averaging, which has another model id."""
     with tempfile.TemporaryDirectory(prefix="passerby-") as name, ExitStack() as services:
         data, flip = Path(name) / "data", Path(name) / "flip.onnx"
         export_onnx(with_flip(load_checkpoint(BUNDLED.with_suffix(".safetensors")), True), flip)
@@ -76,11 +76,11 @@ def reindex(crops: int, seconds: float, seed: int) -> Measured:
             time.sleep(seconds)
         check_gallery(again.port, ledger)
         loaded = _progress(again)["done"] / (changed - began - down)
-        return Measured(ledger, began, changed, loaded, _alone(again, old), (one_model, max(taken)))
+        return Measured(ledger, began, changed, loaded, _idle_speed(again, old), (one_model, max(taken)))
 
 
 def _with_children(running: RunningService) -> float:
-    """Megabytes that the service holds, and the process that embeds in the background."""
+    """Megabytes of the service and of its background embedding process."""
     total = running.resident_megabytes
     for child in running.process.children():
         with suppress(psutil.NoSuchProcess):
@@ -88,8 +88,8 @@ def _with_children(running: RunningService) -> float:
     return total
 
 
-def _alone(running: RunningService, old: str) -> float:
-    """Crops a second when nothing else is done: the bundled checkpoint again, as if it had never embedded anything."""
+def _idle_speed(running: RunningService, old: str) -> float:
+    """Crops a second without load: embed all crops again with the bundled checkpoint."""
     httpx.delete(f"{running.url}/models/{old}", timeout=60).raise_for_status()
     _wait(lambda: not _progress(running)["dropping"])
     began = time.monotonic()
@@ -120,8 +120,8 @@ def _table(measured: Measured, seconds: float) -> Table:
     began, changed = measured.began, measured.changed
     table = Table("another model takes over", "")
     table.add_row("crops in the gallery; deleted", _counts(measured.ledger))
-    table.add_row("embedded anew, under load", f"{measured.loaded:.0f} crops/s in {changed - began:.0f} s, with a kill")
-    table.add_row("embedded anew, without load", f"{measured.alone:.0f} crops/s")
+    table.add_row("embedded again, loaded", f"{measured.loaded:.0f} crops/s in {changed - began:.0f} s, with a kill")
+    table.add_row("embedded again, idle", f"{measured.idle:.0f} crops/s")
     table.add_row("a search before", _spread([one for one in searches if began - seconds < one.at < began]))
     table.add_row("a search meanwhile", _spread([one for one in searches if began < one.at < changed]))
     table.add_row("a search afterwards", _spread([one for one in searches if one.at > changed]))
@@ -142,13 +142,13 @@ def _spread(searches: Sequence[Searched]) -> str:
 
 
 def main() -> None:
-    """Change the model; exit with 1 unless everything was as it must be."""
+    """Change the model; exit with 1 if there were violations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=30, help="of load before the change, and after it")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
     console = Console(soft_wrap=True)
     console.print(f"seed {arguments.seed}", highlight=False)
     measured = reindex(arguments.crops, arguments.seconds, arguments.seed)

@@ -1,4 +1,4 @@
-"""Clients of services whose model is being changed: they post, delete and search meanwhile, and check every answer."""
+"""Clients that post, delete and search while a service's model changes, and check every answer."""
 
 import random
 import threading
@@ -39,27 +39,27 @@ class Searched:
 
 @dataclass
 class Ledger:
-    """What the visitors know together. Its methods may be called by any thread.
+    """The shared state of the visitors. Thread-safe.
 
-    doomed: crops whose deletion was asked for; deleted: those of them whose deletion was acknowledged.
+    delete_requested: crops with a delete request; deleted: those with an acknowledged one.
     """
 
     kept: dict[str, Kept] = field(default_factory=dict)
-    doomed: set[str] = field(default_factory=set)
+    delete_requested: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
     searches: list[Searched] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def some(self, rng: random.Random) -> tuple[str, Kept] | None:
-        """A crop that nobody has asked to delete; None where there is none."""
+    def random_crop(self, rng: random.Random) -> tuple[str, Kept] | None:
+        """A random crop without a delete request; None if there is none."""
         with self.lock:
-            crop_ids = self.kept.keys() - self.doomed
+            crop_ids = self.kept.keys() - self.delete_requested
             crop_id = rng.choice(sorted(crop_ids)) if crop_ids else None
             return None if crop_id is None else (crop_id, self.kept[crop_id])
 
     def wrong(self, what: str) -> None:
-        """Note that something was not as it must be."""
+        """Record a violation."""
         with self.lock:
             self.violations.append(what)
 
@@ -68,7 +68,7 @@ class Visitors:
     """Threads that visit services, which may be killed and come back, at whatever ports the list has by then."""
 
     def __init__(self, ports: list[int], pictures: Pictures, seed: int, most_crops: int = 10_000) -> None:
-        """most_crops: from there on more are deleted than posted."""
+        """most_crops: with more crops, visitors delete more than they post."""
         self.ledger = Ledger()
         self._ports = ports
         self._pictures = pictures
@@ -90,7 +90,7 @@ class Visitors:
         try:
             with closing(Client(rng.choice(self._ports))) as client:
                 kind(client, number, rng)
-        except NotAnswered:  # the service was killed; what it had not acknowledged may be there or not
+        except NotAnswered:  # the service was killed; unacknowledged requests may have been stored or not
             time.sleep(REST)
 
     def _post(self, client: Client, number: int, rng: random.Random) -> None:
@@ -110,21 +110,21 @@ class Visitors:
         self._check_found(client, crop_id, new[crop_id])
 
     def _search(self, client: Client, _: int, rng: random.Random) -> None:
-        crop = self.ledger.some(rng)
+        crop = self.ledger.random_crop(rng)
         if crop is None:
             time.sleep(REST)
             return
         self._check_found(client, *crop)
 
     def _delete(self, client: Client, _: int, rng: random.Random) -> None:
-        crop = self.ledger.some(rng)
+        crop = self.ledger.random_crop(rng)
         if crop is None or len(self.ledger.kept) - len(self.ledger.deleted) < self._most_crops // 2:
             time.sleep(REST)
             return
         crop_id, one = crop
         with self.ledger.lock:
-            self.ledger.doomed.add(crop_id)
-        required(client.send("DELETE", f"/crops/{crop_id}"), 204, 404)  # it was asked for by two, and one was faster
+            self.ledger.delete_requested.add(crop_id)
+        required(client.send("DELETE", f"/crops/{crop_id}"), 204, 404)  # a race of two visitors gives 404 to one
         with self.ledger.lock:
             self.ledger.deleted.add(crop_id)
         self._asked_search(client, one.content, track_id=one.track)
@@ -133,16 +133,16 @@ class Visitors:
         """Whether a crop is found by its own picture, among everything and in its track."""
         found = self._asked_search(client, one.content, track_id=one.track)
         if crop_id not in found:
-            if crop_id not in self.ledger.doomed:
+            if crop_id not in self.ledger.delete_requested:
                 self.ledger.wrong(f"{crop_id} was acknowledged, but only {found} were found")
         elif found[crop_id] < ALIKE:
             self.ledger.wrong(f"{crop_id} has a similarity of {found[crop_id]} to its own picture")
         best = max(self._asked_search(client, one.content).values(), default=0.0)
-        if best < ALIKE and crop_id not in self.ledger.doomed:
+        if best < ALIKE and crop_id not in self.ledger.delete_requested:
             self.ledger.wrong(f"the best match of {crop_id}'s own picture has a similarity of {best}")
 
     def _asked_search(self, client: Client, content: bytes, **fields: str) -> dict[str, float]:
-        """The similarities of the matches, by their crops' ids; deleted ones and doubles are violations."""
+        """The similarities of the matches, by their crops' ids; deleted crops and duplicates are violations."""
         with self.ledger.lock:
             deleted = frozenset(self.ledger.deleted)
         began = time.monotonic()
@@ -169,7 +169,7 @@ def check_gallery(port: int, ledger: Ledger) -> None:
             fields = {"top_k": str(_MOST_MATCHES), "camera_ids": camera, "consistency": "session"}
             answer = asked(client, "/search", multipart([picture], fields), 200)
             found += [match["crop"]["id"] for match in answer["matches"]]
-    lost = ledger.kept.keys() - ledger.doomed - set(in_gallery)
+    lost = ledger.kept.keys() - ledger.delete_requested - set(in_gallery)
     if lost or ledger.deleted & set(in_gallery):
         ledger.wrong(
             f"port {port} lost {sorted(lost)[:5]} or lists deleted {sorted(ledger.deleted & set(in_gallery))[:5]}"

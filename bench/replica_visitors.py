@@ -1,4 +1,4 @@
-"""Clients of several services on one database, who check that these tell the same, and fast enough."""
+"""Clients of several services on one database, which check that the services agree in time."""
 
 import json
 import random
@@ -25,7 +25,7 @@ _MANY = 2 * _TOP_K
 
 @dataclass
 class Ledger:
-    """What the visitors know together. Its methods may be called by any thread.
+    """The shared state of the visitors. Thread-safe.
 
     kept: the acknowledged crops' ids that were found everywhere; delays: seconds from an acknowledgement until the
     other service's first answer that has the crops, and until that search was sent.
@@ -40,12 +40,12 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, crop_ids: Collection[str]) -> None:
-        """Note crops that everybody may search for, and delete, from now on."""
+        """Add crops that any visitor may search for and delete."""
         with self._lock:
             self.kept |= set(crop_ids)
 
     def take_one(self, rng: random.Random) -> str | None:
-        """A crop to be deleted, which is no more among those kept; None where there are few."""
+        """Remove and return a crop to delete; None if few are left."""
         with self._lock:
             if len(self.kept) < _MANY:
                 return None
@@ -54,23 +54,23 @@ class Ledger:
             return crop_id
 
     def note_deleted(self, crop_id: str) -> None:
-        """Note a crop whose deletion was acknowledged."""
+        """Record an acknowledged deletion."""
         with self._lock:
             self.deleted.add(crop_id)
 
     def now(self) -> tuple[int, frozenset[str]]:
-        """How many crops are kept, and which are deleted."""
+        """The number of kept crops, and the deleted ones."""
         with self._lock:
             return len(self.kept), frozenset(self.deleted)
 
     def wrong(self, what: str) -> None:
-        """Note that something was not as it must be."""
+        """Record a violation."""
         with self._lock:
             self.violations.append(what)
 
 
 def visit(ports: Sequence[int], pictures: Pictures, seconds: float, seed: int) -> Ledger:
-    """Post, delete and search at all the services at once for so long, then compare them; everything wrong is noted."""
+    """Post, delete and search at all services for so long, then compare them; records violations."""
     ledger = Ledger()
     rng = random.Random(seed)
     visitors = [_Visitor(number, ports, pictures, ledger, random.Random(rng.random())) for number in range(7)]
@@ -88,7 +88,7 @@ def visit(ports: Sequence[int], pictures: Pictures, seconds: float, seed: int) -
 
 @dataclass
 class _Visitor:
-    """One that does one thing after another."""
+    """A visitor that performs random actions in a loop."""
 
     number: int
     ports: Sequence[int]
@@ -99,7 +99,7 @@ class _Visitor:
     cameras: set[str] = field(default_factory=set)
 
     def post(self) -> None:
-        """Post crops to one service, and ask another one for them until it has them."""
+        """Post crops to one service, and poll another one until it finds them."""
         with self._clients() as (writer, *readers):
             track, body = self._new_batch()
             crop_ids = _crop_ids(asked(writer, "/embed", body, 201))
@@ -107,7 +107,7 @@ class _Visitor:
             self._await(crop_ids, track, readers, acknowledged)
 
     def post_twice(self) -> None:
-        """Post the same crops to all services at the same moment: each comes into the gallery once."""
+        """Post the same crops to all services at once: each must be stored once."""
         with self._clients() as clients, ThreadPoolExecutor(len(clients)) as threads:
             track, body = self._new_batch()
             answers = list(threads.map(lambda client: asked(client, "/embed", body, 201), clients))
@@ -116,11 +116,11 @@ class _Visitor:
             created = [item for one in answers for item in one["items"] if item["status"] == "created"]
             if any(one != crop_ids[0] for one in crop_ids) or len(created) != _BATCH:
                 self.ledger.wrong(f"crops that were posted to all services became {crop_ids}")
-            self.ledger.posted_twice += _BATCH  # by this one visitor alone
+            self.ledger.posted_twice += _BATCH  # only this visitor writes it
             self._await(crop_ids[0], track, clients, acknowledged)
 
     def delete(self) -> None:
-        """Delete a crop at one service: from its answer on no service has it."""
+        """Delete a crop at one service: after the answer no service may serve it."""
         crop_id = self.ledger.take_one(self.rng)
         if crop_id is None:
             time.sleep(REST)
@@ -135,7 +135,7 @@ class _Visitor:
                 required(client.send("GET", f"/crops/{crop_id}"), 404)
 
     def search(self) -> None:
-        """Search one service among everything: as many matches as are wanted, none of them deleted."""
+        """Search one service among everything: expects the requested number of matches, none of them deleted."""
         with self._clients() as (client, *_):
             kept, deleted = self.ledger.now()
             crop_ids = self._search(client)
@@ -174,7 +174,7 @@ class _Visitor:
 
     @contextmanager
     def _clients(self) -> Iterator[list[Client]]:
-        """One of each service, in an order that chance decides."""
+        """One client of each service, in random order."""
         with ExitStack() as stack:
             ports = self.rng.sample(list(self.ports), len(self.ports))
             yield [stack.enter_context(closing(Client(port))) for port in ports]

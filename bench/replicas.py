@@ -1,4 +1,4 @@
-"""`python -m bench.replicas --minutes 5`: two services on one PostgreSQL under load, and whether they tell the same."""
+"""`python -m bench.replicas --minutes 5`: whether two services on one PostgreSQL agree under load."""
 
 import argparse
 import random
@@ -49,12 +49,12 @@ def _spread(seconds: "np.typing.NDArray[np.float64]") -> str:
 
 
 def main() -> None:
-    """Visit for so many minutes; exit with 1 unless everything was as it must be."""
+    """Visit for so many minutes; exit with 1 if there were violations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
     console = Console(soft_wrap=True)
     console.print(f"seed {arguments.seed}", highlight=False)
     ledger = replicas(arguments.minutes, arguments.seed)

@@ -1,4 +1,4 @@
-"""Rank-1 and mAP of the service, measured over HTTP, beside `python -m model evaluate` on the same checkpoint.
+"""Rank-1 and mAP of the service over HTTP, against `python -m model evaluate` on the same checkpoint.
 
 python -m bench.retrieval --checkpoint FILE --data market1501:FOLDER --hold-out 100
 """
@@ -28,7 +28,7 @@ MOST_MATCHES = 1000
 
 
 def main() -> None:
-    """Measure both and print them side by side."""
+    """Measure both and print them in a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--data", required=True)
@@ -37,7 +37,7 @@ def main() -> None:
     os.environ["PASSERBY_CHECKPOINT"] = str(options.checkpoint)
     _, split = hold_out(open_data_set(options.data).train(), options.hold_out)
     loaded = load_for_inference(options.checkpoint)
-    alone = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+    offline = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
     with (
         tempfile.TemporaryDirectory() as folder,
         service(Path(folder)) as running,
@@ -46,12 +46,12 @@ def main() -> None:
         over_http = metrics_over_http(client, split)
     table = Table("", "over HTTP", "model evaluate")
     for name, value in over_http.as_dict().items():
-        table.add_row(name, f"{value:.4f}", f"{alone.as_dict()[name]:.4f}")
+        table.add_row(name, f"{value:.4f}", f"{offline.as_dict()[name]:.4f}")
     Console().print(table)
 
 
 def metrics_over_http(client: httpx.Client, split: EvaluationSplit) -> Metrics:
-    """Import a split's gallery, search for each of its queries, and judge the answers."""
+    """Import a split's gallery, search for each of its queries, and evaluate the answers."""
     ids = _import(client, split.gallery)
     position = {crop_id: number for number, crop_id in enumerate(ids)}
     return evaluate_ranking(
@@ -84,11 +84,11 @@ def _rows(client: httpx.Client, split: EvaluationSplit, position: dict[str, int]
 def _import(client: httpx.Client, samples: Sequence[Sample]) -> list[str]:
     ids = []
     for start in range(0, len(samples), FILES_A_REQUEST):
-        some = samples[start : start + FILES_A_REQUEST]
-        items = [{"camera_id": f"c{sample.camera}", "person_id": str(sample.pid)} for sample in some]
+        batch = samples[start : start + FILES_A_REQUEST]
+        items = [{"camera_id": f"c{sample.camera}", "person_id": str(sample.pid)} for sample in batch]
         answer = client.post(
             "/embed",
-            files=[("files", (sample.path.name, sample.path.read_bytes())) for sample in some],
+            files=[("files", (sample.path.name, sample.path.read_bytes())) for sample in batch],
             data={"captured_at": "2026-01-01T00:00:00Z", "items": json.dumps(items)},
         )
         ids += [item["crop"]["id"] for item in answer.raise_for_status().json()["items"]]

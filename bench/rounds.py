@@ -1,11 +1,11 @@
-"""Measuring sides in turn, round after round, so that what else happens on the machine meets all of them."""
+"""Measuring sides in alternating rounds, so that other load on the machine affects all of them."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each side gives in each round. A first round warms up and does not count; every other one runs backwards."""
+    """Each side's result in each round. The first round is a warm-up; every other round has the reverse order."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name in list(sides)[:: 1 if number % 2 else -1]:

@@ -1,4 +1,4 @@
-"""A service in a process of its own, as a user starts it, for benchmarks to measure from outside."""
+"""A service in a separate process, started as a user starts it."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ _START_SECONDS, _STOP_SECONDS = 300, 60
 
 @dataclass(frozen=True)
 class RunningService:
-    """Where it answers, how long it took to be ready, and its process."""
+    """A running service: its address, time to readiness, and process."""
 
     url: str
     port: int
@@ -29,23 +29,23 @@ class RunningService:
 
     @property
     def resident_megabytes(self) -> float:
-        """Memory that the process holds now."""
+        """The resident memory of the process."""
         return float(self.process.memory_info().rss) / 1e6
 
     @property
     def private_megabytes(self) -> float:
-        """The same without mapped files."""
+        """The resident memory without memory-mapped files."""
         memory = self.process.memory_info()
         return float(memory.rss - memory.shared) / 1e6
 
     @property
     def peak_megabytes(self) -> float:
-        """Memory that the process has held at most."""
+        """The peak resident memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
     def metrics(self) -> dict[str, float]:
-        """What its `/metrics` count, by the samples' names, whatever their labels."""
+        """The values of `/metrics` by name, summed over labels."""
         answer = httpx.get(f"{self.url}/metrics", timeout=30).raise_for_status()
         sums: dict[str, float] = defaultdict(float)
         for family in text_string_to_metric_families(answer.text):
@@ -65,7 +65,7 @@ def service(
 ) -> Iterator[RunningService]:
     """`passerby serve`, by default with SQLite and the bundled checkpoint, until the block ends.
 
-    start: what Python is told to run, with `--port` and `--data-dir`; settings: other ones, by their full names;
+    start: the arguments of Python, with `--port` and `--data-dir`; settings: other ones, by their full names;
     seconds: longest wait until it is ready; log: a file for what it prints.
     """
     port = free_port()
@@ -89,7 +89,7 @@ def service(
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

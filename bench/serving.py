@@ -1,4 +1,4 @@
-"""The service beside the bare libraries that it stands on."""
+"""The service against the plain libraries that it uses."""
 
 import asyncio
 import statistics

@@ -1,4 +1,4 @@
-"""`python -m bench.soak --minutes 10`: all that clients do, good and bad, at once, and what memory that takes."""
+"""`python -m bench.soak --minutes 10`: memory under mixed load, with valid and invalid requests."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ from bench.visiting import REST, visiting
 
 SECONDS_A_LINE = 10
 GALLERY = 1_000
-"""Crops that are kept; what comes beyond them is deleted, so that memory has no reason to grow."""
+"""The number of crops to keep; more are deleted, so that memory should not grow."""
 CROPS, MOST_CROPS = 32, 256
 MOST_GROWTH, MOST_MEGABYTES = 1.1, 1_500
 _BUSY = 429
@@ -34,7 +34,7 @@ _STORED = {"camera_id": "soak", "captured_at": "2026-05-04T17:30:00Z"}
 
 @dataclass
 class _Visitors:
-    """What the clients share: the service, what it stores of theirs, what was done and what went wrong."""
+    """The clients' shared state: the service, stored crops, counts of requests, and errors."""
 
     port: int
     pictures: Pictures
@@ -44,11 +44,11 @@ class _Visitors:
 
     @property
     def done(self) -> Counter[str]:
-        """How often what was done."""
+        """The counts of requests by kind."""
         return Counter(self.events)
 
     def ingest(self, client: Client) -> None:
-        """Store crops, unless those that delete have fallen behind."""
+        """Store crops, unless deletions have fallen behind."""
         if len(self.crops) > GALLERY + MOST_CROPS:
             self._rest(client)
             return
@@ -64,7 +64,7 @@ class _Visitors:
         self._asked(client, "/search", self.pictures.take(1), {"top_k": "20"}, 200)
 
     def post_bad_pictures(self, client: Client) -> None:
-        """One good file among bad ones; then a search by something that is no picture."""
+        """Embed one valid file among invalid ones; then search by a file that is not a picture."""
         good = self.pictures.take(1)[0]
         answer = self._asked(client, "/embed", [good[: len(good) // 2], b"no picture", b"", good], _STORED, 201)
         statuses = [item["status"] for item in json.loads(answer.body)["items"]] if answer.status != _BUSY else []
@@ -74,7 +74,7 @@ class _Visitors:
         self._asked(client, "/search", [b"no picture"], {}, 422)
 
     def leave(self, client: Client) -> None:
-        """Hang up while the body is being sent, and while the answer is awaited."""
+        """Disconnect while sending the body, and while waiting for the answer."""
         request = raw_post("/embed", multipart(self.pictures.take(CROPS), {"store": "false"}))
         for sent in (request[: len(request) // 2], request):
             with socket.create_connection(("127.0.0.1", self.port)) as connection:
@@ -84,7 +84,7 @@ class _Visitors:
         time.sleep(1)
 
     def delete(self, client: Client) -> None:
-        """Delete the oldest crop, if there are more than are kept."""
+        """Delete the oldest crop, if there are more than the number to keep."""
         if len(self.crops) <= GALLERY:
             self._rest(client)
             return
@@ -95,7 +95,7 @@ class _Visitors:
         self.events.append("DELETE")
 
     def _rest(self, client: Client) -> None:
-        """Wait a moment, without a connection: the service closes those that are idle for long."""
+        """Wait without a connection, as the service closes idle ones."""
         client.close()
         time.sleep(REST)
 
@@ -113,7 +113,7 @@ class _Visitors:
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a soak has found: megabytes resident after warm-up, at the end, and at most; requests; errors but 429."""
+    """The results of a soak: megabytes resident after warm-up, at the end, and at most; requests; errors but 429."""
 
     first: float
     last: float
@@ -163,7 +163,7 @@ def rows(rounds: int) -> list[Row]:
 
 @contextmanager
 def _visiting(visitors: _Visitors) -> Iterator[None]:
-    """Clients of all kinds, each with a connection of its own, as long as the block lasts."""
+    """Clients of all kinds, each with its own connection, until the block ends."""
     kinds = [visitors.ingest, visitors.embed, visitors.search, visitors.post_bad_pictures, visitors.leave]
     kinds += [visitors.ingest, visitors.delete, visitors.delete]
     with ExitStack() as stack:
@@ -189,11 +189,11 @@ def _ids(answer: Answer) -> list[str]:
 
 
 def main() -> None:
-    """Soak for so many minutes; exit with 1 unless everything was as it must be."""
+    """Soak for so many minutes; exit with 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     minutes = parser.parse_args().minutes
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
     console = Console(soft_wrap=True)
     found = soak(minutes, console)
     console.print(f"first {found.first:.0f} MB, last {found.last:.0f} MB, peak {found.peak:.0f} MB; {dict(found.done)}")

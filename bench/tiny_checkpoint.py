@@ -1,4 +1,4 @@
-"""A checkpoint so small that a service with it starts in no time, for tests and benches of everything but its model."""
+"""A tiny checkpoint for fast starts of a service, in tests and benchmarks that do not depend on the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from model.checkpoint import METADATA_KEY, CheckpointMetadata, InputFormat, Trai
 
 
 def tiny_metadata(height: int = 64, width: int = 32, name: str = "tiny") -> CheckpointMetadata:
-    """What a checkpoint for tests says about itself."""
+    """The metadata of a checkpoint for tests."""
     return CheckpointMetadata(
         name=name,
         architecture=MGNConfig(backbone="mobilenet_v2"),

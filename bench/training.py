@@ -1,4 +1,4 @@
-"""Training beside the plain loop that most training code is: PIL transforms, contiguous tensors, nothing frozen."""
+"""Training against a plain training loop: PIL transforms, contiguous tensors, nothing frozen."""
 
 import argparse
 import json
@@ -30,9 +30,9 @@ from model.mgn import MGN
 from model.recipe import Precision, Recipe, read_recipe, recipe_path
 from model.sampler import IdentitySampler
 from model.train import Run, train
-from model.training.journal import LOG_FILE
 from model.training.machine import keep_freed_memory
-from model.training.processes import Processes
+from model.training.run_log import LOG_FILE
+from model.training.world import World
 
 WARM_UP = 2
 ITERATIONS = 8
@@ -40,9 +40,9 @@ PEOPLE = 40
 
 
 def rows(rounds: int) -> list[Row]:
-    """Crops a second of all loops, in turn, each in a process of its own with as many threads as cores.
+    """Crops a second of all loops in alternating rounds, each in a separate process with a thread a core.
 
-    In bfloat16 where the processor has instructions for it; the plain loop computes in float32 beside both.
+    Also in bfloat16 if the CPU has instructions for it; the plain loop always computes in float32.
     """
     precisions: list[Precision] = ["float32"]
     if torch.cpu._is_avx512_bf16_supported():
@@ -79,9 +79,9 @@ def _measured(side: str, folder: Path) -> float:
 
 @dataclass(frozen=True)
 class Loop:
-    """What is trained: the recipe, on the drawn people in `folder/data`, on a device.
+    """A training loop: the recipe on the drawn people in `folder/data`, on a device.
 
-    Of the recipe's iterations the first `warm_up` do not count, and the others are timed by as many at a time.
+    The first `warm_up` iterations do not count; the others are timed in groups of `warm_up`.
     """
 
     recipe: Recipe
@@ -96,7 +96,7 @@ class Loop:
 
     @property
     def crops(self) -> int:
-        """Of an iteration."""
+        """The number of crops in an iteration."""
         return self.recipe.batch.identities * self.recipe.batch.crops
 
 
@@ -122,7 +122,7 @@ def passerby_loop(loop: Loop) -> float:
         cache = loop.folder / "cache"
         run = Run(loop.recipe, samples, data, Path(out), cache=cache, log_every=loop.warm_up, save_every=10**9)
         keep_freed_memory()
-        train(run, Processes(0, 1, loop.device))
+        train(run, World(0, 1, loop.device))
         lines = (Path(out) / LOG_FILE).read_text().splitlines()[1:]
     return statistics.median(float(json.loads(line)["crops_per_second"]) for line in lines)
 
@@ -165,8 +165,8 @@ def plain_loop(loop: Loop) -> float:
     mgn.to(loop.device)
     optimizer = torch.optim.AdamW(mgn.parameters(), lr=1e-4)
     times, began = [], time.perf_counter()
-    for number, (images, wanted) in enumerate(loader, start=1):
-        on_device = wanted.to(loop.device)
+    for number, (images, targets) in enumerate(loader, start=1):
+        on_device = targets.to(loop.device)
         output = mgn(images.to(loop.device))
         loss = softmax_loss(output.logits, on_device, recipe.loss.label_smoothing)
         loss = loss + global_triplet_loss(output.parts, on_device, hinge(recipe.loss.margin), normalise=True)
@@ -174,7 +174,7 @@ def plain_loop(loop: Loop) -> float:
         torch.autograd.backward(loss)
         optimizer.step()
         if number % loop.warm_up == 0:
-            loss.item()  # waits for a GPU
+            loss.item()  # waits for the GPU
             times.append(time.perf_counter() - began)
             began = time.perf_counter()
     return loop.warm_up * loop.crops / statistics.median(times[1:])

@@ -1,4 +1,4 @@
-"""Visitors of a service, each a thread that does one thing again and again, and how they ask."""
+"""Visitors of a service: threads that repeat an action, and their requests."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ from typing import Any
 from bench.clients import Answer, Client, RequestFailed
 
 REST = 0.05
-"""Seconds that a visitor waits who has nothing to do, or whose request has failed."""
+"""Seconds that a visitor waits without work or after a failed request."""
 
 _BUSY, _BUSY_SECONDS = 429, 0.2
 _PAGE = 1000
@@ -19,7 +19,7 @@ _PAGE = 1000
 
 @contextmanager
 def visiting(works: Sequence[Callable[[], None]], failed: Callable[[str], None]) -> Iterator[None]:
-    """Do each of the works again and again, all at once, until the block ends. failed: is told what one has raised."""
+    """Repeat all works concurrently until the block ends. failed: called with the exception of a work."""
     stop = threading.Event()
 
     def go_on(work: Callable[[], None]) -> None:
@@ -48,21 +48,21 @@ def _name_of_work(error: Exception) -> str:
 
 
 def asked(client: Client, path: str, body: bytes, wanted: int) -> Any:
-    """What a form is answered, after as many attempts as a busy service wants. Raises RequestFailed."""
+    """The answer to a form, with retries while the service is busy. Raises RequestFailed."""
     while (answer := client.send("POST", path, body)).status == _BUSY:
         time.sleep(_BUSY_SECONDS)
     return json.loads(required(answer, wanted).body)
 
 
 def required(answer: Answer, *wanted: int) -> Answer:
-    """The answer. Raises RequestFailed unless its status is one of those wanted."""
+    """The answer. Raises RequestFailed unless its status is an expected one."""
     if answer.status not in wanted:
         raise RequestFailed(f"answered {answer.status} where {wanted} was right: {answer.body[:300]!r}")
     return answer
 
 
 def listed(get: Callable[[str], bytes]) -> Iterator[Any]:
-    """All crops of a gallery. get: gives the body that a path is answered with."""
+    """All crops of a gallery. get: returns the body of a path's answer."""
     cursor = ""
     while cursor is not None:
         page = json.loads(get(f"/crops?limit={_PAGE}{cursor}"))

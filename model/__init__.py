@@ -1,1 +1,1 @@
-"""MGN and everything that makes, checks and carries its checkpoints; a library of its own that never imports `app`."""
+"""MGN: training, evaluation, conversion and export of its checkpoints. A separate library that never imports `app`."""

@@ -18,15 +18,13 @@ from model.commands.train import train
 from model.commands.visualize import visualize
 from model.errors import ModelError, RunStopped
 
-commands = typer.Typer(
-    name="python -m model", help="Train MGN, judge it, and carry it where it is used.", no_args_is_help=True
-)
+commands = typer.Typer(name="python -m model", help="Train, evaluate, convert and export MGN.", no_args_is_help=True)
 for command in (train, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info, draw):
     commands.command()(command)
 
 
 def main() -> None:
-    """Run a command; what its user got wrong is one sentence and exit code 2, a run that was stopped 128 + signal."""
+    """Run a command. Exit code 2 and one sentence for a user error; 128 + signal for a stopped run."""
     try:
         commands(standalone_mode=True)
     except RunStopped as stop:

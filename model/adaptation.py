@@ -1,4 +1,4 @@
-"""Adapting a checkpoint to a site's own cameras with few crops: its recipe, and the crops that serve."""
+"""Adaptation of a checkpoint to a site's cameras with few crops: the recipe, and the usable crops."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,35 +9,35 @@ from model.errors import DataError
 from model.recipe import Recipe, read_recipe, recipe_path
 
 FEWEST_PERSONS = 8
-"""With fewer persons there is little to tell apart, and they are known by heart at once."""
+"""With fewer persons, training overfits at once."""
 
 _SUFFIX = "-adapted"
 
 
 def usable_crops(samples: Sequence[Sample], name: str) -> tuple[Sample, ...]:
-    """The crops of the persons that two cameras or more have seen, or of two crops where the cameras are not known.
+    """The crops of persons seen by two or more cameras, or on two or more crops by unknown cameras.
 
-    Others teach nothing of how a person looks to another camera. name: of the data set. Raises DataError where these
-    are fewer than FEWEST_PERSONS.
+    Other persons show nothing about how a person looks to another camera. name: the data set's name. Raises DataError
+    for fewer than FEWEST_PERSONS such persons.
     """
     usable = set(findable_persons(samples))
     if len(usable) < FEWEST_PERSONS:
         raise DataError(
             f"{len(usable)} of {len({sample.pid for sample in samples})} persons of {name} are seen by two cameras or "
-            f"more; adapting wants at least {FEWEST_PERSONS}: add crops, or hold fewer persons out"
+            f"more; adapting needs at least {FEWEST_PERSONS}: add crops, or hold fewer persons out"
         )
     return tuple(sample for sample in samples if sample.pid in usable)
 
 
-def adaptation_recipe(first: CheckpointMetadata, persons: int, changes: Mapping[str, object]) -> Recipe:
-    """The shipped recipe `adapt` for a checkpoint's own network, parts and input, with `changes` made to it.
+def adaptation_recipe(initial: CheckpointMetadata, persons: int, overrides: Mapping[str, object]) -> Recipe:
+    """The shipped recipe `adapt` with a checkpoint's architecture, part weights and input, and with `overrides`.
 
-    A batch has all persons where there are fewer than the recipe's P; a network with cosine classifiers learns by the
-    circle loss. Raises RecipeError.
+    A batch has at most `persons` identities; a network with cosine classifiers uses the circle loss. Raises
+    RecipeError.
     """
-    described = first.model_dump(mode="json")
-    name = first.name if first.name.endswith(_SUFFIX) else first.name + _SUFFIX
-    given = {
+    described = initial.model_dump(mode="json")
+    name = initial.name if initial.name.endswith(_SUFFIX) else initial.name + _SUFFIX
+    defaults = {
         "name": name,
         "architecture": described["architecture"],
         "part_weights": described["part_weights"],
@@ -45,7 +45,7 @@ def adaptation_recipe(first: CheckpointMetadata, persons: int, changes: Mapping[
         "initialisation": {"weights": "checkpoint"},
     }
     circle = {"loss.softmax": "circle", "loss.label_smoothing": 0.0}
-    fitting = circle if first.architecture.classifier == "cosine" else {}
-    recipe = read_recipe(recipe_path(Path("adapt")), fitting | dict(changes), given)
+    loss = circle if initial.architecture.classifier == "cosine" else {}
+    recipe = read_recipe(recipe_path(Path("adapt")), loss | dict(overrides), defaults)
     batch = recipe.batch.model_copy(update={"identities": min(recipe.batch.identities, persons)})
     return recipe.model_copy(update={"batch": batch})

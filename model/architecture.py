@@ -1,4 +1,4 @@
-"""The typed description of an MGN: its eight parts, and the choices in which variants differ from the paper."""
+"""The typed description of an MGN: its eight parts, and the options of its variants."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +16,13 @@ PARTS: tuple[str, ...] = (
 """The eight parts in the order in which an embedding holds them."""
 
 GLOBAL_PARTS = 3
-"""How many of the parts, from the first, describe the whole crop; the others describe horizontal stripes."""
+"""The number of whole-crop parts, which come first; the others describe horizontal stripes."""
 
 PART_DIM = 256
 EMBEDDING_DIM = len(PARTS) * PART_DIM
 
 PartWeights = tuple[float, float, float, float, float, float, float, float]
-"""What each part counts for, in the order of `PARTS`; only their ratios matter."""
+"""The weight of each part, in the order of `PARTS`; only the ratios matter."""
 
 EQUAL_WEIGHTS: PartWeights = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
@@ -30,10 +30,10 @@ OMZChannels = tuple[int, int, int, int]
 """Channels of the stem and of the three stages of an OSNet of Open Model Zoo."""
 
 OMZ_CHANNELS: OMZChannels = (64, 256, 384, 512)
-"""Those of width 1.0, person-reidentification-retail-0277."""
+"""The channels at width 1.0, person-reidentification-retail-0277."""
 
 OMZ_INPUT = (256, 128)
-"""Height and width in pixels of what Open Model Zoo's re-identification networks take, which give a part's numbers."""
+"""The input height and width in pixels of Open Model Zoo's re-identification networks, which give 256-d features."""
 
 Pooling = Literal["max", "average", "gem"]
 SoftmaxOn = Literal["pooled", "reduced"]
@@ -44,15 +44,15 @@ Stem = Literal["padded", "ceil"]
 
 @dataclass(frozen=True)
 class MGNConfig:
-    """Every choice in which MGNs differ. The defaults are the paper (arXiv 1804.01438, section 3).
+    """The options in which MGN variants differ. The defaults are the paper's (arXiv 1804.01438, section 3).
 
-    `softmax_on` says which features of the three whole-crop parts the softmax loss sees: the `pooled` ones of the
-    backbone's width (the paper) or the `reduced` 256-d ones (most public code). The five stripes always use the
-    reduced ones. A `cosine` classifier gives cosines between features and classes, as the circle loss wants them.
-    `global_stride` 1 leaves the last stride out of the global branch too. A ResNet's `stem` pools over padded maps, or
-    without padding and rounding up, which gives the same size on a shifted grid. A `neck` is one more batch norm, the
-    last layer of every reduction. `omz_channels` are those of the backbone `osnet_omz`, and so many of its whole-crop
-    parts as `own_heads` says start as the backbone's own pooling and linear layer, in place of MGN's.
+    softmax_on: the features of the three whole-crop parts for the softmax loss: `pooled`, of the backbone's width (the
+    paper), or `reduced` to 256 (most public code). The five stripes always use the reduced ones. classifier: `cosine`
+    gives cosines between features and classes, which the circle loss needs. global_stride: 1 removes the last stride
+    from the global branch too. stem: a ResNet's max pooling is padded, or rounds up without padding, which gives the
+    same size on a shifted grid. neck: adds a batch norm as the last layer of every reduction. omz_channels: the
+    channels of the backbone `osnet_omz`. own_heads: the number of whole-crop parts that use the backbone's pretrained
+    pooling and linear layer instead of MGN's.
     """
 
     backbone: BackboneName = "resnet50"
@@ -69,5 +69,5 @@ class MGNConfig:
 
     @property
     def name(self) -> str:
-        """`paper` where every choice but the backbone is the paper's, `practical` otherwise."""
+        """`paper` if every option but the backbone is the paper's, else `practical`."""
         return "paper" if self == MGNConfig(backbone=self.backbone) else "practical"

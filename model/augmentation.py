@@ -1,4 +1,4 @@
-"""Random changes of training batches: drawn for the whole batch at once, then made by vectorised operations."""
+"""Random augmentation of training batches: parameters are sampled for the whole batch, then applied vectorised."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -13,12 +13,13 @@ AutoAugmentation = Literal["none", "auto", "random", "trivial"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training picture.
+    """The augmentation section of a recipe.
 
     flip, erase: probabilities. pad: pixels of padding before a random crop back to size. The erased box covers 2 % to
     `erase_largest` of the picture at an aspect ratio of 0.3 to 3.3 (Zhong et al., arXiv 1708.04896) and becomes the
-    data's mean, which is 0 in a normalised picture. jitter: brightness, contrast and saturation change by up to this
-    share, the hue by a tenth of it. auto: torchvision's AutoAugment (ImageNet policy), RandAugment or TrivialAugment.
+    data's mean, which is 0 in a normalised picture. jitter: the largest relative change of brightness, contrast and
+    saturation; the hue changes by at most a tenth of it. auto: torchvision's AutoAugment (ImageNet policy), RandAugment
+    or TrivialAugment.
     """
 
     flip: float = 0.5
@@ -30,12 +31,13 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What happens to each of N pictures; on the CPU, so that they are the same whatever the device.
+class AugmentationParams:
+    """The sampled augmentation parameters of N pictures.
 
-    flipped: `(N,)` bool. offsets: `(2, N)`, pixels from the padded picture's top and left. boxes: `(4, N)` fractions of
-    1 that decide the erased box's area, aspect ratio, and place; erased: `(N,)` bool. seeds: `(N,)`, of the changes
-    that torchvision draws itself.
+    Sampled on the CPU, so that they do not depend on the device.
+    flipped: `(N,)` bool. offsets: `(2, N)`, pixels from the padded picture's top and left. boxes: `(4, N)` in 0..1:
+    area, aspect ratio, y and x of the erased box; erased: `(N,)` bool. seeds: `(N,)`, the seeds of torchvision's own
+    transforms.
     """
 
     flipped: Tensor
@@ -44,47 +46,47 @@ class Changes:
     erased: Tensor
     seeds: Tensor
 
-    def part(self, rows: slice) -> "Changes":
-        """Those of some of the pictures."""
-        return Changes(
+    def select(self, rows: slice) -> "AugmentationParams":
+        """The parameters of some of the pictures."""
+        return AugmentationParams(
             self.flipped[rows], self.offsets[:, rows], self.boxes[:, rows], self.erased[rows], self.seeds[rows]
         )
 
 
-def draw_changes(count: int, how: Augmentation, generator: torch.Generator) -> Changes:
-    """Draw what happens to `count` pictures."""
-    return Changes(
-        flipped=torch.rand(count, generator=generator) < how.flip,
-        offsets=torch.randint(0, 2 * how.pad + 1, (2, count), generator=generator),
+def sample_params(count: int, config: Augmentation, generator: torch.Generator) -> AugmentationParams:
+    """Sample the parameters of `count` pictures."""
+    return AugmentationParams(
+        flipped=torch.rand(count, generator=generator) < config.flip,
+        offsets=torch.randint(0, 2 * config.pad + 1, (2, count), generator=generator),
         boxes=torch.rand(4, count, generator=generator),
-        erased=torch.rand(count, generator=generator) < how.erase,
+        erased=torch.rand(count, generator=generator) < config.erase,
         seeds=torch.randint(0, 2**31, (count,), generator=generator),
     )
 
 
-def change_colours(crops: Tensor, how: Augmentation, changes: Changes) -> Tensor:
-    """`(N, H, W, 3)` uint8 RGB -> the same with torchvision's changes made, picture by picture."""
-    if how.jitter == 0 and how.auto == "none":
+def augment_colours(crops: Tensor, config: Augmentation, params: AugmentationParams) -> Tensor:
+    """`(N, H, W, 3)` uint8 RGB -> the same after torchvision's colour transforms, picture by picture."""
+    if config.jitter == 0 and config.auto == "none":
         return crops
-    transform = _torchvision_changes(how.jitter, how.auto)
+    transform = _torchvision_transforms(config.jitter, config.auto)
     pictures = crops.permute(0, 3, 1, 2)
-    changed = []
+    transformed = []
     with torch.random.fork_rng(devices=[]):
-        for picture, seed in zip(pictures, changes.seeds.tolist(), strict=True):
+        for picture, seed in zip(pictures, params.seeds.tolist(), strict=True):
             torch.manual_seed(seed)
-            changed.append(transform(picture))
-    return torch.stack(changed).permute(0, 2, 3, 1)
+            transformed.append(transform(picture))
+    return torch.stack(transformed).permute(0, 2, 3, 1)
 
 
-def change_shapes(images: Tensor, how: Augmentation, changes: Changes) -> Tensor:
+def augment_geometry(images: Tensor, config: Augmentation, params: AugmentationParams) -> Tensor:
     """`(N, 3, H, W)` normalised pictures -> flipped, shifted and with boxes erased."""
-    images = torch.where(changes.flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
-    images = _shift(images, how.pad, changes.offsets.to(images.device))
-    return erase(images, how, changes)
+    images = torch.where(params.flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+    images = _shift(images, config.pad, params.offsets.to(images.device))
+    return erase(images, config, params)
 
 
 @cache
-def _torchvision_changes(jitter: float, auto: AutoAugmentation) -> torch.nn.Module:
+def _torchvision_transforms(jitter: float, auto: AutoAugmentation) -> torch.nn.Module:
     from torchvision.transforms import v2
 
     transforms: list[torch.nn.Module] = []
@@ -110,19 +112,19 @@ def _shift(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
     return padded[pictures, channels, rows, columns]
 
 
-def erase(images: Tensor, how: Augmentation, changes: Changes) -> Tensor:
+def erase(images: Tensor, config: Augmentation, params: AugmentationParams) -> Tensor:
     """`(N, C, H, W)` pictures or maps with the drawn boxes set to 0."""
-    if how.erase == 0:
+    if config.erase == 0:
         return images
     _, _, height, width = images.shape
-    area, ratio, y, x = changes.boxes.unbind()
-    area = (0.02 + area * (how.erase_largest - 0.02)) * height * width
+    area, ratio, y, x = params.boxes.unbind()
+    area = (0.02 + area * (config.erase_largest - 0.02)) * height * width
     ratio = torch.exp((ratio * 2 - 1) * torch.log(torch.tensor(3.3)))
     box_height = (area * ratio).sqrt().clamp(max=height - 1)
     box_width = (area / ratio).sqrt().clamp(max=width - 1)
     top, left = y * (height - box_height), x * (width - box_width)
     rows, columns = torch.arange(height), torch.arange(width)
-    in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None]) & changes.erased[:, None]
+    in_rows = (rows >= top[:, None]) & (rows < (top + box_height)[:, None]) & params.erased[:, None]
     in_columns = (columns >= left[:, None]) & (columns < (left + box_width)[:, None])
     box = in_rows.to(images.device)[:, None, :, None] & in_columns.to(images.device)[:, None, None, :]
     return images.masked_fill(box, 0.0)

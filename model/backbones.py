@@ -1,4 +1,4 @@
-"""The networks that MGN stands on, each cut into a shared trunk and a tail of which every branch has its own copy."""
+"""MGN's backbones, each split into a shared trunk and a tail that is copied for every branch."""
 
 import copy
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from model.osnet import OMZOSNet, OSNet
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network cut in two.
+    """A network split into trunk and tail.
 
     trunk: `(N, 3, H, W)` -> the map that the branches share, at 1/16 of the input's height and width.
-    new_tail: gives a fresh copy, with the initial weights, of what follows: to `(N, channels, H/32, W/32)`, or, asked
-        not to down-sample, to `(N, channels, H/16, W/16)`.
-    new_head: gives a fresh copy, with the initial weights, of the network's own pooling and linear layer,
-        `(N, channels, H/16, W/16)` -> `(N, 256, 1, 1)`; None where it has none of 256 numbers.
+    new_tail: returns a new copy of the layers after the trunk, with the initial weights; its output is
+        `(N, channels, H/32, W/32)` with down-sampling, `(N, channels, H/16, W/16)` without.
+    new_head: returns a new copy of the network's pretrained pooling and linear layer, with the initial weights,
+        `(N, channels, H/16, W/16)` -> `(N, 256, 1, 1)`; None for a network without a 256-d head.
     """
 
     name: BackboneName
@@ -32,7 +32,7 @@ class Backbone:
 
 
 def build_backbone(config: MGNConfig) -> Backbone:
-    """The backbone that an MGN is to stand on, with random weights."""
+    """The backbone of an MGN, with random weights."""
     name, stem = config.backbone, config.stem
     if name == "mobilenet_v2":
         return cut_mobilenet_v2(mobilenet_v2(weights=None))
@@ -42,12 +42,12 @@ def build_backbone(config: MGNConfig) -> Backbone:
         return cut_omz_osnet(OMZOSNet(config.omz_channels))
     net = resnet50(weights=None)
     if name == "resnet50_ibn":
-        put_instance_norms(net)
+        add_instance_norms(net)
     return cut_resnet50(net, name, stem)
 
 
 def cut_resnet50(net: ResNet, name: BackboneName = "resnet50", stem: Stem = "padded") -> Backbone:
-    """Paper, section 3.1: shared up to res_conv4_1, then conv4_2 ... conv5_3 once a branch."""
+    """Paper, section 3.1: the trunk ends with res_conv4_1; conv4_2 ... conv5_3 are the tail."""
     pool = nn.MaxPool2d(3, stride=2, ceil_mode=True) if stem == "ceil" else net.maxpool
     conv4_1, *conv4 = net.layer3.children()
     trunk = nn.Sequential(net.conv1, net.bn1, net.relu, pool, net.layer1, net.layer2, conv4_1)
@@ -65,7 +65,7 @@ def cut_resnet50(net: ResNet, name: BackboneName = "resnet50", stem: Stem = "pad
 
 
 def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
-    """Blocks 0-13 of `features` are shared; 14-18 are copied, block 14 being the one with the last stride."""
+    """Blocks 0-13 of `features` are the trunk, 14-18 the tail; block 14 has the last stride."""
     trunk, tail = net.features[:14], net.features[14:]
 
     def new_tail(downsample: bool) -> nn.Module:
@@ -79,7 +79,10 @@ def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
 
 
 def cut_osnet(net: OSNet) -> Backbone:
-    """Shared up to conv3; conv4 and conv5 are copied. OSNet has no stride there, so the global branch pools before."""
+    """The trunk ends with conv3; conv4 and conv5 are the tail.
+
+    OSNet has no stride in the tail, so the global branch pools before it.
+    """
     trunk, tail = nn.Sequential(net.conv1, net.maxpool, net.conv2, net.conv3), nn.Sequential(net.conv4, net.conv5)
 
     def new_tail(downsample: bool) -> nn.Module:
@@ -90,7 +93,7 @@ def cut_osnet(net: OSNet) -> Backbone:
 
 
 def cut_omz_osnet(net: OMZOSNet) -> Backbone:
-    """As `cut_osnet`: shared up to conv3; conv4 and conv5 are copied."""
+    """Split like `cut_osnet`: the trunk ends with conv3; conv4 and conv5 are the tail."""
     tail = nn.Sequential(net.conv4, net.conv5)
 
     def new_tail(downsample: bool) -> nn.Module:
@@ -100,8 +103,8 @@ def cut_omz_osnet(net: OMZOSNet) -> Backbone:
     return Backbone("osnet_omz", net.channels, net.trunk(), new_tail, lambda: copy.deepcopy(net.head))
 
 
-def put_instance_norms(net: ResNet) -> None:
-    """Make IBN-Net-a of a ResNet (Pan et al., ECCV 2018): half of each first norm in layers 1 to 3 is instance norm."""
+def add_instance_norms(net: ResNet) -> None:
+    """Make a ResNet an IBN-Net-a (Pan et al., ECCV 2018): instance norm in half of each first norm of layers 1 to 3."""
     for layer in (net.layer1, net.layer2, net.layer3):
         for block in layer.children():
             first: Any = block

@@ -1,11 +1,11 @@
-"""How far measured means may lie from the truth, by drawing the queries again."""
+"""Bootstrap confidence intervals of metrics, by resampling the queries."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.metrics import QueryScores
 
-_AT_ONCE = 64
+_DRAWS_A_BLOCK = 64
 
 
 def confidence_intervals(
@@ -13,8 +13,8 @@ def confidence_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of rank1, map_step, map_trapezoid and minp, from `draws` samples of the answerable queries.
 
-    Efron & Tibshirani, An Introduction to the Bootstrap, chapter 13. Queries of one person are not independent of each
-    other, so the truth is rather wider. Nothing where no query has an answer.
+    Efron & Tibshirani, An Introduction to the Bootstrap, chapter 13. Queries of one person are not independent, so
+    the true intervals are somewhat wider. Empty if no query has a right answer.
     """
     answerable = ~np.isnan(scores.first)
     columns = {
@@ -33,8 +33,8 @@ def confidence_intervals(
 
 def _drawn_means(values: NDArray[np.float64], draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
     means = np.empty((draws, values.shape[1]))
-    for start in range(0, draws, _AT_ONCE):
-        count = min(_AT_ONCE, draws - start)
+    for start in range(0, draws, _DRAWS_A_BLOCK):
+        count = min(_DRAWS_A_BLOCK, draws - start)
         chosen = rng.integers(0, len(values), (count, len(values)))
         means[start : start + count] = values[chosen].mean(axis=1)
     return means

@@ -1,4 +1,4 @@
-"""Finding a map from similarity to probability on some held-out persons, and judging it on the others."""
+"""Fitting a map from similarity to probability on half of the held-out persons, and evaluating it on the rest."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,20 +16,20 @@ Kind = Literal["isotonic", "logistic"]
 Floats = NDArray[np.float64]
 
 MOST_DIFFERENT_PAIRS = 2_000_000
-"""About so many pairs of two persons are kept, drawn at random; pairs of one person are all kept."""
+"""The approximate number of pairs of two persons to sample; all pairs of one person are used."""
 
 BINS = 10
-"""Bins of equal width in which probabilities are compared with shares."""
+"""The number of bins of equal width for comparing probabilities with shares."""
 
 _DIGITS = 8
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of a query crop and a gallery crop, not known to be of one camera: `(N,)` each.
+    """Pairs of a query crop and a gallery crop by different or unknown cameras: `(N,)` each.
 
     similarities: their cosines. same: whether they show one person. persons: the query's person.
-    natural_prior: the share of pairs of one person before any were left out.
+    natural_prior: the share of pairs of one person before sampling.
     """
 
     similarities: Floats
@@ -38,7 +38,7 @@ class Pairs:
     natural_prior: float
 
     def weights(self, prior: float = BALANCED) -> Floats:
-        """`(N,)`, adding up to 1: pairs of one person weigh `prior` together, the others the rest."""
+        """`(N,)`, with sum 1: pairs of one person have the total weight `prior`."""
         share = self.same.mean()
         each = np.where(self.same, prior / max(share, 1e-12), (1 - prior) / max(1 - share, 1e-12))
         return np.asarray(each / len(self.same))
@@ -46,10 +46,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Probabilities against what came true, in bins of equal width; empty bins are left out: `(B,)` each.
+    """Predicted probabilities and observed shares in bins of equal width, without empty bins: `(B,)` each.
 
-    predicted: mean probability. observed: share of pairs of one person; low, high: its 95 % interval, from drawing the
-    query persons anew. weight: the bin's share of all pairs.
+    predicted: mean probability. observed: share of pairs of one person; low, high: its 95 % interval, from resampling
+    the query persons. weight: the bin's share of all pairs.
     """
 
     predicted: Floats
@@ -65,8 +65,8 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A calibration, with the pairs that judged it and what they say: at the balanced prior and at their own."""
+class CalibrationResult:
+    """A calibration, the pairs it was evaluated on, and its reliability at the balanced and at their natural prior."""
 
     calibration: Calibration
     pairs: Pairs
@@ -76,23 +76,23 @@ class Judged:
 
 def calibrate(
     query: LabelledFeatures, gallery: LabelledFeatures, data: str, kind: Kind = "isotonic", seed: int = 0
-) -> Judged:
-    """Fit a map on half of the persons, drawn by the seed, and judge it on the other half.
+) -> CalibrationResult:
+    """Fit a map on half of the persons, drawn by the seed, and evaluate it on the other half.
 
-    data: the data set's name. Raises DataError where a half has no pair of one person, or none of two.
+    data: the data set's name. Raises DataError if a half has no pairs of one person, or no pairs of two.
     """
-    fitting, judging, persons = _halves(query, gallery, seed)
-    for pairs in (fitting, judging):
+    fitting, evaluation, persons = _halves(query, gallery, seed)
+    for pairs in (fitting, evaluation):
         if not pairs.same.any() or pairs.same.all():
             raise DataError(
                 f"{data} has too few persons to calibrate on: each half of them must give pairs of one person and of "
                 "two, seen by different cameras"
             )
-    found = fit_isotonic(fitting) if kind == "isotonic" else fit_logistic(fitting)
-    probabilities = found(judging.similarities)
-    balanced = reliability(probabilities, judging, BALANCED, seed)
+    similarity_map = fit_isotonic(fitting) if kind == "isotonic" else fit_logistic(fitting)
+    probabilities = similarity_map(evaluation.similarities)
+    balanced = reliability(probabilities, evaluation, BALANCED, seed)
     calibration = Calibration(
-        map=found,
+        map=similarity_map,
         data=data,
         fitted_identities=persons[0],
         judged_identities=persons[1],
@@ -101,36 +101,36 @@ def calibrate(
         natural_prior=fitting.natural_prior,
         expected_calibration_error=round(balanced.expected_calibration_error, 6),
     )
-    own = judging.natural_prior
-    natural = reliability(at_prior(probabilities, BALANCED, own), judging, own, seed)
-    return Judged(calibration, judging, balanced, natural)
+    natural_prior = evaluation.natural_prior
+    natural = reliability(at_prior(probabilities, BALANCED, natural_prior), evaluation, natural_prior, seed)
+    return CalibrationResult(calibration, evaluation, balanced, natural)
 
 
 def fit_isotonic(pairs: Pairs) -> IsotonicMap:
-    """The rising line that fits best at the balanced prior.
+    """The isotonic regression at the balanced prior.
 
-    One pair of two persons is added at the highest similarity, and one of one person at the lowest: however far apart
-    the two kinds lie, finitely many pairs make nothing certain (the rule of succession).
+    A pair of two persons at the highest similarity and a pair of one person at the lowest are added (rule of
+    succession), so that no probability is 0 or 1 even if the two kinds of pairs are fully separated.
     """
     from sklearn.isotonic import IsotonicRegression
 
     weights = pairs.weights()
-    line = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    line.fit(
+    regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    regression.fit(
         np.append(pairs.similarities, [pairs.similarities.min(), pairs.similarities.max()]),
         np.append(pairs.same, [True, False]).astype(np.float64),
         sample_weight=np.append(weights, [weights[pairs.same][0], weights[~pairs.same][0]]),
     )
-    similarities, first = np.unique(line.X_thresholds_.round(_DIGITS), return_index=True)
-    probabilities = np.maximum.accumulate(line.y_thresholds_[first].round(_DIGITS))
+    similarities, first = np.unique(regression.X_thresholds_.round(_DIGITS), return_index=True)
+    probabilities = np.maximum.accumulate(regression.y_thresholds_[first].round(_DIGITS))
     return IsotonicMap(similarities=tuple(similarities.tolist()), probabilities=tuple(probabilities.tolist()))
 
 
 def fit_logistic(pairs: Pairs) -> LogisticMap:
-    """The logistic curve that fits best at the balanced prior. Raises DataError where similarity says nothing."""
+    """The logistic regression at the balanced prior. Raises DataError if its slope is not positive."""
     from sklearn.linear_model import LogisticRegression
 
-    # Sums of weights scale the fit against its (nearly absent) penalty: one a pair on average, as without weights.
+    # A mean weight of 1 keeps the ratio of fit to the (nearly absent) penalty.
     curve = LogisticRegression(C=1e6, max_iter=1000)
     curve.fit(pairs.similarities[:, None], pairs.same, sample_weight=pairs.weights() * len(pairs.same))
     slope = float(curve.coef_[0, 0])
@@ -143,7 +143,7 @@ def fit_logistic(pairs: Pairs) -> LogisticMap:
 
 
 def reliability(probabilities: Floats, pairs: Pairs, prior: float = BALANCED, seed: int = 0) -> Reliability:
-    """Compare probabilities `(N,)` with what came true, where pairs of one person weigh `prior` together."""
+    """Compare probabilities `(N,)` with the pairs, in which pairs of one person have the total weight `prior`."""
     weights = pairs.weights(prior)
     bins = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
     names, person = np.unique(pairs.persons, return_inverse=True)
@@ -164,31 +164,31 @@ def reliability(probabilities: Floats, pairs: Pairs, prior: float = BALANCED, se
 
 
 def _halves(query: LabelledFeatures, gallery: LabelledFeatures, seed: int) -> tuple[Pairs, Pairs, tuple[int, int]]:
-    """The pairs of each half of the persons, and how many persons those are.
+    """The pairs of each half of the persons, and the number of persons in each.
 
-    Distractors, who are nobody in particular, are shared out crop by crop.
+    Distractors, which have no identity, are split crop by crop.
     """
     rng = np.random.default_rng(seed)
     persons = np.setdiff1d(query.pids, [DISTRACTOR, JUNK])
     others = np.setdiff1d(gallery.pids, [*persons, DISTRACTOR, JUNK])
     halves = [
-        np.concatenate([some[0::2], more[0::2]]) if first else np.concatenate([some[1::2], more[1::2]])
-        for some, more in [(rng.permutation(persons), rng.permutation(others))]
+        np.concatenate([own[0::2], rest[0::2]]) if first else np.concatenate([own[1::2], rest[1::2]])
+        for own, rest in [(rng.permutation(persons), rng.permutation(others))]
         for first in (True, False)
     ]
     coins = rng.random(len(gallery.pids)) < 0.5
-    fitting, judging = (
+    fitting, evaluation = (
         _pairs(
-            _some(query, np.isin(query.pids, half)),
-            _some(gallery, np.isin(gallery.pids, half) | ((gallery.pids == DISTRACTOR) & (coins == heads))),
+            _select(query, np.isin(query.pids, half)),
+            _select(gallery, np.isin(gallery.pids, half) | ((gallery.pids == DISTRACTOR) & (coins == heads))),
             rng,
         )
         for half, heads in zip(halves, (True, False), strict=True)
     )
-    return fitting, judging, (len(halves[0]), len(halves[1]))
+    return fitting, evaluation, (len(halves[0]), len(halves[1]))
 
 
-def _some(features: LabelledFeatures, chosen: NDArray[np.bool_]) -> LabelledFeatures:
+def _select(features: LabelledFeatures, chosen: NDArray[np.bool_]) -> LabelledFeatures:
     return LabelledFeatures(features.features[chosen], features.pids[chosen], features.cameras[chosen])
 
 

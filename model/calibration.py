@@ -1,6 +1,6 @@
-"""From the similarity of two crops to the probability that they show one person; needs neither torch nor scikit-learn.
+"""The map from the similarity of two crops to the probability that they show one person; needs no torch.
 
-`model/calibrate.py` finds such a map and judges it; a checkpoint carries it, and `Calibration.probability` applies it.
+`model/calibrate.py` fits and evaluates the map; a checkpoint stores it; `Calibration.probability` applies it.
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BALANCED = 0.5
-"""The prior of a pair that is as likely one person as two."""
+"""The prior at which a pair is equally likely to show one person or two."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Prior = Annotated[float, Field(gt=0, lt=1)]
@@ -23,7 +23,7 @@ class _Value(BaseModel):
 
 
 class IsotonicMap(_Value):
-    """A rising line through knots; constant before the first and after the last."""
+    """A non-decreasing, piecewise linear map; constant before the first knot and after the last."""
 
     kind: Literal["isotonic"] = "isotonic"
     similarities: tuple[Finite, ...]
@@ -54,22 +54,22 @@ class LogisticMap(_Value):
     def __call__(self, similarity: ArrayLike) -> NDArray[np.float64]:
         """Probabilities at the calibration's own prior, in the shape of the similarities."""
         score = self.slope * np.asarray(similarity, np.float64) + self.intercept
-        return np.asarray(0.5 * (1 + np.tanh(score / 2)))  # the same as the formula, and never overflows
+        return np.asarray(0.5 * (1 + np.tanh(score / 2)))  # equal to the formula, without overflow
 
 
 class Calibration(_Value):
-    """A map from similarity to probability, with the population that it is about and how well it holds there.
+    """A map from similarity to probability, with its population and its error there.
 
-    The population: pairs of a query crop and a gallery crop of two different cameras (or of cameras that nobody knows),
-    of persons that the network has not seen. Nearly all such pairs are of two persons; how nearly, depends on how many
-    persons the gallery holds and so says nothing of another gallery. So the map is fitted at a balanced `prior`, as if
-    half of the pairs were of one person: its odds are what the similarity alone says (the likelihood ratio). Where one
-    person is less likely from the start, give `probability` that prior.
+    The population: pairs of a query crop and a gallery crop by two different or unknown cameras, of persons that the
+    network was not trained on. Nearly all such pairs show two persons; the exact share depends on the number of persons
+    in the gallery and does not transfer to another gallery. So the map is fitted at a balanced `prior`, as if
+    half of the pairs showed one person: its odds are the likelihood ratio of the similarity. Pass another prior to
+    `probability` where one person is less likely beforehand.
 
-    data: the data set's name. fitted_identities, judged_identities: how many persons found the map, and how many others
-    judged it. same_pairs, different_pairs: the pairs of the fitting persons, of one and of two persons. natural_prior:
-    the share of pairs of one person among all of them. expected_calibration_error: at `prior`, on the judging persons;
-    the mean distance between probability and share, 0 is perfect (Naeini et al., AAAI 2015; bins of equal width).
+    data: the data set's name. fitted_identities, judged_identities: the numbers of persons that the map is fitted and
+    evaluated on. same_pairs, different_pairs: the fitted pairs of one and of two persons. natural_prior: the share of
+    pairs of one person among all of them. expected_calibration_error: at `prior`, on the evaluated persons; the mean
+    distance between probability and share, 0 is perfect (Naeini et al., AAAI 2015; bins of equal width).
     """
 
     map: Annotated[IsotonicMap | LogisticMap, Field(discriminator="kind")]
@@ -84,22 +84,22 @@ class Calibration(_Value):
 
     @property
     def held_out_identities(self) -> int:
-        """All persons that the calibration came from."""
+        """The number of all persons of the calibration, fitted and evaluated."""
         return self.fitted_identities + self.judged_identities
 
     def probability(self, similarity: ArrayLike, prior: float | None = None) -> NDArray[np.float64]:
         """The probability that two crops of this cosine similarity show one person, in the similarities' shape.
 
-        prior: the probability before the similarity was seen, for instance 1/200 for one crop of a gallery in which the
-        person and 199 others appear equally often; None takes the calibration's own. Raises ValueError if it is not
-        between 0 and 1.
+        prior: the probability without the similarity, for instance 1/200 for a crop of a gallery in which the person
+        and 199 others are equally frequent; None: the calibration's prior. Raises ValueError if it is not between 0
+        and 1.
         """
         probabilities = self.map(similarity)
         return probabilities if prior is None else at_prior(probabilities, self.prior, prior)
 
 
 def at_prior(probabilities: NDArray[np.float64], old: float, new: float) -> NDArray[np.float64]:
-    """Carry probabilities that hold at one prior to another: their odds change as the prior's do (Bayes).
+    """Convert probabilities from one prior to another: their odds change by the same factor as the prior's (Bayes).
 
     Raises ValueError for a prior that is not between 0 and 1.
 

@@ -1,4 +1,4 @@
-"""How well persons are found from each camera in each other camera."""
+"""Metrics by pair of query camera and gallery camera."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from model.metrics import average_precision
 
 @dataclass(frozen=True)
 class CameraPair:
-    """Queries by one camera, looked for among the crops of another one alone; means over those it can answer."""
+    """Queries by one camera against the gallery crops of another; means over queries with a right answer there."""
 
     query_camera: int
     gallery_camera: int
@@ -20,14 +20,14 @@ class CameraPair:
 
 
 class CameraPairs:
-    """Collects the pairs while the rankings of all queries go by."""
+    """Collects the metrics of all camera pairs, query by query."""
 
     def __init__(self, gallery_cameras: NDArray[np.int64]) -> None:
         self._cameras = gallery_cameras
         self._scores: dict[tuple[int, int], list[tuple[bool, float]]] = {}
 
-    def put(self, query_camera: int, ranking: NDArray[np.int64], is_right: NDArray[np.bool_]) -> None:
-        """A query's ranking down to its last right answer, as positions `(n,)`, and which of these are right."""
+    def add(self, query_camera: int, ranking: NDArray[np.int64], is_right: NDArray[np.bool_]) -> None:
+        """Add a query's ranking to its last right answer: positions `(n,)`, and whether each is right."""
         cameras = self._cameras[ranking]
         for camera in np.unique(cameras[is_right]).tolist():
             ranks = np.flatnonzero(is_right[cameras == camera]) + 1
@@ -35,7 +35,7 @@ class CameraPairs:
             scores.append((bool(ranks[0] == 1), average_precision(ranks)[0]))
 
     def table(self) -> tuple[CameraPair, ...]:
-        """All pairs that have queries, in the order of their cameras."""
+        """All pairs with queries, sorted by camera."""
         return tuple(
             CameraPair(*pair, len(scores), *np.mean(scores, axis=0).tolist())
             for pair, scores in sorted(self._scores.items())

@@ -1,4 +1,4 @@
-"""Checkpoints: trained weights in safetensors together with everything needed to use them; needs no torch."""
+"""Checkpoints: trained weights in safetensors together with everything needed to use them. Needs no torch."""
 
 import hashlib
 import json
@@ -21,19 +21,19 @@ from model.reference import Reference
 from model.transforms import Interpolation
 
 BUNDLED = Path(__file__).parent / "weights" / "mgn-osnet.onnx"
-"""The checkpoint that ships with Passerby, as ONNX; with the suffix .safetensors it is the same for torch."""
+"""The checkpoint shipped with Passerby, as ONNX; the same path with .safetensors is the torch form."""
 
 SUPERSEDED = frozenset({"mgn-mobilenet_v2-4b06c49347f5", "mgn-mobilenet_v2-faf777c51541"})
-"""The model ids of checkpoints that shipped with earlier versions: galleries change over from them by themselves."""
+"""The model ids of checkpoints that shipped with earlier versions: services replace them automatically."""
 
 METADATA_KEY = "passerby"
 """The key under which a safetensors or ONNX file holds its metadata as JSON."""
 
 Precision = Literal["float", "int8"]
-"""What a checkpoint computes in. Embeddings of int8 lie apart from those of float, so they are another model's."""
+"""The arithmetic of a checkpoint. int8 and float embeddings differ, so they have different model ids."""
 
 UNKNOWN_DATA = "unknown"
-"""The name of a converted checkpoint's training data where nobody tells it."""
+"""The name of a converted checkpoint's training data if it is not given."""
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -43,14 +43,17 @@ class _Part(BaseModel):
 
 
 def above_zero(weights: PartWeights) -> PartWeights:
-    """The weights of parts, if they are ones. Raises ValueError."""
+    """Validate the weights of parts. Raises ValueError."""
     if not all(0 < weight < math.inf for weight in weights):
         raise ValueError(f"part_weights are finite numbers above 0, not {weights}")
     return weights
 
 
 class InputFormat(_Part):
-    """How a picture becomes the network's input. Height and width in pixels, mean and std of RGB in 0..1."""
+    """The network's input format. Height and width in pixels, mean and std of RGB in 0..1.
+
+    flip: whether embeddings are averaged with those of the mirror image.
+    """
 
     height: Annotated[int, Field(ge=32, le=1024)]
     width: Annotated[int, Field(ge=32, le=1024)]
@@ -66,11 +69,11 @@ class InputFormat(_Part):
 
 
 class TrainingData(_Part):
-    """What the weights were learned from, and on which terms that data may be used.
+    """The training data of the weights, and its terms of use.
 
-    name: several data sets' names are joined by " + "; held_out_identities are of the first of them alone. teacher: the
-    network, with its licence, whose similarities were learned too. started_from: the model id of the checkpoint that
-    training went on from; started_from_data: what that was learned from, and so this one as well.
+    name: several data sets' names are joined by " + "; held_out_identities: of the first of them only. teacher: the
+    network, with its licence, for distillation. started_from: the model id of the checkpoint or network that training
+    started from; started_from_data: its training data.
     """
 
     name: str
@@ -85,7 +88,7 @@ class TrainingData(_Part):
 
 
 class MeasuredResult(_Part):
-    """What an evaluation gave. Figures are fractions of 1; `map_step` and `map_trapezoid` are the two usual mAPs."""
+    """The result of an evaluation. Values are fractions of 1; `map_step` and `map_trapezoid` are the two usual mAPs."""
 
     data: str
     protocol: str
@@ -99,9 +102,9 @@ class MeasuredResult(_Part):
 
 
 class CheckpointMetadata(_Part):
-    """Everything about a checkpoint but its numbers; `sha256` is of the weights that training or conversion gave.
+    """Everything about a checkpoint but its weights; `sha256` is the digest of the weights from training or conversion.
 
-    part_weights: what each part counts for in an embedding; only their ratios matter.
+    part_weights: the weight of each part in an embedding; only the ratios matter.
     """
 
     format: Literal[1] = 1
@@ -120,21 +123,21 @@ class CheckpointMetadata(_Part):
 
     @property
     def model_id(self) -> str:
-        """What a crop row records of the model that embedded it; the same for all forms that give the same vectors."""
+        """The id that a crop row records; the same for all file formats that give the same vectors."""
         flip = "-flip" if self.input.flip else ""
         precision = "" if self.precision == "float" else f"-{self.precision}"
         return f"{self.name}-{self.sha256[:12]}{flip}{precision}"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint in memory; the weights are named as in the network's state dict."""
+    """A checkpoint in memory; the names of the weights are those of the state dict."""
 
     weights: Weights
     metadata: CheckpointMetadata
 
 
 def save_checkpoint(path: Path, weights: Weights, metadata: CheckpointMetadata) -> Checkpoint:
-    """Write a checkpoint, replacing `path` in one step, and return it with its SHA-256 filled in."""
+    """Write a checkpoint atomically and return it with its SHA-256."""
     metadata = metadata.model_copy(update={"sha256": weights_sha256(weights, metadata.part_weights)})
     content = save(
         {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()},
@@ -161,10 +164,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def parse_metadata(text: str | None, path: Path) -> CheckpointMetadata:
-    """Read the JSON that a checkpoint of either form carries. Raises CheckpointError, which names `path`."""
+    """Parse the JSON metadata of a .safetensors or .onnx checkpoint. Raises CheckpointError with `path`."""
     if text is None:
         raise CheckpointError(
-            f"{path} carries no Passerby metadata: make checkpoints with `python -m model train` or `export`"
+            f"{path} contains no Passerby metadata: make checkpoints with `python -m model train` or `export`"
         )
     try:
         return CheckpointMetadata.model_validate_json(text)
@@ -173,10 +176,10 @@ def parse_metadata(text: str | None, path: Path) -> CheckpointMetadata:
 
 
 def weights_sha256(weights: Weights, part_weights: PartWeights = EQUAL_WEIGHTS) -> str:
-    """The digest of all names, types, shapes and numbers, whatever their order in the file.
+    """The digest of all names, types, shapes and values, independent of their order in the file.
 
-    Weights of parts change embeddings as the network's do, so they count, except for equal ones: checkpoints of the
-    first release do not name them.
+    It includes the part weights, which change embeddings too, unless they are equal: checkpoints of the first release
+    have none.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -189,7 +192,7 @@ def weights_sha256(weights: Weights, part_weights: PartWeights = EQUAL_WEIGHTS) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds the old or the new content at any moment, also after a power cut."""
+    """Write a file atomically: `path` holds the old or the new content, even after a power failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         file.write(content)

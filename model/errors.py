@@ -1,28 +1,28 @@
-"""What a user of the library can get wrong; each message says what was wrong and what to do."""
+"""User errors of the library; each message says what is wrong and what to do."""
 
 
 class ModelError(Exception):
-    """Anything that the commands of `python -m model` answer with one sentence and exit code 2."""
+    """Base of errors that `python -m model` reports in one sentence, with exit code 2."""
 
 
 class DataError(ModelError):
-    """A data set is not there or not laid out as its kind is."""
+    """A data set is missing, or its folder does not have the layout of its kind."""
 
 
 class CheckpointError(ModelError):
-    """A file is no checkpoint of ours, is damaged, or does not fit the network."""
+    """A file is not a Passerby checkpoint, is damaged, or does not fit the network."""
 
 
 class RecipeError(ModelError):
-    """A training recipe holds a value that makes no sense."""
+    """A training recipe has an invalid value."""
 
 
 class TrainingError(ModelError):
-    """A training run cannot start, resume or go on."""
+    """A training run cannot start, resume or continue."""
 
 
 class RunStopped(ModelError):
-    """A training run was asked to stop by a signal, and has saved its state."""
+    """A signal stopped a training run; its state is saved."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Judging features or a checkpoint by the metrics of the field."""
+"""Evaluation of features or a checkpoint by re-identification metrics."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,15 @@ from model.camera_pairs import CameraPair, CameraPairs
 from model.checkpoint import InputFormat
 from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
-from model.metrics import Answers, Metrics, QueryScores, ScoreTable, Similarities, cosine_blocks, ranking_down_to
+from model.metrics import (
+    GroundTruth,
+    Metrics,
+    QueryScores,
+    ScoreTable,
+    Similarities,
+    cosine_blocks,
+    ranking_to_last_right_answer,
+)
 from model.pictures import read_inputs
 from model.queries import expand_queries, multi_query
 from model.reranking import reranked_blocks
@@ -22,7 +30,7 @@ from model.verification import PairCounts, Verification
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32."""
 
-CROPS_AT_ONCE = 64
+CROPS_A_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -36,11 +44,11 @@ class LabelledFeatures:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How queries are put and judged. The defaults are the usual single-query protocol.
+    """The evaluation protocol. The defaults are the usual single-query protocol.
 
-    rerank: order by k-reciprocal re-ranking. expansion: widen queries by so many of their nearest, weighted by
-    similarity ^ alpha. multi_query: join all crops of a person by a camera to one query. cameras: whether the same
-    person by the same camera is left out of a ranking. bootstrap: samples drawn for confidence intervals.
+    rerank: use k-reciprocal re-ranking. expansion: number of nearest crops for query expansion, weighted by
+    similarity ^ alpha. multi_query: join all crops of a person by a camera to one query. cameras: exclude crops of the
+    same person by the same camera from a ranking. bootstrap: number of samples for confidence intervals.
     """
 
     rerank: bool = False
@@ -54,7 +62,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that an evaluation finds out. intervals: 95 % confidence intervals by metric; notes: what to mind."""
+    """The results of an evaluation. intervals: 95 % confidence intervals by metric; notes: caveats for readers."""
 
     metrics: Metrics
     scores: QueryScores
@@ -65,24 +73,24 @@ class Evaluation:
 
 
 def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Protocol | None = None) -> Evaluation:
-    """Rank the gallery for every query and judge the ranks, in one pass over blocks of similarities."""
+    """Rank the gallery for every query and compute all metrics, in one pass over blocks of similarities."""
     protocol = protocol or Protocol()
     if not protocol.cameras:
         query, gallery = (replace(side, cameras=np.full_like(side.cameras, NO_CAMERA)) for side in (query, gallery))
-    answers, table = Answers(gallery.pids, gallery.cameras), ScoreTable(len(query.pids))
+    truth, table = GroundTruth(gallery.pids, gallery.cameras), ScoreTable(len(query.pids))
     pairs, camera_pairs = PairCounts(), CameraPairs(gallery.cameras)
     is_right, number = np.zeros(len(gallery.pids), dtype=bool), 0
     for block in _similarities(query, gallery, protocol):
-        pairs.put_block(block)
+        pairs.add_block(block)
         for row in block:
-            right, left_out = answers.of(query.pids[number], query.cameras[number])
-            pairs.put_query(row[right], row[left_out])
+            right, excluded = truth.of(query.pids[number], query.cameras[number])
+            pairs.add_query(row[right], row[excluded])
             if len(right):
                 is_right[right] = True
-                ranking = ranking_down_to(row, right, left_out)
+                ranking = ranking_to_last_right_answer(row, right, excluded)
                 found = is_right[ranking]
-                table.put(number, np.flatnonzero(found) + 1)
-                camera_pairs.put(query.cameras[number], ranking, found)
+                table.add(number, np.flatnonzero(found) + 1)
+                camera_pairs.add(query.cameras[number], ranking, found)
                 is_right[right] = False
             number += 1
     scores = table.scores()
@@ -97,7 +105,7 @@ def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Proto
 
 
 def evaluate_features(query: LabelledFeatures, gallery: LabelledFeatures, rerank: bool = False) -> Metrics:
-    """The metrics alone, of the usual protocol."""
+    """The metrics of the usual protocol."""
     return evaluate(query, gallery, Protocol(rerank=rerank)).metrics
 
 
@@ -127,7 +135,7 @@ def write_features(
     gallery: LabelledFeatures,
     split: EvaluationSplit,
 ) -> None:
-    """Write what `read_features` reads, in float16, with the crops' files as `qf` and `gf`."""
+    """Write features in the format of `read_features`, in float16, with the crops' paths as `qf` and `gf`."""
     sides = {"q": (query, split.query), "g": (gallery, split.gallery)}
     arrays: dict[str, NDArray[np.generic]] = {}
     for side, (labelled, samples) in sides.items():
@@ -135,7 +143,7 @@ def write_features(
         arrays[f"{side}p"], arrays[f"{side}c"] = labelled.pids, labelled.cameras
         arrays[f"{side}f"] = np.array([str(sample.path) for sample in samples])
     with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes the keywords for `allow_pickle`
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the keywords for `allow_pickle`
 
 
 def embed_split(
@@ -151,9 +159,9 @@ def embed_split(
 def embed_samples(samples: Sequence[Sample], input_format: InputFormat, embed: Embed) -> LabelledFeatures:
     """The embeddings of labelled crops as `(N, 2048)` features."""
     features = []
-    for start in range(0, len(samples), CROPS_AT_ONCE):
-        some = [sample.path for sample in samples[start : start + CROPS_AT_ONCE]]
-        features.append(embed(read_inputs(some, input_format)))
+    for start in range(0, len(samples), CROPS_A_BATCH):
+        paths = [sample.path for sample in samples[start : start + CROPS_A_BATCH]]
+        features.append(embed(read_inputs(paths, input_format)))
     return LabelledFeatures(
         np.concatenate(features).reshape(len(samples), -1),
         np.array([sample.pid for sample in samples], dtype=np.int64),
@@ -162,26 +170,26 @@ def embed_samples(samples: Sequence[Sample], input_format: InputFormat, embed: E
 
 
 def _similarities(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Protocol) -> Iterable[Similarities]:
-    asked = query.features
+    features = query.features
     if protocol.multi_query:
-        asked = multi_query(asked, (query.pids, query.cameras), gallery.features, (gallery.pids, gallery.cameras))
+        features = multi_query(features, (query.pids, query.cameras), gallery.features, (gallery.pids, gallery.cameras))
     if protocol.expansion:
-        asked = expand_queries(asked, gallery.features, protocol.expansion, protocol.alpha)
+        features = expand_queries(features, gallery.features, protocol.expansion, protocol.alpha)
     if protocol.rerank:
-        return reranked_blocks(asked, gallery.features)
-    return cosine_blocks(asked, gallery.features)
+        return reranked_blocks(features, gallery.features)
+    return cosine_blocks(features, gallery.features)
 
 
 def _notes(query: LabelledFeatures, gallery: LabelledFeatures, metrics: Metrics) -> tuple[str, ...]:
     notes, cameras = [], np.concatenate([query.cameras, gallery.cameras])
     if (cameras == NO_CAMERA).any():
         notes.append(
-            "cameras are not known, so crops of the same camera count as right answers: these figures are higher than, "
-            "and not to be compared with, those of the usual protocol"
+            "cameras are not known, so crops of the same camera count as right answers: these figures are higher than "
+            "those of the usual protocol and not comparable with them"
         )
     elif len(np.unique(cameras)) == 1:
         notes.append(
-            "all crops are by one camera, and the usual protocol leaves out the same person by the same camera: "
+            "all crops are by one camera, and the usual protocol excludes the same person by the same camera: "
             "--same-camera counts them"
         )
     if metrics.unanswerable:

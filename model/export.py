@@ -1,4 +1,4 @@
-"""Checkpoints in other forms: of half the size, and as ONNX for any batch size."""
+"""Export of checkpoints: with float16 weights, and as ONNX for any batch size."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +18,15 @@ from model.reference import LOWEST_COSINE, patches
 OPSET = 18
 PARITY_BATCHES = (1, 3, 32)
 
-# Numbers. Depthwise convolutions and biases are smaller: they weigh little, and lose most by rounding, as batch norms
-# that are folded into them spread their magnitudes.
+# Elements. Smaller tensors stay in float32: depthwise convolutions and biases take little space and lose most by
+# rounding, because folded batch norms widen their range of magnitudes.
 _SMALLEST_HALVED = 16_384
 
 
 def export_half(checkpoint: Checkpoint, path: Path) -> float:
-    """Write a checkpoint with its large weights in float16, half as large; its numbers and so its model id differ.
+    """Write a checkpoint with large weights in float16, at half the size and under another model id.
 
-    Returns the lowest cosine to the checkpoint over drawn patches. Raises CheckpointError, and writes nothing, if that
+    Returns the lowest cosine to the checkpoint over random patches. Raises CheckpointError, and writes nothing, if this
     is below LOWEST_COSINE.
     """
     halved = with_reference(
@@ -44,12 +44,12 @@ def export_half(checkpoint: Checkpoint, path: Path) -> float:
 
 
 def export_onnx(checkpoint: Checkpoint, path: Path, halved: bool = True) -> float:
-    """Write a checkpoint's embedder as ONNX and prove it equal.
+    """Write a checkpoint's embedder as ONNX and compare its embeddings.
 
-    The graph takes `crops` `(N, height, width, 3)` uint8 RGB and gives `parts` `(N, 8, 256)` float32; the file carries
-    the checkpoint's metadata. halved: keep large weights in float16, computed with in float32 all the same. Returns the
-    lowest cosine to the torch network over drawn patches in batches of 1, 3 and 32. Raises CheckpointError, and writes
-    nothing, if that is below LOWEST_COSINE.
+    The graph takes `crops` `(N, height, width, 3)` uint8 RGB and gives `parts` `(N, 8, 256)` float32; the file contains
+    the checkpoint's metadata. halved: store large weights in float16; the graph computes in float32 either way. Returns
+    the lowest cosine to the torch network over random patches in batches of 1, 3 and 32. Raises CheckpointError, and
+    writes nothing, if it is below LOWEST_COSINE.
     """
     with TemporaryDirectory() as folder:
         graph = onnx.load(write_graph(checkpoint, Path(folder)))
@@ -71,7 +71,7 @@ def write_graph(checkpoint: Checkpoint, folder: Path) -> Path:
 
 
 def export_graph(network: nn.Module, size: tuple[int, int], path: Path, outputs: tuple[str, ...]) -> None:
-    """Write a network that takes `crops` `(N, height, width, 3)` uint8 RGB, N at will, as an ONNX graph."""
+    """Write a network that takes `crops` `(N, height, width, 3)` uint8 RGB, for any N, as an ONNX graph."""
     torch.onnx.export(
         network,
         (torch.zeros((2, *size, 3), dtype=torch.uint8),),
@@ -88,7 +88,7 @@ def export_graph(network: nn.Module, size: tuple[int, int], path: Path, outputs:
 
 
 def _halve_initialisers(graph: onnx.GraphProto) -> None:
-    """Keep large single-precision constants as float16 with a cast behind each, which runtimes fold when they load."""
+    """Store large float32 constants as float16 with a cast after each; runtimes fold the casts at load."""
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST_HALVED:
@@ -102,7 +102,7 @@ def _halve_initialisers(graph: onnx.GraphProto) -> None:
 
 
 def describe(graph: onnx.ModelProto, metadata: CheckpointMetadata) -> None:
-    """Put a checkpoint's metadata into a graph, and take out what the exporter says of this machine's files."""
+    """Put a checkpoint's metadata into a graph, and remove the exporter's notes with local file paths."""
     graph.producer_name = "passerby"
     graph.doc_string = f"MGN {metadata.model_id}"
     for node in graph.graph.node:
@@ -124,6 +124,6 @@ def _lowest_cosine(checkpoint: Checkpoint, exported: Inference) -> float:
     if lowest < LOWEST_COSINE:
         raise CheckpointError(
             f"the exported network differs from the checkpoint: lowest cosine {lowest:.6f}, "
-            f"at least {LOWEST_COSINE} is wanted; nothing was written"
+            f"at least {LOWEST_COSINE} is required; nothing was written"
         )
     return lowest

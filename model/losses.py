@@ -34,12 +34,12 @@ def circle_loss(cosines: list[Tensor], labels: Tensor, scale: float, margin: flo
 
 
 def hinge(margin: float) -> TripletPenalty:
-    """The paper's penalty: zero where the negative is farther than the positive by the margin."""
+    """The paper's penalty: zero if the negative is farther than the positive by the margin."""
     return lambda excess: F.relu(margin + excess)
 
 
 def soft_margin(excess: Tensor) -> Tensor:
-    """log(1 + exp(excess)), which never ends to push (Hermans et al., arXiv 1703.07737, section 2)."""
+    """log(1 + exp(excess)), whose gradient never vanishes (Hermans et al., arXiv 1703.07737, section 2)."""
     return F.softplus(excess)
 
 
@@ -57,7 +57,7 @@ def batch_hard_triplet_loss(features: Tensor, labels: Tensor, penalty: TripletPe
 
 
 def global_triplet_loss(parts: Tensor, labels: Tensor, penalty: TripletPenalty, normalise: bool = False) -> Tensor:
-    """Mean batch-hard triplet loss of the three whole-crop parts of `(N, 8, 256)`; none on the stripes."""
+    """Mean batch-hard triplet loss of the three whole-crop parts of `(N, 8, 256)`."""
     globals_ = parts[:, :GLOBAL_PARTS]
     if normalise:
         globals_ = F.normalize(globals_, dim=2)
@@ -66,22 +66,22 @@ def global_triplet_loss(parts: Tensor, labels: Tensor, penalty: TripletPenalty, 
 
 
 def similarity_distillation_loss(embeddings: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the cosines within a batch to those that a teacher gives the same crops.
+    """Mean squared difference between the cosines within a batch and the teacher's cosines of the same crops.
 
-    embeddings: `(N, D)`, teacher: `(N, E)`, both L2-normalised; D and E need not be equal. Only who is like whom is
-    handed down, not where it lies (similarity-preserving distillation, Tung & Mori, arXiv 1907.09682).
+    embeddings: `(N, D)`, teacher: `(N, E)`, both L2-normalised; D and E need not be equal. Only
+    similarities are distilled, not positions (similarity-preserving distillation, Tung & Mori, arXiv 1907.09682).
     """
     return F.mse_loss(embeddings @ embeddings.T, teacher @ teacher.T)
 
 
 def global_distillation_loss(parts: Tensor, teacher: Tensor) -> Tensor:
-    """The mean of the similarity distillation losses of the three whole-crop parts of `(N, 8, 256)`, each by itself."""
+    """The mean of the similarity distillation losses of the three whole-crop parts of `(N, 8, 256)`."""
     unit = F.normalize(parts[:, :GLOBAL_PARTS], dim=2)
     return torch.stack([similarity_distillation_loss(part, teacher) for part in unit.unbind(1)]).mean()
 
 
 def _euclidean(features: Tensor) -> Tensor:
-    """`(N, D)` -> `(N, N)` distances, with a gradient that stays finite where two features are equal."""
+    """`(N, D)` -> `(N, N)` distances, with a finite gradient where two features are equal."""
     squared = features.pow(2).sum(1)
     distances = squared[:, None] + squared[None, :] - 2 * features @ features.T
     return distances.clamp(min=1e-12).sqrt()

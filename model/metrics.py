@@ -16,8 +16,8 @@ Labels = NDArray[np.int64]
 class Metrics:
     """Means over the queries that have a right answer, as fractions of 1.
 
-    queries: how many those are; unanswerable: queries left out, as the gallery holds no right answer to them.
-    rank1, rank5, rank10, rank20: share of queries with a right answer among the first 1, 5, 10, 20 (CMC).
+    queries: their number; unanswerable: the number of queries without a right answer, which are not in the means.
+    rank1, rank5, rank10, rank20: share of queries with a right answer in the first 1, 5, 10, 20 ranks (CMC).
     map_step, map_trapezoid: the two usual mean average precisions, see `average_precision`.
     minp: mean inverse negative penalty, right answers / rank of the last one (Ye et al., arXiv 2001.04193).
     """
@@ -39,7 +39,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class QueryScores:
-    """How each query fared, `(Q,)` each; NaN for those without a right answer.
+    """The scores of each query, `(Q,)` each; NaN for queries without a right answer.
 
     first: the rank of the first right answer. step, trapezoid: average precisions. minp: right answers / rank of the
     last one.
@@ -70,8 +70,8 @@ class QueryScores:
 def average_precision(ranks: NDArray[np.int64]) -> tuple[float, float]:
     """Average precision of right answers at `ranks` (from 1, ascending): by step and by trapezoid.
 
-    Step: mean of i / rank_i. Trapezoid (the official Market-1501 code): each precision is averaged with that just
-    before the right answer, (i - 1) / (rank_i - 1), which is 1 at rank 1.
+    Step: mean of i / rank_i. Trapezoid (the official Market-1501 code): the mean of each precision and the
+    precision one rank before, (i - 1) / (rank_i - 1), which is 1 at rank 1.
 
     >>> step, trapezoid = average_precision(np.array([1, 2, 4, 7]))
     >>> round(step, 4), round(trapezoid, 4)
@@ -83,33 +83,33 @@ def average_precision(ranks: NDArray[np.int64]) -> tuple[float, float]:
     return float(precision.mean()), float(((precision + before) / 2).mean())
 
 
-class Answers:
-    """Which crops of a gallery are right answers to a query, and which are left out of its ranking."""
+class GroundTruth:
+    """The right answers to each query in a gallery, and the crops excluded from its ranking."""
 
     def __init__(self, gallery_pids: Labels, gallery_cameras: Labels) -> None:
         self.cameras = gallery_cameras
         order = np.argsort(gallery_pids, kind="stable")
         pids, starts = np.unique(gallery_pids[order], return_index=True)
         self._of_person = dict(zip(pids.tolist(), np.split(order, starts[1:]), strict=True))
-        self._nobody = np.empty(0, dtype=np.int64)
+        self._empty = np.empty(0, dtype=np.int64)
 
     def of(self, pid: int, camera: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of the right answers, and of those left out: of the same person by the same known camera."""
-        own = self._of_person.get(int(pid), self._nobody)
-        left_out = (self.cameras[own] == camera) & (camera != NO_CAMERA)
-        return own[~left_out], own[left_out]
+        """Positions of the right answers, and of excluded crops: the same person by the same known camera."""
+        own = self._of_person.get(int(pid), self._empty)
+        excluded = (self.cameras[own] == camera) & (camera != NO_CAMERA)
+        return own[~excluded], own[excluded]
 
 
-def ranking_down_to(
-    similarity: Similarities, right: NDArray[np.int64], left_out: NDArray[np.int64]
+def ranking_to_last_right_answer(
+    similarity: Similarities, right: NDArray[np.int64], excluded: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """One query's gallery in the order of its `(G,)` similarities, highest first, down to its last right answer.
 
-    Positions; those left out are not among them. Equal similarities keep the gallery's order.
+    Returns positions, without those excluded. Equal similarities keep the gallery's order.
     """
     candidates = np.flatnonzero(similarity >= similarity[right].min())
-    if len(left_out):
-        candidates = np.setdiff1d(candidates, left_out, assume_unique=True)
+    if len(excluded):
+        candidates = np.setdiff1d(candidates, excluded, assume_unique=True)
     return candidates[np.argsort(-similarity[candidates], kind="stable")]
 
 
@@ -124,10 +124,10 @@ def ranks_of_right_answers(
 
     Gallery crops of the same person by the same camera do not count. Equal similarities keep the gallery's order.
     """
-    right, left_out = Answers(gallery_pids, gallery_cameras).of(query_pid, query_camera)
+    right, excluded = GroundTruth(gallery_pids, gallery_cameras).of(query_pid, query_camera)
     if not len(right):
         return right
-    return np.flatnonzero(np.isin(ranking_down_to(similarity, right, left_out), right)) + 1
+    return np.flatnonzero(np.isin(ranking_to_last_right_answer(similarity, right, excluded), right)) + 1
 
 
 def evaluate_ranking(
@@ -137,31 +137,31 @@ def evaluate_ranking(
     gallery_pids: Labels,
     gallery_cameras: Labels,
 ) -> Metrics:
-    """Metrics of a ranking; `similarities` gives blocks of rows `(n, G)` that together are one row a query."""
-    answers = Answers(gallery_pids, gallery_cameras)
+    """Metrics of a ranking; `similarities` yields blocks `(n, G)`, in total one row for each query."""
+    truth = GroundTruth(gallery_pids, gallery_cameras)
     table = ScoreTable(len(query_pids))
     is_right = np.zeros(len(gallery_pids), dtype=bool)
     for query, row in enumerate(row for block in similarities for row in block):
-        right, left_out = answers.of(query_pids[query], query_cameras[query])
+        right, excluded = truth.of(query_pids[query], query_cameras[query])
         if len(right):
             is_right[right] = True
-            table.put(query, np.flatnonzero(is_right[ranking_down_to(row, right, left_out)]) + 1)
+            table.add(query, np.flatnonzero(is_right[ranking_to_last_right_answer(row, right, excluded)]) + 1)
             is_right[right] = False
     return table.scores().means()
 
 
 class ScoreTable:
-    """Collects the scores of queries, one after the other."""
+    """Collects the scores of queries."""
 
     def __init__(self, queries: int) -> None:
         self._rows = np.full((4, queries), np.nan)
 
-    def put(self, query: int, ranks: NDArray[np.int64]) -> None:
-        """The ranks (from 1, ascending) of a query's right answers, of which it has at least one."""
+    def add(self, query: int, ranks: NDArray[np.int64]) -> None:
+        """Add a query by the ranks (from 1, ascending) of its right answers, at least one."""
         self._rows[:, query] = (ranks[0], *average_precision(ranks), len(ranks) / ranks[-1])
 
     def scores(self) -> QueryScores:
-        """Those of all queries."""
+        """The scores of all queries."""
         return QueryScores(*self._rows)
 
 

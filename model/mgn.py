@@ -13,10 +13,10 @@ from model.errors import CheckpointError
 
 
 class MGNOutput(NamedTuple):
-    """What training needs of a batch.
+    """The outputs of MGN for training.
 
     parts: `(N, 8, 256)`, f_g and f_p of the paper, not normalised, in the order of `PARTS`.
-    logits: eight of `(N, classes)`; empty where the network has no classifiers.
+    logits: eight tensors `(N, classes)`; empty if the network has no classifiers.
     """
 
     parts: Tensor
@@ -24,28 +24,28 @@ class MGNOutput(NamedTuple):
 
     @property
     def concatenation(self) -> Tensor:
-        """`(N, 2048)`: the parts one after the other."""
+        """`(N, 2048)`: the concatenated parts."""
         return self.parts.flatten(1)
 
 
 class MGN(nn.Module):
-    """The network of section 3.1, on a backbone that is given to it, for pictures of any size.
+    """The network of section 3.1, on a given backbone, for pictures of any size.
 
-    The global branch keeps the backbone's last stride; the Part-2 and Part-3 branches do without it, so that their maps
-    are twice as high and wide. Each branch gives one feature of its whole map, and the last two one of each of their
-    2 and 3 horizontal stripes. Eight reductions, not shared, bring all of them to 256 numbers. Of the first
-    `own_heads` parts, the backbone's own pooling and linear layer are both pooling and reduction.
+    The global branch keeps the backbone's last stride; the Part-2 and Part-3 branches drop it, so that their maps have
+    twice the height and width. Each branch gives one feature of its whole map; the Part-2 and Part-3 branches also give
+    one feature of each of their 2 and 3 horizontal stripes. Eight separate reductions map these features to 256
+    dimensions. In the first `own_heads` parts, the backbone's pretrained head replaces pooling and reduction.
     """
 
     def __init__(self, backbone: Backbone, config: MGNConfig, classes: int = 0) -> None:
-        """`classes` is the number of identities that the softmax tells apart; 0 builds no classifiers."""
+        """classes: the number of identities of the softmax loss; 0 builds no classifiers."""
         super().__init__()
         self.config = config
         self.trunk = backbone.trunk
         self.branches = nn.ModuleList(
             backbone.new_tail(downsample) for downsample in (config.global_stride == 2, False, False)
         )
-        # A maximum of rows' maxima is the map's: gradients then spread over each map once, not once a stripe.
+        # The maximum of row maxima is that of the map: the backward pass then writes each map once, not once a stripe.
         self.rows = _RowMaxima() if config.pooling == "max" else nn.Identity()
         self.pools = nn.ModuleList(
             nn.Identity() if part < config.own_heads else _pool(config.pooling) for part in range(len(PARTS))
@@ -63,10 +63,10 @@ class MGN(nn.Module):
 
     def forward(self, images: Tensor) -> MGNOutput:
         """`(N, 3, H, W)` normalised pictures -> their parts and logits."""
-        return self.of_maps(self.trunk(images))
+        return self.forward_from_maps(self.trunk(images))
 
-    def of_maps(self, shared: Tensor) -> MGNOutput:
-        """The same of the trunk's maps `(N, C, H/16, W/16)`."""
+    def forward_from_maps(self, shared: Tensor) -> MGNOutput:
+        """The trunk's maps `(N, C, H/16, W/16)` -> parts and logits."""
         maps = [self.rows(branch(shared)) for branch in self.branches]
         stripes = [*maps, *_stripes(maps[1], 2), *_stripes(maps[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]
@@ -84,7 +84,7 @@ class MGN(nn.Module):
 
 
 class Normalise(nn.Module):
-    """`(N, H, W, 3)` uint8 RGB -> `(N, 3, H, W)` float32, the numbers that the network is trained on."""
+    """`(N, H, W, 3)` uint8 RGB -> `(N, 3, H, W)` float32, normalised by mean and std."""
 
     mean: Tensor
     std: Tensor
@@ -99,11 +99,11 @@ class Normalise(nn.Module):
 
 
 class Embedder(nn.Module):
-    """A trained MGN as the service uses it: decoded crops in, embeddings out.
+    """A trained MGN for inference: decoded crops in, embeddings out.
 
     `(N, H, W, 3)` uint8 RGB of the checkpoint's input size -> `(N, 8, 256)` float32, each part L2-normalised times its
-    weight, so that the 2048 numbers have norm 1. With `flip` the parts are averaged with those of the mirror image
-    (paper, section 4.2), which costs twice the time.
+    weight, so that the whole embedding has norm 1. With `flip` the parts are averaged with those of the mirror image
+    (paper, section 4.2), which takes twice the time.
     """
 
     scales: Tensor
@@ -124,9 +124,9 @@ class Embedder(nn.Module):
 
 
 def load_embedder(checkpoint: Checkpoint) -> Embedder:
-    """Build the network that a checkpoint describes, with its weights, ready for inference in float32.
+    """Build a checkpoint's network with its weights, in evaluation mode and float32.
 
-    Raises CheckpointError where weights are missing, left over or of another shape.
+    Raises CheckpointError if weights are missing, unexpected or of another shape.
     """
     config, input_format = checkpoint.metadata.architecture, checkpoint.metadata.input
     mgn = MGN(build_backbone(config), config)
@@ -139,20 +139,20 @@ def load_embedder(checkpoint: Checkpoint) -> Embedder:
 
 
 def part_scales(weights: PartWeights) -> Tensor:
-    """`(8, 1)`: what the unit vector of each part is multiplied by, so that all eight together have norm 1."""
+    """`(8, 1)`: the factor of each part's unit vector, so that the whole embedding has norm 1."""
     return F.normalize(torch.tensor(weights, dtype=torch.float64), dim=0).float().view(-1, 1)
 
 
 def weighted_parts(parts: Tensor, scales: Tensor) -> Tensor:
-    """Parts `(N, 8, 256)` of any length -> each L2-normalised and scaled by `(8, 1)`."""
+    """Parts `(N, 8, 256)` -> each L2-normalised and scaled by `(8, 1)`."""
     return F.normalize(parts, dim=2) * scales
 
 
 def _stripes(features: Tensor, count: int) -> list[Tensor]:
-    """Cut `(N, C, H, W)` into `count` equal horizontal bands, as adaptive pooling bounds them.
+    """Cut `(N, C, H, W)` into `count` equal horizontal stripes with the bounds of adaptive pooling.
 
-    Where `count` does not divide H, neighbouring bands share a row. Explicit slices, because adaptive pooling does not
-    export to ONNX for such heights.
+    If `count` does not divide H, neighbouring stripes share a row. Uses slices because adaptive pooling does not export
+    to ONNX for such heights.
     """
     height = features.shape[2]
     bounds = [(i * height // count, -(-(i + 1) * height // count)) for i in range(count)]
@@ -195,7 +195,7 @@ def _pool(kind: Pooling) -> nn.Module:
 
 def _own_head(backbone: Backbone) -> nn.Module:
     if backbone.new_head is None:
-        raise CheckpointError(f"own_heads: {backbone.name} has no pooling and linear layer of its own")
+        raise CheckpointError(f"own_heads: {backbone.name} has no pretrained pooling and linear layer")
     return backbone.new_head()
 
 

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours through FAISS, which searches in blocks, so that no matrix over all pairs is held."""
+"""Exact nearest neighbours by FAISS, in blocks: no matrix over all pairs is held in memory."""
 
 import faiss
 import numpy as np
@@ -8,12 +8,12 @@ Features = NDArray[np.float32]
 
 
 def nearest(queries: Features, gallery: Features, count: int) -> tuple[Features, NDArray[np.int64]]:
-    """Similarities and positions `(Q, count)` of the most similar of `(G, D)` to each of `(Q, D)`, nearest first."""
+    """Similarities and positions `(Q, count)` in `(G, D)` of the nearest neighbours of `(Q, D)`, nearest first."""
     similarities, positions = faiss.knn(queries, gallery, count, metric=faiss.METRIC_INNER_PRODUCT)
     return similarities, positions
 
 
 def lowest_similarities(queries: Features, gallery: Features) -> Features:
-    """`(Q,)`: the similarity of the least similar of `(G, D)` to each of `(Q, D)`."""
+    """`(Q,)`: the lowest similarity of each of `(Q, D)` to any of `(G, D)`."""
     opposite, _ = nearest(-queries, gallery, 1)
     return -opposite[:, 0]

@@ -1,4 +1,4 @@
-"""Opening ONNX checkpoints with ONNX Runtime on the CPU, without its telemetry."""
+"""ONNX Runtime sessions on the CPU, without its telemetry."""
 
 import os
 from pathlib import Path
@@ -24,9 +24,9 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
 def session_of(path: Path, threads: int = 0) -> Any:
     """An `onnxruntime.InferenceSession` of any ONNX file. Raises CheckpointError.
 
-    threads: that one call computes with; 0 leaves the choice to ONNX Runtime.
+    threads: the number of threads a call computes with; 0: ONNX Runtime's default.
     """
-    # Its wheel sends usage data, names of models among it, unless this is set before it is imported.
+    # The wheel sends usage data, including model names, unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -34,14 +34,14 @@ def session_of(path: Path, threads: int = 0) -> Any:
         raise CheckpointError(f"there is no checkpoint at {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # between calls others want the cores
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # free the cores between calls
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own errors share no base class but this
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise CheckpointError(f"{path} is no ONNX file that can be run: {error}") from error
 
 
 def run_session(session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32. The session keeps the memory that the call needed."""
+    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32. The session keeps the memory of its largest call."""
     parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops})[0]
     return parts

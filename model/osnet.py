@@ -1,4 +1,4 @@
-"""OSNet (Zhou et al., ICCV 2019): its authors' network, and that of Open Model Zoo's re-identification networks."""
+"""OSNet (Zhou et al., ICCV 2019): the authors' network, and Open Model Zoo's variant for re-identification."""
 
 import torch
 from torch import Tensor, nn
@@ -7,19 +7,19 @@ from torch.nn import functional as F
 from model.architecture import OMZ_CHANNELS, PART_DIM, OMZChannels
 
 STREAMS = 4
-"""Of an omni-scale block: chains of one to four light convolutions."""
+"""The streams of an omni-scale block: chains of one to four light convolutions."""
 
 OMZ_MAP = (16, 8)
-"""Height and width of the last map of Open Model Zoo's networks."""
+"""Height and width of the last feature map of Open Model Zoo's networks."""
 
 CONTEXT_GROUPS = 16
-"""Of channels, in a linear context transform."""
+"""The number of channel groups in a linear context transform."""
 
 
 class OSNet(nn.Module):
     """The layers conv1 to conv5, without classifier: `(N, 3, H, W)` -> `(N, 512, H/16, W/16)`.
 
-    Width 1.0; tensors are named as the authors name them.
+    Width 1.0; tensors have the authors' names.
     """
 
     def __init__(self) -> None:
@@ -48,9 +48,9 @@ class OSNet(nn.Module):
 class OMZOSNet(nn.Module):
     """The network of Open Model Zoo's person-reidentification-retail-0277 and its siblings.
 
-    `channels` are those of the stem and of the three stages; a quarter of each stage's is a multiple of CONTEXT_GROUPS.
+    channels: of the stem and of the three stages; a quarter of each stage's channels is a multiple of CONTEXT_GROUPS.
 
-    Differences from the paper: the input and the stem are instance-normed, every batch norm is folded into the
+    Differences from the paper: the input and the stem have instance norms, every batch norm is folded into the
     convolution before it, and the second block of each stage gates its streams by linear context transforms.
 
     `(N, 3, 256, 128)` RGB with the mean and standard deviation of ImageNet -> `(N, 256)`, not normalised.
@@ -81,9 +81,9 @@ class OMZOSNet(nn.Module):
 
 
 class OMZHead(nn.Module):
-    """The networks' own pooling and linear layer: `(N, C, 16, 8)` -> `(N, 256, 1, 1)`.
+    """The pooling and linear layer of these networks: `(N, C, 16, 8)` -> `(N, 256, 1, 1)`.
 
-    The pooling is learned: a weight for each channel and place of the map.
+    The pooling is learned: a weight for each channel and position of the map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -123,10 +123,10 @@ class _FoldedBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         reduced = F.relu(self.conv1(features))
-        gathered = self.gate(self.streams[0](reduced), 0)
+        summed = self.gate(self.streams[0](reduced), 0)
         for number in range(1, STREAMS):
-            gathered = gathered + self.gate(self.streams[number](reduced), number)
-        return F.relu(self.conv3(gathered) + self.downsample(features))
+            summed = summed + self.gate(self.streams[number](reduced), number)
+        return F.relu(self.conv3(summed) + self.downsample(features))
 
 
 class _FoldedLightConvolution(nn.Module):
@@ -145,7 +145,7 @@ class _ContextGate(nn.Module):
     """Linear context transform (Ruan et al., arXiv 1909.03834): one gate a stream.
 
     Each channel's mean over the map is normalised within groups of neighbouring channels, scaled and shifted: a group
-    norm of a map of one place.
+    norm of a 1 x 1 map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -153,12 +153,12 @@ class _ContextGate(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(CONTEXT_GROUPS, channels) for _ in range(STREAMS))
 
     def forward(self, features: Tensor, stream: int) -> Tensor:
-        seen = features.mean(dim=(2, 3), keepdim=True)
-        return features * torch.sigmoid(self.norms[stream](seen))
+        means = features.mean(dim=(2, 3), keepdim=True)
+        return features * torch.sigmoid(self.norms[stream](means))
 
 
 class _Convolution(nn.Module):
-    """Convolution, batch norm and, unless it is linear, ReLU."""
+    """Convolution, batch norm and, unless `linear`, ReLU."""
 
     def __init__(self, channels: int, out: int, size: int, stride: int = 1, linear: bool = False) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class _LightConvolution(nn.Module):
 
 
 class _AggregationGate(nn.Module):
-    """Section 3.2, equation 3: weights each channel of a scale by what the scale sees; shared by all streams."""
+    """Section 3.2, equation 3: weights each channel of a stream by its mean over the map; shared by all streams."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -195,12 +195,12 @@ class _AggregationGate(nn.Module):
         self.fc2 = nn.Conv2d(channels // 16, channels, 1)
 
     def forward(self, features: Tensor, stream: int = 0) -> Tensor:
-        seen = features.mean(dim=(2, 3), keepdim=True)
-        return features * torch.sigmoid(self.fc2(torch.relu(self.fc1(seen))))
+        means = features.mean(dim=(2, 3), keepdim=True)
+        return features * torch.sigmoid(self.fc2(torch.relu(self.fc1(means))))
 
 
 class _OmniScaleBlock(nn.Module):
-    """Section 3.2, figure 4: streams of one to four light convolutions, gated and added, beside the identity."""
+    """Section 3.2, figure 4: streams of one to four light convolutions, gated and summed; residual connection."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -217,5 +217,5 @@ class _OmniScaleBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         reduced = self.conv1(features)
         streams = (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
-        gathered = torch.stack([self.gate(stream(reduced)) for stream in streams]).sum(dim=0)
-        return torch.relu(self.conv3(gathered) + self.downsample(features))
+        summed = torch.stack([self.gate(stream(reduced)) for stream in streams]).sum(dim=0)
+        return torch.relu(self.conv3(summed) + self.downsample(features))

@@ -1,4 +1,4 @@
-"""Reading many crops at once as the network's input."""
+"""Reading crops in parallel as the network's input."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from model.transforms import to_input
 
 
 def read_inputs(paths: Sequence[Path], input_format: InputFormat) -> NDArray[np.uint8]:
-    """Read and resize crops: `(N, height, width, 3)` uint8 RGB. Raises DataError, which names the file."""
+    """Read and resize crops: `(N, height, width, 3)` uint8 RGB. Raises DataError with the path."""
     inputs = np.empty((len(paths), *input_format.size, 3), dtype=np.uint8)
 
     def read(position: int) -> None:

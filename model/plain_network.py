@@ -1,4 +1,4 @@
-"""Converted networks that are no MGN: what training starts from, and what checkpoints are compared with."""
+"""Converted networks other than MGN, as a start of training and for comparison."""
 
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -23,7 +23,7 @@ Channels = Annotated[int, Field(ge=16, le=4096, multiple_of=16)]
 
 
 class NetworkMetadata(BaseModel):
-    """Everything about a plain network but its numbers. `source` names the files that it was converted from."""
+    """Everything about a plain network but its weights. `source`: the files that it was converted from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,7 +38,7 @@ class NetworkMetadata(BaseModel):
 
     @property
     def model_id(self) -> str:
-        """Its name with the first digits of its digest."""
+        """The name with the first digits of the digest."""
         return f"{self.name}-{self.sha256[:12]}"
 
 
@@ -57,7 +57,7 @@ class PlainNetwork(NamedTuple):
 
 
 def save_network(path: Path, weights: Weights, metadata: NetworkMetadata) -> NetworkMetadata:
-    """Write a plain network, replacing `path` in one step, and return its metadata with the SHA-256 filled in."""
+    """Write a plain network atomically and return its metadata with the SHA-256."""
     metadata = metadata.model_copy(update={"sha256": weights_sha256(weights)})
     content = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
     write_atomically(path, save(content, metadata={METADATA_KEY: metadata.model_dump_json()}))
@@ -65,7 +65,7 @@ def save_network(path: Path, weights: Weights, metadata: NetworkMetadata) -> Net
 
 
 def is_plain_network(path: Path) -> bool:
-    """Whether a file is one that `save_network` wrote, as far as its header tells."""
+    """Whether a file's header is one that `save_network` writes."""
     try:
         with safe_open(path, framework="numpy") as file:
             return METADATA_KEY in (file.metadata() or {})

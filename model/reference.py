@@ -1,4 +1,4 @@
-"""A few drawn crops and what a checkpoint's network makes of them, by which its users see that they compute rightly."""
+"""Reference embeddings: a checkpoint's embeddings of fixed crops, by which an engine checks its own results."""
 
 import base64
 from collections.abc import Callable
@@ -15,14 +15,14 @@ Parts = NDArray[np.float32]
 CROPS = 4
 
 LOWEST_COSINE = 0.999
-"""What an engine's embeddings of the reference crops have to reach: 1e-3 between any two engines."""
+"""The lowest allowed cosine between an engine's and the reference embeddings."""
 
 _PATCH = 16
-"""Pixels. Patches excite a network as pictures do, and noise does not."""
+"""Pixels. Patches activate a network like photographs do; noise does not."""
 
 
 class Reference(BaseModel):
-    """The embeddings of the crops that `reference_crops` draws; `parts` is base64 of float16 `(CROPS, 8, 256)`."""
+    """The embeddings of `reference_crops`; `parts` is base64 of float16 `(CROPS, 8, 256)`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,12 +30,12 @@ class Reference(BaseModel):
 
     @classmethod
     def of(cls, embed: Callable[[Crops], Parts], size: tuple[int, int]) -> "Reference":
-        """Those of a network, `(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)`, for inputs of (height, width)."""
+        """The embeddings by `embed`, `(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)`. size: (height, width)."""
         halves = embed(reference_crops(size)).astype("<f2")
         return cls(parts=base64.b64encode(halves.tobytes()).decode())
 
     def lowest_cosine(self, embed: Callable[[Crops], Parts], size: tuple[int, int]) -> float:
-        """The lowest cosine of a network's embeddings to these; NaN where it gives no finite numbers."""
+        """The lowest cosine of a network's embeddings to these; NaN if they are not finite."""
         stored = np.frombuffer(base64.b64decode(self.parts), "<f2").reshape(CROPS, len(PARTS) * PART_DIM)
         found = embed(reference_crops(size)).reshape(CROPS, -1).astype(np.float64)
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(stored.astype(np.float64), axis=1)
@@ -43,12 +43,15 @@ class Reference(BaseModel):
 
 
 def reference_crops(size: tuple[int, int]) -> Crops:
-    """`(CROPS, height, width, 3)` uint8 of coloured patches, the same for ever."""
+    """`(CROPS, height, width, 3)` uint8 of coloured patches; they never change."""
     return patches(CROPS, size, seed=0)
 
 
 def patches(count: int, size: tuple[int, int], seed: int) -> Crops:
-    """`(count, height, width, 3)` uint8 of coloured patches, by the generator whose numbers NumPy has frozen."""
+    """`(count, height, width, 3)` uint8 of coloured patches.
+
+    Uses RandomState, whose numbers NumPy guarantees not to change.
+    """
     height, width = size
     rows, columns = -(-height // _PATCH), -(-width // _PATCH)
     colours = np.random.RandomState(seed).randint(0, 256, (count, rows, columns, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The report of a training run as one HTML file: curves, results, examples of ranks, recipe."""
+"""The report of a training run as one HTML file: curves, results, ranked examples, recipe."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from model.errors import ModelError
 from model.evaluate import LabelledFeatures, embed_split
 from model.loading import inference_of
 from model.provenance import place_of_result
-from model.training.journal import LOG_FILE
+from model.training.run_log import LOG_FILE
 from model.visualize.charts import Curve, cmc_figure, losses_figure, rate_figure, schedule_figure, shares_figure
 from model.visualize.folder import BRANCHES
 from model.visualize.pages import write_page
@@ -32,8 +32,8 @@ _HELD_OUT = "On the identities held out"
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the result was judged on: its name, its crops, and their features where they are at hand already."""
+class EvaluatedSplit:
+    """The split that the result is evaluated on: name, crops, and their features if they are already computed."""
 
     name: str
     split: EvaluationSplit
@@ -42,27 +42,27 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing as a `data:` URI, and what it shows for those who cannot see it."""
+    """A figure as a `data:` URI, with its title as the text alternative."""
 
     title: str
     uri: str
 
 
-def write_report(folder: Path, checkpoint: Checkpoint | None = None, judgement: Judgement | None = None) -> Path:
-    """Write `report.html` into a run's folder and give its path.
+def write_report(folder: Path, checkpoint: Checkpoint | None = None, evaluated: EvaluatedSplit | None = None) -> Path:
+    """Write `report.html` into a run's folder and return its path.
 
-    checkpoint: the run's result; None while it goes on, when there are only curves. judgement: what the CMC curve and
-    the examples are made from; needs the checkpoint, whose features it computes unless it has them.
+    checkpoint: the run's result; None for an unfinished run, whose report has only curves. evaluated: the split for the
+    CMC curve and the ranked examples; needs the checkpoint, which computes missing features.
 
-    Raises ModelError where the folder holds no log, or a judgement comes without a checkpoint; DataError for features
-    that do not belong to the crops, and pictures that cannot be read.
+    Raises ModelError if the folder has no log, or for a split without a checkpoint; DataError for features that do not
+    belong to the crops, and pictures that cannot be read.
     """
     log = read_log(folder / LOG_FILE)
-    if judgement and not checkpoint:
+    if evaluated and not checkpoint:
         raise ModelError(
-            f"{folder} holds no checkpoint yet, so there is nothing to judge: leave --data out until it does"
+            f"{folder} holds no checkpoint yet, so there is nothing to evaluate: leave --data out until it does"
         )
-    ranking = _ranking(checkpoint, judgement) if checkpoint and judgement else None
+    ranking = _ranking(checkpoint, evaluated) if checkpoint and evaluated else None
     metadata = checkpoint.metadata if checkpoint else None
     values = {
         "run": folder.resolve().name,
@@ -70,7 +70,7 @@ def write_report(folder: Path, checkpoint: Checkpoint | None = None, judgement: 
         "places": [place_of_result(metadata.training_data, one.data) for one in metadata.results] if metadata else (),
         "charts": _charts(log),
         "recipe": _sections(metadata.recipe) if metadata else {},
-        "data": judgement.name if judgement else None,
+        "data": evaluated.name if evaluated else None,
         "branches": BRANCHES if ranking else (),
         **_found(ranking, checkpoint),
     }
@@ -80,7 +80,7 @@ def write_report(folder: Path, checkpoint: Checkpoint | None = None, judgement: 
 
 
 def read_log(path: Path) -> list[Mapping[str, Any]]:
-    """The lines of a run's log in their order; an unfinished last line is left out. Raises ModelError."""
+    """The lines of a run's log in order, without a truncated last line. Raises ModelError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -92,15 +92,15 @@ def read_log(path: Path) -> list[Mapping[str, Any]]:
         except ValueError:
             if number == len(lines):
                 break
-            raise ModelError(f"line {number} of {path} is no JSON: {line[:60]!r}") from None
+            raise ModelError(f"line {number} of {path} is not JSON: {line[:60]!r}") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("iteration"), int):
-            raise ModelError(f"line {number} of {path} is no line of a training log: {line[:60]!r}")
+            raise ModelError(f"line {number} of {path} is not a line of a training log: {line[:60]!r}")
         log.append(entry)
     return log
 
 
 def curves_of(log: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """The figures of a log by name, each with its iterations; those that are no finite number are left out."""
+    """The figures of a log by name, each with its iterations; values that are not finite numbers are left out."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for entry in log:
         for name, value in entry.items():
@@ -134,16 +134,16 @@ def _named(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     return {words.get(name, name.replace("_", " ")): curve for name, curve in curves.items()}
 
 
-def _ranking(checkpoint: Checkpoint, judgement: Judgement) -> Ranking:
-    features = judgement.features
+def _ranking(checkpoint: Checkpoint, evaluated: EvaluatedSplit) -> Ranking:
+    features = evaluated.features
     if features is None:
         loaded = inference_of(checkpoint)
-        features = embed_split(judgement.split, loaded.metadata.input, loaded.embed)
-    return Ranking(judgement.split, *features)
+        features = embed_split(evaluated.split, loaded.metadata.input, loaded.embed)
+    return Ranking(evaluated.split, *features)
 
 
 def _found(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The CMC curve, and the queries that find worst and best."""
+    """The CMC curve, and the queries with the worst and the best results."""
     nothing: list[QuerySheet] = []
     found: dict[str, Any] = {"cmc": None, "worst": nothing, "best": nothing}
     if ranking is None:

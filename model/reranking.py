@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact and sparse: no matrix over all pairs is ever held."""
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017), exact and sparse: no matrix over all pairs is held in memory."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def rerank_similarities(
 def reranked_blocks(
     query: Features, gallery: Features, k1: int = 20, k2: int = 6, weight: float = 0.3
 ) -> Iterator[NDArray[np.float32]]:
-    """The rows of `rerank_similarities`, some at a time, so that they need not be held together."""
+    """The rows of `rerank_similarities`, in blocks, so that they need not be in memory at once."""
     features = np.concatenate([query, gallery])
     count = min(max(k1 + 1, k2), len(features))
     neighbours = nearest(features, features, count)[1].astype(np.int32)
@@ -53,7 +53,7 @@ def _squared_euclidean(left: Features, right: Features) -> NDArray[np.float32]:
 def _encode(
     features: Features, neighbours: NDArray[np.int32], largest: NDArray[np.float32], k1: int
 ) -> sparse.csr_array:
-    """Equation 7: each feature as Gaussian weights over its expanded k-reciprocal set, rows summing to 1."""
+    """Equation 7: each feature as Gaussian weights over its expanded k-reciprocal set; rows sum to 1."""
     own = _reciprocal(neighbours)
     half = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
     # Equation 5: a neighbour's half-size set joins where more than two thirds of it are in the own set.
@@ -65,16 +65,16 @@ def _encode(
     members = (own + joins @ half).tocoo()
     weights = np.empty(members.nnz, dtype=np.float32)
     for start in range(0, members.nnz, _PAIRS):
-        some = slice(start, start + _PAIRS)
-        row, column = members.row[some], members.col[some]
+        pairs = slice(start, start + _PAIRS)
+        row, column = members.row[pairs], members.col[pairs]
         cosine = np.einsum("nd,nd->n", features[row], features[column])
-        weights[some] = np.exp(-np.maximum(2 - 2 * cosine, 0) / largest[row])
+        weights[pairs] = np.exp(-np.maximum(2 - 2 * cosine, 0) / largest[row])
     encodings = sparse.csr_array((weights, (members.row, members.col)), shape=own.shape)
     return (sparse.diags_array(1 / encodings.sum(axis=1)) @ encodings).tocsr().astype(np.float32)
 
 
 def _reciprocal(neighbours: NDArray[np.int32]) -> sparse.csr_array:
-    """Equation 3, `(N, N)` of ones: those of each feature's neighbours that count the feature among their own."""
+    """Equation 3, `(N, N)` of ones: the mutual neighbours of each feature."""
     count, size = neighbours.shape
     near = sparse.csr_array(
         (np.ones(neighbours.size, dtype=np.float32), neighbours.ravel(), np.arange(count + 1) * size),
@@ -94,9 +94,9 @@ def _expand(encodings: sparse.csr_array, nearest_: NDArray[np.int32]) -> sparse.
 
 
 def _overlap(encodings: sparse.csr_array, by_column: sparse.csc_array) -> NDArray[np.float32]:
-    """Equation 10: Jaccard similarities `(n, G)` of some rows' encodings with the gallery's, `(G, N)` by column.
+    """Equation 10: Jaccard similarities `(n, G)` of encodings `(n, N)` with the gallery's `(G, N)`, stored by column.
 
-    The sum of minima goes over the columns that both use: every entry of a row meets its column's entries.
+    Sums minima over the columns that both use, by pairing each entry of a row with the entries of its column.
     """
     rows, size = encodings.shape[0], by_column.shape[0]
     entries = encodings.tocoo()

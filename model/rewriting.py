@@ -1,4 +1,4 @@
-"""Changing what a checkpoint of either form says of itself, without touching its weights."""
+"""Replacing the metadata of a .safetensors or .onnx checkpoint; the weights do not change."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from model.errors import CheckpointError
 
 
 def rewrite_metadata(source: Path, out: Path, metadata: CheckpointMetadata) -> None:
-    """Write the checkpoint `source` with other metadata to `out`, which may be the same file, in one step.
+    """Write the checkpoint `source` with other metadata to `out`, atomically; both may be the same file.
 
-    Raises CheckpointError where the two differ in form, or `source` is no checkpoint.
+    Raises CheckpointError if the two formats differ, or `source` is not a checkpoint.
     """
     if source.suffix != out.suffix:
         raise CheckpointError(
-            f"{out} would be of another form than {source}: keep the ending {source.suffix}; `export` changes forms"
+            f"{out} would have another format than {source}: keep the ending {source.suffix}; `export` changes formats"
         )
     if source.suffix == ".onnx":
         _rewrite_onnx(source, out, metadata)

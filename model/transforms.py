@@ -1,4 +1,4 @@
-"""From a decoded picture to the network's input, the same in training, evaluation and both engines; needs no torch."""
+"""The network's input from a decoded picture, shared by training, evaluation and all engines; needs no torch."""
 
 from typing import Literal
 

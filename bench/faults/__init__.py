@@ -1,1 +1,1 @@
-"""A service killed, damaged and cut off, again and again, and what it keeps."""
+"""Fault injection: kill, damage and disconnect a service repeatedly, and check what it keeps."""

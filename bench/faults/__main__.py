@@ -1,4 +1,4 @@
-"""`python -m bench.faults --rounds 200`: a service killed, damaged and cut off, again and again, and what it keeps."""
+"""`python -m bench.faults --rounds 200`: fault injection, with a check of what the service keeps."""
 
 import argparse
 import random
@@ -23,7 +23,7 @@ _DATABASES = ("sqlite", "postgresql")
 
 
 def faults(database: str, rounds: int, seed: int, console: Console) -> list[Round]:
-    """What became of rounds with one kind of database, each told when it is over."""
+    """The results of rounds with one kind of database, reported after each round."""
     done = []
     with _trial(database, random.Random(f"{seed} {database}")) as one:
         if missing := [fault.name for fault in ON_A_DISK_OF_ITS_OWN if fault not in one.kinds]:
@@ -88,13 +88,13 @@ def _spread(seconds: list[float]) -> str:
 
 
 def main() -> None:
-    """Go through so many rounds with each database; exit with 1 unless everything was as it must be."""
+    """Run so many rounds with each database; exit with 1 if there were violations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, help="with each database")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--database", choices=(*_DATABASES, "both"), default="both")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
     console = Console(soft_wrap=True)
     console.print(f"seed {arguments.seed}", highlight=False)
     databases = _DATABASES if arguments.database == "both" else (arguments.database,)

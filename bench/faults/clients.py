@@ -1,4 +1,4 @@
-"""Clients of a service that may fail them at any moment, who write down what it has promised."""
+"""Clients of a service that may fail at any moment; they record what it has acknowledged."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from bench.visiting import REST, visiting
 
 CAMERAS = 3
 ALIKE = 0.999
-"""The least similarity of a picture to itself; embeddings are kept in half precision."""
+"""The least similarity of a picture to itself; embeddings are stored in float16."""
 
 _SECONDS = 60.0
 _BUSY = 429
@@ -22,12 +22,12 @@ _START_OF_IMAGE = b"\xff\xd8"
 _COMMENT = b"\xff\xfe\x00\x0a"  # with eight bytes of text
 
 
-class Troubled(Exception):
-    """A request had no success, which is noted."""
+class RequestError(Exception):
+    """A request failed; the ledger has its status."""
 
 
-class Talker:
-    """Asks a service, over one connection."""
+class FaultClient:
+    """A client with one connection."""
 
     def __init__(self, port: int, ledger: Ledger, rng: random.Random) -> None:
         self._client = Client(port, _SECONDS)
@@ -40,34 +40,34 @@ class Talker:
         self._client.close()
 
     def ask(self, method: str, path: str, body: bytes | None = None, *wanted: int) -> Answer:
-        """Ask until the service is not busy. Raises Troubled unless the status is one of those wanted."""
+        """Send a request, with retries while the service is busy. Raises RequestError for an unexpected status."""
         while True:
             try:
                 answer = self._client.send(method, path, body)
             except NotAnswered as error:
                 self._ledger.trouble(NO_ANSWER)
-                raise Troubled(str(error)) from error
+                raise RequestError(str(error)) from error
             if answer.status in wanted:
                 return answer
             if answer.status != _BUSY:
                 self._ledger.trouble(answer.status)
-                raise Troubled(f"{method} {path} was answered {answer.status}: {answer.body[:500]!r}")
+                raise RequestError(f"{method} {path} was answered {answer.status}: {answer.body[:500]!r}")
             time.sleep(REST)
 
     def post(self, numbers: list[int]) -> None:
-        """Post crops, and note them as kept."""
+        """Post crops, and record them as kept."""
         items = [{"track_id": str(number), "camera_id": f"camera-{number % CAMERAS}"} for number in numbers]
         fields = {"captured_at": "2026-05-04T17:30:00Z", "items": json.dumps(items)}
         body = multipart([jpeg(number) for number in numbers], fields)
-        told = json.loads(self.ask("POST", "/embed", body, 201).body)["items"]
-        failed = [item for item in told if item["status"] not in ("created", "existing")]
+        results = json.loads(self.ask("POST", "/embed", body, 201).body)["items"]
+        failed = [item for item in results if item["status"] not in ("created", "existing")]
         if failed:
             self._ledger.wrong(f"sound pictures failed: {failed[:3]}")
-        stored = zip(told, numbers, strict=True)
+        stored = zip(results, numbers, strict=True)
         self._ledger.keep({item["crop"]["id"]: number for item, number in stored if item not in failed})
 
-    def post_some(self, size: int) -> None:
-        """Post new crops, unless `size` are kept; where that had no success, the same again, as camera pipelines do."""
+    def post_crops(self, size: int) -> None:
+        """Post new crops, unless `size` are kept; after a failure, retry the same ones, as camera pipelines do."""
         if not self._unposted:
             if len(self._ledger.kept) > size:
                 time.sleep(REST)
@@ -76,8 +76,8 @@ class Talker:
         self.post(self._unposted)
         self._unposted = []
 
-    def delete_some(self, size: int) -> None:
-        """Delete a crop, the rather the nearer to `size` those are that are kept."""
+    def delete_crop(self, size: int) -> None:
+        """Delete a crop, with a probability that rises with the number of kept crops, relative to `size`."""
         if len(self._ledger.kept) < size * self._rng.uniform(0, 1.2):
             time.sleep(REST)
             return
@@ -89,11 +89,11 @@ class Talker:
         if taken is None:
             return
         if self.ask("DELETE", f"/crops/{taken[0]}", None, 204, 404).status == 404:
-            self._ledger.wrong(f"crop {taken[1]} was kept, and is not there to be deleted")
+            self._ledger.wrong(f"crop {taken[1]} was kept, but its deletion was answered 404")
         self._ledger.delete([taken[0]])
 
     def matches(self, number: int, fields: Mapping[str, str]) -> list[Any]:
-        """What a search by a crop's picture finds; the picture's file is another one."""
+        """The matches of a search by a crop's picture, in a file with other bytes."""
         content = jpeg(number)
         text = f"{self._rng.randrange(10**8):08}".encode()
         content = _START_OF_IMAGE + _COMMENT + text + content[len(_START_OF_IMAGE) :]
@@ -102,8 +102,8 @@ class Talker:
         matches: list[Any] = json.loads(answer.body)["matches"]
         return matches
 
-    def look_at_one(self, _: int) -> None:
-        """Whether a crop that is kept, and nobody deletes meanwhile, is found, and served byte for byte."""
+    def check_crop(self, _: int) -> None:
+        """Check that a kept crop is found and served byte for byte, unless it is deleted meanwhile."""
         gone = self._ledger.gone()
         chosen = self._ledger.one_kept(self._rng)
         if chosen is None:
@@ -116,36 +116,42 @@ class Talker:
         if not self._ledger.is_kept(crop_id):
             return
         if not is_first(crop_id, matches):
-            self._ledger.wrong(f"crop {number} was not found by its own picture: {told(matches)}")
+            self._ledger.wrong(f"crop {number} was not found by its own picture: {shortened(matches)}")
         if image.body != jpeg(number):
             self._ledger.wrong(f"the picture of crop {number} was answered {image.status}, and is not what was posted")
 
 
 def is_first(crop_id: str, matches: list[Any]) -> bool:
-    """Whether a crop is the first match, and as good as the same."""
+    """Whether a crop is the first match, with similarity 1 up to rounding."""
     return bool(matches) and matches[0]["crop"]["id"] == crop_id and matches[0]["similarity"] > ALIKE
 
 
-def told(matches: list[Any]) -> list[tuple[str, float]]:
-    """The first matches in short."""
+def shortened(matches: list[Any]) -> list[tuple[str, float]]:
+    """The first matches, abbreviated."""
     return [(match["crop"]["track_id"], round(match["similarity"], 3)) for match in matches[:3]]
 
 
 @contextmanager
 def clients(port: int, ledger: Ledger, rng: random.Random, size: int) -> Iterator[None]:
-    """Clients that post, delete and search all the time until the block ends, and so keep about `size` crops."""
+    """Clients that post, delete and search until the block ends, and keep about `size` crops."""
     with ExitStack() as stack:
-        talkers = [Talker(port, ledger, random.Random(rng.random())) for _ in range(5)]
-        for talker in talkers:
-            stack.callback(talker.close)
-        kinds = (Talker.post_some, Talker.post_some, Talker.delete_some, Talker.delete_some, Talker.look_at_one)
-        works = [partial(_do, kind, talker, size) for kind, talker in zip(kinds, talkers, strict=True)]
+        fault_clients = [FaultClient(port, ledger, random.Random(rng.random())) for _ in range(5)]
+        for client in fault_clients:
+            stack.callback(client.close)
+        kinds = (
+            FaultClient.post_crops,
+            FaultClient.post_crops,
+            FaultClient.delete_crop,
+            FaultClient.delete_crop,
+            FaultClient.check_crop,
+        )
+        works = [partial(_do, kind, client, size) for kind, client in zip(kinds, fault_clients, strict=True)]
         with visiting(works, ledger.wrong):
             yield
 
 
-def _do(kind: Callable[[Talker, int], None], talker: Talker, size: int) -> None:
+def _do(kind: Callable[[FaultClient, int], None], client: FaultClient, size: int) -> None:
     try:
-        kind(talker, size)
-    except Troubled:
+        kind(client, size)
+    except RequestError:
         time.sleep(REST)

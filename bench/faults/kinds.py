@@ -1,4 +1,4 @@
-"""Faults that a service must survive, each as something that is done to its process, its disk or its database."""
+"""Faults that a service must survive: in its process, on its disk, in its database."""
 
 import os
 import random
@@ -30,22 +30,22 @@ _FULL_DISK_SECONDS = 15
 
 
 class Disk(Protocol):
-    """Where a service keeps its data."""
+    """The disk with a service's data."""
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Its folder."""
 
     def fill(self, rng: random.Random) -> None:
-        """Leave next to nothing free."""
+        """Fill the disk."""
 
     def free(self) -> None:
-        """Give the room back."""
+        """Free the space."""
 
 
 @dataclass(frozen=True)
 class Mounted:
-    """A small file system of its own in memory."""
+    """A small separate file system in memory (tmpfs)."""
 
     folder: Path
 
@@ -71,7 +71,7 @@ class Mounted:
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[Mounted]:
-    """A disk of its own at a folder, which root alone may make. Raises CalledProcessError or FileNotFoundError."""
+    """A separate disk mounted at a folder; needs root. Raises CalledProcessError or FileNotFoundError."""
     folder.mkdir()
     size = f"size={_MOUNT_MEGABYTES}m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True, capture_output=True)
@@ -83,7 +83,7 @@ def mounted(folder: Path) -> Iterator[Mounted]:
 
 @dataclass
 class Victim:
-    """A service, and what can be done to it."""
+    """A service with its disk and database."""
 
     service: FaultyService
     snapshots: Path
@@ -97,13 +97,13 @@ class Victim:
         generations = sorted(path for path in self.snapshots.glob("*/*") if path.name.isdecimal())
         try:
             return sorted(generations[-1].iterdir()) if generations else []
-        except FileNotFoundError:  # a newer one has taken its place
+        except FileNotFoundError:  # replaced by a newer one
             return self.newest()
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong.
+    """A fault.
 
     ends: the process does not survive it. while_down: it happens to a service that does not run, which starts
     afterwards; otherwise to one that serves.
@@ -135,7 +135,7 @@ def _delete_file(victim: Victim) -> None:
 
 
 def _damage_rows(victim: Victim) -> None:
-    """Single bits, and blocks as a whole."""
+    """Damage single bits, and whole blocks."""
     files = sorted(victim.snapshots.glob("*/working/*"))
     for _ in range(_DAMAGED_ROWS):
         _flip(files, victim.rng)
@@ -162,7 +162,7 @@ def _flip(files: Sequence[Path], rng: random.Random) -> None:
 
 
 def _used_bytes(path: Path) -> int:
-    """Without the hole at the end of a file of rows, where nothing could be damaged."""
+    """The file without the hole at its end, where damage would have no effect."""
     facts = path.stat()
     return min(facts.st_size, _BLOCK_BYTES * facts.st_blocks)
 
@@ -181,7 +181,7 @@ def _kill_during_start(victim: Victim) -> None:
 def _stop_during_start(victim: Victim) -> None:
     victim.service.start()
     time.sleep(victim.rng.uniform(0.5, _MOST_SECONDS_OF_START))
-    victim.service.stop(code=None)  # so early it may not even know the signal
+    victim.service.stop(code=None)  # so early, it may not have a signal handler yet
 
 
 def _fill_disk(victim: Victim) -> None:
@@ -193,7 +193,7 @@ def _fill_disk(victim: Victim) -> None:
 
 
 def _kill_on_full_disk(victim: Victim) -> None:
-    """The disk is full when the process dies and when it starts again, as it must where the database lies elsewhere."""
+    """The disk is full at the kill and at the next start; the service must start if the database is elsewhere."""
     if victim.disk is None:
         return
     victim.disk.fill(victim.rng)
@@ -219,7 +219,7 @@ def _lose_connections_during_start(victim: Victim) -> None:
     for _ in range(victim.rng.randint(5, 50)):
         _end_connections(victim)
         time.sleep(0.02)
-    victim.service.comes_up()  # or ends, so that whoever looks after it starts it again
+    victim.service.comes_up()  # or exits, for its supervisor to restart it
 
 
 def _end_connections(victim: Victim) -> None:
@@ -231,7 +231,7 @@ def _end_connections(victim: Victim) -> None:
 
 
 def _stop_database(victim: Victim) -> None:
-    """Shut it down cleanly, or as a power cut would."""
+    """Shut it down cleanly, or like a power failure."""
     if victim.database_url is None:
         return
     with psycopg.connect(victim.database_url) as connection:

@@ -1,4 +1,4 @@
-"""Rounds of faults: clients at work, something that goes wrong, the recovery, and a look at everything."""
+"""Rounds of fault injection: clients at work, faults, recovery, and a full check."""
 
 import random
 import subprocess
@@ -15,10 +15,10 @@ from bench.faults.ledger import NO_ANSWER, Ledger
 from bench.faults.service import FaultyService, NotReady
 
 _SIZES = (20, 100, 200, 300)
-"""Crops that clients keep, so that the index changes its form again and again."""
+"""The number of crops that clients keep, at which the index changes its form often."""
 
 _ONE_MORE = 0.3
-"""How likely it is that one more fault comes along."""
+"""The probability of one more fault in a round."""
 
 _WITH_ROWS = 0.8
 
@@ -33,19 +33,19 @@ _SMALL = {
     "PASSERBY_THREADS": "1",
     "PASSERBY_INDEX_POLL_SECONDS": "0.05",
     "PASSERBY_SNAPSHOT_EVERY": "25",
-    # Every crop is compared, so that what is there is found.
+    # Compare every crop, so that searches are exact.
     "PASSERBY_INDEX_NARROW_LIMIT": "0",
     "PASSERBY_INDEX_SIFTED_LIMIT": "0",
     "PASSERBY_INDEX_PROBES": "65536",
     "PASSERBY_INDEX_CANDIDATES": "2000",
     "PASSERBY_INDEX_FINALISTS": "2000",
 }
-"""Settings with which everything that an index does happens all the time."""
+"""Settings that make all index operations frequent."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """What happened. seconds: from the last fault's end until ready; source: what the index came from at a start."""
+    """The record of a round. seconds: from the last fault's end until ready; source: of the index at a start."""
 
     number: int
     faults: tuple[str, ...]
@@ -59,10 +59,10 @@ class Round:
 
 
 class Trial:
-    """A service, its clients' ledger, and everything that is done to it."""
+    """A service under faults, with its clients' ledger."""
 
     def __init__(self, victim: Victim, images: Path, kinds: Sequence[Fault], fixed: dict[str, str]) -> None:
-        """images: where picture files lie; fixed: settings of the service at each of its starts."""
+        """images: the folder of picture files. fixed: settings of the service at every start."""
         self._kinds = kinds
         self._victim = victim
         self._images = images
@@ -74,19 +74,19 @@ class Trial:
 
     @property
     def kinds(self) -> Sequence[Fault]:
-        """What may go wrong here."""
+        """The kinds of faults that apply here."""
         return self._kinds
 
     def rounds(self, count: int) -> Iterator[Round]:
-        """So many rounds; each kind of fault comes about as often as any other, some together."""
+        """Run so many rounds; all kinds of faults are about equally frequent, some combined."""
         for number in range(1, count + 1):
             yield self._round(number, self._draw())
 
     def rounds_with_all(self, count: int) -> Iterator[Round]:
-        """So many rounds, among which all kinds of fault are shared out."""
+        """The faults of so many rounds, which cover all kinds."""
         ends = [fault for fault in self._kinds if fault in (KILL, STOP)]
-        others = [fault for fault in self._kinds if fault not in ends]
-        kinds = [*ends, *self._rng.sample(others, len(others))]
+        rest = [fault for fault in self._kinds if fault not in ends]
+        kinds = [*ends, *self._rng.sample(rest, len(rest))]
         for number in range(count):
             yield self._round(number + 1, self._ordered(kinds[number::count]))
 
@@ -98,7 +98,7 @@ class Trial:
         try:
             self._strike(faults)
             unknown = len(ledger.posted) + len(ledger.leaving)
-            self._judge(faults, ledger.take_troubles())
+            self._check_troubles(faults, ledger.take_troubles())
             began = time.monotonic()
             started = not service.runs
             if started:
@@ -133,7 +133,7 @@ class Trial:
                     time.sleep(rng.uniform(0, 0.4))
         for fault in faults:
             if fault.while_down:
-                victim.service.kill()  # what the fault before may have started
+                victim.service.kill()  # the previous fault may have started it
                 fault.strike(victim)
 
     def _wait_for_something_to_lose(self, size: int) -> None:
@@ -148,8 +148,8 @@ class Trial:
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _judge(self, faults: Sequence[Fault], troubles: dict[int, int]) -> None:
-        """Whether requests failed though nothing was there that they could fail for."""
+    def _check_troubles(self, faults: Sequence[Fault], troubles: dict[int, int]) -> None:
+        """Record failed requests that no fault explains."""
         self._troubles = troubles
         on_postgresql = self._victim.database_url is not None
         may_fail = any(fault.fails_requests[on_postgresql] for fault in faults)
@@ -177,7 +177,7 @@ class Trial:
         return [*live, *ends, *down]
 
     def _start(self) -> None:
-        """Start the service, each time with other settings."""
+        """Start the service with random settings."""
         rng = self._rng
         drawn = {
             "PASSERBY_CHANGES_KEPT": rng.choice(["10", "100", "1000000"]),
@@ -193,7 +193,7 @@ class Trial:
 def trial(folder: Path, checkpoint: Path, database_url: str | None, rng: random.Random) -> Iterator[Trial]:
     """A service whose data is in an empty folder. database_url: of PostgreSQL; by default SQLite, in that folder.
 
-    Where this process may make one, the data lies on a small disk of its own. With PostgreSQL, pictures lie elsewhere,
+    If this process may mount one, the data is on a small separate disk. With PostgreSQL, pictures are elsewhere,
     and only what can be made again is on that disk.
     """
     with ExitStack() as stack:
@@ -201,7 +201,7 @@ def trial(folder: Path, checkpoint: Path, database_url: str | None, rng: random.
         data = folder / "disk"
         try:
             disk = stack.enter_context(mounted(data))
-        except (OSError, subprocess.CalledProcessError):  # it needs root, and a system that has it
+        except (OSError, subprocess.CalledProcessError):  # needs root and tmpfs
             data.mkdir(exist_ok=True)
         images = data / "images" if database_url is None else folder / "images"
         service = FaultyService(data, folder / "service.log")

@@ -1,4 +1,4 @@
-"""A service in a process of its own that is started, stopped and killed again and again, and what its log tells."""
+"""A service in a separate process, with repeated starts, stops and kills, and its log."""
 
 import json
 import os
@@ -19,14 +19,14 @@ _POLL_SECONDS = 0.02
 
 
 class NotReady(Exception):
-    """A service did not come up, or did not stop."""
+    """A service did not start or did not stop."""
 
 
 class FaultyService:
     """`passerby serve`; at most one process at a time."""
 
     def __init__(self, data_dir: Path, log: Path) -> None:
-        """log: a file that is written anew at each start."""
+        """log: a file that each start overwrites."""
         self.settings: Mapping[str, str] = {}
         self.port = free_port()
         self._data_dir = data_dir
@@ -35,14 +35,14 @@ class FaultyService:
 
     @property
     def runs(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it with the settings of now, and do not wait."""
+        """Start the process with the current settings, without waiting."""
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(self.port)]
-        told = {"PASSERBY_LOG_FORMAT": "json", "PASSERBY_LOG_LEVEL": "info", "OMP_NUM_THREADS": "1"}
-        environment = os.environ | told | dict(self.settings)
+        logging = {"PASSERBY_LOG_FORMAT": "json", "PASSERBY_LOG_LEVEL": "info", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | logging | dict(self.settings)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--data-dir", str(self._data_dir)], env=environment, stdout=log, stderr=log
@@ -55,7 +55,7 @@ class FaultyService:
             self._process.wait()
 
     def stop(self, code: int | None = 0) -> None:
-        """SIGTERM, if it runs. Raises NotReady unless it ends soon, and with that code, where one is wanted."""
+        """SIGTERM, if it runs. Raises NotReady if it does not end in time, or with another exit code than `code`."""
         if self._process is None or not self.runs:
             return
         self._process.terminate()
@@ -67,7 +67,7 @@ class FaultyService:
             raise NotReady(f"after SIGTERM it ended with {ended_with}:\n{self.tail()}")
 
     def wait_until_ready(self) -> None:
-        """Raises NotReady where it ends instead, or takes too long."""
+        """Wait for readiness. Raises NotReady if the process ends or takes too long."""
         if not self.comes_up():
             raise NotReady(f"it is not ready:\n{self.tail()}")
 
@@ -85,7 +85,7 @@ class FaultyService:
         return False
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """What it has logged since its start."""
+        """The log events since the start."""
         for line in self._log.read_text(errors="replace").splitlines():
             try:
                 event = json.loads(line)
@@ -99,11 +99,11 @@ class FaultyService:
         return any("the disk has damaged embeddings" in str(event.get("event")) for event in self.events())
 
     def tail(self) -> str:
-        """The log's end."""
+        """The last lines of the log."""
         return self._log.read_text(errors="replace")[-3000:]
 
     def recovered_from(self) -> str:
-        """What the index came from at this start."""
+        """The source of the index at this start."""
         told = [str(event.get("event")) for event in self.events()]
         if "the index was built from the database's rows" in told:
             return "rows"

@@ -1,1 +1,1 @@
-"""What a machine with a GPU makes of Passerby, measured by one command and without network."""
+"""Benchmarks and checks on a machine with a GPU, by one command and without network."""

@@ -1,4 +1,4 @@
-"""`python -m bench.gpu`: one command that says what a machine with a GPU makes of Passerby. It needs no network.
+"""`python -m bench.gpu`: all benchmarks and checks on a machine with a GPU. It needs no network.
 
 python -m bench.gpu --json gpu.json
 python -m bench.gpu --only speed
@@ -23,13 +23,13 @@ PARTS = ("parity", "speed", "serving", "training", "tests")
 
 
 def main() -> None:
-    """Measure, print a table and write JSON; exit with 1 where something is not right."""
+    """Measure, print a table and write JSON; exit with 1 if a check fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--json", type=Path, help="where the findings are written as well")
+    parser.add_argument("--json", type=Path, help="a file for the findings")
     commands = parser.add_subparsers(dest="command")
-    train.add_arguments(commands.add_parser("train", help="train for some minutes, and judge on the way"))
+    train.add_arguments(commands.add_parser("train", help="train for some minutes, with evaluations on the way"))
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.exit(2, "error: torch finds no GPU here; --device cpu shows that everything runs\n")
@@ -49,7 +49,7 @@ def _measure(device: torch.device, parts: list[str] | tuple[str, ...], json: Pat
         for part, findings in _parts(Path(folder), device, scale).items():
             if part in parts:
                 found += findings()
-                if json:  # after each part: what is measured is kept, whatever becomes of the machine
+                if json:  # after each part, so that a crash loses no results
                     write(json, device, found)
     show(found, console)
     return int(any(finding.right is False for finding in found))

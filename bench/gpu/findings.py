@@ -1,4 +1,4 @@
-"""The lines of the report: what was measured, and whether it is right where that can be said."""
+"""The lines of the report: measurements, and the results of checks."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from app.kit.cores import available_cores
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `reference`: what the figure is compared with; `right`: None where it is a figure alone."""
+    """One line. reference: what the value is compared with; right: None for a value without a check."""
 
     part: str
     what: str
@@ -27,7 +27,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.
+    """The amount of work of a run.
 
     batches: sizes of the engine's batches. seconds: that each speed is measured for. compiled: whether torch.compile is
     tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. bulk: the
@@ -81,11 +81,11 @@ SMALL = Scale(
     matrix=256,
     small_inputs=True,
 )
-"""For a CPU: shows that everything runs, in a minute or two."""
+"""A smoke test for a CPU, in a minute or two."""
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
-    """What the figures were measured on."""
+    """The machine of the measurements."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {platform.machine()}",

@@ -1,4 +1,4 @@
-"""Do the embeddings of the engine on this device agree with those in each checkpoint, and with one another?"""
+"""Parity of embeddings: this device's engine against each checkpoint's reference, and between batch sizes."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from model.checkpoint import BUNDLED
 from model.reference import LOWEST_COSINE, patches
 
 FARTHEST = 1e-3
-"""What a number of an embedding may move by where a crop shares its batch with others."""
+"""The largest allowed change of an embedding's numbers by other crops in the batch."""
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The service on this device from outside: crops a second by number of clients, and how long one waits."""
+"""The service on this device over HTTP: crops a second by number of clients, and latency."""
 
 import statistics
 import tempfile
@@ -19,7 +19,7 @@ from model.checkpoint import BUNDLED
 
 
 def findings(device: torch.device, scale: Scale) -> list[Finding]:
-    """The bundled model as torch runs it."""
+    """The bundled model in its torch form."""
     pictures = Pictures()
     with tempfile.TemporaryDirectory() as folder, _service(Path(folder), device) as running:
         lines = [_bulk(running, pictures, clients, scale) for clients in scale.clients]
@@ -36,14 +36,14 @@ def findings(device: torch.device, scale: Scale) -> list[Finding]:
 
 @contextmanager
 def _service(folder: Path, device: torch.device) -> Iterator[RunningService]:
-    """With torch on the GPUs of this machine, or on its CPU if that is asked for."""
+    """With torch on the GPUs of this machine, or on its CPU on request."""
     settings = {"PASSERBY_ENGINE": "torch"} | ({"CUDA_VISIBLE_DEVICES": ""} if device.type == "cpu" else {})
     with service(folder, BUNDLED.with_suffix(".safetensors"), settings=settings) as running:
         yield running
 
 
 def _bulk(running: RunningService, pictures: Pictures, clients: int, scale: Scale) -> Finding:
-    """Crops a second of a round, and how much of the time the engine and the decoding threads were busy."""
+    """Crops a second of a round, and the busy shares of the engine and the decoding threads."""
     load = Load(clients, scale.crops, scale.requests)
     embed_round(running.port, pictures, Load(clients, scale.crops, 1), store=False)
     before = running.metrics()

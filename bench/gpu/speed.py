@@ -1,4 +1,4 @@
-"""Crops a second of the engine, compared with other ways to run the same network and with the arithmetic limit."""
+"""Crops a second of the engine, against other runtimes of the same network and the arithmetic peak."""
 
 import time
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from model.mgn import load_embedder
 from model.reference import patches
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-"""Of the package `onnxruntime-gpu`, which takes the place of `onnxruntime`."""
+"""A provider of the package `onnxruntime-gpu`, which replaces `onnxruntime`."""
 
 Embed = Callable[[NDArray[np.uint8]], object]
 
 
 def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Finding]:
-    """For each checkpoint and way, a line with the crops a second by batch size."""
+    """A line for each checkpoint and runtime, with the crops a second by batch size."""
     operations = _operations_a_second(device, scale)
     lines = []
     for path in paths:
@@ -43,7 +43,7 @@ def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Find
 
 
 def _ways(path: Path, device: torch.device, scale: Scale) -> dict[str, Embed]:
-    """The engine of the service, and the same network run otherwise, from pixels in memory to parts in memory."""
+    """The engine of the service, and other runtimes of the same network, from pixels to parts in memory."""
     checkpoint = load_checkpoint(path)
     ways: dict[str, Embed] = {"the engine": TorchEngine(path, device, available_cores()).embed}
     ways["torch, float32"] = _eager(load_embedder(checkpoint).to(device), device, torch.float32)
@@ -60,7 +60,7 @@ def _ways(path: Path, device: torch.device, scale: Scale) -> dict[str, Embed]:
 
 
 def _onnx_providers() -> list[str]:
-    """None where ONNX Runtime is not installed, as the extra `gpu` does without."""
+    """None if ONNX Runtime is not installed; the extra `gpu` does not need it."""
     try:
         import onnxruntime
     except ImportError:
@@ -89,7 +89,7 @@ def _eager(embedder: nn.Module, device: torch.device, precision: torch.dtype) ->
 
 
 def _speed(embed: Embed, crops: NDArray[np.uint8], seconds: float) -> float:
-    """Crops a second, batch after batch, once two have warmed up what runs them."""
+    """Crops a second over consecutive batches, after two warm-up batches."""
     for _ in range(2):
         embed(crops)
     calls, began = 0, time.perf_counter()

@@ -1,7 +1,7 @@
-"""`python -m bench.gpu train`: the best that some minutes of one GPU give, with checkpoints on the way, each judged.
+"""`python -m bench.gpu train`: the best result of some minutes on one GPU, with evaluated checkpoints on the way.
 
 Two networks, half of the minutes each: `mgn-osnet` with all layers, from the layers of a converted network; and MGN on
-ResNet-50 from random weights, with a teacher. A run that was stopped goes on where it was, if it is started again.
+ResNet-50 from random weights, with a teacher. A stopped run continues if it is started again.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import Checkpoint, save_checkpoint
-from model.commands.places import judge_place
+from model.commands.places import evaluate_place
 from model.commands.running import training_data
 from model.commands.splits import choose_split
 from model.datasets import open_data_sets
@@ -23,26 +23,26 @@ from model.errors import ModelError
 from model.evaluate import Protocol, embed_split
 from model.initialisation import converted_network
 from model.loading import inference_of, with_reference
-from model.recipe import Recipe, parse_changes, read_recipe, recipe_path
+from model.recipe import Recipe, parse_overrides, read_recipe, recipe_path
 from model.report import read_log
 from model.train import Run, train
 from model.training.inputs import default_cache
-from model.training.journal import LOG_FILE
-from model.training.processes import Processes
+from model.training.run_log import LOG_FILE
 from model.training.states import saved_states
+from model.training.world import World
 
 NETWORKS = ("osnet", "resnet50")
-JUDGE_SECONDS = 120
-SHARE_OF_LEARNING = 0.8
-"""Of a run's minutes; the others go into judging, and into reading the pictures."""
+VALIDATION_SECONDS = 120
+TRAINING_SHARE = 0.8
+"""The share of a run's minutes for iterations; the rest is for evaluation and for reading the pictures."""
 _SPEED_ITERATIONS = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("--data", required=True, action="append", help="KIND:FOLDER to train on; may be repeated")
-    parser.add_argument("--unseen", default=[], action="append", help="KIND:FOLDER to judge on as well")
-    parser.add_argument("--hold-out", type=int, default=100, help="identities of the first --data to judge on")
+    parser.add_argument("--unseen", default=[], action="append", help="KIND:FOLDER to evaluate on as well")
+    parser.add_argument("--hold-out", type=int, default=100, help="identities of the first --data to evaluate on")
     parser.add_argument("--weights", type=Path, help="the converted network that osnet starts from")
     parser.add_argument("--teacher", type=Path, action="append", default=[], help="NPZ of features, for resnet50")
     parser.add_argument("--teacher-name", help="what the teacher is, and its licence")
@@ -55,39 +55,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, device: torch.device, parser: argparse.ArgumentParser) -> None:
-    """Train each network; exit with 2 where what is given does not do."""
+    """Train each network; exit with 2 for missing arguments."""
     networks = arguments.network or NETWORKS
     if "osnet" in networks and not arguments.weights:
-        parser.exit(2, "error: osnet needs --weights: a network that `python -m model convert` made\n")
+        parser.exit(2, "error: osnet needs --weights: a network that `python -m model convert` wrote\n")
     if "resnet50" in networks and not (arguments.teacher and arguments.teacher_name):
         parser.exit(2, "error: resnet50 from random weights needs --teacher and --teacher-name\n")
     try:
         for network in networks:
-            _train(network, arguments, 60 * arguments.minutes / len(networks), Processes(0, 1, device))
+            _train(network, arguments, 60 * arguments.minutes / len(networks), World(0, 1, device))
     except ModelError as error:
         parser.exit(2, f"error: {error}\n")
 
 
-def _train(network: str, arguments: argparse.Namespace, seconds: float, processes: Processes) -> None:
+def _train(network: str, arguments: argparse.Namespace, seconds: float, world: World) -> None:
     folder = arguments.out / network
     planned = _run(network, arguments, folder)
     if arguments.iterations is None:
-        iterations, judge_every = _planned_iterations(planned, processes, seconds)
+        iterations, validate_every = _planned_iterations(planned, world, seconds)
     else:
-        iterations, judge_every = arguments.iterations, arguments.iterations
-    planned = replace(planned, recipe=_lasting(planned.recipe, iterations))
-    planned = replace(planned, judge_every=judge_every, save_every=judge_every)
-    judge = _Judge(folder, [arguments.data[0], *arguments.unseen])
-    train(planned, processes, resume=bool(saved_states(folder)), judge=judge)
+        iterations, validate_every = arguments.iterations, arguments.iterations
+    planned = replace(planned, recipe=_with_iterations(planned.recipe, iterations))
+    planned = replace(planned, validate_every=validate_every, save_every=validate_every)
+    validate = _Validation(folder, [arguments.data[0], *arguments.unseen])
+    train(planned, world, resume=bool(saved_states(folder)), validate=validate)
 
 
 def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
-    """The run but for its length."""
-    changes = dict(_CHANGES[network])
+    """The run, without its final number of iterations."""
+    overrides = dict(_OVERRIDES[network])
     if network == "osnet":
-        changes["initialisation.weights"] = f"file:{arguments.weights}"
-        changes["batch.sources"] = _sources(arguments.data)
-    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), changes | parse_changes(arguments.settings))
+        overrides["initialisation.weights"] = f"file:{arguments.weights}"
+        overrides["batch.sources"] = _sources(arguments.data)
+    recipe = read_recipe(recipe_path(Path(_RECIPES[network])), overrides | parse_overrides(arguments.settings))
     data_set = open_data_sets(arguments.data)
     samples, _ = hold_out_of_first(data_set, arguments.hold_out)
     origin = converted_network(recipe)
@@ -104,7 +104,7 @@ def _sources(data: Sequence[str]) -> list[int]:
 
 
 _RECIPES = {"osnet": "osnet", "resnet50": "practical"}
-_CHANGES: dict[str, dict[str, object]] = {
+_OVERRIDES: dict[str, dict[str, object]] = {
     "osnet": {"initialisation.frozen_trunk_iterations": 0},
     "resnet50": {
         "initialisation.weights": "random",
@@ -114,40 +114,42 @@ _CHANGES: dict[str, dict[str, object]] = {
 }
 
 
-def _lasting(recipe: Recipe, iterations: int) -> Recipe:
+def _with_iterations(recipe: Recipe, iterations: int) -> Recipe:
     schedule = recipe.schedule.model_copy(
         update={"iterations": iterations, "warm_up": min(recipe.schedule.warm_up, iterations // 10)}
     )
     return recipe.model_copy(update={"schedule": schedule})
 
 
-def _planned_iterations(planned: Run, processes: Processes, seconds: float) -> tuple[int, int]:
-    """How many iterations fit, and after how many a checkpoint is due, by the speed of a short run.
+def _planned_iterations(planned: Run, world: World, seconds: float) -> tuple[int, int]:
+    """The number of iterations, and between validations, that fit into `seconds` by the speed of a short run.
 
-    They are kept in the run's folder, so a run that is started again keeps its length.
+    Stored in the run's folder, so that a resumed run keeps its length.
     """
     kept = planned.folder / "iterations.txt"
     if not kept.exists():
-        speed = _iterations_a_second(planned, processes)
+        speed = _iterations_a_second(planned, world)
         planned.folder.mkdir(parents=True, exist_ok=True)
-        judge_every = max(1, int(JUDGE_SECONDS * speed))
-        judgements = max(1, round(SHARE_OF_LEARNING * seconds / JUDGE_SECONDS))
-        kept.write_text(f"{judgements * judge_every} {judge_every}", encoding="utf-8")
-    iterations, judge_every = map(int, kept.read_text(encoding="utf-8").split())
-    return iterations, judge_every
+        validate_every = max(1, int(VALIDATION_SECONDS * speed))
+        validations = max(1, round(TRAINING_SHARE * seconds / VALIDATION_SECONDS))
+        kept.write_text(f"{validations * validate_every} {validate_every}", encoding="utf-8")
+    iterations, validate_every = map(int, kept.read_text(encoding="utf-8").split())
+    return iterations, validate_every
 
 
-def _iterations_a_second(planned: Run, processes: Processes) -> float:
+def _iterations_a_second(planned: Run, world: World) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        short = replace(planned, recipe=_lasting(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10)
-        train(short, processes)
+        short = replace(
+            planned, recipe=_with_iterations(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10
+        )
+        train(short, world)
         speeds = [line["crops_per_second"] for line in read_log(Path(folder) / LOG_FILE) if "crops_per_second" in line]
     return float(speeds[-1]) / (planned.recipe.batch.identities * planned.recipe.batch.crops)
 
 
 @dataclass
-class _Judge:
-    """Keeps each checkpoint on the way, named after its saved state, and judges it on all places."""
+class _Validation:
+    """Saves each checkpoint on the way, named after its saved state, and evaluates it on all places."""
 
     folder: Path
     places: list[str]
@@ -155,7 +157,7 @@ class _Judge:
     def __call__(self, checkpoint: Checkpoint) -> Mapping[str, float]:
         began = time.perf_counter()
         described = with_reference(checkpoint)
-        state = saved_states(self.folder)[-1]  # of this iteration: states are saved as often, and before
+        state = saved_states(self.folder)[-1]  # of this iteration: saved just before, at the same interval
         path = self.folder / f"{state.stem.replace('state', 'checkpoint')}.safetensors"
         save_checkpoint(path, described.weights, described.metadata)
         figures: dict[str, float] = {}
@@ -163,8 +165,8 @@ class _Judge:
         for place in self.places:
             chosen = choose_split(place, checkpoint.metadata.training_data, None)
             features = embed_split(chosen.split, network.metadata.input, network.embed)
-            metrics = judge_place(chosen, features, Protocol()).found.metrics
+            metrics = evaluate_place(chosen, features, Protocol()).found.metrics
             figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
         text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
-        print(f"{path.name}: {text}; judged in {time.perf_counter() - began:.0f} s", flush=True)
+        print(f"{path.name}: {text}; evaluated in {time.perf_counter() - began:.0f} s", flush=True)
         return figures

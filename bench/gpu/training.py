@@ -1,4 +1,4 @@
-"""How many crops a second training takes in, compared with a plain loop."""
+"""Training speed in crops a second, against a plain loop."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,7 @@ RECIPES = ("practical", "paper", "osnet")
 
 
 def findings(device: torch.device, scale: Scale) -> list[Finding]:
-    """A line for each recipe, all layers from random weights on."""
+    """A line for each recipe, with all layers trained from random weights."""
     lines = []
     with tempfile.TemporaryDirectory() as folder:
         write_synthetic(Path(folder) / "data", people=max(12, 2 * scale.identities))

@@ -1,4 +1,4 @@
-"""`python -m model adapt`: a checkpoint's last stage on a few hundred confirmed crops of a site's own people."""
+"""`python -m model adapt`: fine-tune a checkpoint on a few hundred confirmed crops of a site."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,31 +7,31 @@ from typing import Annotated
 import typer
 
 from model.checkpoint import Checkpoint, load_checkpoint
-from model.commands.common import console, judge
+from model.commands.common import console, evaluate_in_memory
 from model.commands.splits import ChosenSplit
 from model.datasets import open_data_sets
 from model.datasets.base import Sample
 from model.datasets.joined import hold_out_of_first
-from model.datasets.selection import some_identities
+from model.datasets.selection import select_identities
 from model.errors import ModelError
 
 
 def adapt(
     first: Annotated[Path, typer.Option("--from", help="The .safetensors checkpoint to adapt")],
     data: Annotated[list[str], typer.Option(help="The site's confirmed crops: folder:FOLDER or manifest:FILE.csv")],
-    out: Annotated[Path, typer.Option(help="The folder that the run is written into")],
+    out: Annotated[Path, typer.Option(help="The folder to write the run into")],
     hold_out_identities: Annotated[
         int,
         typer.Option(
-            "--hold-out", min=0, help="Identities of the first --data kept from training, to judge its result"
+            "--hold-out", min=0, help="Identities of the first --data to hold out, for evaluation of the result"
         ),
     ] = 0,
     identities: Annotated[
-        int | None, typer.Option(min=8, help="Adapt with so many of the persons only, for comparisons")
+        int | None, typer.Option(min=8, help="Adapt with only N of the persons, for comparisons")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in --out")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out")] = False,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value of the recipe `adapt`: schedule.iterations=100")
+        list[str] | None, typer.Option("--set", help="Override a value of the recipe `adapt`: schedule.iterations=100")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures [default: ~/.cache/passerby]")] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Iterations between lines of the log")] = 10,
@@ -39,17 +39,17 @@ def adapt(
 ) -> None:
     """Adapt a checkpoint to a site's own cameras with a few hundred confirmed crops.
 
-    All its layers learn gently from the persons that two cameras have seen, with the checkpoint itself as the teacher;
-    the result is the average of the weights before and after. A run that was stopped goes on with --resume.
+    Trains all layers at a low learning rate on the persons seen by two cameras, with the checkpoint itself as the
+    teacher; the result averages the weights before and after. Continue a stopped run with --resume.
     """
     from model.adaptation import adaptation_recipe, usable_crops
-    from model.commands.running import carry_out, held_out_split, training_data
-    from model.recipe import parse_changes
+    from model.commands.running import held_out_split, run_training, training_data
+    from model.recipe import parse_overrides
     from model.train import Run
     from model.training.inputs import default_cache
 
     if first.suffix != ".safetensors":
-        raise ModelError(f"--from is {first}; training goes on from a .safetensors checkpoint alone")
+        raise ModelError(f"--from is {first}; training starts from a .safetensors checkpoint only")
     started_from = load_checkpoint(first)
     data_set, split = open_data_sets(data), None
     if hold_out_identities:
@@ -57,43 +57,43 @@ def adapt(
     else:
         samples = data_set.train()
     usable = usable_crops(samples, data_set.name)
-    console.print(_usable_told(usable, samples), soft_wrap=True)
+    console.print(_usable_summary(usable, samples), soft_wrap=True)
     if identities is not None:
-        usable = some_identities(usable, identities)
+        usable = select_identities(usable, identities)
     origin = started_from.metadata
     facts = training_data(usable, data_set, hold_out_identities, origin, teacher=origin.model_id)
     run = Run(
-        adaptation_recipe(started_from.metadata, facts.identities, parse_changes(settings or [])),
+        adaptation_recipe(started_from.metadata, facts.identities, parse_overrides(settings or [])),
         usable,
         facts,
         out,
-        first=started_from,
+        initial=started_from,
         cache=cache or default_cache(),
         log_every=log_every,
         save_every=save_every,
     )
     held_out = held_out_split(split, data_set, facts) if split else None
-    carry_out(run, held_out, resume, _notes(started_from, held_out))
+    run_training(run, held_out, resume, _notes(started_from, held_out))
 
 
-def _usable_told(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:
-    persons, serving = ({sample.pid for sample in crops} for crops in (samples, usable))
-    left_out = len(persons) - len(serving)
-    others = f"; {left_out} others teach nothing of how a person looks to another camera" if left_out else ""
+def _usable_summary(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:
+    persons, used = ({sample.pid for sample in crops} for crops in (samples, usable))
+    left_out = len(persons) - len(used)
+    unused = f"; the other {left_out} show nothing about how a person looks to another camera" if left_out else ""
     return (
-        f"{len(serving)} of {len(persons)} persons serve, seen by two cameras or more, or on two crops where the "
-        f"cameras are not known{others}"
+        f"{len(used)} of {len(persons)} persons are used: seen by two cameras or more, or on two crops where the "
+        f"cameras are not known{unused}"
     )
 
 
-def _notes(first: Checkpoint, held_out: ChosenSplit | None) -> list[str]:
+def _notes(initial: Checkpoint, held_out: ChosenSplit | None) -> list[str]:
     notes = []
     if held_out:
-        metrics = judge(first, held_out.split)
+        metrics = evaluate_in_memory(initial, held_out.split)
         figures = f"rank-1 {100 * metrics.rank1:.2f} %, mAP (step) {100 * metrics.map_step:.2f} %"
-        notes.append(f"before it is adapted, {first.metadata.model_id} reaches {figures} on the persons held out")
+        notes.append(f"before it is adapted, {initial.metadata.model_id} reaches {figures} on the held-out persons")
     if held_out and held_out.seen:
-        notes.append("it has learned from persons that are held out now: the results say nothing of others")
-    if first.metadata.calibration:
-        notes.append("what its similarities mean changes: `python -m model calibrate` the result")
+        notes.append("it was trained on persons that are held out now: the results say nothing of others")
+    if initial.metadata.calibration:
+        notes.append("the calibration no longer holds: run `python -m model calibrate` on the result")
     return notes

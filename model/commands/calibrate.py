@@ -1,4 +1,4 @@
-"""`python -m model calibrate`: teach a checkpoint what its similarities mean."""
+"""`python -m model calibrate`: fit the map from a checkpoint's similarities to probabilities."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +11,7 @@ from model.commands.splits import choose_split
 from model.errors import DataError, ModelError
 
 if TYPE_CHECKING:
-    from model.calibrate import Judged
+    from model.calibrate import CalibrationResult
 
 Kind = Literal["isotonic", "logistic"]
 
@@ -26,19 +26,19 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="The calibrated checkpoint; may be the same file")],
     hold_out_identities: Annotated[
         int | None,
-        typer.Option("--hold-out", min=2, help="Calibrate on so many identities held out of the training part"),
+        typer.Option("--hold-out", min=2, help="Calibrate on N identities held out of the training part"),
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="isotonic (any rising line) or logistic (two numbers)")] = "isotonic",
+    kind: Annotated[Kind, typer.Option(help="isotonic (any increasing map) or logistic (two parameters)")] = "isotonic",
     diagram: Annotated[
         Path | None,
-        typer.Option(help="The reliability diagram, .svg, .png or .pdf [default: beside --out, .reliability.svg]"),
+        typer.Option(help="The diagram, .svg, .png or .pdf [default: --out with the suffix .reliability.svg]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the half of the identities that the map is judged on")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split into fitted and evaluated identities")] = 0,
 ) -> None:
-    """Find out how probable it is, at each similarity, that two crops show the same person.
+    """Fit the probability that two crops show the same person, as a function of their similarity.
 
-    Half of the identities give the map from similarity to probability, the other half judge it; pairs are of crops of
-    different cameras. The map goes into the checkpoint's metadata, its weights stay as they are.
+    Fits the map on half of the identities and evaluates it on the other half, on pairs of crops of different cameras.
+    Stores the map in the checkpoint's metadata; the weights do not change.
     """
     from model.calibrate import calibrate as fit
     from model.evaluate import embed_split
@@ -46,38 +46,38 @@ def calibrate(
     from model.rewriting import rewrite_metadata
     from model.visualize.reliability import draw_reliability
 
-    drawn = diagram or out.with_suffix(".reliability.svg")
-    if drawn.suffix not in _DRAWABLE:
-        raise ModelError(f"--diagram is {drawn}; its name must end in one of {', '.join(_DRAWABLE)}")
+    diagram_file = diagram or out.with_suffix(".reliability.svg")
+    if diagram_file.suffix not in _DRAWABLE:
+        raise ModelError(f"--diagram is {diagram_file}; its name must end in one of {', '.join(_DRAWABLE)}")
     if out.suffix != checkpoint.suffix:
         raise ModelError(f"--out is {out}; it must end in {checkpoint.suffix}, as --checkpoint does")
     loaded = load_for_inference(checkpoint)
     chosen = choose_split(data, loaded.metadata.training_data, hold_out_identities)
     if chosen.seen:
         raise DataError(
-            "the checkpoint was trained on these identities, so its similarities would promise too much: calibrate on "
+            "the checkpoint was trained on these identities, so the probabilities would be too high: calibrate on "
             "identities that its training held out, or on other data"
         )
     query, gallery = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
-    judged = fit(query, gallery, chosen.name, kind, seed)
-    metadata = loaded.metadata.model_copy(update={"calibration": judged.calibration})
+    result = fit(query, gallery, chosen.name, kind, seed)
+    metadata = loaded.metadata.model_copy(update={"calibration": result.calibration})
     rewrite_metadata(checkpoint, out, metadata)
-    draw_reliability(judged, drawn)
-    _show(judged)
-    console.print(f"{out} is {metadata.model_id}, calibrated; {drawn} shows how well", soft_wrap=True)
+    draw_reliability(result, diagram_file)
+    _show(result)
+    console.print(f"{out} is {metadata.model_id}, calibrated; {diagram_file} shows how well", soft_wrap=True)
 
 
-def _show(judged: "Judged") -> None:
-    calibration = judged.calibration
+def _show(result: "CalibrationResult") -> None:
+    calibration = result.calibration
     console.print(
         f"fitted on {calibration.fitted_identities} identities of {calibration.data}: {calibration.same_pairs:,} pairs "
         f"of one person and {calibration.different_pairs:,} of two, by different cameras"
     )
     console.print(
         f"expected calibration error on {calibration.judged_identities} other identities: "
-        f"{100 * judged.balanced.expected_calibration_error:.2f} % as if half of the pairs were of one person, "
-        f"{100 * judged.natural.expected_calibration_error:.2f} % at their true share of "
-        f"{100 * judged.pairs.natural_prior:.2g} %"
+        f"{100 * result.balanced.expected_calibration_error:.2f} % as if half of the pairs were of one person, "
+        f"{100 * result.natural.expected_calibration_error:.2f} % at their true share of "
+        f"{100 * result.pairs.natural_prior:.2g} %"
     )
     table = Table("similarity", *(f"if 1 pair in {round(1 / prior)} is of one person" for prior in _PRIORS))
     for similarity in _SIMILARITIES:

@@ -1,4 +1,4 @@
-"""What several commands share: the console, the option --data, and how results are judged and shown."""
+"""Shared parts of the commands: the console, the option --data, evaluation and the table of metrics."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ DataOption = Annotated[str, typer.Option("--data", help="KIND:FOLDER, for instan
 _RECORDED = ("queries", "rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp")
 
 
-def judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
+def evaluate_in_memory(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
     """The metrics of a checkpoint in memory."""
     from model.loading import inference_of
 
@@ -28,7 +28,7 @@ def judge(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
 
 
 def measured_result(metrics: Metrics, chosen: ChosenSplit) -> MeasuredResult:
-    """Metrics of the usual protocol on a part of a data set, as a checkpoint tells them."""
+    """Metrics of the usual protocol on a part of a data set, in the form that a checkpoint stores."""
     figures = {name: round(value, 4) for name, value in metrics.as_dict().items() if name in _RECORDED}
     protocol = f"{chosen.part_name} ({chosen.standing}), single query, no re-ranking"
     return MeasuredResult(data=chosen.data, protocol=protocol, **figures)

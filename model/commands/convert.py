@@ -1,4 +1,4 @@
-"""`python -m model convert`: a checkpoint of public MGN code, or a network of Open Model Zoo, made into ours."""
+"""`python -m model convert`: convert a checkpoint of public MGN code, or a network of Open Model Zoo."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,42 +13,40 @@ PoolingOption = Literal["max", "average", "gem"]
 
 
 def convert(
-    file: Annotated[
-        Path, typer.Argument(help="What torch.save wrote in the code that it comes from, or an OpenVINO IR (.xml)")
-    ],
+    file: Annotated[Path, typer.Argument(help="A file of torch.save in that code, or an OpenVINO IR (.xml)")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write")],
     layout: Annotated[
-        str | None, typer.Option(help="That code's repository [default: what the file looks like]")
+        str | None, typer.Option(help="The repository of that code [default: recognised from the file]")
     ] = None,
     pooling: Annotated[
-        PoolingOption | None, typer.Option(help="How it pools, where the file cannot tell [default: as that code does]")
+        PoolingOption | None, typer.Option(help="Its pooling, if the file does not say [default: as in that code]")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the checkpoint [default: the file's name]")] = None,
-    trained_on: Annotated[str | None, typer.Option(help="The data that it was trained on")] = None,
-    terms: Annotated[str | None, typer.Option(help="The terms of that data")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of the checkpoint [default: the file's name]")] = None,
+    trained_on: Annotated[str | None, typer.Option(help="The name of its training data")] = None,
+    terms: Annotated[str | None, typer.Option(help="The terms of use of that data")] = None,
     parity: Annotated[
-        Path | None, typer.Option(help="NPZ with crops and the features that the source's own network gives them")
+        Path | None, typer.Option(help="NPZ with crops and their features from the source network")
     ] = None,
 ) -> None:
-    """Convert a checkpoint of public MGN code into ours; every tensor is used, or named as dropped.
+    """Convert a checkpoint of public MGN code. Every tensor is either used or listed as dropped.
 
-    Of an OpenVINO IR of Open Model Zoo's person-reidentification-retail networks, the .xml is given and the .bin lies
-    beside it; it becomes a plain network, from which a recipe's training can start.
+    For an OpenVINO IR of Open Model Zoo's person-reidentification-retail networks, give the .xml; the .bin must be in
+    the same folder. The result is a plain network, from which a recipe can start.
 
-    For --parity, run the source's own network once on some crops, resized but not yet normalised, without adding their
-    mirror images, and save both: numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)); of a plain
-    network, crops of its input size and its own features.
+    For --parity, run the source network once on some crops, resized but not normalised, without flip averaging, and
+    save both: numpy.savez(FILE, crops=uint8 (N, 384, 128, 3), features=float (N, 2048)). For a plain network, use crops
+    of its input size and its own features.
     """
     from model.conversion.convert import check_parity
     from model.conversion.convert import convert as run
 
     if out.suffix != ".safetensors":
-        raise ModelError(f"--out is {out}; it must end in .safetensors (`export` makes ONNX of it)")
+        raise ModelError(f"--out is {out}; it must end in .safetensors (`export` writes ONNX)")
     if (trained_on is None) != (terms is None):
-        raise ModelError("--trained-on and --terms go together: data is used on terms")
+        raise ModelError("--trained-on and --terms go together: give both or neither")
     if file.suffix == ".xml":
         if layout is not None or pooling is not None:
-            raise ModelError("--layout and --pooling are for checkpoints of MGN code: an OpenVINO IR tells both itself")
+            raise ModelError("--layout and --pooling are for checkpoints of MGN code: an OpenVINO IR contains both")
         _convert_ir(file, out, _checkpoint_name(name or file.stem), trained_on, terms, parity)
         return
     conversion = run(file, _checkpoint_name(name or file.stem), layout, pooling)
@@ -59,7 +57,7 @@ def convert(
     if parity:
         found = check_parity(conversion.checkpoint, parity)
         console.print(
-            f"against the source's own features: lowest cosine {found.lowest_cosine:.6f}, "
+            f"against the source network's features: lowest cosine {found.lowest_cosine:.6f}, "
             f"largest difference {found.largest_difference:.1e}",
             soft_wrap=True,
         )
@@ -82,7 +80,7 @@ def _convert_ir(
     converted = convert_network(file, name, data)
     if parity:
         found = check_network(converted.weights, converted.metadata, parity)
-        console.print(f"against the source's own features: lowest cosine {found.lowest_cosine:.6f}", soft_wrap=True)
+        console.print(f"against the source network's features: lowest cosine {found.lowest_cosine:.6f}", soft_wrap=True)
     save_network(out, converted.weights, converted.metadata)
     metadata = load_network(out).metadata
     console.print(f"{file}: all {converted.constants} constants used; channels {metadata.channels}", soft_wrap=True)

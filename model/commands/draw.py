@@ -1,4 +1,4 @@
-"""`python -m model draw`: crops of people that nobody is, to try everything with."""
+"""`python -m model draw`: draw synthetic crops of invented persons, as demo data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,12 @@ from model.errors import DataError
 
 
 def draw(
-    folder: Annotated[Path, typer.Argument(help="The folder to draw into; a folder for each camera is made in it")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write; it gets a folder for each camera")],
     people: Annotated[int, typer.Option(min=1, max=9999, help="How many persons")] = 40,
-    cameras: Annotated[int, typer.Option(min=2, help="How many cameras; each person is seen by two or more")] = 4,
-    seed: Annotated[int, typer.Option(help="Another seed draws other people")] = 0,
+    cameras: Annotated[int, typer.Option(min=2, help="How many cameras; each person is seen by at least two")] = 4,
+    seed: Annotated[int, typer.Option(help="The random seed; another seed draws other persons")] = 0,
 ) -> None:
-    """Draw crops of people that nobody is, seen by several cameras, to try everything with."""
+    """Draw synthetic crops of invented persons, seen by several cameras, as demo data."""
     from model.datasets.synthetic import write_synthetic
 
     try:

@@ -1,4 +1,4 @@
-"""`python -m model evaluate`: judge a checkpoint on data sets, or features that any network made."""
+"""`python -m model evaluate`: evaluate a checkpoint on data sets, or the features of any network."""
 
 import json
 from dataclasses import asdict
@@ -11,10 +11,10 @@ from rich.table import Table
 from model.checkpoint import CheckpointMetadata
 from model.commands.common import console, measured_result, show
 from model.commands.places import (
-    JudgedPlace,
-    answered,
-    judge_place,
+    PlaceResult,
+    evaluate_place,
     place_sentence,
+    require_answers,
     show_intervals,
     show_notes,
     show_places,
@@ -22,14 +22,14 @@ from model.commands.places import (
 from model.commands.splits import choose_split
 from model.errors import ModelError
 from model.evaluate import Evaluation, Protocol, embed_split, read_features, write_features
-from model.evaluate import evaluate as judge
+from model.evaluate import evaluate as evaluate_labelled
 from model.rewriting import rewrite_metadata
 
 
 def evaluate(
     checkpoint: Annotated[Path | None, typer.Option(help="A .safetensors or .onnx checkpoint")] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="KIND:FOLDER that the checkpoint is judged on; several give a table")
+        list[str] | None, typer.Option(help="KIND:FOLDER to evaluate the checkpoint on; several give a table")
     ] = None,
     features: Annotated[Path | None, typer.Option(help="An NPZ file with fq, fg, qp, qc, gp, gc")] = None,
     hold_out_identities: Annotated[
@@ -37,41 +37,39 @@ def evaluate(
         typer.Option(
             "--hold-out",
             min=1,
-            help="Judge on so many identities held out of the training part [default: the test part, or what training "
-            "held out, or all persons]",
+            help="Evaluate on N identities held out of the training part [default: the test part, or the identities "
+            "that training held out, or all persons]",
         ),
     ] = None,
     flip: Annotated[
         bool | None,
-        typer.Option(
-            "--flip/--no-flip", help="Average with the mirror image, or not [default: as the checkpoint says]"
-        ),
+        typer.Option("--flip/--no-flip", help="Average with the mirror image or not [default: as the checkpoint says]"),
     ] = None,
     rerank: Annotated[bool, typer.Option(help="Re-rank by k-reciprocal neighbours")] = False,
-    query_expansion: Annotated[int, typer.Option(min=0, help="Widen queries by so many of what they find first")] = 0,
-    alpha: Annotated[float, typer.Option(min=0, help="These weigh similarity ^ alpha")] = 3.0,
-    multi_query: Annotated[bool, typer.Option(help="Ask with all crops of a person by a camera at once")] = False,
+    query_expansion: Annotated[int, typer.Option(min=0, help="Expand each query by its N nearest gallery crops")] = 0,
+    alpha: Annotated[float, typer.Option(min=0, help="Query expansion weights: similarity ^ alpha")] = 3.0,
+    multi_query: Annotated[bool, typer.Option(help="Join all crops of a person by a camera to one query")] = False,
     same_camera: Annotated[
-        bool, typer.Option(help="Count crops of the same camera as right answers, as if no camera were known")
+        bool, typer.Option(help="Count crops of the same camera as right answers, as if cameras were unknown")
     ] = False,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Samples drawn for 95 % confidence intervals, say 1000")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws these samples")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap samples for 95 % confidence intervals; 0: none")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap samples")] = 0,
     export: Annotated[Path | None, typer.Option(help="Write the features into this NPZ file")] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Keep the results in the checkpoint, in place of those that it holds")
+        bool, typer.Option("--record", help="Store the results in the checkpoint, replacing the old ones")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only")] = False,
 ) -> None:
-    """Judge a checkpoint on data sets, or features that any network made.
+    """Evaluate a checkpoint on data sets, or the features of any network.
 
-    Of each data set it takes the official test part; or the persons that training held out of it; or, where it was not
-    trained on, all persons that are seen by two cameras.
+    Uses the official test part of each data set; without one, the persons that training held out; for a data set that
+    was not trained on, all persons seen by two cameras.
     """
     protocol = Protocol(rerank, query_expansion, alpha, multi_query, not same_camera, bootstrap, seed)
     if features is not None and checkpoint is None and not data:
         if flip is not None or export is not None or record:
             raise ModelError("--flip, --export and --record need a checkpoint: --checkpoint FILE --data KIND:FOLDER")
-        found = answered(judge(*read_features(features), protocol))
+        found = require_answers(evaluate_labelled(*read_features(features), protocol))
         _print(found, found.notes, as_json)
         return
     if features is not None or checkpoint is None or not data:
@@ -80,10 +78,10 @@ def evaluate(
         raise ModelError(f"--export writes the features of one data set, and {len(data)} are given: run it for each")
     if record and (flip is not None or query_expansion or multi_query or same_camera):
         raise ModelError(
-            "--record keeps results of the usual protocol: leave --flip, --query-expansion, --multi-query and "
+            "--record stores results of the usual protocol: leave --flip, --query-expansion, --multi-query and "
             "--same-camera out"
         )
-    metadata, places = _judged(checkpoint, data, hold_out_identities, flip, protocol, export)
+    metadata, places = _evaluated(checkpoint, data, hold_out_identities, flip, protocol, export)
     if record:
         _record(checkpoint, metadata, places)
     if len(places) > 1:
@@ -97,40 +95,40 @@ def evaluate(
     _print(found, (*place.chosen.notes, place_sentence(place.chosen, metadata), *found.notes), as_json)
 
 
-def _judged(
+def _evaluated(
     checkpoint: Path,
     data: list[str],
     hold_out_identities: int | None,
     flip: bool | None,
     protocol: Protocol,
     export: Path | None,
-) -> tuple[CheckpointMetadata, list[JudgedPlace]]:
+) -> tuple[CheckpointMetadata, list[PlaceResult]]:
     from model.loading import load_for_inference
 
     loaded = load_for_inference(checkpoint, flip)
-    # All are read before the first is embedded, so that a mistake in the last is told at once.
-    splits = [choose_split(one, loaded.metadata.training_data, hold_out_identities) for one in data]
+    # Read all splits before embedding the first, so that a mistake in the last is reported at once.
+    splits = [choose_split(name, loaded.metadata.training_data, hold_out_identities) for name in data]
     places = []
     for chosen in splits:
         features = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
         if export is not None:
             write_features(export, *features, chosen.split)
-        places.append(judge_place(chosen, features, protocol))
+        places.append(evaluate_place(chosen, features, protocol))
     return loaded.metadata, places
 
 
-def _record(checkpoint: Path, metadata: CheckpointMetadata, places: list[JudgedPlace]) -> None:
+def _record(checkpoint: Path, metadata: CheckpointMetadata, places: list[PlaceResult]) -> None:
     for place in places:
         if place.chosen.seen:
-            raise ModelError(f"--record keeps no result on {place.chosen.name}: {place.chosen.standing}")
+            raise ModelError(f"--record stores no result on {place.chosen.name}: {place.chosen.standing}")
     results = tuple(measured_result(place.found.metrics, place.chosen) for place in places)
     rewrite_metadata(checkpoint, checkpoint, metadata.model_copy(update={"results": results}))
 
 
-def _place_as_json(place: JudgedPlace, metadata: CheckpointMetadata) -> dict[str, Any]:
-    """What is judged on and how it stands to the training, the metrics, and those of re-ranking by themselves."""
+def _place_as_json(place: PlaceResult, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """The evaluated data, its relation to the training data, the metrics, and the metrics with re-ranking."""
     chosen = place.chosen
-    facts = {
+    described = {
         "data": chosen.data,
         "part": chosen.part_name,
         "trained_on_this_place": str(chosen.relation),
@@ -138,11 +136,11 @@ def _place_as_json(place: JudgedPlace, metadata: CheckpointMetadata) -> dict[str
     }
     notes = (*chosen.notes, place_sentence(chosen, metadata), *place.found.notes)
     reranked = {"reranked": place.reranked.metrics.as_dict()} if place.reranked else {}
-    return facts | _as_json(place.found, notes) | reranked
+    return described | _as_json(place.found, notes) | reranked
 
 
 def _as_json(found: Evaluation, notes: tuple[str, ...]) -> dict[str, Any]:
-    """Everything but the queries one by one; the metrics stand at the top."""
+    """Everything but the scores of single queries; the metrics are at the top level."""
     return found.metrics.as_dict() | {
         "intervals": found.intervals,
         "verification": asdict(found.verification),

@@ -1,4 +1,4 @@
-"""`python -m model export`: a checkpoint in another form, proved to give the same embeddings, or nearly."""
+"""`python -m model export`: write a checkpoint in another format and compare its embeddings."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,33 +20,33 @@ PrecisionOption = Literal["fp32", "fp16", "int8"]
 
 def export(
     checkpoint: Annotated[Path, typer.Option(help="A .safetensors checkpoint")],
-    out: Annotated[Path, typer.Option(help="The .onnx file to write, or a .safetensors file of half the size")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write, or a .safetensors file with float16 weights")],
     precision: Annotated[
         PrecisionOption,
         typer.Option(
-            help="Of an .onnx file: fp32; fp16 keeps large weights so, and computes in fp32; int8 computes so"
+            help="Of an .onnx file: fp32; fp16 stores large weights in fp16 and computes in fp32; int8 computes in int8"
         ),
     ] = "fp16",
     data: Annotated[
         str | None,
-        typer.Option(help="KIND:FOLDER whose training crops int8 is calibrated on, and that it is judged on"),
+        typer.Option(help="KIND:FOLDER to calibrate int8 on (training crops) and to evaluate it on"),
     ] = None,
-    crops: Annotated[int, typer.Option(min=32, help="How many of them; half calibrate, half compare")] = 256,
-    cosine: Annotated[float, typer.Option(min=0, max=1, help="The mean cosine to fp32 that int8 has to reach")] = 0.99,
-    seed: Annotated[int, typer.Option(help="Draws the crops")] = 0,
+    crops: Annotated[int, typer.Option(min=32, help="How many crops; half for calibration, half for comparison")] = 256,
+    cosine: Annotated[float, typer.Option(min=0, max=1, help="The required mean cosine between int8 and fp32")] = 0.99,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of crops")] = 0,
     flip: Annotated[
         bool | None,
         typer.Option(
             "--flip/--no-flip",
-            help="Average each embedding with that of the mirror image, which takes twice the time, or not "
-            "[default: as the checkpoint says]",
+            help="Average with the mirror image, which takes twice the time, or not [default: as the checkpoint says]",
         ),
     ] = None,
     results_of: Annotated[
-        Path | None, typer.Option(help="A checkpoint of the same recipe with identities held out, to tell its results")
+        Path | None,
+        typer.Option(help="Copy the results of this checkpoint of the same recipe, which held identities out"),
     ] = None,
 ) -> None:
-    """Write a checkpoint in another form, and prove that it gives the same embeddings; for int8, nearly the same."""
+    """Write a checkpoint in another format and check that its embeddings are the same; for int8, nearly the same."""
     loaded = load_checkpoint(checkpoint)
     if results_of is not None:
         loaded = _with_results_of(read_metadata(results_of), loaded)
@@ -55,12 +55,12 @@ def export(
     if precision == "int8":
         if data is None or out.suffix != ".onnx":
             raise ModelError(
-                "--precision int8 wants --data KIND:FOLDER, to calibrate on its crops, and an --out of .onnx"
+                "--precision int8 needs --data KIND:FOLDER, to calibrate on its crops, and an --out that ends in .onnx"
             )
         _int8(loaded, checkpoint, out, data, crops, seed, cosine)
         return
     if data is not None:
-        raise ModelError("--data is for --precision int8: the other forms need no calibration")
+        raise ModelError("--data is for --precision int8: the other formats need no calibration")
     from model.export import export_half, export_onnx
 
     if out.suffix == ".safetensors":
@@ -90,12 +90,12 @@ def _int8(loaded: Checkpoint, source: Path, out: Path, data: str, crops: int, se
 
 
 def _show_drop(source: Path, out: Path, data: str) -> None:
-    """Rank-1 and mAP of both, on the identities that the checkpoint held out or the official test part, if any."""
+    """Print rank-1 and mAP of both, on the official test part or the identities that training held out, if any."""
     before = load_for_inference(source)
     data_set, trained_on = open_data_set(data), before.metadata.training_data
     part = choose_part(data_set, [trained_on], None)
     if part.kind == "all":
-        console.print("what that costs in rank-1 and mAP: `evaluate` both on identities that training has not seen")
+        console.print("to see the loss in rank-1 and mAP, `evaluate` both on identities that training has not seen")
         return
     split = read_split(data_set, part, trained_on).split
     for name, network in (("fp32", before), ("int8", load_for_inference(out))):
@@ -103,12 +103,12 @@ def _show_drop(source: Path, out: Path, data: str) -> None:
         console.print(f"{name}: rank-1 {100 * metrics.rank1:.2f} %, mAP {100 * metrics.map_step:.2f} %")
 
 
-def _with_results_of(judged: CheckpointMetadata, checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint trained on everything cannot be judged on what it has seen; its recipe can."""
-    if judged.recipe != checkpoint.metadata.recipe:
-        raise CheckpointError(f"{judged.model_id} was trained by another recipe: its results say nothing of this one")
+def _with_results_of(evaluated: CheckpointMetadata, checkpoint: Checkpoint) -> Checkpoint:
+    """Copy results between checkpoints of one recipe: one that is trained on all data cannot be evaluated itself."""
+    if evaluated.recipe != checkpoint.metadata.recipe:
+        raise CheckpointError(f"{evaluated.model_id} was trained by another recipe: its results do not apply")
     results = tuple(
         result.model_copy(update={"protocol": f"the same recipe trained on the others; {result.protocol}"})
-        for result in judged.results
+        for result in evaluated.results
     )
     return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))

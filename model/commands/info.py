@@ -1,4 +1,4 @@
-"""`python -m model info`: what a checkpoint is."""
+"""`python -m model info`: describe a checkpoint."""
 
 import hashlib
 from pathlib import Path
@@ -17,9 +17,9 @@ from model.provenance import place_of_result
 
 def info(
     file: Annotated[Path, typer.Argument(help="A checkpoint: .safetensors, .onnx, or one that `convert` knows")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print its metadata as JSON and nothing else")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print its metadata as JSON only")] = False,
 ) -> None:
-    """Tell what a checkpoint is."""
+    """Describe a checkpoint."""
     if file.suffix not in (".safetensors", ".onnx"):
         _foreign(file)
         return
@@ -80,14 +80,14 @@ def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
 
 
 def _foreign(file: Path) -> None:
-    """A file of other code: which it is, and how to make it ours."""
+    """Name the layout of a checkpoint of other code, and the command that converts it."""
     from model.conversion.files import read_state
     from model.conversion.layouts import recognise
 
     layout = recognise(read_state(file))
     if layout is None:
-        raise CheckpointError(f"{file} is neither a checkpoint of ours nor an MGN in a layout that `convert` knows")
-    console.print(f"{file} is an MGN of {layout.name}; make it ours with", soft_wrap=True)
+        raise CheckpointError(f"{file} is neither a Passerby checkpoint nor an MGN in a layout that `convert` knows")
+    console.print(f"{file} is an MGN of {layout.name}; convert it with", soft_wrap=True)
     console.print(f"  python -m model convert {file} --out {file.with_suffix('.safetensors')}", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Judging a checkpoint on data sets: a row for each, and under it how the set stands to the training data."""
+"""Evaluation of a checkpoint on several data sets: a table, and how each set relates to the training data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,47 +11,47 @@ from model.commands.common import console
 from model.commands.splits import ChosenSplit
 from model.errors import DataError
 from model.evaluate import Evaluation, LabelledFeatures, Protocol, evaluate
-from model.provenance import told
+from model.provenance import training_summary
 
 
 @dataclass(frozen=True)
-class JudgedPlace:
-    """What a checkpoint reaches on a part of a data set; `reranked`: the same re-ranked, if that was asked for."""
+class PlaceResult:
+    """The results of a checkpoint on a part of a data set. reranked: the results with re-ranking, if requested."""
 
     chosen: ChosenSplit
     found: Evaluation
     reranked: Evaluation | None = None
 
 
-def judge_place(
+def evaluate_place(
     chosen: ChosenSplit, features: tuple[LabelledFeatures, LabelledFeatures], protocol: Protocol
-) -> JudgedPlace:
-    """Judge the features of a split's queries and gallery, as they are and, if the protocol says so, re-ranked.
+) -> PlaceResult:
+    """Evaluate the features of a split's queries and gallery without and, if the protocol says so, with re-ranking.
 
     Raises DataError where no query has a right answer.
     """
-    found = answered(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
-    return JudgedPlace(chosen, found, evaluate(*features, protocol) if protocol.rerank else None)
+    found = require_answers(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
+    return PlaceResult(chosen, found, evaluate(*features, protocol) if protocol.rerank else None)
 
 
-def answered(found: Evaluation, where: str = "") -> Evaluation:
-    """The evaluation. Raises DataError, with `where` before it, if no query has a right answer."""
+def require_answers(found: Evaluation, where: str = "") -> Evaluation:
+    """Return the evaluation. Raises DataError, prefixed with `where`, if no query has a right answer."""
     if not found.metrics.queries:
         raise DataError(f"{where}no query has a right answer in the gallery: {'; '.join(found.notes)}")
     return found
 
 
 def place_sentence(chosen: ChosenSplit, metadata: CheckpointMetadata) -> str:
-    """How what is judged on stands to what trained the checkpoint, its teacher and the one that it started from."""
-    return f"{chosen.name}: {chosen.standing}; {told(metadata)}"
+    """How the evaluated data relates to the checkpoint's training data, teacher and starting checkpoint."""
+    return f"{chosen.name}: {chosen.standing}; {training_summary(metadata)}"
 
 
-def show_places(places: Sequence[JudgedPlace], metadata: CheckpointMetadata) -> None:
-    """Print the table, and under it a sentence for each set, its confidence intervals and its notes."""
+def show_places(places: Sequence[PlaceResult], metadata: CheckpointMetadata) -> None:
+    """Print the table, then a sentence, the confidence intervals and the notes of each set."""
     table = Table(title="shares in %", box=SIMPLE_HEAD, padding=0)
     table.add_column("data set and split", overflow="fold")
     table.add_column("trained on this place?", max_width=12)
-    # So narrow that a terminal of 80 columns shows all of them.
+    # These widths fit into a terminal of 80 columns.
     columns = {"queries": 7, "gallery crops": 7, "rank-1": 6, "mAP step": 6, "mAP trapezoid": 9, "mINP": 6}
     for name, width in columns.items():
         table.add_column(name, justify="right", width=width)
@@ -68,13 +68,13 @@ def show_places(places: Sequence[JudgedPlace], metadata: CheckpointMetadata) -> 
 
 
 def show_intervals(found: Evaluation) -> None:
-    """Print the confidence intervals, if any were asked for."""
+    """Print the confidence intervals, if there are any."""
     for name, (low, high) in found.intervals.items():
         console.print(f"{name}: 95 % confidence from {100 * low:.2f} to {100 * high:.2f} %")
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """Print what is to be minded, a line each."""
+    """Print notes, one a line."""
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
 

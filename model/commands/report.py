@@ -13,30 +13,30 @@ from model.errors import ModelError
 def report(
     run: Annotated[Path, typer.Argument(help="The folder that `train --out` wrote")],
     data: Annotated[
-        str | None, typer.Option(help="KIND:FOLDER for the CMC curve and examples of ranks [default: none of these]")
+        str | None, typer.Option(help="KIND:FOLDER for the CMC curve and ranked examples [default: leave these out]")
     ] = None,
     hold_out_identities: Annotated[
-        int | None, typer.Option("--hold-out", min=1, help="Take them from so many identities held out of training")
+        int | None, typer.Option("--hold-out", min=1, help="Take them from N identities held out of training")
     ] = None,
 ) -> None:
-    """Write report.html into a run's folder: curves, results, recipe, and with --data examples of ranks.
+    """Write report.html into a run's folder: curves, results, recipe, and with --data ranked examples.
 
-    A run that still goes on has curves only.
+    An unfinished run has curves only.
     """
     from model.checkpoint import load_checkpoint
-    from model.report import Judgement, write_report
+    from model.report import EvaluatedSplit, write_report
     from model.train import CHECKPOINT_FILE
 
     if hold_out_identities is not None and data is None:
         raise ModelError("--hold-out N needs --data KIND:FOLDER, from which the identities are held out")
     path = run / CHECKPOINT_FILE
     checkpoint = load_checkpoint(path) if path.exists() else None
-    judgement = None
+    evaluated = None
     if data is not None:
         if checkpoint is None:
-            raise ModelError(f"there is no {path} yet, so nothing can be judged on --data {data}")
+            raise ModelError(f"there is no {path} yet, so nothing can be evaluated on --data {data}")
         chosen = choose_split(data, checkpoint.metadata.training_data, hold_out_identities)
         if chosen.seen:
-            console.print("[yellow]note:[/] the checkpoint has seen these identities in training; others look worse")
-        judgement = Judgement(chosen.name, chosen.split)
-    console.print(f"open {write_report(run, checkpoint, judgement)}", soft_wrap=True)
+            console.print("[yellow]note:[/] the checkpoint was trained on these identities; others look worse")
+        evaluated = EvaluatedSplit(chosen.name, chosen.split)
+    console.print(f"open {write_report(run, checkpoint, evaluated)}", soft_wrap=True)

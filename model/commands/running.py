@@ -1,10 +1,10 @@
-"""A training run from a command: told, carried out, and judged on the persons held out."""
+"""A training run started by a command: train, evaluate on the held-out persons, report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, save_checkpoint
-from model.commands.common import console, judge, measured_result, show
+from model.commands.common import console, evaluate_in_memory, measured_result, show
 from model.commands.splits import ChosenSplit
 from model.datasets.base import DataSet, EvaluationSplit, Sample
 from model.datasets.joined import first_of
@@ -12,19 +12,19 @@ from model.evaluate import embed_split, evaluate_features
 from model.loading import inference_of
 from model.plain_network import NetworkMetadata
 from model.provenance import Part, relation
-from model.report import Judgement, write_report
+from model.report import EvaluatedSplit, write_report
 from model.train import CHECKPOINT_FILE, Run, train
 from model.training.machine import keep_freed_memory, slow_precision
-from model.training.processes import joined_processes
+from model.training.world import joined_world
 
 Origin = CheckpointMetadata | NetworkMetadata
-"""What a network says of itself that a training can start from."""
+"""The metadata of a network that training can start from."""
 
 
 def training_data(
     samples: Sequence[Sample], data_set: DataSet, held_out: int, origin: Origin | None, teacher: str | None
 ) -> TrainingData:
-    """What a checkpoint says of the data behind it. origin: the network that its training starts from, if any."""
+    """The record of a run's training data for its checkpoint. origin: the network that the run starts from, if any."""
     return TrainingData(
         name=data_set.name,
         terms=data_set.terms,
@@ -38,51 +38,51 @@ def training_data(
 
 
 def held_out_split(split: EvaluationSplit, data_set: DataSet, data: TrainingData) -> ChosenSplit:
-    """What a run is judged on: the persons that it holds out of the first of its data sets."""
+    """The persons that a run holds out of its first data set, to evaluate its result on."""
     name, part = first_of(data_set).name, Part("held out", data.held_out_identities, data.hold_out_seed)
     return ChosenSplit(split, name, part, relation(data, name, part))
 
 
-def carry_out(run: Run, held_out: ChosenSplit | None, resume: bool, notes: Sequence[str]) -> None:
-    """Train to the end, judge the result on the persons held out, if any, and say where it lies.
+def run_training(run: Run, held_out: ChosenSplit | None, resume: bool, notes: Sequence[str]) -> None:
+    """Train to the end, evaluate the result on the held-out persons, if any, and print its path.
 
-    Raises what `model.train.train` raises.
+    Raises the errors of `model.train.train`.
     """
     keep_freed_memory()
-    with joined_processes() as processes:
-        if processes.leads:
+    with joined_world() as world:
+        if world.is_main_process:
             data = run.data
             console.print(
                 f"{run.recipe.name}: {data.crops:,} crops of {data.identities:,} identities, into {run.folder}"
             )
-            for note in (*notes, *slow_precision(run.recipe, processes.device)):
+            for note in (*notes, *slow_precision(run.recipe, world.device)):
                 console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
-        checkpoint = train(run, processes, resume, _judgement(held_out.split) if held_out else None)
-        if not processes.leads:
+        checkpoint = train(run, world, resume, _validation(held_out.split) if held_out else None)
+        if not world.is_main_process:
             return
     path = run.folder / CHECKPOINT_FILE
     if held_out:
-        checkpoint = _judged(run.folder, checkpoint, held_out, path)
+        checkpoint = _with_results(run.folder, checkpoint, held_out, path)
     console.print(f"{path} is {checkpoint.metadata.model_id}", soft_wrap=True)
 
 
-def _judgement(split: EvaluationSplit) -> Callable[[Checkpoint], Mapping[str, float]]:
-    def figures(checkpoint: Checkpoint) -> Mapping[str, float]:
-        metrics = judge(checkpoint, split)
+def _validation(split: EvaluationSplit) -> Callable[[Checkpoint], Mapping[str, float]]:
+    def validate(checkpoint: Checkpoint) -> Mapping[str, float]:
+        metrics = evaluate_in_memory(checkpoint, split)
         return {"rank1": round(metrics.rank1, 5), "map_step": round(metrics.map_step, 5)}
 
-    return figures
+    return validate
 
 
-def _judged(folder: Path, checkpoint: Checkpoint, held_out: ChosenSplit, path: Path) -> Checkpoint:
-    """The checkpoint with its results on the identities held out, which are shown, reported and saved with it."""
+def _with_results(folder: Path, checkpoint: Checkpoint, held_out: ChosenSplit, path: Path) -> Checkpoint:
+    """Evaluate on the held-out identities; print and report the results, and save them in the checkpoint."""
     loaded = inference_of(checkpoint)
     features = embed_split(held_out.split, loaded.metadata.input, loaded.embed)
     metrics = evaluate_features(*features)
     show(metrics)
     console.print(f"{held_out.name}: {held_out.standing}", soft_wrap=True)
     results = (measured_result(metrics, held_out),)
-    judged = save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))
-    report = write_report(folder, judged, Judgement(held_out.name, held_out.split, features))
+    saved = save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))
+    report = write_report(folder, saved, EvaluatedSplit(held_out.name, held_out.split, features))
     console.print(f"open {report}", soft_wrap=True)
-    return judged
+    return saved

@@ -1,4 +1,4 @@
-"""Which part of a data set a checkpoint is looked at on, and how that stands to what it was trained on."""
+"""The part of a data set to evaluate a checkpoint on, and its relation to the training data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class ChosenSplit:
-    """Queries and gallery of a part of the data set `data`; `relation` to what the checkpoint was trained on.
+    """Queries and gallery of a part of the data set `data`, and its relation to the checkpoint's training data.
 
-    notes: where the data is not what its authors published.
+    notes: differences between the data and what its authors published.
     """
 
     split: EvaluationSplit
@@ -56,29 +56,26 @@ class ChosenSplit:
 
     @property
     def name(self) -> str:
-        """Of which data set which part."""
+        """The data set and the part."""
         return f"{self.data}, {self.part_name}"
 
     @property
     def standing(self) -> str:
-        """What results on it say, as part of a sentence."""
+        """What results on this split say, as part of a sentence."""
         return _SENTENCES[self.relation]
 
 
 def choose_split(data: str, trained_on: TrainingData, hold_out_identities: int | None) -> ChosenSplit:
-    """The part of a data set that a checkpoint is looked at on; `choose_part` says which. Raises DataError.
-
-    data: KIND:FOLDER.
-    """
+    """The part of a data set that `choose_part` chooses for a checkpoint. data: KIND:FOLDER. Raises DataError."""
     data_set = open_data_set(data)
     return read_split(data_set, choose_part(data_set, [trained_on], hold_out_identities), trained_on)
 
 
 def choose_part(data_set: DataSet, trained_on: Sequence[TrainingData], hold_out_identities: int | None) -> Part:
-    """One part for checkpoints that were trained on this and that, so that all of them are judged on the same crops.
+    """One part for checkpoints with different training data, so that all of them are evaluated on the same crops.
 
-    The identities held out that are asked for; else the official test part; else those that training held out, the
-    fewest of them where checkpoints differ; else all persons of the training part.
+    `hold_out_identities` if given; else the official test part; else the identities that training held out, the
+    smallest such part where checkpoints differ; else all persons of the training part.
     """
     held_out = [part for data in trained_on for part in held_out_of(data_set.name, data)]
     fewest = min(held_out, key=lambda part: part.identities, default=None)
@@ -90,7 +87,7 @@ def choose_part(data_set: DataSet, trained_on: Sequence[TrainingData], hold_out_
 
 
 def read_split(data_set: DataSet, part: Part, trained_on: TrainingData) -> ChosenSplit:
-    """The crops of a part, and how they stand to what a checkpoint was trained on. Raises DataError."""
+    """The crops of a part, and their relation to a checkpoint's training data. Raises DataError."""
     notes: tuple[str, ...] = ()
     if part.kind == "test":
         split = data_set.test()

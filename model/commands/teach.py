@@ -1,4 +1,4 @@
-"""`python -m model teach`: a network's features of training crops, for a run that learns from it as its teacher."""
+"""`python -m model teach`: write a network's features of training crops, as the teacher of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +11,11 @@ from model.errors import ModelError
 
 
 def teach(
-    network: Annotated[Path, typer.Option(help="A checkpoint, or a network that `convert` made of an OpenVINO IR")],
-    data: Annotated[
-        list[str], typer.Option(help="KIND:FOLDER whose training crops it is asked about; may be repeated")
-    ],
+    network: Annotated[Path, typer.Option(help="A checkpoint, or a network that `convert` wrote from an OpenVINO IR")],
+    data: Annotated[list[str], typer.Option(help="KIND:FOLDER with the training crops; may be repeated")],
     out: Annotated[Path, typer.Option(help="The .npz file to write, for `train --teacher`")],
 ) -> None:
-    """Write a network's features of training crops and of their mirror images, for a run that learns from it."""
+    """Write a network's features of training crops and of their mirror images, as the teacher of a run."""
     import numpy as np
 
     from model.loading import load_any_network
@@ -29,7 +27,7 @@ def teach(
     teacher = load_any_network(network)
     paths = [sample.path for sample in open_data_sets(data).train()]
     if len({path.name for path in paths}) < len(paths):
-        raise ModelError("two of these crops have the same file name, by which a teacher's file knows them: rename one")
+        raise ModelError("two crops have the same file name, and a teacher's file identifies crops by it: rename one")
     features = []
     for start in range(0, len(paths), 512):
         inputs = read_inputs(paths[start : start + 512], teacher.metadata.input)

@@ -1,4 +1,4 @@
-"""`python -m model train`: train by a recipe, and judge the result on identities held out."""
+"""`python -m model train`: train by a recipe, and evaluate the result on held-out identities."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,64 +9,62 @@ from model.checkpoint import load_checkpoint
 from model.datasets import open_data_sets
 from model.datasets.base import size_notes
 from model.datasets.joined import hold_out_of_first
-from model.datasets.selection import some_identities
+from model.datasets.selection import select_identities
 from model.errors import RecipeError
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file, or the name of a recipe that ships with Passerby")],
-    data: Annotated[
-        list[str], typer.Option(help="KIND:FOLDER, for instance folder:crops; several are trained on together")
-    ],
-    out: Annotated[Path, typer.Option(help="The folder that the run is written into")],
+    recipe: Annotated[Path, typer.Argument(help="A TOML file, or the name of a recipe shipped with Passerby")],
+    data: Annotated[list[str], typer.Option(help="KIND:FOLDER, for instance folder:crops; may be repeated")],
+    out: Annotated[Path, typer.Option(help="The folder to write the run into")],
     hold_out_identities: Annotated[
         int,
         typer.Option(
-            "--hold-out", min=0, help="Identities of the first --data kept from training, to judge its result"
+            "--hold-out", min=0, help="Identities of the first --data to hold out, for evaluation of the result"
         ),
     ] = 0,
     identities: Annotated[
-        int | None, typer.Option(min=2, help="Train on so many of the identities only, for quick comparisons")
+        int | None, typer.Option(min=2, help="Train on only N of the identities, for quick comparisons")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run in --out")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out")] = False,
     teachers: Annotated[
         list[Path] | None,
-        typer.Option("--teacher", help="NPZ files with a better network's features of the training crops"),
+        typer.Option("--teacher", help="NPZ files with the teacher network's features of the training crops"),
     ] = None,
     teacher_name: Annotated[
-        str | None, typer.Option(help="That network and its licence, as the checkpoint is to tell them")
+        str | None, typer.Option(help="The teacher network and its licence, for the checkpoint's metadata")
     ] = None,
     terms: Annotated[
-        str | None, typer.Option(help="The terms of the data, where a data set of your own cannot tell them")
+        str | None, typer.Option(help="The terms of use of the data, if the data set does not state them")
     ] = None,
     first: Annotated[
         Path | None,
-        typer.Option("--from", help="A .safetensors checkpoint to go on from, in place of the recipe's first weights"),
+        typer.Option("--from", help="A .safetensors checkpoint to start from, instead of the recipe's initial weights"),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value of the recipe: schedule.iterations=20")
+        list[str] | None, typer.Option("--set", help="Override a value of the recipe: schedule.iterations=20")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures [default: ~/.cache/passerby]")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Translate the network with torch.compile first")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile")] = False,
     log_every: Annotated[int, typer.Option(min=1, help="Iterations between lines of the log")] = 20,
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between saved states")] = 200,
     judge_every: Annotated[
-        int, typer.Option(min=0, help="Iterations between judgements on the identities held out; 0: only at the end")
+        int, typer.Option(min=0, help="Iterations between evaluations on the held-out identities; 0: only at the end")
     ] = 0,
 ) -> None:
-    """Train by a recipe, and judge the result on the identities held out.
+    """Train by a recipe, and evaluate the result on the held-out identities.
 
-    Under torchrun, the processes share each batch. A run that was stopped or killed goes on with --resume.
+    Under torchrun, the processes split each batch. Continue a stopped or killed run with --resume.
     """
-    from model.commands.running import carry_out, held_out_split, training_data
+    from model.commands.running import held_out_split, run_training, training_data
     from model.initialisation import converted_network
-    from model.recipe import parse_changes, read_recipe, recipe_path
+    from model.recipe import parse_overrides, read_recipe, recipe_path
     from model.train import Run
     from model.training.inputs import default_cache
 
     if bool(teachers) != (teacher_name is not None):
-        raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint tells what it learned from")
-    chosen = read_recipe(recipe_path(recipe), parse_changes(settings or []))
+        raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint records its teacher")
+    chosen = read_recipe(recipe_path(recipe), parse_overrides(settings or []))
     data_set = open_data_sets(data)
     started_from = load_checkpoint(first) if first else None
     teaches_itself = chosen.distillation is not None and chosen.distillation.teacher == "initial"
@@ -76,7 +74,7 @@ def train(
     if hold_out_identities:
         samples, split = hold_out_of_first(data_set, hold_out_identities)
     if identities is not None:
-        samples = some_identities(samples, identities)
+        samples = select_identities(samples, identities)
     teacher = origin.model_id if teaches_itself and origin else teacher_name
     facts = training_data(samples, data_set, hold_out_identities, origin, teacher)
     if terms is not None:
@@ -87,16 +85,16 @@ def train(
         facts,
         out,
         teachers=tuple(teachers or ()),
-        first=started_from,
+        initial=started_from,
         cache=cache or default_cache(),
         compiled=compiled,
         log_every=log_every,
         save_every=save_every,
-        judge_every=judge_every,
+        validate_every=judge_every,
     )
     held_out = held_out_split(split, data_set, facts) if split else None
     if held_out and held_out.seen:
         notes.append(
-            f"{facts.started_from} has learned from identities that are held out now: the results say nothing of others"
+            f"{facts.started_from} was trained on identities that are held out now: the results say nothing of others"
         )
-    carry_out(run, held_out, resume, notes)
+    run_training(run, held_out, resume, notes)

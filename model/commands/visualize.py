@@ -1,4 +1,4 @@
-"""`python -m model visualize`: see what a checkpoint finds, where it looks and how it lays a gallery out."""
+"""`python -m model visualize`: ranked results, activation maps and a 2-D map of the gallery."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,22 +14,22 @@ Order = Literal["worst", "best", "random"]
 def visualize(
     checkpoint: Annotated[Path, typer.Option(help="A .safetensors or .onnx checkpoint")],
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="The folder that the pages are written into")],
+    out: Annotated[Path, typer.Option(help="The folder to write the pages into")],
     hold_out_identities: Annotated[
         int | None,
-        typer.Option("--hold-out", min=1, help="Show so many identities held out of the training part"),
+        typer.Option("--hold-out", min=1, help="Show N identities held out of the training part"),
     ] = None,
     order: Annotated[Order, typer.Option(help="Which queries: worst or best (average precision), or random")] = "worst",
     queries: Annotated[int, typer.Option(min=1, max=500, help="How many queries")] = 20,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, max=100, help="How many ranks of each")] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, max=100, help="How many ranks of each query")] = 10,
     map_crops: Annotated[
-        int, typer.Option(min=0, max=10_000, help="At most so many gallery crops on the map; 0 makes none")
+        int, typer.Option(min=0, max=10_000, help="The largest number of gallery crops on the map; 0: no map")
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Draws random queries and the crops of the map")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random queries and of the crops on the map")] = 0,
 ) -> None:
-    """Write pages that show ranked results, maps of activations, matching parts, and the gallery as a map.
+    """Write pages with ranked results, activation maps, matching parts, and a 2-D map of the gallery.
 
-    They hold the pictures themselves and open in any browser, without a network.
+    The pages contain the pictures and open in any browser, offline.
     """
     from model.checkpoint import load_checkpoint
     from model.evaluate import embed_split
@@ -42,7 +42,7 @@ def visualize(
     loaded = load_for_inference(checkpoint) if network is None else inference_of(network)
     chosen = choose_split(data, loaded.metadata.training_data, hold_out_identities)
     if chosen.seen:
-        console.print("[yellow]note:[/] the checkpoint has seen these identities in training; others look worse")
+        console.print("[yellow]note:[/] the checkpoint was trained on these identities; others look worse")
     if network is None:
         console.print(f"[yellow]note:[/] {NO_MAPS}")
     query, gallery = embed_split(chosen.split, loaded.metadata.input, loaded.embed)

@@ -1,1 +1,1 @@
-"""Checkpoints of other people's code, made into ours."""
+"""Conversion of other projects' checkpoints."""

@@ -1,4 +1,4 @@
-"""Converting a public MGN checkpoint into ours, every tensor used or named as dropped."""
+"""Conversion of public MGN checkpoints; every tensor is used or listed as dropped."""
 
 import hashlib
 import zipfile
@@ -23,14 +23,14 @@ from model.loading import with_reference
 from model.mgn import MGN, MGNOutput, load_embedder
 
 LOWEST_COSINE = 0.999
-"""To the source's own features, in a parity check."""
+"""The lowest allowed cosine to the source network's features in a parity check."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted checkpoint, where it comes from, and how many tensors were dropped for which reason.
+    """A converted checkpoint, its layout, and the number of dropped tensors by reason.
 
-    assumed: what the file does not tell and nobody said.
+    assumed: properties that neither the file nor the caller states.
     """
 
     checkpoint: Checkpoint
@@ -42,7 +42,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Parity:
-    """How near our features come to the source's: cosines, and the numbers of vectors of length 1."""
+    """The distance to the source network's features, both L2-normalised."""
 
     lowest_cosine: float
     largest_difference: float
@@ -51,17 +51,17 @@ class Parity:
 def convert(
     path: Path, name: str, layout: str | None = None, pooling: Pooling | None = None, data: TrainingData | None = None
 ) -> Conversion:
-    """Read a file of public MGN code and make it a checkpoint called `name`.
+    """Convert a file of public MGN code into a checkpoint called `name`.
 
-    layout: the repository whose code saved it, by default the one that it looks like. pooling: where the file cannot
-    tell, by default that code's own. data: what it was trained on. Raises CheckpointError for files that are damaged or
-    foreign, and for tensors that are missing, left over or of another shape.
+    layout: the repository of that code, recognised by default. pooling: if the file does not determine it; by default
+    that code's default. data: the training data. Raises CheckpointError for files that are damaged or of an unknown
+    layout, and for tensors that are missing, unexpected or of another shape.
     """
     state = read_state(path)
     chosen = layout_named(layout) if layout else _recognised(state, path)
     translation = chosen.translate(state)
     if translation.unknown:
-        raise CheckpointError(f"{path} has tensors that {chosen.name} has not: {_some(translation.unknown)}")
+        raise CheckpointError(f"{path} has tensors that {chosen.name} does not have: {_shortened(translation.unknown)}")
     config = chosen.architecture(state, _pooling(chosen, pooling, translation))
     _check_shapes(MGN(build_backbone(config), config).state_dict(), translation.weights, path)
     metadata = CheckpointMetadata(
@@ -87,11 +87,11 @@ def convert(
 
 
 def check_parity(checkpoint: Checkpoint, path: Path) -> Parity:
-    """Compare our features with those that one forward pass of the source's own network gave, without mirror images.
+    """Compare the features with those of one forward pass of the source network, without flip averaging.
 
     The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size, and `features` `(N, 2048)` of any
-    length, parts in our order. Raises CheckpointError where a cosine is below LOWEST_COSINE, and for another
-    kind of file.
+    norm, with the parts in the order of `PARTS`. Raises CheckpointError for a cosine below LOWEST_COSINE, and for
+    another kind of file.
     """
     network = load_embedder(checkpoint)
 
@@ -103,13 +103,13 @@ def check_parity(checkpoint: Checkpoint, path: Path) -> Parity:
 
 
 def compare_with_source(
-    features: Callable[[Tensor], Tensor], size: tuple[int, int], numbers: int, path: Path
+    features: Callable[[Tensor], Tensor], size: tuple[int, int], dimensions: int, path: Path
 ) -> Parity:
-    """Compare the `numbers` features that we give crops of `size` (height, width) with those in a file.
+    """Compare `dimensions`-dimensional features for crops of `size` (height, width) with those in a file.
 
-    Raises CheckpointError where a cosine is below LOWEST_COSINE, and for another kind of file.
+    Raises CheckpointError for a cosine below LOWEST_COSINE, and for another kind of file.
     """
-    crops, theirs = _read_parity(path, size, numbers)
+    crops, theirs = _read_parity(path, size, dimensions)
     with torch.inference_mode():
         batches = (torch.from_numpy(crops[start : start + 16]) for start in range(0, len(crops), 16))
         ours = torch.cat([features(batch) for batch in batches])
@@ -118,21 +118,21 @@ def compare_with_source(
     if not lowest >= LOWEST_COSINE:
         raise CheckpointError(
             f"the converted network differs from its source: lowest cosine {lowest:.6f}, at least {LOWEST_COSINE} is "
-            "wanted; was it trained with another --pooling, are parts in another order, or were mirror images added?"
+            "required; was it trained with another --pooling, are parts in another order, or were mirror images added?"
         )
     return Parity(lowest, float((ours - theirs).abs().max()))
 
 
-def _read_parity(path: Path, size: tuple[int, int], numbers: int) -> tuple[NDArray[np.uint8], Tensor]:
+def _read_parity(path: Path, size: tuple[int, int], dimensions: int) -> tuple[NDArray[np.uint8], Tensor]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             crops, features = arrays["crops"], arrays["features"].astype(np.float64)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise CheckpointError(f"{path} is no NPZ file with crops and features: {error}") from error
-    if crops.dtype != np.uint8 or crops.shape[1:] != (*size, 3) or features.shape != (len(crops), numbers):
+    if crops.dtype != np.uint8 or crops.shape[1:] != (*size, 3) or features.shape != (len(crops), dimensions):
         raise CheckpointError(
-            f"{path} holds crops {crops.dtype} {crops.shape} and features {features.shape}; wanted are uint8 "
-            f"(N, {size[0]}, {size[1]}, 3) and (N, {numbers})"
+            f"{path} holds crops {crops.dtype} {crops.shape} and features {features.shape}; expected are uint8 "
+            f"(N, {size[0]}, {size[1]}, 3) and (N, {dimensions})"
         )
     if not len(crops):
         raise CheckpointError(f"{path} holds no crops to compare")
@@ -144,47 +144,47 @@ def _recognised(state: State, path: Path) -> Layout:
     if layout is None:
         known = ", ".join(layout.name for layout in LAYOUTS)
         raise CheckpointError(
-            f"{path} is no MGN in a layout that we know ({known}); its first tensors are {_some(list(state))}"
+            f"{path} is no MGN in a layout that we know ({known}); its first tensors are {_shortened(list(state))}"
         )
     return layout
 
 
-def _pooling(layout: Layout, asked: Pooling | None, translation: Translation) -> Pooling:
+def _pooling(layout: Layout, pooling: Pooling | None, translation: Translation) -> Pooling:
     learned = _pools_are_learned(translation)
-    if learned and asked not in (None, "gem"):
-        raise CheckpointError(f"the file holds exponents of GeM pooling, so it cannot pool by {asked}")
-    if not learned and asked == "gem":
+    if learned and pooling not in (None, "gem"):
+        raise CheckpointError(f"the file holds exponents of GeM pooling, so it cannot pool by {pooling}")
+    if not learned and pooling == "gem":
         raise CheckpointError("the file holds no exponents of GeM pooling")
     usual = [pooling for pooling in layout.poolings if (pooling == "gem") == learned]
-    if asked is None and not learned and "gem" in layout.poolings:
-        raise CheckpointError(f"the file does not tell how it pools: give --pooling {' or '.join(usual)}")
-    return asked or usual[0]
+    if pooling is None and not learned and "gem" in layout.poolings:
+        raise CheckpointError(f"the file does not determine the pooling: give --pooling {' or '.join(usual)}")
+    return pooling or usual[0]
 
 
 def _pools_are_learned(translation: Translation) -> bool:
     return any(name.startswith("pools.") for name in translation.weights)
 
 
-def _assumed(layout: Layout, asked: Pooling | None, translation: Translation) -> tuple[str, ...]:
-    if asked or _pools_are_learned(translation) or len(layout.poolings) == 1:
+def _assumed(layout: Layout, pooling: Pooling | None, translation: Translation) -> tuple[str, ...]:
+    if pooling or _pools_are_learned(translation) or len(layout.poolings) == 1:
         return ()
     usual, *others = layout.poolings
-    return (f"it pools by {usual}, as that code does unless told; if it was, give --pooling {' or '.join(others)}",)
+    return (f"pooling: {usual}, that code's default; for another, give --pooling {' or '.join(others)}",)
 
 
 def _check_shapes(ours: State, translated: State, path: Path) -> None:
     wanted = {name: value.shape for name, value in ours.items() if not name.endswith("num_batches_tracked")}
     if missing := [name for name in wanted if name not in translated]:
-        raise CheckpointError(f"{path} lacks what becomes {_some(missing)}")
+        raise CheckpointError(f"{path} lacks the tensors of {_shortened(missing)}")
     if left := [name for name in translated if name not in wanted]:
-        raise CheckpointError(f"{path} has tensors for {_some(left)}, which the network has not")
+        raise CheckpointError(f"{path} has tensors for {_shortened(left)}, which the network does not have")
     for name, shape in wanted.items():
         if translated[name].shape != shape:
             raise CheckpointError(f"{path}: {name} has shape {tuple(translated[name].shape)}, not {tuple(shape)}")
 
 
 def _unknown_data(layout: Layout, state: State, translation: Translation) -> TrainingData:
-    """Of data that nobody tells, at least the number of persons can be seen: the classifiers' outputs."""
+    """Unknown training data; the number of persons is the classifiers' number of outputs."""
     persons = {len(state[name]) for name, reason in translation.dropped.items() if reason == CLASSIFIER}
     return TrainingData(
         name=UNKNOWN_DATA,
@@ -194,5 +194,5 @@ def _unknown_data(layout: Layout, state: State, translation: Translation) -> Tra
     )
 
 
-def _some(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

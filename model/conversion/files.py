@@ -1,4 +1,4 @@
-"""Reading the state dicts that other people's training code saved."""
+"""Reading state dicts of other projects' training code."""
 
 import pickle
 import zipfile
@@ -17,9 +17,9 @@ State = dict[str, Tensor]
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a file by name, out of the usual wrappers and without the prefix of a parallel module.
+    """The tensors of a file by name, without the usual wrappers and the prefix of DataParallel.
 
-    Reads tensors and plain containers only, so that a file cannot run code. Raises CheckpointError.
+    Reads only tensors and plain containers, so that a file cannot execute code. Raises CheckpointError.
     """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -28,7 +28,7 @@ def read_state(path: Path) -> State:
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path) or "GLOBAL" in str(error):
             raise CheckpointError(
-                f"{path} holds Python objects besides tensors, which could run any code: save the state dict alone, "
+                f"{path} holds Python objects besides tensors, which could run any code: save only the state dict, "
                 "with torch.save(network.state_dict(), FILE), in the code that it comes from"
             ) from error
         raise CheckpointError(f"{path} is no file of torch.save or is damaged") from error

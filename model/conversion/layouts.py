@@ -1,4 +1,4 @@
-"""The layouts in which public MGN code saves its networks, and what each tensor becomes in ours."""
+"""The layouts of public MGN code, and the mapping of their tensors to this library's MGN."""
 
 import re
 from abc import abstractmethod
@@ -16,7 +16,7 @@ CLASSIFIER = "tells apart the persons of its training"
 
 @dataclass
 class Translation:
-    """What a state dict becomes: our weights by name, and why tensors of it were dropped."""
+    """A translated state dict: weights by their new names, and dropped tensors with the reason."""
 
     weights: State = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
@@ -24,10 +24,9 @@ class Translation:
 
 
 class Layout(Protocol):
-    """How one code base lays its MGN out.
+    """The layout of one code base.
 
-    name: its repository. input: how a picture becomes its input, where the file does not say otherwise. poolings: what
-    it may pool by, the usual one first.
+    name: its repository. poolings: the possible poolings, the default first.
     """
 
     name: str
@@ -35,26 +34,26 @@ class Layout(Protocol):
 
     @abstractmethod
     def recognises(self, state: State) -> bool:
-        """Whether a state dict is laid out so."""
+        """Whether a state dict has this layout."""
 
     @abstractmethod
     def architecture(self, state: State, pooling: Pooling) -> MGNConfig:
-        """The network that it describes."""
+        """The architecture of a state dict."""
 
     @abstractmethod
     def input(self, state: State) -> InputFormat:
-        """How a picture becomes its input."""
+        """The input format of a state dict, or the default of that code."""
 
     @abstractmethod
     def translate(self, state: State) -> Translation:
-        """Every tensor as ours, as dropped, or as unknown."""
+        """Classify every tensor: translated, dropped or unknown."""
 
 
 class SeathiefwangLayout:
-    """seathiefwang/MGN-pytorch, and what was derived from it or it from: the same but for the trunk's name.
+    """seathiefwang/MGN-pytorch and related projects, which differ in the trunk's name.
 
-    Eight reductions, or a single one that all parts share. Concatenated in our order, but for levyfan/reid-mgn, which
-    orders by branch: converted, its parts stand in ours.
+    Eight reductions, or one shared by all parts. The parts have the order of `PARTS`, except in levyfan/reid-mgn, which
+    orders them by branch; the conversion reorders them.
     """
 
     def __init__(self, name: str, trunk: str, poolings: tuple[Pooling, ...], interpolation: str) -> None:
@@ -105,10 +104,10 @@ _FASTREID_PARTS = ("b1", "b2", "b3", "b21", "b22", "b31", "b32", "b33")
 
 
 class FastReidLayout:
-    """JDAI-CV/fast-reid: heads named b1 to b33; of release 0.1.1, or of 1.0 and later.
+    """JDAI-CV/fast-reid: heads named b1 to b33; release 0.1.1, or 1.0 and later.
 
-    In 0.1.1 a reduction ends in ReLU, which no tensor tells of, and the head adds a batch norm, its `bnneck`; from 1.0
-    on a reduction is a convolution and a batch norm.
+    In 0.1.1 a reduction ends in ReLU, which no tensor shows, and the head adds a batch norm, its `bnneck`; since 1.0 a
+    reduction is a convolution and a batch norm.
     """
 
     poolings: tuple[Pooling, ...] = ("gem", "average", "max")
@@ -135,7 +134,7 @@ class FastReidLayout:
         )
 
     def input(self, state: State) -> InputFormat:
-        """Its mean and std are of pixels in 0..255."""
+        """The file's mean and std are of pixels in 0..255."""
         given = {
             name: tuple((state[f"pixel_{name}"].flatten() / 255).tolist())
             for name in ("mean", "std")
@@ -194,7 +193,7 @@ def recognise(state: State) -> Layout | None:
 
 
 def layout_named(name: str) -> Layout:
-    """The layout of that name. Raises CheckpointError, which tells the names."""
+    """The layout with this name. Raises CheckpointError with the known names."""
     for layout in LAYOUTS:
         if layout.name == name:
             return layout

@@ -1,4 +1,4 @@
-"""Converting a network of Open Model Zoo into a plain network of ours."""
+"""Conversion of a network of Open Model Zoo into a plain network."""
 
 import hashlib
 from pathlib import Path
@@ -23,7 +23,7 @@ _UNKNOWN = TrainingData(
 
 
 class ConvertedNetwork(NamedTuple):
-    """A plain network that is not saved yet, and how many constants of its file were used: all."""
+    """A plain network in memory. constants: the number of constants in its file, all of which are used."""
 
     weights: Weights
     metadata: NetworkMetadata
@@ -31,9 +31,9 @@ class ConvertedNetwork(NamedTuple):
 
 
 def convert_network(path: Path, name: str, data: TrainingData | None = None) -> ConvertedNetwork:
-    """Read the IR of a person-reidentification-retail network and make it a plain network called `name`.
+    """Convert the IR of a person-reidentification-retail network into a plain network called `name`.
 
-    data: what it was trained on, where that is known. Raises CheckpointError.
+    data: the training data, if known. Raises CheckpointError.
     """
     read = convert_omz(path)
     height, width = OMZ_INPUT
@@ -53,7 +53,7 @@ def convert_network(path: Path, name: str, data: TrainingData | None = None) -> 
 
 
 def check_network(weights: Weights, metadata: NetworkMetadata, path: Path) -> Parity:
-    """Compare a converted network's features with those of its source. Raises CheckpointError."""
+    """Compare a converted network's features with those of its source network. Raises CheckpointError."""
     network, normalise = OMZOSNet(metadata.channels).eval(), Normalise(metadata.input)
     network.load_state_dict({name: torch.tensor(tensor) for name, tensor in weights.items()})
     return compare_with_source(lambda crops: network(normalise(crops)), metadata.input.size, PART_DIM, path)

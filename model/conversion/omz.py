@@ -1,4 +1,4 @@
-"""From the graph of one of Open Model Zoo's re-identification networks to `OMZOSNet`, with nothing left unread."""
+"""Conversion of the graph of an Open Model Zoo re-identification network to `OMZOSNet`; every constant must be used."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +23,9 @@ _NORM = {"eps": "9.9999997473787516e-06", "eps_mode": "inside_sqrt", "normalize_
 
 @dataclass(frozen=True)
 class ConvertedNetwork:
-    """A network's weights by the names of `OMZOSNet`, its channels, and what it normalises pictures with, in 0..1.
+    """A network's weights by the names of `OMZOSNet`, its channels, and its mean and std of pixels in 0..1.
 
-    constants: how many the file holds; every one was used.
+    constants: the number of constants in the file.
     """
 
     weights: dict[str, Tensor]
@@ -36,10 +36,10 @@ class ConvertedNetwork:
 
 
 def convert_omz(path: Path) -> ConvertedNetwork:
-    """Read an IR's .xml file and the .bin beside it.
+    """Read an IR's .xml file and the .bin in the same folder.
 
-    The operations must be those of the network, in its order, and every constant must serve one of them. Raises
-    CheckpointError, which names the first that is not.
+    The operations must be those of the network, in its order, and must use every constant. Raises CheckpointError with
+    the first unexpected operation or unused constant.
     """
     reader = _Reader(read_ir(path))
     mean, std = reader.network()
@@ -60,7 +60,7 @@ Gate = Callable[[str, str, int], str]
 
 @dataclass
 class _Reader:
-    """Goes through the operations in their order; each step says what it expects."""
+    """Reads the operations in order; each method checks the operations that it expects."""
 
     ir: IR
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class _Reader:
     position: int = 0
 
     def network(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The whole network, from the picture to its features; gives mean and standard deviation."""
+        """Read the whole network, from the picture to its features; returns mean and standard deviation."""
         picture = self.next("Parameter", (), shape=_INPUT, element_type="f32")
         rgb, (order, axis) = self.with_constants("Gather", [picture], 2)
         self.expect("the order of channels", order, _BGR_TO_RGB)
@@ -90,7 +90,7 @@ class _Reader:
         return _triple(mean / 255), _triple(1 / (factor * 255))
 
     def channels(self) -> OMZChannels:
-        """The channels of the stem and of the stages, as the weights that were read have them."""
+        """The channels of the stem and of the stages, from the weights that were read."""
         names = ("conv1.weight", *(f"conv{stage}.0.conv3.weight" for stage in (2, 3, 4)))
         stem, first, second, third = (len(self.weights[name]) for name in names)
         if any(stage % (4 * CONTEXT_GROUPS) for stage in (first, second, third)):
@@ -102,35 +102,35 @@ class _Reader:
 
     def block(self, name: str, features: str, gate: Gate, downsample: bool) -> str:
         reduced = self.next("ReLU", [self.convolution(f"{name}.conv1", features)])
-        gathered = ""
+        summed = ""
         for stream in range(STREAMS):
             out = reduced
             for number in range(stream + 1):
                 out = self.light_convolution(f"{name}.streams.{stream}.{number}", out)
             gated = gate(f"{name}.gate", out, stream)
-            gathered = self.next("Add", [gathered, gated]) if stream else gated
-        out = self.convolution(f"{name}.conv3", gathered)
-        beside = self.convolution(f"{name}.downsample", features) if downsample else features
-        return self.next("ReLU", [self.next("Add", [out, beside])])
+            summed = self.next("Add", [summed, gated]) if stream else gated
+        out = self.convolution(f"{name}.conv3", summed)
+        residual = self.convolution(f"{name}.downsample", features) if downsample else features
+        return self.next("ReLU", [self.next("Add", [out, residual])])
 
     def light_convolution(self, name: str, features: str) -> str:
         out = self.convolution(f"{name}.conv1", features, bias=False)
         return self.next("ReLU", [self.convolution(f"{name}.conv2", out, depthwise=True, pads_begin="1, 1")])
 
     def shared_gate(self, name: str, features: str, stream: int) -> str:
-        """The two layers of the usual gate: the file repeats their biases, and perhaps weights, for each stream."""
-        seen = self.mean_over_map(features)
-        hidden = self.next("ReLU", [self.convolution(f"{name}.fc1", seen)])
-        opened = self.next("Sigmoid", [self.convolution(f"{name}.fc2", hidden)])
-        return self.next("Multiply", [features, opened])
+        """The two layers of the shared gate; the file repeats their biases, and sometimes weights, for each stream."""
+        means = self.mean_over_map(features)
+        hidden = self.next("ReLU", [self.convolution(f"{name}.fc1", means)])
+        gate = self.next("Sigmoid", [self.convolution(f"{name}.fc2", hidden)])
+        return self.next("Multiply", [features, gate])
 
     def context_gate(self, name: str, features: str, stream: int) -> str:
-        seen = self.mean_over_map(features)
-        grouped, (shape,) = self.with_constants("Reshape", [seen], 1)
+        means = self.mean_over_map(features)
+        grouped, (shape,) = self.with_constants("Reshape", [means], 1)
         self.expect("the groups of a context gate", shape[1:2], [CONTEXT_GROUPS])
         normed, (axes,) = self.with_constants("MVN", [grouped], 1, **_NORM)
         self.expect("the axis of a context gate", axes, [2])
-        size = self.next("ShapeOf", [seen])
+        size = self.next("ShapeOf", [means])
         restored = self.next("Reshape", [normed, size])
         shifted = self.scale_and_shift(f"{name}.norms.{stream}", restored)
         return self.next("Multiply", [features, self.next("Sigmoid", [shifted])])
@@ -159,9 +159,9 @@ class _Reader:
         self.put("head.prelu.weight", slope.reshape(-1))
 
     def mean_over_map(self, features: str) -> str:
-        seen, (axes,) = self.with_constants("ReduceMean", [features], 1, keep_dims="true")
+        means, (axes,) = self.with_constants("ReduceMean", [features], 1, keep_dims="true")
         self.expect("the axes of a mean over a map", axes, [2, 3])
-        return seen
+        return means
 
     def instance_norm(self, name: str, features: str) -> str:
         normed, (axes,) = self.with_constants("MVN", [features], 1, **_NORM)
@@ -194,13 +194,13 @@ class _Reader:
         return out, constants[0]
 
     def next(self, kind: str, inputs: Sequence[str], **attributes: str) -> str:
-        """The name of the next operation, which takes `inputs` and no constant."""
+        """Read the next operation, which has `inputs` and no constant; returns its name."""
         return self.with_constants(kind, inputs, 0, **attributes)[0]
 
     def with_constants(
         self, kind: str, inputs: Sequence[str], count: int, **attributes: str
     ) -> tuple[str, list[Values]]:
-        """The next operation, which takes `inputs` and then `count` constants: its name and their values."""
+        """Read the next operation, which has `inputs`, then `count` constants; returns its name and their values."""
         if self.position == len(self.ir.operations):
             raise CheckpointError(f"{self.ir.path} is not the whole network: it ends where {kind} is expected")
         operation = self.ir.operations[self.position]
@@ -222,7 +222,7 @@ class _Reader:
         return operation.name, values
 
     def put(self, name: str, values: Values) -> None:
-        """Keep a weight; one that the file repeats must be the same each time."""
+        """Store a weight; repetitions in the file must be equal."""
         weight = torch.tensor(np.ascontiguousarray(values))
         if name in self.weights and not torch.equal(self.weights[name], weight):
             raise CheckpointError(f"{self.ir.path} is no network of this kind: its streams do not share {name}")
@@ -236,7 +236,7 @@ class _Reader:
             )
 
     def check_all_read(self) -> None:
-        """Raise CheckpointError where operations or constants are left."""
+        """Raise CheckpointError if operations or constants are left."""
         if self.position < len(self.ir.operations):
             raise self._unlike(self.ir.operations[self.position], "the network is expected to end before it")
         if unused := [name for name in self.ir.constants if name not in self.used]:

@@ -12,7 +12,7 @@ from model.errors import CheckpointError
 
 VERSION = "11"
 LARGEST_XML = 32 * 2**20
-"""Bytes. The networks that are read here take less than one megabyte."""
+"""Bytes. The networks that are read here have less than one megabyte."""
 
 LARGEST_BIN = 2**30
 """Bytes."""
@@ -26,8 +26,7 @@ Array = NDArray[np.generic]
 class Operation:
     """A layer that computes: its type, attributes, and inputs in the order of its ports.
 
-    An input is the name of another operation, or a constant. Conversions of constants to another type are left out:
-    a constant is what it is converted to.
+    An input is the name of another operation, or a constant. Conversions of constants to another type are skipped.
     """
 
     kind: str
@@ -38,7 +37,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant with its values as they are stored."""
+    """A constant with its stored values."""
 
     name: str
     values: Array
@@ -46,7 +45,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class IR:
-    """The operations of a network in the order of its file, in which they can be computed, and its constants' names."""
+    """The operations of a network in the file's order, which is topological, and the names of its constants."""
 
     path: Path
     operations: tuple[Operation, ...]
@@ -54,19 +53,18 @@ class IR:
 
 
 def read_ir(path: Path) -> IR:
-    """Read `path`, an .xml file, and the .bin file beside it.
+    """Read `path`, an .xml file, and the .bin file in the same folder.
 
-    Raises CheckpointError where one is missing, the version is another, the .bin is too short, or the graph is not
-    whole.
+    Raises CheckpointError if one is missing, the version is another, the .bin is too short, or the graph is incomplete.
     """
     root = _parsed(path)
     version = root.get("version")
     if root.tag != "net" or version != VERSION:
         raise CheckpointError(
             f"{path} is no OpenVINO IR of version {VERSION}: its root is <{root.tag} version={version!r}>; "
-            "write it anew with a newer Model Optimizer or openvino.save_model"
+            "write it again with a newer Model Optimizer or openvino.save_model"
         )
-    weights = _weights_beside(path)
+    weights = _read_weights(path)
     layers = {_id(layer, path): layer for layer in root.iterfind("layers/layer")}
     sources = _sources(root, layers, path)
     constants = {
@@ -93,7 +91,7 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if size > LARGEST_XML:
         raise CheckpointError(f"{path} has {size:,} bytes, an IR's .xml at most {LARGEST_XML:,}")
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # entities may grow without end, and no IR has any
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # entity expansion is unbounded, and no IR has entities
         raise CheckpointError(f"{path} is no OpenVINO IR: it declares a document type")
     try:
         return ElementTree.fromstring(content)
@@ -101,16 +99,16 @@ def _parsed(path: Path) -> ElementTree.Element:
         raise CheckpointError(f"{path} is no XML: {error}") from error
 
 
-def _weights_beside(path: Path) -> bytes:
-    beside = path.with_suffix(".bin")
+def _read_weights(path: Path) -> bytes:
+    bin_path = path.with_suffix(".bin")
     try:
-        size = beside.stat().st_size
+        size = bin_path.stat().st_size
         if size > LARGEST_BIN:
-            raise CheckpointError(f"{beside} has {size:,} bytes, at most {LARGEST_BIN:,} are read")
-        return beside.read_bytes()
+            raise CheckpointError(f"{bin_path} has {size:,} bytes, at most {LARGEST_BIN:,} are read")
+        return bin_path.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"cannot read {beside}, which holds the weights of {path.name}: {error.strerror}"
+            f"cannot read {bin_path}, which holds the weights of {path.name}: {error.strerror}"
         ) from error
 
 
@@ -124,12 +122,12 @@ def _id(layer: ElementTree.Element, path: Path) -> str:
 def _sources(
     root: ElementTree.Element, layers: Mapping[str, ElementTree.Element], path: Path
 ) -> dict[str, tuple[str, ...]]:
-    """The layers that each layer takes its inputs from, by port."""
+    """The input layers of each layer, by port."""
     ports: dict[str, list[tuple[int, str]]] = {}
     for edge in root.iterfind("edges/edge"):
         start, end, port = (edge.get(name, "") for name in ("from-layer", "to-layer", "to-port"))
         if start not in layers or end not in layers or not port.isdigit():
-            raise CheckpointError(f"{path} has an edge from layer {start!r} to {end!r}, port {port!r}: no such place")
+            raise CheckpointError(f"{path} has an edge from layer {start!r} to {end!r}, port {port!r}, not found")
         ports.setdefault(end, []).append((int(port), start))
     return {end: tuple(start for _, start in sorted(inputs)) for end, inputs in ports.items()}
 
@@ -140,7 +138,7 @@ def _is_conversion(
     sources: Mapping[str, tuple[str, ...]],
     constants: Mapping[str, Constant],
 ) -> bool:
-    """Whether a layer only gives a constant another type."""
+    """Whether a layer only converts a constant to another type."""
     return layers[number].get("type") == "Convert" and all(source in constants for source in sources.get(number, ("",)))
 
 
@@ -163,13 +161,13 @@ def _attributes(layer: ElementTree.Element) -> dict[str, str]:
 
 
 def _constant(layer: ElementTree.Element, weights: bytes, path: Path) -> Constant:
-    name, told = layer.get("name", "?"), _attributes(layer)
-    kind = told.get("element_type", "")
+    name, attributes = layer.get("name", "?"), _attributes(layer)
+    kind = attributes.get("element_type", "")
     if kind not in _TYPES:
         raise CheckpointError(f"{path}: constant {name} is of type {kind!r}, not one of {', '.join(_TYPES)}")
     try:
-        shape = tuple(int(size) for size in told.get("shape", "").split(",") if size.strip())
-        offset, size = int(told["offset"]), int(told["size"])
+        shape = tuple(int(size) for size in attributes.get("shape", "").split(",") if size.strip())
+        offset, size = int(attributes["offset"]), int(attributes["size"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: constant {name} has no whole shape, offset and size") from error
     dtype = np.dtype(_TYPES[kind])

@@ -1,4 +1,4 @@
-"""The data sets that models are trained on and judged by; one file each."""
+"""Data sets for training and evaluation, one file each."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,5 +38,5 @@ def open_data_set(spec: str) -> DataSet:
 
 def open_data_sets(specs: Sequence[str]) -> DataSet:
     """Open one data set, or several to train on together. Raises DataError."""
-    opened = [open_data_set(spec) for spec in specs]
-    return opened[0] if len(opened) == 1 else Joined(opened)
+    data_sets = [open_data_set(spec) for spec in specs]
+    return data_sets[0] if len(data_sets) == 1 else Joined(data_sets)

@@ -1,4 +1,4 @@
-"""What every data set gives: labelled crops, split for training and for evaluation."""
+"""The data set interface: labelled crops, split for training and evaluation."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ JUNK = -1
 """The pid of crops that an evaluation ignores."""
 
 DISTRACTOR = 0
-"""The pid of crops in a gallery that show nobody who is asked for."""
+"""The pid of gallery crops that show no query's person."""
 
 NO_CAMERA = -1
-"""The camera of crops of which nobody knows it. Two of them are never taken for crops of the same camera."""
+"""The camera number of crops of an unknown camera. Two such crops never count as crops of the same camera."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """One labelled crop: its file, the person's number (`pid`, see JUNK and DISTRACTOR) and the camera's number.
 
-    source: the place of its data set among those that are trained on together.
+    source: the number of its data set in a joined data set.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class EvaluationSplit:
-    """Queries, and the gallery in which they are looked for."""
+    """Queries and gallery of an evaluation."""
 
     query: tuple[Sample, ...]
     gallery: tuple[Sample, ...]
@@ -43,14 +43,14 @@ class EvaluationSplit:
 
 @dataclass(frozen=True)
 class PartSize:
-    """How many crops a part of a data set has, and of how many persons, distractors not counted."""
+    """The number of crops and of persons, without distractors, in a part of a data set."""
 
     crops: int
     identities: int
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "PartSize":
-        """That of a part which was read."""
+        """The size of a part."""
         return cls(len(samples), len({sample.pid for sample in samples} - {DISTRACTOR}))
 
     def __str__(self) -> str:
@@ -58,10 +58,10 @@ class PartSize:
 
 
 class DataSet(Protocol):
-    """A data set on disk. Methods raise DataError where their part of it is missing or not laid out as it should be.
+    """A data set on disk. Methods raise DataError if their part is missing or has another layout.
 
-    name: as papers call it. terms: on which it may be used. official: the sizes of its parts `train`, `query` and
-    `gallery`, where its authors give them.
+    name: as in papers. terms: its terms of use. official: the sizes of its parts `train`, `query` and `gallery`, if its
+    authors publish them.
     """
 
     name: str
@@ -72,17 +72,16 @@ class DataSet(Protocol):
         """The training crops, without junk and distractors."""
 
     def has_test(self) -> bool:
-        """Whether the official test part is there."""
+        """Whether the official test part exists."""
 
     def test(self) -> EvaluationSplit:
         """The official test part, without junk."""
 
 
 def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
-    """Where parts that were read differ from the official sizes: a sentence each.
+    """A sentence for each part whose size differs from the official one.
 
-    A part of a data set may be all that somebody has, so this is no error; but figures measured on it cannot be
-    compared with anybody's.
+    This is not an error, as a user may have only some of the files, but results on such a part are not comparable.
     """
     return tuple(
         f"the {part} part of {data_set.name} holds {PartSize.of(samples)} here, officially {data_set.official[part]}: "
@@ -93,11 +92,10 @@ def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tupl
 
 
 def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[tuple[Sample, ...], EvaluationSplit]:
-    """Set `identities` persons aside for validation: the other persons' crops, and a split made of theirs.
+    """Hold out `identities` persons: returns the crops of the other persons, and a split of the held-out ones.
 
-    Only persons that can be found are held out (`findable_persons`); their queries and gallery are as in
-    `evaluation_split`. The choice depends on the seed and the persons' numbers alone. Raises DataError if there are too
-    few.
+    Only `findable_persons` are held out; queries and gallery are as in `evaluation_split`. The choice depends only on
+    the seed and the pids. Raises DataError for too few persons.
     """
     by_person = _by_person(samples)
     findable = findable_persons(samples)
@@ -107,31 +105,33 @@ def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple
             f"{len(findable)} of them seen by two cameras or more"
         )
     rng = np.random.default_rng(seed)
-    held = {findable[i] for i in rng.permutation(len(findable))[:identities]}
-    split = _split({pid: by_person[pid] for pid in sorted(held)}, rng)
-    return tuple(sample for sample in samples if sample.pid not in held), split
+    held_out = {findable[i] for i in rng.permutation(len(findable))[:identities]}
+    split = _split({pid: by_person[pid] for pid in sorted(held_out)}, rng)
+    return tuple(sample for sample in samples if sample.pid not in held_out), split
 
 
 def evaluation_split(samples: Sequence[Sample], seed: int = 0) -> EvaluationSplit:
-    """A split of all persons that can be found (`findable_persons`), for data that nothing was learned from.
+    """A split of all `findable_persons`, for data that was not used for training.
 
-    As in the official splits, a person's query is one crop from each camera that saw it, the rest is the gallery; one
-    crop altogether where the cameras are not known. The seed draws the queries. Raises DataError if there is nobody.
+    As in the official splits, one crop of each person by each camera is a query, the rest is the gallery; with unknown
+    cameras, one crop of each person. The seed draws the queries. Raises DataError if no person is findable.
     """
     findable = findable_persons(samples)
     if not findable:
-        raise DataError(f"none of {len(_by_person(samples))} persons is seen by two cameras, so nobody can be found")
+        raise DataError(
+            f"none of {len(_by_person(samples))} persons is seen by two cameras, so no query has a right answer"
+        )
     by_person = _by_person(samples)
     return _split({pid: by_person[pid] for pid in findable}, np.random.default_rng(seed))
 
 
 def findable_persons(samples: Sequence[Sample]) -> list[int]:
     """The pids, ascending, of persons seen by two cameras or more, or on two crops of unknown cameras."""
-    return [pid for pid, own in sorted(_by_person(samples).items()) if _can_be_found(own)]
+    return [pid for pid, crops in sorted(_by_person(samples).items()) if _is_findable(crops)]
 
 
 def _by_person(samples: Sequence[Sample]) -> dict[int, list[Sample]]:
-    """Each person's crops in the order of their files' names."""
+    """Each person's crops, sorted by file name."""
     by_person: dict[int, list[Sample]] = defaultdict(list)
     for sample in sorted(samples, key=lambda sample: sample.path.name):
         by_person[sample.pid].append(sample)
@@ -140,9 +140,9 @@ def _by_person(samples: Sequence[Sample]) -> dict[int, list[Sample]]:
 
 def _split(by_person: Mapping[int, Sequence[Sample]], rng: np.random.Generator) -> EvaluationSplit:
     query, gallery = [], []
-    for own in by_person.values():
+    for samples in by_person.values():
         by_camera: dict[int, list[Sample]] = defaultdict(list)
-        for sample in own:
+        for sample in samples:
             by_camera[sample.camera].append(sample)
         for camera in sorted(by_camera):
             crops = by_camera[camera]
@@ -152,6 +152,6 @@ def _split(by_person: Mapping[int, Sequence[Sample]], rng: np.random.Generator) 
     return EvaluationSplit(tuple(query), tuple(gallery))
 
 
-def _can_be_found(crops: Sequence[Sample]) -> bool:
+def _is_findable(crops: Sequence[Sample]) -> bool:
     cameras = {sample.camera for sample in crops}
     return len(cameras) > 1 or (cameras == {NO_CAMERA} and len(crops) > 1)

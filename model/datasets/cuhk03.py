@@ -17,8 +17,8 @@ _OFFICIAL = {
 def cuhk03(root: Path, boxes: Literal["labeled", "detected"]) -> ThreeFolders:
     """The folder cuhk03-np with `labeled` and `detected`, or one of these. Raises DataError.
 
-    boxes: drawn by hand, or by a detector. This is the layout in which the new protocol is handed on: pictures already
-    cut out of cuhk-03.mat and sorted into their parts.
+    boxes: drawn by hand, or by a detector. The new protocol is distributed in this layout: pictures already extracted
+    from cuhk-03.mat and sorted into parts.
     """
     return ThreeFolders(
         root,

@@ -11,7 +11,7 @@ _OFFICIAL = {"train": PartSize(16_522, 702), "query": PartSize(2_228, 702), "gal
 
 
 def dukemtmc(root: Path) -> ThreeFolders:
-    """The folder DukeMTMC-reID, or the one that it lies in. Raises DataError."""
+    """The folder DukeMTMC-reID, or its parent. Raises DataError."""
     return ThreeFolders(
         root,
         name="DukeMTMC-reID",

@@ -1,4 +1,4 @@
-"""Your own crops: a folder for each person."""
+"""A user's crops: a folder for each person."""
 
 import re
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ _LAYOUT = "it holds a folder for each person with that person's crops in it"
 
 
 class Folders:
-    """A folder for each person, whose name is its own; persons are numbered in the order of these names.
+    """A folder for each person, named after the person; pids follow the order of the names.
 
-    The camera is the number after `_c` or `cam` in a crop's name; or the person's folder holds one for each camera; or
-    nobody knows it. Folders `train`, `query` and `gallery`, each with persons in it, make an official test part.
+    The camera is the number after `_c` or `cam` in a crop's name, or a subfolder of the person's folder, or unknown.
+    Folders `train`, `query` and `gallery`, each with folders of persons, give an official test part.
     """
 
     official: Mapping[str, PartSize] = {}
@@ -58,13 +58,13 @@ class Folders:
         return tuple(Sample(path, pid, camera) for (path, pid), camera in zip(crops, self._cameras(crops), strict=True))
 
     def _cameras(self, crops: list[tuple[Path, int]]) -> list[int]:
-        """By the files' names, or by the folders that they lie in, or unknown; for all crops in the same way."""
+        """Cameras by file name, by subfolder, or unknown; the same way for all crops."""
         named = [_CAMERA.search(path.stem) for path, _ in crops]
         if all(named):
             return [int(match[1]) for match in named if match]
         if any(named):
             without = next(path for (path, _), match in zip(crops, named, strict=True) if not match)
-            raise DataError(f"some names tell their camera (..._c3...), but {without} does not: name all or none so")
+            raise DataError(f"some file names have a camera (..._c3...), but {without} has none: name all or none so")
         inner = [path.parent.name if path.parent.name != self._persons[pid - 1] else None for path, pid in crops]
         if all(inner):
             numbers = {name: number for number, name in enumerate(sorted({name for name in inner if name}), start=1)}

@@ -1,4 +1,4 @@
-"""Several data sets trained on together."""
+"""Several data sets joined for training."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _BOXES = re.compile(r" \((?:labeled|detected)\)")
 
 
 class Joined:
-    """The training parts of several data sets one after the other, no person and no camera in two of them."""
+    """The concatenated training parts of several data sets; pids and cameras are renumbered to be distinct."""
 
     official: Mapping[str, PartSize] = {}
 
@@ -26,7 +26,7 @@ class Joined:
         return tuple(chain.from_iterable(self.parts()))
 
     def parts(self) -> list[tuple[Sample, ...]]:
-        """The training crops of each data set, numbered as in `train`; those of the first keep their numbers."""
+        """The training crops of each data set, numbered as in `train`; the first data set keeps its numbers."""
         parts: list[tuple[Sample, ...]] = []
         pids = cameras = 0
         for source, data_set in enumerate(self._data_sets):
@@ -48,19 +48,18 @@ class Joined:
         return False
 
     def test(self) -> EvaluationSplit:
-        raise DataError(f"{self.name} have no test part in common: judge on each alone")
+        raise DataError(f"{self.name} have no common test part: evaluate on each alone")
 
 
 def first_of(data_set: DataSet) -> DataSet:
-    """The first of several data sets that are joined, or the only one."""
+    """The first data set of a joined one, or the data set itself."""
     return data_set.first if isinstance(data_set, Joined) else data_set
 
 
 def hold_out_of_first(data_set: DataSet, identities: int) -> tuple[tuple[Sample, ...], EvaluationSplit]:
-    """`hold_out` on a data set, or on the first of several that are joined: the other crops of all, and the split.
+    """`hold_out` on a data set, or on the first of a joined one: returns the remaining crops of all, and the split.
 
-    The others stay whole, for a checkpoint is judged on places that it was not trained on by other data altogether.
-    Raises DataError.
+    The other data sets stay whole: unseen places are evaluated with data sets outside of training. Raises DataError.
     """
     if not isinstance(data_set, Joined):
         return hold_out(data_set.train(), identities)
@@ -75,15 +74,15 @@ def first_name(joined: str) -> str:
 
 
 def is_among(name: str, joined: str) -> bool:
-    """Whether the data set `name` is one of those in a joined name.
+    """Whether the data set `name` is in a joined name.
 
-    Labelled and detected boxes of one data set show the same persons, so they are the same data here.
+    Labelled and detected boxes show the same persons, so they count as the same data set.
     """
     return f"{_SEPARATOR}{_place(name)}{_SEPARATOR}" in f"{_SEPARATOR}{_place(joined)}{_SEPARATOR}"
 
 
 def is_first(name: str, joined: str) -> bool:
-    """Whether the data set `name` is the first in a joined name, of which `train --hold-out` holds persons out."""
+    """Whether the data set `name` is the first in a joined name; `train --hold-out` holds out its persons."""
     return f"{_place(joined)}{_SEPARATOR}".startswith(f"{_place(name)}{_SEPARATOR}")
 
 

@@ -1,4 +1,4 @@
-"""Your own crops: a CSV file that names them."""
+"""A user's crops, listed in a CSV file."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ _ALIASES = {"pid": "person_id", "camera": "camera_id"}
 class Manifest:
     """Rows of `file` (relative to the manifest), `pid`, and optionally `camera` and `split`.
 
-    Whole numbers are taken as they are (pid -1 is junk, 0 a distractor); other names are numbered in their order. No
-    camera in any row: nobody knows it. split is train, query or gallery, by default train. A manifest of `passerby
-    import` with `person_id` serves too. A file called manifest.csv has its folder's name, for many are called so.
+    Integers are used as they are (pid -1 is junk, 0 a distractor); other names are numbered in sorted order. Without a
+    camera in any row, cameras are unknown. split is train (the default), query or gallery. A manifest of `passerby
+    import` with `person_id` works too. The name is that of the file, or of the folder of a file called manifest.csv.
     """
 
     official: Mapping[str, PartSize] = {}
@@ -33,7 +33,7 @@ class Manifest:
         cameras = [row["camera"] for row in rows]
         if any(cameras) and not all(cameras):
             raise DataError(
-                f"line {cameras.index('') + 2} of {path} has no camera, others have: give it for all or none"
+                f"line {cameras.index('') + 2} of {path} has no camera, but others have: give it for all or none"
             )
         numbers = _numbers(cameras) if any(cameras) else [NO_CAMERA] * len(rows)
         self._samples: dict[str, list[Sample]] = {part: [] for part in _PARTS}
@@ -43,7 +43,7 @@ class Manifest:
     def train(self) -> tuple[Sample, ...]:
         samples = persons_only(tuple(self._samples["train"]))
         if not samples:
-            raise DataError(f"{self._path} has no row of a person for training")
+            raise DataError(f"{self._path} has no training row with a person")
         return samples
 
     def has_test(self) -> bool:
@@ -64,9 +64,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
             raw = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the manifest {path} ({error}): {_LAYOUT}") from error
-    for wanted in ("file", "pid"):
-        if wanted not in columns and _ALIASES.get(wanted) not in columns:
-            raise DataError(f"{path} has no column {wanted!r}: {_LAYOUT}")
+    for column in ("file", "pid"):
+        if column not in columns and _ALIASES.get(column) not in columns:
+            raise DataError(f"{path} has no column {column!r}: {_LAYOUT}")
     rows = [
         {
             "file": row.get("file") or "",

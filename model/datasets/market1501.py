@@ -11,7 +11,7 @@ _OFFICIAL = {"train": PartSize(12_936, 751), "query": PartSize(3_368, 750), "gal
 
 
 def market1501(root: Path) -> ThreeFolders:
-    """The folder Market-1501-v15.09.15, or the one that it lies in. Raises DataError."""
+    """The folder Market-1501-v15.09.15, or its parent. Raises DataError."""
     return ThreeFolders(
         root,
         name="Market-1501",

@@ -19,7 +19,7 @@ _LAYOUT = (
 
 
 class MSMT17:
-    """The folder MSMT17_V1 or MSMT17_V2, or the one that it lies in; its training part is list_train and list_val."""
+    """The folder MSMT17_V1 or MSMT17_V2, or its parent; the training part is list_train and list_val."""
 
     name = "MSMT17"
     terms = "research use only, by agreement with its authors (Wei et al., CVPR 2018)"
@@ -46,7 +46,7 @@ class MSMT17:
     def _read(self, listing: str, part: str) -> tuple[Sample, ...]:
         """Lines such as `0000/0000_000_01_0303morning_0015_0.jpg 0`: file, person; the third field is the camera.
 
-        Persons count from 0 there, which means a distractor elsewhere, so all are one more here.
+        Pids start at 0 in these lists; 1 is added, as pid 0 means a distractor.
         """
         path, folder = self._root / listing, self._folder(part)
         try:

@@ -1,4 +1,4 @@
-"""Reading crops whose labels stand in their file names."""
+"""Reading crops with labels in their file names."""
 
 import re
 from collections.abc import Callable
@@ -8,20 +8,19 @@ from model.datasets.base import DISTRACTOR, JUNK, Sample
 from model.errors import DataError
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-"""Suffixes of files that are taken for crops; others, such as Thumbs.db, are passed over."""
+"""Suffixes of crops; other files, such as Thumbs.db, are ignored."""
 
 
 def find_root(root: Path, inner: tuple[str, ...], parts: tuple[str, ...], layout: str) -> Path:
     """The folder that holds at least one of `parts`: `root`, or one of the folders `inner` in it.
 
-    Whoever points at the folder above, where the archive was unpacked, means the one in it. Raises DataError, which
-    tells the `layout`.
+    So the parent folder, where the archive was unpacked, works too. Raises DataError with the `layout`.
     """
     for folder in (root, *(root / name for name in inner)):
         if any((folder / part).is_dir() for part in parts):
             return folder
     if root.name in parts and root.is_dir():
-        raise DataError(f"{root} is one part of the data set: give the folder above, {root.parent}")
+        raise DataError(f"{root} is one part of the data set: give its parent folder, {root.parent}")
     what = "is missing" if not root.is_dir() else f"holds none of {', '.join(parts)}"
     raise DataError(f"{root} {what}: {layout}")
 
@@ -31,7 +30,7 @@ def read_named(
 ) -> tuple[Sample, ...]:
     """The crops of a folder whose names match the pattern, with the groups pid and camera.
 
-    example: a name as it should be. Raises DataError where the folder is missing or holds no such file.
+    example: an example of such a name. Raises DataError if the folder is missing or has no matching file.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: {layout}")
@@ -46,10 +45,10 @@ def read_named(
 
 
 def without_junk(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """What an evaluation looks at."""
+    """The samples that an evaluation uses: all but junk."""
     return tuple(sample for sample in samples if sample.pid != JUNK)
 
 
 def persons_only(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """What can be learned from: neither junk nor distractors."""
+    """The samples for training: neither junk nor distractors."""
     return tuple(sample for sample in samples if sample.pid not in (JUNK, DISTRACTOR))

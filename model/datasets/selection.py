@@ -1,4 +1,4 @@
-"""Fewer identities of a data set, for comparisons that must be quick."""
+"""A subset of a data set's identities, for quick comparisons."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from model.datasets.base import Sample
 from model.errors import DataError
 
 
-def some_identities(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[Sample, ...]:
+def select_identities(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[Sample, ...]:
     """All crops of `identities` persons, chosen by the seed. Raises DataError if there are fewer."""
     persons = sorted({sample.pid for sample in samples})
     if identities > len(persons):

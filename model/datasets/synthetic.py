@@ -1,4 +1,4 @@
-"""Drawn people who walk past several cameras: a gallery to try the service with, without pictures of anybody."""
+"""Synthetic crops of invented persons who walk past several cameras: a demo gallery without real persons."""
 
 import csv
 from collections import Counter
@@ -34,7 +34,7 @@ _GESTURE_SHARES = (0.74, 0.12, 0.08, 0.06)
 
 @dataclass(frozen=True)
 class SyntheticCrop:
-    """One drawn crop. pid and camera count from 1; track: the number of the visit, in the order of time."""
+    """One drawn crop. pid and camera count from 1; track: the number of the visit, in chronological order."""
 
     pid: int
     camera: int
@@ -46,7 +46,7 @@ class SyntheticCrop:
 
 @dataclass(frozen=True)
 class _Visit:
-    """One person's way past one camera; `frames` are the times of its crops."""
+    """One person's walk past one camera. frames: the frame numbers of its crops."""
 
     pid: int
     camera: int
@@ -56,10 +56,10 @@ class _Visit:
 def synthetic_crops(
     people: int = 40, cameras: int = 4, crops_per_visit: int = 3, seed: int = 0
 ) -> Iterator[SyntheticCrop]:
-    """Draw crops of `people` persons in the order of time, the same for the same arguments.
+    """Draw crops of `people` persons in chronological order, deterministically.
 
-    Every person is seen by 2 to `cameras` cameras, once by each: a visit, which is one track of `crops_per_visit`
-    crops. Raises ValueError for numbers that cannot be.
+    Every person visits 2 to `cameras` cameras once; a visit is one track of `crops_per_visit` crops. Raises ValueError
+    for arguments out of range.
     """
     if not 1 <= people <= 9999:
         raise ValueError(f"people is {people}; it must be from 1 to 9999")
@@ -71,10 +71,10 @@ def synthetic_crops(
 
 
 def write_synthetic(folder: Path, people: int = 40, cameras: int = 4, crops_per_visit: int = 3, seed: int = 0) -> int:
-    """Write what `synthetic_crops` draws: a folder per camera, and at last the manifest; gives the number of crops.
+    """Write `synthetic_crops` into a folder per camera, then the manifest; returns the number of crops.
 
     The names are Market-1501's (`0002_c1s1_000451_01.jpg`: person, camera, frame, crop of the track). The manifest has
-    the columns file, camera_id, captured_at, track_id and person_id. Raises ValueError as `synthetic_crops` does.
+    the columns file, camera_id, captured_at, track_id and person_id. Raises ValueError like `synthetic_crops`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows, seen = [], Counter[int]()
@@ -103,7 +103,7 @@ def write_synthetic(folder: Path, people: int = 40, cameras: int = 4, crops_per_
 
 
 class Synthetic:
-    """A folder that `write_synthetic` wrote, as a data set: every crop is for training."""
+    """A folder that `write_synthetic` wrote, as a data set with a training part only."""
 
     name = "synthetic"
     terms = "drawn by Passerby, shows nobody, free to use"
@@ -158,7 +158,7 @@ def _empty_frame(camera: int, seed: int) -> Image.Image:
 
 
 def _walk(pid: int, cameras: int, crops_per_visit: int, rng: np.random.Generator) -> list[_Visit]:
-    """A person's visits: some of the cameras, one after the other, with minutes of walking between them."""
+    """A person's visits to some of the cameras in sequence, with minutes of walking between them."""
     path = rng.permutation(cameras)[: int(rng.integers(2, cameras + 1))]
     seconds = float(rng.uniform(0, 90 * 60))
     visits = []
@@ -170,7 +170,7 @@ def _walk(pid: int, cameras: int, crops_per_visit: int, rng: np.random.Generator
 
 
 def _shots(people: Sequence[Person], pid: int, count: int, rng: np.random.Generator) -> Iterator[Shot]:
-    """The crops of one visit: the person goes on in one direction; boxes and what is in the way change."""
+    """The shots of one visit: the person walks in one direction; boxes, companions and obstacles vary."""
     yaw = float(rng.choice(_HEADINGS, p=_HEADING_SHARES) + rng.normal(0, 0.2))
     z = float(rng.uniform(7.0, 12.0))
     x = float(rng.uniform(-0.4, 0.4) * z)
@@ -193,7 +193,7 @@ def _shots(people: Sequence[Person], pid: int, count: int, rng: np.random.Genera
 
 
 def _box(rng: np.random.Generator) -> Box:
-    """Mostly around the whole person; one in fourteen cuts the feet off, one in fourteen is far too large."""
+    """A box around the whole person; one in fourteen cuts off the feet, one in fourteen is far too large."""
     kind = rng.random()
     feet_x = 0.5 + float(rng.normal(0, 0.03))
     if kind < 1 / 14:
@@ -203,7 +203,7 @@ def _box(rng: np.random.Generator) -> Box:
 
 
 def _companion(people: Sequence[Person], pid: int, rng: np.random.Generator) -> Companion | None:
-    """Another person at the crop's edge, if there is another."""
+    """Another person at the crop's edge; None if there is only one person."""
     others = [number for number in range(1, len(people) + 1) if number != pid]
     if not others:
         return None
@@ -219,7 +219,7 @@ def _companion(people: Sequence[Person], pid: int, rng: np.random.Generator) -> 
 
 
 def _obstacle(rng: np.random.Generator) -> Obstacle:
-    """A pole beside the middle or a rail before the legs."""
+    """A pole next to the middle, or a rail in front of the legs."""
     grey = float(rng.uniform(0.25, 0.75))
     colour: Colour = (grey, grey, grey * 1.03)
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Averaging first and trained weights, which keeps what the first knew (WiSE-FT, arXiv 2109.01903)."""
+"""Interpolation of initial and fine-tuned weights (WiSE-FT, arXiv 2109.01903)."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from model.checkpoint import Weights
 
 
-def averaged_weights(first: Weights, trained: Weights, share: float) -> dict[str, NDArray[Any]]:
-    """`share` of the way from the first weights to the trained ones, tensor by tensor, in single precision.
+def averaged_weights(initial: Weights, trained: Weights, share: float) -> dict[str, NDArray[Any]]:
+    """`(1 - share) * initial + share * trained`, tensor by tensor, in float32.
 
-    share: the paper's alpha, 0 gives the first and 1 the trained weights.
+    share: the paper's alpha.
     """
     return {
-        name: ((1 - share) * first[name].astype(np.float32) + share * weights).astype(weights.dtype)
+        name: ((1 - share) * initial[name].astype(np.float32) + share * weights).astype(weights.dtype)
         for name, weights in trained.items()
     }

@@ -1,4 +1,4 @@
-"""Training batches: which crops, what happens to them, and the next one prepared while one is learned from."""
+"""Training batches: their crops, their augmentation, and prefetching of the next batch."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,34 +9,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.augmentation import Augmentation, Changes, change_colours, change_shapes, draw_changes, erase
+from model.augmentation import Augmentation, AugmentationParams, augment_colours, augment_geometry, erase, sample_params
 from model.mgn import Normalise
 from model.sampler import Sampler
 from model.training.map_cache import TrunkMaps
-from model.training.processes import Processes
 from model.training.teacher import Teacher
+from model.training.world import World
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch; still on the CPU.
+    """One process's rows of a batch, on the CPU.
 
-    inputs: `(n, height, width, 3)` uint8 RGB, or, `of_maps`, a frozen trunk's maps `(n, C, H, W)` float16, which are
-    mirrored already. labels: `(n,)`; teacher: `(n, E)` or None.
+    inputs: `(n, height, width, 3)` uint8 RGB; where `is_maps`, a frozen trunk's maps `(n, C, H, W)` float16, already
+    mirrored. labels: `(n,)`; teacher: `(n, E)` or None.
     """
 
     inputs: Tensor
-    of_maps: bool
+    is_maps: bool
     labels: Tensor
-    changes: Changes
+    params: AugmentationParams
     teacher: Tensor | None
 
 
 class Batches:
-    """Gives batch number `i` from the seed and `i` alone, so that a resumed run sees what it would have seen.
+    """Batch number `i` depends on the seed and on `i` alone, so a resumed run sees the same batches.
 
-    Every process draws the whole batch and takes its share, so that their number changes nothing. The first
-    `map_batches` batches are of the trunk's maps, the others of pictures.
+    Every process samples the whole batch and takes its rows, so results do not depend on the number of processes. The
+    first `map_batches` batches hold maps of the trunk, the others pictures.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Batches:
         sampler: Sampler,
         augmentation: Augmentation,
         seed: int,
-        processes: Processes,
+        world: World,
         teacher: Teacher | None,
         maps: TrunkMaps | None = None,
         map_batches: int = 0,
@@ -56,35 +56,35 @@ class Batches:
         self._sampler = sampler
         self._augmentation = augmentation
         self._seed = seed
-        self._processes = processes
+        self._world = world
         self._teacher = teacher
         self._maps = maps
         self._map_batches = map_batches
 
-    def crops_of(self, number: int) -> list[int]:
-        """Which crops the whole batch number `number` is made of."""
+    def crop_numbers(self, number: int) -> list[int]:
+        """The numbers of the crops in batch `number`, over all processes."""
         crops: list[int] = self._sampler.batch(number).tolist()
         return crops
 
     def batch(self, number: int) -> Batch:
         """Batch number `number`, from 0."""
         whole = self._sampler.batch(number)
-        rows = self._processes.share(len(whole))
+        rows = self._world.rows(len(whole))
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
-        changes = draw_changes(len(whole), self._augmentation, generator).part(rows)
-        chosen = torch.from_numpy(whole[rows])
-        of_maps = self._maps is not None and number < self._map_batches
-        if self._maps is not None and of_maps:
-            inputs = self._maps.of(chosen, changes.flipped)
+        params = sample_params(len(whole), self._augmentation, generator).select(rows)
+        crops = torch.from_numpy(whole[rows])
+        is_maps = self._maps is not None and number < self._map_batches
+        if self._maps is not None and is_maps:
+            inputs = self._maps.select(crops, params.flipped)
         else:
             inputs = torch.from_numpy(self._inputs[whole[rows]])
-        if self._processes.device.type == "cuda":
+        if self._world.device.type == "cuda":
             inputs = inputs.pin_memory()
-        teacher = self._teacher.of(chosen, changes.flipped) if self._teacher else None
-        return Batch(inputs, of_maps, self._labels[chosen], changes, teacher)
+        teacher = self._teacher.select(crops, params.flipped) if self._teacher else None
+        return Batch(inputs, is_maps, self._labels[crops], params, teacher)
 
     def stream(self, first: int, end: int) -> Iterator[Batch]:
-        """Batches `first` to `end` - 1; the next one is prepared while the caller uses one."""
+        """Batches `first` to `end` - 1; a thread prepares the next one while the caller uses one."""
         with ThreadPoolExecutor(1) as pool:
             upcoming = pool.submit(self.batch, first)
             for number in range(first, end):
@@ -96,12 +96,12 @@ class Batches:
 
 def to_images(batch: Batch, augmentation: Augmentation, normalise: Normalise, device: torch.device) -> Tensor:
     """`(n, 3, height, width)` normalised and augmented pictures on the device, channels last."""
-    crops = change_colours(batch.inputs.to(device, non_blocking=True), augmentation, batch.changes)
-    images = change_shapes(normalise(crops), augmentation, batch.changes)
+    crops = augment_colours(batch.inputs.to(device, non_blocking=True), augmentation, batch.params)
+    images = augment_geometry(normalise(crops), augmentation, batch.params)
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def to_maps(batch: Batch, augmentation: Augmentation, device: torch.device) -> Tensor:
     """`(n, C, H, W)` float32 maps on the device with boxes erased, channels last."""
     maps = batch.inputs.to(device, non_blocking=True).float()
-    return erase(maps, augmentation, batch.changes).contiguous(memory_format=torch.channels_last)
+    return erase(maps, augmentation, batch.params).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Training pictures, decoded and resized once into a memory-mapped file that later runs find again."""
+"""Training pictures, decoded and resized once into a memory-mapped file that later runs reuse."""
 
 import hashlib
 import json
@@ -13,19 +13,20 @@ from model.checkpoint import InputFormat
 from model.errors import DataError
 from model.pictures import read_inputs
 
-PICTURES_AT_ONCE = 1024
+PICTURES_A_READ = 1024
 
 
 def default_cache() -> Path:
-    """Where caches go on this system: `$XDG_CACHE_HOME/passerby`, by default `~/.cache/passerby`."""
+    """The default cache folder: `$XDG_CACHE_HOME/passerby`, by default `~/.cache/passerby`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "passerby"
 
 
 def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path) -> NDArray[np.uint8]:
-    """The pictures as `(N, height, width, 3)` uint8 RGB, memory-mapped from a file in `cache`, made if need be.
+    """The pictures as `(N, height, width, 3)` uint8 RGB, memory-mapped from a file in `cache`.
 
-    The file's name follows from the pictures' paths, sizes and times and from the input's size and interpolation, so
-    that what has changed is read again. Raises DataError, which names a picture that cannot be read.
+    The file is written if it is missing. Its name is a hash of the pictures' paths, sizes and modification times and of
+    the input's size and interpolation, so changed pictures are read again. Raises DataError with the path of a picture
+    that cannot be read.
     """
     path = cache / f"inputs-{_digest(paths, input_format)}.npy"
     if not path.exists():
@@ -36,12 +37,12 @@ def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path)
 
 
 def picture_digest(path: Path) -> str:
-    """What a picture's file is known by: its path, size and time. Raises DataError where there is none."""
+    """A hash of a file's path, size and modification time. Raises DataError if there is no such file."""
     try:
-        facts = path.stat()
+        stat = path.stat()
     except OSError as error:
         raise DataError(f"cannot read {path} as a picture: {error.strerror}") from error
-    return hashlib.sha256(json.dumps([str(path.resolve()), facts.st_size, facts.st_mtime_ns]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()).hexdigest()
 
 
 def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None:
@@ -50,9 +51,9 @@ def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None
         file = np.lib.format.open_memmap(
             temporary, mode="w+", dtype=np.uint8, shape=(len(paths), *input_format.size, 3)
         )
-        for start in range(0, len(paths), PICTURES_AT_ONCE):
-            some = paths[start : start + PICTURES_AT_ONCE]
-            file[start : start + len(some)] = read_inputs(some, input_format)
+        for start in range(0, len(paths), PICTURES_A_READ):
+            chunk = paths[start : start + PICTURES_A_READ]
+            file[start : start + len(chunk)] = read_inputs(chunk, input_format)
         file.flush()
         temporary.replace(path)
     finally:

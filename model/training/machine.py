@@ -1,4 +1,4 @@
-"""What makes training faster on the machine at hand without changing a number."""
+"""Machine-specific settings that make training faster without changing its results."""
 
 import ctypes
 import platform
@@ -14,9 +14,9 @@ _TOP_PAD = 256 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed: an iteration frees and wants again the same gigabyte on the CPU.
+    """Stop malloc from returning freed memory: on the CPU each iteration frees and allocates the same gigabyte.
 
-    By default it goes back to the system, and a quarter of the time to fresh pages. Linux with the GNU C library only.
+    By default glibc returns it to the kernel, and page faults take a quarter of the time. Linux with glibc only.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -27,9 +27,9 @@ def keep_freed_memory() -> None:
 
 
 def strided_depthwise_in_float32(network: nn.Module) -> None:
-    """Have a network's depthwise convolutions with a stride compute in float32 under bfloat16 autocast on the CPU.
+    """Make strided depthwise convolutions compute in float32 under bfloat16 autocast on the CPU.
 
-    oneDNN has no fast backward pass of theirs in bfloat16: at 192x96, three layers took a quarter of an iteration of
+    oneDNN has no fast bfloat16 backward pass for them: at 192x96, three layers took a quarter of an iteration of
     `mobile`.
     """
     for module in network.modules():
@@ -44,7 +44,7 @@ class _Float32Conv2d(nn.Conv2d):
 
 
 def slow_precision(recipe: Recipe, device: torch.device) -> tuple[str, ...]:
-    """What to tell a user whose processor has no instructions for the recipe's precision: a sentence, or nothing."""
+    """A warning where the CPU has no instructions for the recipe's precision; else nothing."""
     if device.type != "cpu" or recipe.precision == "float32":
         return ()
     if recipe.precision == "bfloat16" and torch.cpu._is_avx512_bf16_supported():

@@ -1,4 +1,4 @@
-"""What a frozen trunk makes of the training pictures, computed once and kept on disk for all runs that share it."""
+"""A frozen trunk's maps of the training pictures, computed once and cached on disk for all runs with that trunk."""
 
 import hashlib
 import json
@@ -27,29 +27,29 @@ _BATCH = 8
 Arrays = tuple[NDArray[np.float32], ...]
 
 Compute = Callable[[NDArray[np.uint8]], Arrays]
-"""`(N, height, width, 3)` uint8 RGB -> what `FrozenTrunk` gives."""
+"""`(N, height, width, 3)` uint8 RGB -> the outputs of `FrozenTrunk`."""
 
 
 @dataclass(frozen=True)
 class TrunkMaps:
-    """The maps of N pictures as they are and mirrored, and the features of the network that a run starts from.
+    """The maps of N pictures, plain and mirrored, and the features of the network that a run starts from.
 
     chunks: memory-mapped `(2, n, C, H, W)` float16; place: `(N, 2)`, each picture's chunk and row; features:
-    `(2, N, 256)` float32, not normalised, or None where the network has no head of its own.
+    `(2, N, 256)` float32, not normalised, or None where the network has no pretrained head.
     """
 
     chunks: tuple[NDArray[np.float16], ...]
     place: NDArray[np.int64]
     features: NDArray[np.float32] | None
 
-    def of(self, chosen: Tensor, flipped: Tensor) -> Tensor:
+    def select(self, chosen: Tensor, flipped: Tensor) -> Tensor:
         """`(n, C, H, W)` float16: the maps of the pictures with the numbers `chosen`, mirrored where `flipped`."""
         rows = zip(self.place[chosen.numpy()], flipped.long().tolist(), strict=True)
         return torch.from_numpy(np.stack([self.chunks[chunk][mirrored, row] for (chunk, row), mirrored in rows]))
 
 
 class FrozenTrunk(nn.Module):
-    """The trunk of an MGN before training, and the network's own features where it has a head for them.
+    """The trunk of an MGN before training, and the features of its first pretrained head (`own_heads`), if it has one.
 
     `(N, height, width, 3)` uint8 RGB -> maps `(N, C, H, W)`, and features `(N, 256)`.
     """
@@ -61,7 +61,7 @@ class FrozenTrunk(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What it gives, by name."""
+        """The names of the outputs."""
         return ("maps",) if self.own is None else ("maps", "features")
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
@@ -70,29 +70,29 @@ class FrozenTrunk(nn.Module):
 
 
 def trunk_maps(mgn: MGN, input_format: InputFormat, paths: Sequence[Path], cache: Path) -> TrunkMaps:
-    """The maps of all pictures, of which those that the cache has not are computed.
+    """The maps of all pictures; computes those that are not in the cache.
 
-    The cache has a folder for each network and input, and in it files for some hundred pictures each; a picture is
-    known by its path, size and time, as in `cached_inputs`. A run that was killed while it computed goes on with what
-    is left. Raises DataError, which names a picture that cannot be read.
+    The cache has a folder for each network and input format, with one chunk for each PICTURES_A_CHUNK pictures. The key
+    of a picture is its path, size and modification time, as in `cached_inputs`. Finished chunks survive a killed run.
+    Raises DataError with the path of a picture that cannot be read.
     """
     network = FrozenTrunk(mgn, input_format).eval()
     folder = cache / f"maps-{_network_digest(network, input_format)}"
     wanted = [picture_digest(path) for path in paths]
-    known = _known(folder)
-    missing = [number for number, digest in enumerate(wanted) if digest not in known]
+    cached = _cached_rows(folder)
+    missing = [number for number, digest in enumerate(wanted) if digest not in cached]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         compute = fastest_runtime(network, input_format)
         for start in range(0, len(missing), PICTURES_A_CHUNK):
-            some = missing[start : start + PICTURES_A_CHUNK]
-            pictures = read_inputs([paths[number] for number in some], input_format)
-            arrays = dict(zip(network.outputs, _both_sides(compute, pictures), strict=True))
-            _write_chunk(folder, [wanted[number] for number in some], arrays)
-        known = _known(folder)
-    used = sorted({known[digest][0] for digest in wanted})
+            chunk = missing[start : start + PICTURES_A_CHUNK]
+            pictures = read_inputs([paths[number] for number in chunk], input_format)
+            arrays = dict(zip(network.outputs, _plain_and_mirrored(compute, pictures), strict=True))
+            _write_chunk(folder, [wanted[number] for number in chunk], arrays)
+        cached = _cached_rows(folder)
+    used = sorted({cached[digest][0] for digest in wanted})
     number_of = {name: number for number, name in enumerate(used)}
-    place = np.array([(number_of[known[digest][0]], known[digest][1]) for digest in wanted], dtype=np.int64)
+    place = np.array([(number_of[cached[digest][0]], cached[digest][1]) for digest in wanted], dtype=np.int64)
     features = None
     if network.own is not None:
         stored = [np.load(_file(folder, name, "features")) for name in used]
@@ -102,9 +102,9 @@ def trunk_maps(mgn: MGN, input_format: InputFormat, paths: Sequence[Path], cache
 
 
 def fastest_runtime(network: FrozenTrunk, input_format: InputFormat) -> Compute:
-    """The network on the GPU that it is on; on the CPU in ONNX Runtime, which takes half of torch's time.
+    """Run the network with torch on its GPU, or with ONNX Runtime on the CPU, where that takes half of torch's time.
 
-    There each thread that calls computes alone, so that as many batches as there are cores can be computed at once.
+    A call in ONNX Runtime uses one thread, so that a thread pool computes one batch a core.
     """
     device = next(network.parameters()).device
     if device.type == "cuda":
@@ -123,8 +123,8 @@ def _in_torch(network: FrozenTrunk, device: torch.device, crops: NDArray[np.uint
         return tuple(array.float().cpu().numpy() for array in network(torch.from_numpy(crops).to(device)))
 
 
-def _both_sides(compute: Compute, pictures: NDArray[np.uint8]) -> Arrays:
-    """What the network gives of pictures and of their mirror images: `(2, N, ...)` each."""
+def _plain_and_mirrored(compute: Compute, pictures: NDArray[np.uint8]) -> Arrays:
+    """The network's outputs for the pictures and their mirror images: `(2, N, ...)` each."""
     sides = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for side in (pictures, pictures[:, :, ::-1]):
@@ -135,7 +135,7 @@ def _both_sides(compute: Compute, pictures: NDArray[np.uint8]) -> Arrays:
 
 
 def _write_chunk(folder: Path, digests: Sequence[str], arrays: dict[str, NDArray[np.float32]]) -> None:
-    """Write the arrays, then the list of the pictures that they are of: only what is listed is ever read."""
+    """Write the arrays, then the list of their pictures: readers ignore arrays without a list."""
     name = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:20]
     for output, array in arrays.items():
         temporary = folder / f"{name}.{output}.{os.getpid()}.tmp"
@@ -151,8 +151,8 @@ def _file(folder: Path, name: str, output: str) -> Path:
     return folder / f"{name}.{output}.npy"
 
 
-def _known(folder: Path) -> dict[str, tuple[str, int]]:
-    """The chunk and the row of each picture that the cache has."""
+def _cached_rows(folder: Path) -> dict[str, tuple[str, int]]:
+    """The chunk and the row of each cached picture, by its digest."""
     return {
         digest: (listing.stem, row)
         for listing in sorted(folder.glob("*.json"))
@@ -161,7 +161,10 @@ def _known(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _network_digest(network: FrozenTrunk, input_format: InputFormat) -> str:
-    """Of everything that maps and features follow from but the pictures."""
+    """A hash of everything but the pictures that determines maps and features: input format and weights, with names.
+
+    The attributes of FrozenTrunk and MGN are in these names: to rename one makes every cache miss.
+    """
     digest = hashlib.sha256(input_format.model_dump_json().encode())
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -1,18 +1,18 @@
-"""How the learning rate goes over a run."""
+"""The learning rate schedule of a run."""
 
 import math
 
 from model.recipe import Schedule
 
 
-def late_rate(iteration: int, schedule: Schedule, start: int) -> float:
-    """The share for layers that join at iteration `start`: the whole schedule, in the time that is left."""
+def delayed_rate(iteration: int, schedule: Schedule, start: int) -> float:
+    """The factor for layers that are frozen until iteration `start`: the whole schedule, compressed into the rest."""
     left = schedule.iterations - start
     return rate((iteration - start) * schedule.iterations // left, schedule) if iteration >= start else 0.0
 
 
 def rate(iteration: int, schedule: Schedule) -> float:
-    """The learning rate as a share of its peak: up linearly from 1 %, then down as half a cosine or in steps."""
+    """The learning rate divided by its peak: a linear warm-up from 1 %, then a cosine decay to 0 or steps."""
     if iteration < schedule.warm_up:
         return 0.01 + 0.99 * iteration / schedule.warm_up
     if schedule.kind == "step":

@@ -1,4 +1,4 @@
-"""The saved states of a run, from which it goes on exactly."""
+"""The saved states of a run, from which it resumes exactly."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ _NAME = re.compile(r"state-(\d+)\.pt$")
 
 
 def save_state(folder: Path, iteration: int, state: dict[str, Any]) -> None:
-    """Write a state so that it is there whole or not at all, then delete all but the newest two."""
+    """Write a state atomically, then delete all but the newest two."""
     path = folder / f"state-{iteration:08}.pt"
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -41,6 +41,6 @@ def load_newest_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(states[-1], map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        advice = f"delete it to go on from {states[-2].name}" if len(states) > 1 else "start anew with another --out"
+        advice = f"delete it to go on from {states[-2].name}" if len(states) > 1 else "start again with another --out"
         raise TrainingError(f"{states[-1]} is damaged ({error}); {advice}") from error
     return state

@@ -1,4 +1,4 @@
-"""Being asked to stop, by SIGTERM or Ctrl-C, without losing what was learned."""
+"""Graceful stop of a run on SIGTERM or Ctrl-C."""
 
 import signal
 from collections.abc import Iterator
@@ -7,21 +7,21 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether a signal has asked to stop: its number, or 0."""
+    """The number of the signal that asked the run to stop, or 0."""
 
     signal_number = 0
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
+    """Record SIGTERM and SIGINT instead of exiting; a second SIGINT raises KeyboardInterrupt."""
     request = StopRequest()
 
-    def note(number: int, _: FrameType | None) -> None:
+    def record(number: int, _: FrameType | None) -> None:
         request.signal_number = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:

@@ -1,4 +1,4 @@
-"""A teacher: the features that a better network gives the training crops."""
+"""A teacher for distillation: another network's features of the training crops."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,28 +20,28 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Teacher:
-    """L2-normalised features `(2, N, E)` float32 of N crops: as they are, and mirrored."""
+    """L2-normalised features `(2, N, E)` float32 of N crops: plain, and of the mirror images."""
 
     features: Tensor
 
-    def of(self, chosen: Tensor, flipped: Tensor) -> Tensor:
-        """`(n, E)`: the features of the crops with the numbers `chosen`, mirrored where `flipped` says so."""
+    def select(self, chosen: Tensor, flipped: Tensor) -> Tensor:
+        """`(n, E)`: the features of the crops with the numbers `chosen`, mirrored where `flipped`."""
         return self.features[flipped.long(), chosen]
 
 
-def teacher_of(features: NDArray[np.float32]) -> Teacher:
-    """The teacher whose features `(2, N, E)`, plain and mirrored, of any length are given."""
+def teacher_from_features(features: NDArray[np.float32]) -> Teacher:
+    """The teacher with features `(2, N, E)`, plain and mirrored, not yet normalised."""
     return Teacher(F.normalize(torch.from_numpy(features), dim=2))
 
 
 def mirrored_embeddings(
     embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]], inputs: NDArray[np.uint8]
 ) -> NDArray[np.float32]:
-    """`(2, N, E)`: the embeddings of pictures `(N, height, width, 3)`, as they are and mirrored."""
+    """`(2, N, E)`: the embeddings of pictures `(N, height, width, 3)` and of their mirror images."""
     starts = range(0, len(inputs), _BATCH)
     sides = []
     for step in (1, -1):
-        batches = (inputs[start : start + _BATCH][:, :, ::step].copy() for start in starts)  # of a map of a file
+        batches = (inputs[start : start + _BATCH][:, :, ::step].copy() for start in starts)
         sides.append(np.concatenate([embed(batch) for batch in batches]).reshape(len(inputs), -1))
     return np.stack(sides)
 
@@ -49,8 +49,8 @@ def mirrored_embeddings(
 def read_teacher(paths: Sequence[Path], samples: Sequence[Sample]) -> Teacher:
     """Read NPZ files with `names` (file names), `features` `(M, E)` and, if they have them, `features_mirrored`.
 
-    Without the latter a mirrored crop takes the features of the crop as it is. Several files are one teacher's, each
-    of other crops. Raises DataError where a file is something else, or none has a training crop.
+    Without `features_mirrored`, a mirrored crop has the features of the plain one. Several files hold the features of
+    one teacher for different crops. Raises DataError for another kind of file or a training crop without features.
     """
     read = [_read_file(path) for path in paths]
     if len({features.shape[1] for _, features, _ in read}) > 1:
@@ -65,8 +65,8 @@ def read_teacher(paths: Sequence[Path], samples: Sequence[Sample]) -> Teacher:
     rows = np.array([position[sample.path.name] for sample in samples])
     both = np.stack([features[rows], mirrored[rows]]).astype(np.float32)
     if not np.isfinite(both).all():
-        raise DataError(f"{' and '.join(map(str, paths))}: features that are no finite numbers")
-    return teacher_of(both)
+        raise DataError(f"{' and '.join(map(str, paths))}: features that are not finite numbers")
+    return teacher_from_features(both)
 
 
 def _read_file(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -75,7 +75,7 @@ def _read_file(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
             names, features = arrays["names"], arrays["features"]
             mirrored = arrays.get("features_mirrored", features)
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path} is no NPZ file of a teacher's features: {error}") from error
+        raise DataError(f"{path} is not an NPZ file of a teacher's features: {error}") from error
     except KeyError as error:
         raise DataError(f"{path}: {error.args[0]}; a teacher's file holds names and features") from error
     if not len(names) == len(features) == len(mirrored):

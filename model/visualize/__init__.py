@@ -1,1 +1,1 @@
-"""Pictures of what a network does: ranks, activations, parts, maps of a gallery, curves."""
+"""Visualisation: ranked results, activation maps, part similarities, 2-D gallery maps, training curves."""

@@ -1,4 +1,4 @@
-"""Where a network looks: one map of activations for each of its three branches."""
+"""Activation maps of a network's three branches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,44 +10,44 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.checkpoint import Checkpoint
-from model.evaluate import CROPS_AT_ONCE
+from model.evaluate import CROPS_A_BATCH
 from model.mgn import Embedder, load_embedder
 from model.pictures import read_inputs
 
 Maps = tuple[NDArray[np.float32], ...]
-"""One map `(h, w)` a branch; the last two are of twice the first one's height and width."""
+"""One map `(h, w)` a branch; the last two have twice the height and width of the first."""
 
 
 def activation_maps(checkpoint: Checkpoint, paths: Sequence[Path]) -> dict[Path, Maps]:
     """The maps of every crop: sums of squares over a branch's channels (Zagoruyko and Komodakis, ICLR 2017).
 
-    Raises DataError for a file that is no picture, CheckpointError for weights that do not fit.
+    Raises DataError for a file that is not a picture, CheckpointError for weights that do not fit.
     """
     embedder = load_embedder(checkpoint)
-    wanted = list(dict.fromkeys(paths))
+    unique_paths = list(dict.fromkeys(paths))
     maps: dict[Path, Maps] = {}
-    for start in range(0, len(wanted), CROPS_AT_ONCE):
-        some = wanted[start : start + CROPS_AT_ONCE]
-        crops = torch.from_numpy(read_inputs(some, checkpoint.metadata.input))
-        maps |= dict(zip(some, zip(*_branch_maps(embedder, crops), strict=True), strict=True))
+    for start in range(0, len(unique_paths), CROPS_A_BATCH):
+        batch = unique_paths[start : start + CROPS_A_BATCH]
+        crops = torch.from_numpy(read_inputs(batch, checkpoint.metadata.input))
+        maps |= dict(zip(batch, zip(*_branch_maps(embedder, crops), strict=True), strict=True))
     return maps
 
 
 def _branch_maps(embedder: Embedder, crops: Tensor) -> list[NDArray[np.float32]]:
     """`(N, H, W, 3)` uint8 -> one `(N, h, w)` a branch."""
-    seen: dict[int, Tensor] = {}
+    energies: dict[int, Tensor] = {}
 
-    def watch(number: int) -> Any:
+    def record(number: int) -> Any:
         def hook(branch: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[number] = output.float().square().sum(dim=1)
+            energies[number] = output.float().square().sum(dim=1)
 
         return hook
 
-    handles = [branch.register_forward_hook(watch(number)) for number, branch in enumerate(embedder.mgn.branches)]
+    handles = [branch.register_forward_hook(record(number)) for number, branch in enumerate(embedder.mgn.branches)]
     try:
         with torch.inference_mode():
             embedder.mgn(embedder.normalise(crops))
     finally:
         for handle in handles:
             handle.remove()
-    return [seen[number].numpy() for number in sorted(seen)]
+    return [energies[number].numpy() for number in sorted(energies)]

@@ -1,4 +1,4 @@
-"""The curves of a training run and the CMC curve of its result, drawn by matplotlib."""
+"""Training curves and the CMC curve, drawn by matplotlib."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from model.visualize.style import LINES, explained, figure, headed
 
 Curve = tuple[Sequence[float], Sequence[float]]
-"""Iterations, and the figure at each."""
+"""Iterations, and the value at each."""
 
 _SIZE = (5.2, 3.3)
 _FAINT_LINE = 0.25
@@ -19,9 +19,9 @@ _POINTS_PER_WINDOW = 40
 
 
 def losses_figure(title: str, curves: dict[str, Curve]) -> Figure:
-    """Losses by name, on a logarithmic scale where all are above 0, as small parts stand beside large ones.
+    """Losses by name, on a logarithmic scale if all are above 0, as losses differ in magnitude.
 
-    Long curves are drawn faint, with their moving mean over them.
+    Long curves are drawn faint, below their moving mean.
     """
     drawn, (axes,) = _over_iterations(title)
     for colour, (name, curve) in zip(_colours(len(curves)), curves.items(), strict=True):
@@ -46,7 +46,7 @@ def shares_figure(title: str, curves: dict[str, Curve]) -> Figure:
 
 
 def schedule_figure(title: str, curve: Curve) -> Figure:
-    """One figure that follows a plan, exactly as it was."""
+    """One curve without smoothing, such as the learning rate."""
     drawn, (axes,) = _over_iterations(title)
     axes.plot(*curve, color=LINES[0], marker="o" if len(curve[0]) == 1 else "")
     axes.set_ylim(bottom=0)
@@ -54,7 +54,7 @@ def schedule_figure(title: str, curve: Curve) -> Figure:
 
 
 def rate_figure(title: str, curve: Curve) -> Figure:
-    """One measured figure from 0 on, with its moving mean."""
+    """One measured curve with its moving mean, on an axis from 0."""
     drawn, (axes,) = _over_iterations(title)
     _line_and_mean(axes, curve, LINES[0], title)
     axes.set_ylim(bottom=0)
@@ -62,7 +62,7 @@ def rate_figure(title: str, curve: Curve) -> Figure:
 
 
 def cmc_figure(cmc: NDArray[np.float64]) -> Figure:
-    """`(R,)`: the share of queries with a right answer among the first 1 ... R."""
+    """`(R,)`: the share of queries with a right answer in the first 1 ... R ranks."""
     drawn, (axes,) = figure(*_SIZE)
     axes.plot(np.arange(1, len(cmc) + 1), cmc, color=LINES[0], marker="o", markersize=4)
     axes.yaxis.set_major_formatter(_percent)

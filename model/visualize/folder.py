@@ -17,18 +17,18 @@ MAP_FILE = "map.html"
 
 BRANCHES = ("global branch", "part-2 branch", "part-3 branch")
 
-NO_MAPS = "Maps of activations need the torch form of the checkpoint: give it as .safetensors to see them."
+NO_MAPS = "Activation maps need the torch form of the checkpoint: give it as .safetensors to see them."
 
 _HEADINGS = {
-    "worst": "The queries that find worst",
-    "best": "The queries that find best",
+    "worst": "The queries with the worst results",
+    "best": "The queries with the best results",
     "random": "Queries drawn at random",
 }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which queries are shown, how many of their ranks, and of how many crops a map is made (0: none)."""
+    """Which and how many queries to show, the number of ranks, and the number of crops on the map (0: no map)."""
 
     order: Order = "worst"
     queries: int = 20
@@ -45,10 +45,10 @@ def write_folder(
     choice: Choice,
     network: Checkpoint | None = None,
 ) -> Path:
-    """Write the pages and give that to open. `network` is the checkpoint for maps of activations, None leaves them out.
+    """Write the pages and return the path of the main one. network: the checkpoint for activation maps, None: no maps.
 
-    data: what the queries are of. Raises DataError where no query has an answer, there are too few crops for a map, or
-    a file is no picture.
+    data: the name of the split. Raises DataError if no query has a right answer, there are too few crops for a map, or
+    a file is not a picture.
     """
     scores = ranking.scores()
     chosen = choose_queries(scores, choice.order, choice.queries, choice.seed)
@@ -101,7 +101,7 @@ def _write_map(path: Path, ranking: Ranking, metadata: CheckpointMetadata, data:
 
 
 def _colours(numbers: set[int]) -> dict[int, str]:
-    """Hues that lie far apart for neighbouring numbers: steps of the golden angle, in two depths."""
+    """Distinct hues for neighbouring numbers: steps of the golden angle, in two lightnesses."""
     return {
         number: f"hsl({round(137.508 * place) % 360} 62% {(42, 56)[place % 2]}%)"
         for place, number in enumerate(sorted(numbers))

@@ -1,4 +1,4 @@
-"""A gallery laid out on a plane by t-SNE, so that crops lie close to those that the network finds alike."""
+"""A 2-D map of a gallery by t-SNE: similar crops are close to each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from model.evaluate import LabelledFeatures
 from model.visualize.thumbnails import jpeg_uri, read_thumbnail
 
 FEWEST_CROPS = 5
-"""With fewer there is nothing to lay out."""
+"""The minimum number of crops of a map."""
 
 SIDE = 1000
 """The plane's width and height in its own units."""
@@ -35,18 +35,18 @@ class MapPoint:
 
 
 def choose_crops(gallery: LabelledFeatures, most: int, seed: int = 0) -> NDArray[np.intp]:
-    """The numbers of at most `most` crops, in order: whole persons, drawn by the seed, as long as they fit.
+    """The sorted numbers of at most `most` crops: all crops of persons that the seed draws.
 
-    Distractors (pid 0) are nobody in particular and stay out.
+    Excludes distractors (pid 0), which have no identity.
     """
     persons = np.unique(gallery.pids[gallery.pids > DISTRACTOR])
     chosen: list[NDArray[np.intp]] = []
     left = most
     for pid in np.random.default_rng(seed).permutation(persons):
-        own = np.flatnonzero(gallery.pids == pid)
-        if len(own) <= left:
-            chosen.append(own)
-            left -= len(own)
+        crops = np.flatnonzero(gallery.pids == pid)
+        if len(crops) <= left:
+            chosen.append(crops)
+            left -= len(crops)
     return np.sort(np.concatenate([np.empty(0, np.intp), *chosen]))
 
 
@@ -70,7 +70,7 @@ def gallery_map(gallery: LabelledFeatures, samples: Sequence[Sample], most: int,
 
 
 def lay_out(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
-    """`(N, D)` -> `(N, 2)` within the plane, by t-SNE (van der Maaten and Hinton, JMLR 2008), the same for a seed."""
+    """`(N, D)` -> `(N, 2)` within the plane, by t-SNE (van der Maaten and Hinton, JMLR 2008); deterministic."""
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)

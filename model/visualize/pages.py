@@ -1,4 +1,4 @@
-"""HTML pages that open anywhere: one file each, pictures and all, nothing fetched from a network."""
+"""Self-contained HTML pages: one file each with its pictures, which work offline."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,7 +13,7 @@ from model.visualize.style import JUNK_GREY, RIGHT, WRONG
 
 
 def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
-    """Render a template of `model/visualize/templates` and write it in one step; everything is escaped."""
+    """Render a template of `model/visualize/templates` and write it atomically; all values are escaped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _environment().get_template(template).render(values).encode())
 
@@ -34,7 +34,7 @@ def _environment() -> Environment:
 
 
 def camera_words(camera: int) -> str:
-    """A camera as it is written on a page."""
+    """A camera's label on a page."""
     return "camera unknown" if camera == NO_CAMERA else f"camera {camera}"
 
 

@@ -1,4 +1,4 @@
-"""What a query finds, crop by crop: right, wrong or junk, and how alike each part is."""
+"""The ranked crops of a query: right, wrong or junk, with the similarity of each part."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,11 +16,11 @@ from model.metrics import average_precision, cosine_blocks, ranks_of_right_answe
 Order = Literal["worst", "best", "random"]
 
 MOST_JUNK = 3
-"""So many junk crops are listed of one query at most."""
+"""The maximum number of junk crops to list for a query."""
 
 
 class Verdict(StrEnum):
-    """What a found crop is. Junk shows the query's person by the query's camera: it is not counted."""
+    """Whether a ranked crop is right. Junk shows the query's person by the query's camera and does not count."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -29,8 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Found:
-    """A gallery crop at its place: junk has no rank. parts: the cosine of each of the eight; their mean is the whole's
-    similarity."""
+    """A ranked gallery crop; junk has no rank. parts: the cosines of the eight parts; their mean is `similarity`."""
 
     sample: Sample
     verdict: Verdict
@@ -41,10 +40,10 @@ class Found:
 
 @dataclass(frozen=True)
 class RankedQuery:
-    """A query and what it finds first, by falling similarity.
+    """A query and its first crops, by decreasing similarity.
 
-    average_precision: by step. first_right: the rank of the first right answer; `beyond` is that answer, where it lies
-    beyond the crops in `found`. junk_unlisted: junk crops among the first that `found` leaves out.
+    average_precision: by step. first_right: the rank of the first right answer. beyond: that answer, if it is not in
+    `found`. junk_unlisted: the number of junk crops that `found` omits.
     """
 
     sample: Sample
@@ -77,7 +76,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The features of a split, crop for crop in its order. The features are `(N, 2048)`: eight parts."""
+    """The features of a split in the order of its crops, `(N, 2048)` each: eight parts."""
 
     split: EvaluationSplit
     query: LabelledFeatures
@@ -88,11 +87,11 @@ class Ranking:
             if side.features.shape != (len(samples), EMBEDDING_DIM):
                 raise DataError(
                     f"features of shape {side.features.shape} do not belong to {len(samples)} crops: "
-                    f"({len(samples)}, {EMBEDDING_DIM}) is wanted"
+                    f"({len(samples)}, {EMBEDDING_DIM}) is expected"
                 )
 
     def scores(self) -> Scores:
-        """Judge every query."""
+        """The scores of every query."""
         precision = np.full(len(self.query.pids), np.nan)
         first, counts, query = precision.copy(), np.zeros(len(precision), np.int64), 0
         for block in cosine_blocks(self.query.features, self.gallery.features):
@@ -105,7 +104,7 @@ class Ranking:
         return Scores(precision, first, counts)
 
     def ranked(self, query: int, top: int) -> RankedQuery:
-        """The first `top` counted crops that a query finds, and the junk among them. Raises DataError without answer.
+        """The first `top` counted crops of a query, and the junk among them. Raises DataError without a right answer.
 
         Equal similarities keep the gallery's order.
         """
@@ -149,7 +148,7 @@ class Ranking:
 
 
 def part_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Two embeddings `(2048,)` -> `(8,)`: how alike each part is, whatever the part counts for."""
+    """Two embeddings `(2048,)` -> `(8,)`: the cosine of each part, independent of part weights."""
     first, second = one.reshape(len(PARTS), -1), other.reshape(len(PARTS), -1)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: NDArray[np.float32] = (first * second).sum(axis=1) / np.maximum(lengths, 1e-12)
@@ -157,9 +156,9 @@ def part_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArra
 
 
 def choose_queries(scores: Scores, order: Order, count: int, seed: int = 0) -> list[int]:
-    """The numbers of up to `count` answerable queries: by average precision from the worst or the best, or drawn.
+    """The numbers of up to `count` answerable queries: the worst or best by average precision, or random ones.
 
-    Of equally good queries those with more right answers come first.
+    At equal precision, queries with more right answers come first.
     """
     answerable = np.flatnonzero(~np.isnan(scores.average_precision))
     if order == "random":

@@ -1,4 +1,4 @@
-"""The reliability diagram: whether of the pairs that a calibration gives 70 %, 70 % show one person."""
+"""The reliability diagram: predicted probabilities against observed shares of pairs of one person."""
 
 from pathlib import Path
 
@@ -6,32 +6,32 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model.calibrate import Judged
+from model.calibrate import CalibrationResult
 from model.visualize.style import FAINT, INK, LINES, RIGHT, WRONG, explained, figure, headed, save_figure
 
 _HISTOGRAM_BINS = 60
 
 
-def draw_reliability(judged: Judged, path: Path) -> None:
-    """Write the diagram of the judging half as .svg, .png or .pdf."""
-    save_figure(reliability_figure(judged), path)
+def draw_reliability(result: CalibrationResult, path: Path) -> None:
+    """Write the diagram of the evaluated half as .svg, .png or .pdf."""
+    save_figure(reliability_figure(result), path)
 
 
-def reliability_figure(judged: Judged) -> Figure:
-    """Shares against probabilities, beside the similarities of both kinds of pairs and the map between the two."""
+def reliability_figure(result: CalibrationResult) -> Figure:
+    """Shares against probabilities; next to it, histograms of similarities and the map to probabilities."""
     drawn, (left, right) = figure(10.5, 5, columns=2)
-    _reliability(left, judged)
-    _similarities(right, judged)
+    _reliability(left, result)
+    _similarities(right, result)
     return drawn
 
 
-def _reliability(axes: Axes, judged: Judged) -> None:
-    bins, calibration = judged.balanced, judged.calibration
+def _reliability(axes: Axes, result: CalibrationResult) -> None:
+    bins, calibration = result.balanced, result.calibration
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 4)), label="perfect")
-    # Drawing persons anew seldom, but sometimes, misses the observed share; an error bar has no negative length.
-    around = [np.maximum(bins.observed - bins.low, 0), np.maximum(bins.high - bins.observed, 0)]
+    # The bootstrap interval rarely excludes the observed share; error bars must not be negative.
+    error_bars = [np.maximum(bins.observed - bins.low, 0), np.maximum(bins.high - bins.observed, 0)]
     axes.errorbar(
-        bins.predicted, bins.observed, around, fmt="o", color=LINES[0], markersize=6, elinewidth=1.4, capsize=3,
+        bins.predicted, bins.observed, error_bars, fmt="o", color=LINES[0], markersize=6, elinewidth=1.4, capsize=3,
         label="measured, with 95 % interval",
     )  # fmt: skip
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability given", ylabel="share that shows one person")
@@ -40,8 +40,8 @@ def _reliability(axes: Axes, judged: Judged) -> None:
     explained(axes, below=True)
 
 
-def _similarities(axes: Axes, judged: Judged) -> None:
-    pairs, calibration = judged.pairs, judged.calibration
+def _similarities(axes: Axes, result: CalibrationResult) -> None:
+    pairs, calibration = result.pairs, result.calibration
     edges = np.linspace(min(0.0, pairs.similarities.min()), max(1.0, pairs.similarities.max()), _HISTOGRAM_BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
     for same, colour, label in ((False, WRONG, "pairs of two persons"), (True, RIGHT, "pairs of one person")):

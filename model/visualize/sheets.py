@@ -1,4 +1,4 @@
-"""Ranked queries as an HTML page shows them: with pictures, maps of activations and bars."""
+"""Ranked queries for an HTML page: pictures, activation maps and bars of part similarities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from model.visualize.ranks import Found, RankedQuery
 from model.visualize.thumbnails import jpeg_uri, overlaid, read_thumbnail
 
 PICTURE = (128, 256)
-"""Width and height in pixels that pictures are made for."""
+"""The maximum width and height of pictures in pixels."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A part's similarity, and where its bar starts and how long it is, in % of the axis."""
+    """A part's similarity, and the start and length of its bar in % of the axis."""
 
     part: str
     cosine: float
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """A found crop: what to write beside its picture, or its pictures: as it is, then one a branch."""
+    """A ranked crop with its pictures: the plain one, then one with the activation map of each branch."""
 
     found: Found
     pictures: tuple[str, ...]
@@ -43,9 +43,9 @@ class QuerySheet:
 
 
 def build_sheets(queries: Sequence[RankedQuery], checkpoint: Checkpoint | None) -> list[QuerySheet]:
-    """Sheets with the pictures of all crops; with a checkpoint (torch) also the maps of its branches.
+    """Sheets with the pictures of all crops; with a torch checkpoint also the activation maps of its branches.
 
-    Raises DataError for a file that is no picture.
+    Raises DataError for a file that is not a picture.
     """
     pictures = _pictures([path for ranked in queries for path in _paths(ranked)], checkpoint)
     lowest = min((min(one.parts) for ranked in queries for one in _all_found(ranked)), default=0.0)
@@ -67,7 +67,7 @@ def build_sheets(queries: Sequence[RankedQuery], checkpoint: Checkpoint | None) 
 
 
 def _bar(part: str, cosine: float, floor: float) -> Bar:
-    """On an axis from `floor`, which is 0 or negative, to 1."""
+    """The bar on an axis from `floor` (0 or negative) to 1."""
     span = 1 - floor
     start = min(max((min(cosine, 0.0) - floor) / span, 0), 1)
     length = min(abs(cosine) / span, 1 - start)
@@ -83,14 +83,14 @@ def _paths(ranked: RankedQuery) -> list[Path]:
 
 
 def _pictures(paths: Sequence[Path], checkpoint: Checkpoint | None) -> dict[Path, tuple[str, ...]]:
-    wanted = list(dict.fromkeys(paths))
-    thumbnails = {path: read_thumbnail(path, PICTURE) for path in wanted}
+    unique_paths = list(dict.fromkeys(paths))
+    thumbnails = {path: read_thumbnail(path, PICTURE) for path in unique_paths}
     if checkpoint is None:
         return {path: (jpeg_uri(picture),) for path, picture in thumbnails.items()}
     from model.visualize.activations import activation_maps
 
-    maps = activation_maps(checkpoint, wanted)
+    maps = activation_maps(checkpoint, unique_paths)
     return {
-        path: (jpeg_uri(picture), *(jpeg_uri(overlaid(picture, one)) for one in maps[path]))
+        path: (jpeg_uri(picture), *(jpeg_uri(overlaid(picture, activation)) for activation in maps[path]))
         for path, picture in thumbnails.items()
     }

@@ -1,4 +1,4 @@
-"""How every drawing looks: colours, and figures of matplotlib as files or as data for an HTML page."""
+"""The style of all figures: colours, matplotlib settings, output as files or `data:` URIs."""
 
 import base64
 from io import BytesIO
@@ -15,7 +15,7 @@ INK, FAINT, RULE, PAPER = "#1c222b", "#667080", "#e3e7ec", "#ffffff"
 RIGHT, WRONG, JUNK_GREY = "#15803d", "#c2261d", "#8a93a0"
 LINES = ("#1f6feb", "#d9700a", "#15803d", "#8b3fd1", "#b3256b", "#0f8a8a")
 
-_LOOK: dict[str, Any] = {
+_STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -33,25 +33,25 @@ _LOOK: dict[str, Any] = {
     "ytick.color": FAINT,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
-    "svg.hashsalt": "passerby",  # the same drawing gives the same bytes
+    "svg.hashsalt": "passerby",  # reproducible files
 }
 
 
 def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches with axes side by side."""
-    with style.context(_LOOK):
+    """A figure of `width` by `height` inches with `columns` axes side by side."""
+    with style.context(_STYLE):
         drawn = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
         axes = drawn.subplots(1, columns, squeeze=False)
     return drawn, list(axes[0])
 
 
 def headed(axes: Axes, title: str) -> None:
-    """Write a title over axes, at their left."""
+    """Set a left-aligned title."""
     axes.set_title(title, loc="left", fontweight="bold")
 
 
 def explained(axes: Axes, below: bool = False) -> None:
-    """Add the legend: in the axes' free corner, or below them."""
+    """Add a legend inside the axes or below them."""
     if below:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)
     else:
@@ -59,7 +59,7 @@ def explained(axes: Axes, below: bool = False) -> None:
 
 
 def save_figure(drawn: Figure, path: Path) -> None:
-    """Write a figure in the form that the path's ending names, in one step."""
+    """Write a figure in the format of the path's suffix, atomically."""
     write_atomically(path, _content(drawn, path.suffix.removeprefix(".")))
 
 
@@ -71,6 +71,6 @@ def svg_uri(drawn: Figure) -> str:
 def _content(drawn: Figure, form: str) -> bytes:
     content = BytesIO()
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-    with style.context(_LOOK):
+    with style.context(_STYLE):
         drawn.savefig(content, format=form, dpi=160, metadata=undated)
     return content.getvalue()

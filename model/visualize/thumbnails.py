@@ -1,4 +1,4 @@
-"""Crops as small pictures inside an HTML page, as they are or under a map of activations."""
+"""Thumbnails of crops for an HTML page, plain or with an activation map."""
 
 import base64
 from io import BytesIO
@@ -16,7 +16,7 @@ _STRENGTH = 0.55
 
 
 def read_thumbnail(path: Path, size: tuple[int, int]) -> Image.Image:
-    """The picture in RGB, no larger than `size` (width, height in pixels), undistorted. Raises DataError."""
+    """The picture in RGB, no larger than `size` (width, height in pixels), with its aspect ratio. Raises DataError."""
     try:
         with Image.open(path) as picture:
             thumbnail = picture.convert("RGB")
@@ -34,7 +34,7 @@ def jpeg_uri(picture: Image.Image) -> str:
 
 
 def overlaid(picture: Image.Image, activation: NDArray[np.float32]) -> Image.Image:
-    """The picture in grey under a map `(h, w)`, its lowest number blue and its highest red."""
+    """The picture in grey with a map `(h, w)` over it, from blue (minimum) to red (maximum)."""
     low, high = float(activation.min()), float(activation.max())
     scaled = (activation - low) / max(high - low, 1e-12)
     smooth = Image.fromarray(scaled.astype(np.float32)).resize(picture.size, Image.Resampling.BICUBIC)

@@ -159,7 +159,7 @@ class IRWriter:
     ) -> int:
         weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")
         depthwise = name.endswith((".conv2", "head.pool"))
-        told = {"strides": strides, "pads_begin": pads, "pads_end": pads, "dilations": "1, 1"}
+        attributes = {"strides": strides, "pads_begin": pads, "pads_end": pads, "dilations": "1, 1"}
         kind = "GroupConvolution" if depthwise else "Convolution"
-        out = self.layer(kind, [features, self.weight(weight[:, None] if depthwise else weight)], **told)
+        out = self.layer(kind, [features, self.weight(weight[:, None] if depthwise else weight)], **attributes)
         return out if bias is None else self.layer("Add", [out, self.weight(bias.reshape(1, -1, 1, 1))])

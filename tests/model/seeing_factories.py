@@ -162,8 +162,8 @@ def run_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         main()
     except SystemExit as ended:
         code = int(ended.code or 0)
-    told = capsys.readouterr()
-    return Ended(code, told.out, " ".join(told.err.split()))
+    captured = capsys.readouterr()
+    return Ended(code, captured.out, " ".join(captured.err.split()))
 
 
 def write_log(folder: Path, lines: list[dict[str, object]]) -> Path:

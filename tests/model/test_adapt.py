@@ -24,8 +24,8 @@ from model.loading import inference_of, load_for_inference
 from model.pictures import read_inputs
 from model.recipe import Distillation
 from model.train import train
-from model.training.progress import start
 from model.training.teacher import mirrored_embeddings
+from model.training.train_state import initial_state
 
 TINY = ("schedule.iterations=4", "schedule.warm_up=1", "batch.crops=2", "augmentation.jitter=0.0")
 TRAINED = TrainingData(name="elsewhere", terms="research", identities=9, crops=90)
@@ -69,10 +69,10 @@ def adapting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return Adapting(tmp_path, monkeypatch, capsys)
 
 
-def test_the_result_is_a_checkpoint_that_says_what_it_came_from(adapting: Adapting) -> None:
+def test_the_result_records_its_training_data_and_its_start(adapting: Adapting) -> None:
     ended = adapting.run("out")
     assert ended.code == 0, ended.err
-    assert "12 of 12 persons serve" in ended.out
+    assert "12 of 12 persons are used" in ended.out
     found = adapting.result("out").metadata
     first = adapting.first.metadata
     assert found.name == "test-adapted"
@@ -86,12 +86,12 @@ def test_the_result_is_a_checkpoint_that_says_what_it_came_from(adapting: Adapti
         started_from=first.model_id,
         started_from_data=TRAINED,
     )
-    assert found.recipe["batch"]["identities"] == 12, "fewer persons than a batch has otherwise"
+    assert found.recipe["batch"]["identities"] == 12, "there are fewer persons than the recipe's batch has"
     loaded = load_for_inference(adapting.folder / "out" / "checkpoint.safetensors")
     assert loaded.embed(np.zeros((1, *first.input.size, 3), dtype=np.uint8)).shape == (1, 8, 256)
 
 
-def test_the_result_lies_between_first_and_adapted_weights(adapting: Adapting) -> None:
+def test_the_result_averages_initial_and_adapted_weights(adapting: Adapting) -> None:
     for share in (0.5, 1.0):
         assert adapting.run(f"share{share}", settings=(f"average_with_first.share={share}",)).code == 0
     half, whole = adapting.result("share0.5").weights, adapting.result("share1.0").weights
@@ -99,24 +99,24 @@ def test_the_result_lies_between_first_and_adapted_weights(adapting: Adapting) -
         np.testing.assert_allclose(half[name], (first + whole[name]) / 2, atol=1e-6, err_msg=name)
     moved = [name for name, first in adapting.first.weights.items() if not np.array_equal(first, whole[name])]
     assert {name.split(".")[0] for name in moved} == {"trunk", "branches", "reductions"}, "all layers learn"
-    assert not [name for name in moved if "running_" in name], "the first statistics stay"
+    assert not [name for name in moved if "running_" in name], "batch norm statistics are frozen"
 
 
-def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(adapting: Adapting) -> None:
-    assert adapting.run("straight").code == 0
-    shutil.copytree(adapting.folder / "straight", adapting.folder / "cut")
-    for later in ("state-00000004.pt", "checkpoint.safetensors"):
-        (adapting.folder / "cut" / later).unlink()
-    ended = adapting.run("cut", "--resume")
+def test_a_resumed_run_ends_with_the_same_weights(adapting: Adapting) -> None:
+    assert adapting.run("uninterrupted").code == 0
+    shutil.copytree(adapting.folder / "uninterrupted", adapting.folder / "interrupted")
+    for name in ("state-00000004.pt", "checkpoint.safetensors"):
+        (adapting.folder / "interrupted" / name).unlink()
+    ended = adapting.run("interrupted", "--resume")
     assert ended.code == 0, ended.err
-    assert adapting.result("cut").metadata == adapting.result("straight").metadata
+    assert adapting.result("interrupted").metadata == adapting.result("uninterrupted").metadata
 
 
-def test_persons_held_out_judge_it_before_and_after(adapting: Adapting) -> None:
+def test_held_out_persons_evaluate_it_before_and_after(adapting: Adapting) -> None:
     ended = adapting.run("out", "--hold-out", 3)
     assert ended.code == 0, ended.err
-    told = " ".join(ended.out.split())
-    assert re.search(r"before it is adapted, test-\w+ reaches rank-1 [\d.]+ %, mAP \(step\) [\d.]+ %", told)
+    output = " ".join(ended.out.split())
+    assert re.search(r"before it is adapted, test-\w+ reaches rank-1 [\d.]+ %, mAP \(step\) [\d.]+ %", output)
     found = adapting.result("out").metadata
     assert (found.training_data.identities, found.training_data.held_out_identities) == (9, 3)
     assert found.results[0].data == "synthetic"
@@ -129,14 +129,14 @@ def test_persons_held_out_judge_it_before_and_after(adapting: Adapting) -> None:
         (
             ("--hold-out", 5),
             "",
-            "7 of 7 persons of synthetic are seen by two cameras or more; adapting wants at least 8",
+            "7 of 7 persons of synthetic are seen by two cameras or more; adapting needs at least 8",
         ),
         ((), "folder:/nowhere", "/nowhere is missing"),
         (("--resume",), "", "there is nothing to resume"),
         (("--identities", 40), "", "cannot train on 40 identities: the data has 12"),
         (("--set", "loss.margni=1"), "", "loss.margni: Extra"),
-        (("--set", "architecture.pooling='gem'"), "", "is another network than the recipe's"),
-        (("--from", "bundled.onnx"), "", "--from is bundled.onnx; training goes on from a .safetensors checkpoint"),
+        (("--set", "architecture.pooling='gem'"), "", "has another architecture than the recipe"),
+        (("--from", "bundled.onnx"), "", "--from is bundled.onnx; training starts from a .safetensors checkpoint"),
         (("--from", "nowhere.safetensors"), "", "there is no checkpoint at nowhere.safetensors"),
     ],
 )
@@ -149,14 +149,14 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     assert "Traceback" not in ended.err
 
 
-def test_only_persons_seen_by_two_cameras_serve() -> None:
+def test_only_persons_seen_by_two_cameras_are_used() -> None:
     seen = [(pid, camera) for pid in range(1, 9) for camera in (1, 2)] + [(9, 1), (9, 1), (10, 2)]
     samples = [Sample(Path(f"{number}.jpg"), *one) for number, one in enumerate(seen)]
     assert {sample.pid for sample in usable_crops(samples, "site")} == set(range(1, 9))
     with pytest.raises(DataError, match="7 of 9 persons of site"):
         usable_crops(samples[2:], "site")
-    nameless = [Sample(sample.path, sample.pid, NO_CAMERA) for sample in samples]
-    assert {sample.pid for sample in usable_crops(nameless, "site")} == set(range(1, 10))
+    without_cameras = [Sample(sample.path, sample.pid, NO_CAMERA) for sample in samples]
+    assert {sample.pid for sample in usable_crops(without_cameras, "site")} == set(range(1, 10))
 
 
 def described(**choices: object) -> CheckpointMetadata:
@@ -178,7 +178,7 @@ def test_a_network_with_cosine_classifiers_learns_by_the_circle_loss() -> None:
     assert (recipe.loss.softmax, recipe.loss.label_smoothing) == ("circle", 0)
 
 
-def test_the_checkpoint_teaches_what_it_makes_of_crops_and_their_mirror_images(tmp_path: Path) -> None:
+def test_the_checkpoint_teaches_with_its_features_of_crops_and_mirror_images(tmp_path: Path) -> None:
     first = first_checkpoint(tmp_path)
     crops = read_inputs([sample.path for sample in Synthetic(site()).train()[:5]], first.metadata.input)
     features = mirrored_embeddings(inference_of(first).embed, crops)
@@ -188,23 +188,23 @@ def test_the_checkpoint_teaches_what_it_makes_of_crops_and_their_mirror_images(t
     assert adaptation_recipe(first.metadata, 9, {}).distillation == Distillation(weight=40, teacher="initial")
 
 
-def test_classifiers_may_have_a_rate_of_their_own() -> None:
+def test_classifiers_may_have_a_separate_rate() -> None:
     changes: dict[str, object] = {"optimizer.head_learning_rate": 0.5, "optimizer.classifier_learning_rate": 0.25}
-    progress = start(quick_recipe(changes), 6, ALONE)
-    heads, classifiers = progress.optimizer.param_groups[2:]
+    state = initial_state(quick_recipe(changes), 6, ALONE)
+    heads, classifiers = state.optimizer.param_groups[2:]
     assert (heads["peak"], classifiers["peak"]) == (0.5, 0.25)
-    assert [id(p) for p in classifiers["params"]] == [id(p) for p in progress.mgn.classifiers.parameters()]
+    assert [id(p) for p in classifiers["params"]] == [id(p) for p in state.mgn.classifiers.parameters()]
     assert not {id(p) for p in heads["params"]} & {id(p) for p in classifiers["params"]}
 
 
-def test_what_needs_a_checkpoint_to_go_on_from_says_so(tmp_path: Path) -> None:
+def test_a_recipe_that_needs_a_checkpoint_is_refused_without_one(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"\[average_with_first\] needs a checkpoint"):
         train(run_of(tmp_path, quick_recipe({"average_with_first.share": 0.5})), ALONE)
     with pytest.raises(TrainingError, match='weights = "checkpoint" needs a checkpoint'):
         train(run_of(tmp_path, quick_recipe({"initialisation.weights": "checkpoint"})), ALONE)
 
 
-def test_the_bench_adapts_with_some_persons_and_judges_on_the_others(
+def test_the_bench_adapts_with_some_persons_and_evaluates_on_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first_checkpoint(tmp_path)
@@ -215,14 +215,14 @@ def test_the_bench_adapts_with_some_persons_and_judges_on_the_others(
         line += ["--set", setting]
     monkeypatch.setattr(sys, "argv", [str(part) for part in line])
     bench_adapt.main()
-    told = capsys.readouterr().out
-    head, _, before, after, *below = told.splitlines()
+    output = capsys.readouterr().out
+    head, _, before, after, *below = output.splitlines()
     assert "synthetic, 4 identities held out of the training part" in head
     assert re.fullmatch(r"\| nobody yet \| - \| - \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \|", before)
     assert re.fullmatch(r"\| 8 persons \| \d+ \| [\d.]+ \| [\d.]+ / [\d.]+ \(in-domain\) \| [\d.]+ / [\d.]+ \|", after)
     assert "3 of the training" in below[-1]
     bench_adapt.main()
-    assert capsys.readouterr().out == told, "what is there is not run again"
+    assert capsys.readouterr().out == output, "finished runs are not repeated"
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--set", "loss.margin=0.1"])
     with pytest.raises(SystemExit) as ended:
         bench_adapt.main()

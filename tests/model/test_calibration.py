@@ -1,4 +1,4 @@
-"""A similarity becomes a probability: fitted on some persons, judged on others, kept in the checkpoint."""
+"""Calibration: fitted on half of the persons, evaluated on the rest, stored in the checkpoint."""
 
 import subprocess
 import sys
@@ -162,25 +162,29 @@ def test_probabilities_hold_at_the_prior_of_the_data_too() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_of_the_persons_fit_and_the_others_judge(kind: Kind) -> None:
-    judged = calibrate(*features_of(21), "drawn", kind)
-    told = judged.calibration
-    assert (told.fitted_identities, told.judged_identities, told.held_out_identities) == (11, 10, 21)
-    assert len(set(judged.pairs.persons)) == 10
-    assert told.same_pairs == 11 * 3 * 2, "each of three crops meets those of two other cameras"
-    assert told.different_pairs == 11 * 3 * 10 * 2
-    assert told.natural_prior == pytest.approx(1 / 11)
-    assert told.expected_calibration_error == pytest.approx(judged.balanced.expected_calibration_error, abs=1e-6)
-    assert calibrate(*features_of(21), "drawn", kind).calibration == told
-    assert calibrate(*features_of(21), "drawn", kind, seed=1).calibration != told
+def test_half_of_the_persons_fit_and_the_rest_evaluate(kind: Kind) -> None:
+    result = calibrate(*features_of(21), "drawn", kind)
+    calibration = result.calibration
+    assert (calibration.fitted_identities, calibration.judged_identities, calibration.held_out_identities) == (
+        11,
+        10,
+        21,
+    )
+    assert len(set(result.pairs.persons)) == 10
+    assert calibration.same_pairs == 11 * 3 * 2, "each of three crops meets those of two other cameras"
+    assert calibration.different_pairs == 11 * 3 * 10 * 2
+    assert calibration.natural_prior == pytest.approx(1 / 11)
+    assert calibration.expected_calibration_error == pytest.approx(result.balanced.expected_calibration_error, abs=1e-6)
+    assert calibrate(*features_of(21), "drawn", kind).calibration == calibration
+    assert calibrate(*features_of(21), "drawn", kind, seed=1).calibration != calibration
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_of_a_public_network_hold_for_persons_that_were_not_fitted(shared: Path, kind: Kind) -> None:
-    judged = calibrate(*read_features(shared / "data/golden/0287.npz"), "Market-1501", kind)
-    assert judged.balanced.expected_calibration_error < 0.005
-    assert judged.natural.expected_calibration_error < 0.001
+    result = calibrate(*read_features(shared / "data/golden/0287.npz"), "Market-1501", kind)
+    assert result.balanced.expected_calibration_error < 0.005
+    assert result.natural.expected_calibration_error < 0.001
 
 
 def test_distractors_are_two_persons_with_everybody_and_junk_is_nobody() -> None:
@@ -197,17 +201,17 @@ def test_distractors_are_two_persons_with_everybody_and_junk_is_nobody() -> None
         np.concatenate([query.cameras, [8] * 4]),
     )
     with_distractors = calibrate(asking_junk, extra, "drawn")
-    told, pairs = with_distractors.calibration, with_distractors.pairs
-    assert told.same_pairs == plain.same_pairs
-    assert told.different_pairs + (~pairs.same).sum() == 2 * plain.different_pairs + 6 * 9
+    calibration, pairs = with_distractors.calibration, with_distractors.pairs
+    assert calibration.same_pairs == plain.same_pairs
+    assert calibration.different_pairs + (~pairs.same).sum() == 2 * plain.different_pairs + 6 * 9
 
 
 def test_all_pairs_count_where_no_camera_is_known() -> None:
     nowhere = [
         LabelledFeatures(side.features, side.pids, np.full(len(side.pids), NO_CAMERA)) for side in features_of(6)
     ]
-    told = calibrate(nowhere[0], nowhere[1], "drawn").calibration
-    assert (told.same_pairs, told.different_pairs) == (3 * 3 * 3, 3 * 3 * 2 * 3)
+    calibration = calibrate(nowhere[0], nowhere[1], "drawn").calibration
+    assert (calibration.same_pairs, calibration.different_pairs) == (3 * 3 * 3, 3 * 3 * 2 * 3)
 
 
 def test_pairs_of_two_persons_are_thinned_out_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +224,7 @@ def test_pairs_of_two_persons_are_thinned_out_where_there_are_too_many(monkeypat
 
 
 @pytest.mark.parametrize(("persons", "cameras"), [(3, 3), (8, 1)])
-def test_too_few_persons_or_cameras_are_told(persons: int, cameras: int) -> None:
+def test_too_few_persons_or_cameras_are_reported(persons: int, cameras: int) -> None:
     with pytest.raises(DataError, match="too few persons"):
         calibrate(*features_of(persons, cameras), "drawn")
 
@@ -266,7 +270,7 @@ def test_metadata_of_a_damaged_or_missing_file_are_not_rewritten(tmp_path: Path)
 
 
 def test_a_checkpoint_is_not_written_in_another_form(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="another form"):
+    with pytest.raises(CheckpointError, match="another format"):
         rewrite_metadata(BUNDLED, tmp_path / "c.safetensors", metadata(MGNConfig()))
     assert not list(tmp_path.iterdir())
 
@@ -289,10 +293,10 @@ def test_the_command_calibrates_a_checkpoint_and_draws(
     arguments = ("calibrate", "--checkpoint", BUNDLED, "--data", data, "--hold-out", 7, "--out", out)
     ended = run_model(monkeypatch, capsys, *arguments, "--kind", "logistic", "--diagram", tmp_path / "d.png")
     assert ended.code == 0, ended.err
-    told = read_metadata(out).calibration
-    assert told is not None
-    assert told.data == f"{drawn_crops().name}, 7 identities held out of the training part"
-    assert told.map.kind == "logistic"
+    calibration = read_metadata(out).calibration
+    assert calibration is not None
+    assert calibration.data == f"{drawn_crops().name}, 7 identities held out of the training part"
+    assert calibration.map.kind == "logistic"
     assert "expected calibration error" in ended.out
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
 
@@ -331,9 +335,9 @@ def test_identities_that_were_trained_on_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "c.onnx"
-    told = read_metadata(BUNDLED)
-    seen = told.training_data.model_copy(update={"name": "synthetic", "held_out_identities": 3})
-    rewrite_metadata(BUNDLED, path, told.model_copy(update={"training_data": seen}))
+    bundled = read_metadata(BUNDLED)
+    seen = bundled.training_data.model_copy(update={"name": "synthetic", "held_out_identities": 3})
+    rewrite_metadata(BUNDLED, path, bundled.model_copy(update={"training_data": seen}))
     options = ("--checkpoint", path, "--data", f"synthetic:{drawn_crops()}", "--hold-out", 6, "--out", path)
     ended = run_model(monkeypatch, capsys, "calibrate", *options)
     assert ended.code == 2

@@ -47,7 +47,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     ("content", "words"),
     [(b"", "no safetensors file"), (b"\x80\x02}q\x00.", "no safetensors file"), (None, "there is no checkpoint")],
 )
-def test_a_foreign_or_missing_file_is_told_apart(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_a_foreign_or_missing_file_is_an_error(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "c.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -55,7 +55,7 @@ def test_a_foreign_or_missing_file_is_told_apart(tmp_path: Path, content: bytes 
         load_checkpoint(path)
 
 
-def test_a_truncated_file_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     write_checkpoint(path)
     path.write_bytes(path.read_bytes()[:10_000])
@@ -71,7 +71,7 @@ def test_safetensors_of_others_carry_no_metadata_of_ours(tmp_path: Path) -> None
         load_checkpoint(tmp_path / "c.safetensors")
 
 
-def test_weights_that_do_not_fit_their_architecture_are_told(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_their_architecture_are_reported(tmp_path: Path) -> None:
     written = write_checkpoint(tmp_path / "c.safetensors")
     lacking = dict(written.weights)
     lacking.pop("reductions.0.0.weight")

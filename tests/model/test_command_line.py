@@ -28,7 +28,7 @@ def write_features(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--rerank"]])
-def test_features_are_judged(tmp_path: Path, options: list[str]) -> None:
+def test_features_are_evaluated(tmp_path: Path, options: list[str]) -> None:
     ended = run("evaluate", "--features", write_features(tmp_path / "f.npz"), "--json", *options)
     assert ended.returncode == 0, ended.stderr
     figures = json.loads(ended.stdout)
@@ -37,7 +37,7 @@ def test_features_are_judged(tmp_path: Path, options: list[str]) -> None:
     assert figures["rank1"] == 1
 
 
-def test_a_checkpoint_is_judged_on_the_test_part_or_on_held_out_identities(tmp_path: Path) -> None:
+def test_a_checkpoint_is_evaluated_on_the_test_part_or_on_held_out_identities(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
     market = write_market(tmp_path / "market")
     options = ("evaluate", "--checkpoint", tmp_path / "c.safetensors", "--data", f"market1501:{market}", "--json")
@@ -75,16 +75,16 @@ def test_results_are_taken_over_from_the_same_recipe_alone(tmp_path: Path) -> No
     from model.checkpoint import load_checkpoint, save_checkpoint
 
     plain = write_checkpoint(tmp_path / "all.safetensors")
-    judged = plain.metadata.model_copy(update={"results": (RESULT,)})
-    save_checkpoint(tmp_path / "judged.safetensors", plain.weights, judged)
-    other = judged.model_copy(update={"recipe": {"seed": 1}})
+    evaluated = plain.metadata.model_copy(update={"results": (RESULT,)})
+    save_checkpoint(tmp_path / "evaluated.safetensors", plain.weights, evaluated)
+    other = evaluated.model_copy(update={"recipe": {"seed": 1}})
     save_checkpoint(tmp_path / "other.safetensors", plain.weights, other)
     out = tmp_path / "out.safetensors"
     options = ("export", "--checkpoint", tmp_path / "all.safetensors", "--out", out, "--results-of")
-    assert run(*options, tmp_path / "judged.safetensors").returncode == 0
-    (told,) = load_checkpoint(out).metadata.results
-    assert told.rank1 == RESULT.rank1
-    assert told.protocol == f"the same recipe trained on the others; {RESULT.protocol}"
+    assert run(*options, tmp_path / "evaluated.safetensors").returncode == 0
+    (result,) = load_checkpoint(out).metadata.results
+    assert result.rank1 == RESULT.rank1
+    assert result.protocol == f"the same recipe trained on the others; {RESULT.protocol}"
     refused = run(*options, tmp_path / "other.safetensors")
     assert refused.returncode == 2
     assert "another recipe" in refused.stderr

@@ -59,19 +59,19 @@ def test_the_converted_network_gives_the_same_2048_numbers(tmp_path: Path, layou
     assert saved_checkpoint.metadata.training_data.identities == (0 if layout.endswith("0.1.1") else 5)
 
 
-def test_parallel_training_leaves_a_prefix_that_is_taken_off(tmp_path: Path) -> None:
+def test_the_prefix_of_data_parallel_is_removed(tmp_path: Path) -> None:
     source = SOURCES["seathiefwang/MGN-pytorch"]()
     assert convert(saved(tmp_path, source, "state_dict", "module."), "test").layout == "seathiefwang/MGN-pytorch"
 
 
-def test_the_pooling_that_a_file_cannot_tell_can_be_given(tmp_path: Path) -> None:
+def test_a_pooling_that_a_file_does_not_determine_can_be_given(tmp_path: Path) -> None:
     source = randomise(PaperStyle("backone", False, False, nn.MaxPool2d))
     checkpoint = convert(saved(tmp_path, source), "test", pooling="max").checkpoint
     with torch.inference_mode():
         found = load_embedder(checkpoint).mgn(images()).parts
         assert (found - source(images())).abs().max() < 1e-4
     (assumed,) = convert(saved(tmp_path, source), "test").assumed
-    assert assumed.startswith("it pools by average, as that code does unless told")
+    assert assumed.startswith("pooling: average, that code's default")
     with pytest.raises(CheckpointError, match="no exponents of GeM"):
         convert(saved(tmp_path, source), "test", pooling="gem")
 
@@ -87,8 +87,8 @@ def test_mean_and_std_inside_the_file_become_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("reduction_4.0.weight"), r"lacks what becomes reductions\.4\.0\.weight"),
-        (lambda state: state.update({"extra.weight": torch.zeros(1)}), r"has not: extra\.weight"),
+        (lambda state: state.pop("reduction_4.0.weight"), r"lacks the tensors of reductions\.4\.0\.weight"),
+        (lambda state: state.update({"extra.weight": torch.zeros(1)}), r"does not have: extra\.weight"),
         (lambda state: state.update({"p1.0.0.conv9.weight": torch.zeros(1)}), r"branches\.0\.0\.0\.conv9\.weight"),
         (
             lambda state: state.update({"reduction_0.0.weight": torch.zeros(128, 2048, 1, 1)}),
@@ -176,7 +176,7 @@ def test_parity_with_features_of_the_source(converted: tuple[Path, Conversion], 
     with pytest.raises(CheckpointError, match="differs from its source: lowest cosine"):
         check_parity(checkpoint, tmp_path / "wrong.npz")
     np.savez(tmp_path / "small.npz", crops=crops[:, :64], features=features)
-    with pytest.raises(CheckpointError, match=r"wanted are uint8 \(N, 384, 128, 3\)"):
+    with pytest.raises(CheckpointError, match=r"expected are uint8 \(N, 384, 128, 3\)"):
         check_parity(checkpoint, tmp_path / "small.npz")
     np.savez(tmp_path / "none.npz", crops=crops[:0], features=features[:0])
     with pytest.raises(CheckpointError, match="holds no crops"):
@@ -197,7 +197,7 @@ def test_first_weights_of_plain_networks(tmp_path: Path) -> None:
         assert torch.equal(trunk(picture), stages(picture))
     with pytest.raises(CheckpointError, match="is no osnet_x1_0: it lacks"):
         backbone_from(tmp_path / "r50.pth", "osnet_x1_0", "padded")
-    with pytest.raises(CheckpointError, match="no layout that is shared"):
+    with pytest.raises(CheckpointError, match="no common layout"):
         backbone_from(tmp_path / "r50.pth", "mobilenet_v2", "padded")
 
 

@@ -78,7 +78,7 @@ def test_sets_of_three_folders(tmp_path: Path, kind: str, inner: str, name: Call
         assert labels(data_set.test().query) == labels(data_set.test().gallery) == {(3, 1), (3, 2), (4, 1), (4, 2)}
     assert data_set.terms
     assert "cannot be compared" in size_notes(data_set, {"train": data_set.train()})[0]
-    with pytest.raises(DataError, match="is one part of the data set: give the folder above"):
+    with pytest.raises(DataError, match="is one part of the data set: give its parent folder"):
         open_data_set(f"{kind}:{root / 'query'}")
     shutil.rmtree(root / "query")
     assert not open_data_set(f"{kind}:{root}").has_test()
@@ -135,7 +135,7 @@ def test_crops_without_cameras(tmp_path: Path) -> None:
     picture(tmp_path / "b" / "1.jpg")
     assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, NO_CAMERA), (2, NO_CAMERA)}
     picture(tmp_path / "b" / "2_c1.jpg")
-    with pytest.raises(DataError, match=r"a/1\.jpg does not: name all or none so"):
+    with pytest.raises(DataError, match=r"a/1\.jpg has none: name all or none so"):
         open_data_set(f"folder:{tmp_path}").train()
 
 
@@ -172,7 +172,7 @@ def test_a_manifest_without_cameras_and_with_names(tmp_path: Path) -> None:
     assert not data_set.has_test()
 
 
-def test_the_manifest_of_an_import_serves_too(tmp_path: Path) -> None:
+def test_the_manifest_of_an_import_works_too(tmp_path: Path) -> None:
     data_set = open_data_set(manifest(tmp_path, "file,camera_id,captured_at,person_id\nx/a.jpg,gate,2026,p1\n"))
     assert data_set.train() == (Sample(tmp_path / "x" / "a.jpg", 1, 1),)
 
@@ -185,7 +185,7 @@ def test_the_manifest_of_an_import_serves_too(tmp_path: Path) -> None:
         ("file,pid\n", "has no rows"),
         ("file,pid\na.jpg,\n", "line 2 of .* has no pid"),
         ("file,pid,split\na.jpg,1,tset\n", "line 2 of .* has split 'tset'; it must be one of train, query, gallery"),
-        ("file,pid,camera\na.jpg,1,2\nb.jpg,1,\n", "line 3 of .* has no camera, others have"),
+        ("file,pid,camera\na.jpg,1,2\nb.jpg,1,\n", "line 3 of .* has no camera, but others have"),
     ],
 )
 def test_a_wrong_manifest_says_where(tmp_path: Path, text: str, words: str) -> None:
@@ -210,7 +210,7 @@ def test_a_wrong_data_option_says_what_to_do(spec: str, words: str) -> None:
         open_data_set(spec).train()
 
 
-def test_an_empty_part_is_told(tmp_path: Path) -> None:
+def test_an_empty_part_is_reported(tmp_path: Path) -> None:
     (tmp_path / "bounding_box_train").mkdir()
     with pytest.raises(DataError, match="holds no crop named like"):
         open_data_set(f"market1501:{tmp_path}").train()
@@ -254,14 +254,14 @@ def test_joined_sets_share_no_person_and_no_camera(sets: list[list[tuple[int, in
         assert [s.camera == NO_CAMERA for s in own] == [camera == NO_CAMERA for _, camera in labelled]
 
 
-def test_sets_are_joined_by_giving_several(tmp_path: Path) -> None:
+def test_several_sets_are_joined(tmp_path: Path) -> None:
     one = f"market1501:{write_market(tmp_path / 'm')}"
     picture(tmp_path / "f" / "a" / "1_c1.jpg")
     joined = open_data_sets([one, f"folder:{tmp_path / 'f'}"])
     assert joined.name == "Market-1501 + f"
     assert "Market-1501: research use only" in joined.terms
     assert len({sample.pid for sample in joined.train()}) == 7
-    with pytest.raises(DataError, match="judge on each alone"):
+    with pytest.raises(DataError, match="evaluate on each alone"):
         joined.test()
 
 

@@ -55,10 +55,10 @@ def test_error_rates_are_those_of_all_pairs(seed: int) -> None:
     assert list(matches) == sorted(matches)
 
 
-def test_too_few_pairs_tell_no_rate() -> None:
+def test_too_few_pairs_give_no_rate() -> None:
     counts = PairCounts()
-    counts.put_block(np.array([[0.9, 0.1, 0.2]], dtype=np.float32))
-    counts.put_query(np.array([0.9], dtype=np.float32), np.empty(0, dtype=np.float32))
+    counts.add_block(np.array([[0.9, 0.1, 0.2]], dtype=np.float32))
+    counts.add_query(np.array([0.9], dtype=np.float32), np.empty(0, dtype=np.float32))
     found = counts.verification((1e-3, 0.5))
     assert np.isnan(found.fnmr[1e-3])
     assert found.fnmr[0.5] == 0
@@ -101,7 +101,7 @@ def test_without_cameras_every_crop_of_the_person_is_right() -> None:
     assert not known.notes
 
 
-def test_one_camera_alone_is_explained() -> None:
+def test_a_single_camera_is_explained() -> None:
     query, gallery = people(0, cameras=1)
     found = evaluate(query, gallery)
     assert found.metrics.queries == 0
@@ -118,7 +118,7 @@ def test_a_query_of_all_crops_of_a_person_by_a_camera() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
-def test_queries_are_widened_by_their_nearest(alpha: float) -> None:
+def test_queries_are_expanded_by_their_nearest(alpha: float) -> None:
     query, gallery = people(2)
     widened = expand_queries(query.features, gallery.features, 5, alpha)
     similarities = query.features @ gallery.features.T
@@ -187,7 +187,7 @@ def test_wrong_features_say_what_is_wrong(tmp_path: Path, change: dict[str, obje
         read_features(tmp_path / "f.npz")
 
 
-def test_features_without_cameras_can_be_judged(tmp_path: Path) -> None:
+def test_features_without_cameras_can_be_evaluated(tmp_path: Path) -> None:
     query, gallery = people(5)
     np.savez(tmp_path / "f.npz", fq=query.features, fg=gallery.features, qp=query.pids, gp=gallery.pids)
     found = evaluate(*read_features(tmp_path / "f.npz"))

@@ -1,4 +1,4 @@
-"""Branches learn from the maps of a frozen trunk as they would from pictures, and only from the right maps."""
+"""Training on cached maps of a frozen trunk equals training on pictures; stale maps are never used."""
 
 import json
 import os
@@ -23,8 +23,8 @@ from model.recipe import Recipe
 from model.train import train
 from model.training import map_cache
 from model.training.map_cache import TrunkMaps, trunk_maps
-from model.training.progress import start
 from model.training.states import saved_states
+from model.training.train_state import initial_state
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -32,40 +32,40 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def maps_of(folder: Path, recipe: Recipe) -> TrunkMaps:
-    return trunk_maps(start(recipe, 6, ALONE).mgn, recipe.input, pictures(folder), folder / "cache")
+    return trunk_maps(initial_state(recipe, 6, ALONE).mgn, recipe.input, pictures(folder), folder / "cache")
 
 
 def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("nothing was to be computed")
+        raise AssertionError("no maps should be computed")
 
     monkeypatch.setattr(map_cache, "fastest_runtime", refuse)
 
 
-def test_maps_and_features_are_the_networks_own(tmp_path: Path) -> None:
+def test_maps_and_features_equal_the_networks(tmp_path: Path) -> None:
     recipe = omz_recipe(tmp_path)
-    found, mgn = maps_of(tmp_path, recipe), start(recipe, 6, ALONE).mgn.eval()
+    found, mgn = maps_of(tmp_path, recipe), initial_state(recipe, 6, ALONE).mgn.eval()
     crops = torch.from_numpy(read_inputs(pictures(tmp_path), recipe.input))
     with torch.inference_mode():
         for mirrored in (False, True):
             images = Normalise(recipe.input)(crops.flip(2) if mirrored else crops)
             chosen, flipped = torch.tensor([5, 0, 17]), torch.full((3,), mirrored)
             torch.testing.assert_close(
-                found.of(chosen, flipped).float(), mgn.trunk(images)[chosen], atol=2e-3, rtol=2e-3
+                found.select(chosen, flipped).float(), mgn.trunk(images)[chosen], atol=2e-3, rtol=2e-3
             )
             assert found.features is not None
             own = mgn(images).parts[:, 0].numpy()
             np.testing.assert_allclose(found.features[int(mirrored)], own, atol=1e-3)
 
 
-def test_what_the_cache_has_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_maps_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_cache, "PICTURES_A_CHUNK", 7)
     recipe = omz_recipe(tmp_path)
     first = maps_of(tmp_path, recipe)
     refuse_to_compute(monkeypatch)
     again = maps_of(tmp_path, recipe)
     every, flipped = torch.arange(36), torch.arange(36) % 2 == 0
-    assert torch.equal(first.of(every, flipped), again.of(every, flipped))
+    assert torch.equal(first.select(every, flipped), again.select(every, flipped))
 
 
 def test_a_chunk_that_was_not_finished_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_chunk_that_was_not_finished_is_computed_again(tmp_path: Path, monkeyp
     again = maps_of(tmp_path, recipe)
     every, flipped = torch.arange(36), torch.zeros(36, dtype=torch.bool)
     assert listing.exists()
-    torch.testing.assert_close(first.of(every, flipped), again.of(every, flipped), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(first.select(every, flipped), again.select(every, flipped), atol=1e-3, rtol=1e-3)
 
 
 def test_maps_of_another_trunk_or_a_changed_picture_are_never_used(
@@ -93,7 +93,7 @@ def test_maps_of_another_trunk_or_a_changed_picture_are_never_used(
             maps_of(tmp_path, recipe)
     maps_of(tmp_path, recipe)
     refuse_to_compute(monkeypatch)
-    other = start(recipe, 6, ALONE).mgn
+    other = initial_state(recipe, 6, ALONE).mgn
     with torch.no_grad():
         other.trunk[1].weight[0, 0, 0, 0] += 1e-3
     with pytest.raises(AssertionError):
@@ -107,49 +107,49 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         maps_of(tmp_path, recipe)
 
 
-def test_learning_from_maps_is_learning_from_pictures(tmp_path: Path) -> None:
-    """The same crops, mirrored alike: only half precision and the order of sums lie between."""
+def test_training_on_maps_equals_training_on_pictures(tmp_path: Path) -> None:
+    """Losses differ only by half precision and the order of sums."""
     changes: dict[str, object] = {"augmentation.erase": 0.0, "schedule.iterations": 4, "distillation.weight": 1.0}
     losses = []
     for out, frozen in (("maps", {"initialisation.frozen_trunk_iterations": 4}), ("pictures", {})):
-        rest = {"initialisation.frozen_trunk_blocks": 7, "initialisation.frozen_trunk_iterations": 0}
-        run = run_of(tmp_path, omz_recipe(tmp_path, changes | rest | frozen), out, log_every=1)
+        unfrozen = {"initialisation.frozen_trunk_blocks": 7, "initialisation.frozen_trunk_iterations": 0}
+        run = run_of(tmp_path, omz_recipe(tmp_path, changes | unfrozen | frozen), out, log_every=1)
         train(run, ALONE)
         losses.append([line["loss"] for line in logged(run.folder)])
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_the_trunk_keeps_its_weights_until_its_iterations_come(tmp_path: Path) -> None:
+def test_the_trunk_keeps_its_weights_while_it_is_frozen(tmp_path: Path) -> None:
     def trunk(recipe: Recipe, out: str) -> dict[str, np.ndarray]:
         weights = train(run_of(tmp_path, recipe, out), ALONE).weights
         return {name: tensor for name, tensor in weights.items() if name.startswith("trunk.")}
 
-    first = start(omz_recipe(tmp_path), 6, ALONE).mgn.state_dict()
+    first = initial_state(omz_recipe(tmp_path), 6, ALONE).mgn.state_dict()
     never = trunk(omz_recipe(tmp_path, {"initialisation.frozen_trunk_iterations": 6}), "never")
     later = trunk(omz_recipe(tmp_path, {"initialisation.frozen_trunk_iterations": 3}), "later")
     assert all(np.array_equal(tensor, first[name].numpy()) for name, tensor in never.items())
     unmoved = [name for name, tensor in later.items() if np.array_equal(tensor, first[name].numpy())]
-    assert unmoved == [], "all layers learn in the last stage"
+    assert unmoved == [], "all layers are trained in the last stage"
 
 
 def test_a_run_on_maps_that_was_killed_ends_with_identical_weights(tmp_path: Path) -> None:
-    """Killed among the maps, and again when all layers learn from pictures."""
+    """The run is killed once while it trains on maps, and once while it trains on pictures."""
     changes: dict[str, object] = {"schedule.iterations": 10, "initialisation.frozen_trunk_iterations": 6}
-    straight = finished(tmp_path, "straight", changes)
+    uninterrupted = finished(tmp_path, "uninterrupted", changes)
     for iteration in (3, 8):
-        line = command(tmp_path, "cut", changes, *(["--resume"] if iteration > 3 else []))
-        with subprocess.Popen(line, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as cut:
-            while cut.poll() is None and not any(int(path.stem[-8:]) >= iteration for path in states(tmp_path)):
+        line = command(tmp_path, "interrupted", changes, *(["--resume"] if iteration > 3 else []))
+        with subprocess.Popen(line, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+            while run.poll() is None and not any(int(path.stem[-8:]) >= iteration for path in states(tmp_path)):
                 time.sleep(0.02)
-            cut.send_signal(signal.SIGKILL)
-        assert int(saved_states(tmp_path / "cut")[-1].stem[-8:]) < 10, "it was killed on its way"
-    resumed = finished(tmp_path, "cut", changes, "--resume")
-    assert straight.metadata == resumed.metadata
-    assert all(np.array_equal(straight.weights[name], resumed.weights[name]) for name in straight.weights)
+            run.send_signal(signal.SIGKILL)
+        assert int(saved_states(tmp_path / "interrupted")[-1].stem[-8:]) < 10, "the run was interrupted"
+    resumed = finished(tmp_path, "interrupted", changes, "--resume")
+    assert uninterrupted.metadata == resumed.metadata
+    assert all(np.array_equal(uninterrupted.weights[name], resumed.weights[name]) for name in uninterrupted.weights)
 
 
 def states(folder: Path) -> list[Path]:
-    return saved_states(folder / "cut") if (folder / "cut").exists() else []
+    return saved_states(folder / "interrupted") if (folder / "interrupted").exists() else []
 
 
 def command(folder: Path, out: str, changes: dict[str, object], *options: str) -> list[str]:
@@ -169,7 +169,7 @@ def finished(folder: Path, out: str, changes: dict[str, object], *options: str) 
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"augmentation.pad": 4, "initialisation.frozen_trunk_iterations": 6}, "pad, jitter and auto need pictures"),
         ({"small_start.height": 64, "small_start.width": 32, "small_start.share": 0.5}, "small_start needs pictures"),
@@ -179,18 +179,18 @@ def finished(folder: Path, out: str, changes: dict[str, object], *options: str) 
         ({"part_weights": [1, 1, 1, 1, 1, 1, 1, 0]}, "finite numbers above 0"),
     ],
 )
-def test_a_recipe_that_cannot_be_followed_says_why(tmp_path: Path, changes: dict[str, object], told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+def test_contradicting_values_of_a_recipe_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         omz_recipe(tmp_path, changes)
 
 
 def test_a_network_that_does_not_fit_the_recipe_is_refused(tmp_path: Path) -> None:
     recipe = omz_recipe(tmp_path, {"architecture.omz_channels": [64, 256, 384, 512]})
     with pytest.raises(CheckpointError, match=r"has channels \(16, 64, 128, 192\), the recipe's"):
-        start(recipe, 6, ALONE)
+        initial_state(recipe, 6, ALONE)
 
 
-def test_parts_count_what_the_recipe_says(tmp_path: Path) -> None:
+def test_parts_have_the_weights_of_the_recipe(tmp_path: Path) -> None:
     weights = [2.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25]
     checkpoint = train(run_of(tmp_path, omz_recipe(tmp_path, {"part_weights": weights})), ALONE)
     equal = train(run_of(tmp_path, omz_recipe(tmp_path), "equal"), ALONE)
@@ -201,4 +201,4 @@ def test_parts_count_what_the_recipe_says(tmp_path: Path) -> None:
     same = equal.metadata.model_copy(update={"part_weights": tuple(weights)})
     assert checkpoint.metadata.model_id != equal.metadata.model_id
     reweighted = save_checkpoint(tmp_path / "w.safetensors", equal.weights, same)
-    assert reweighted.metadata.model_id != equal.metadata.model_id, "other embeddings are another model's"
+    assert reweighted.metadata.model_id != equal.metadata.model_id, "other part weights give another model id"

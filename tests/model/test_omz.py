@@ -73,7 +73,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
         ('type="Sigmoid"', 'type="HSwish"', "operation HSwish .*: Sigmoid is expected here"),
         ('strides="2, 2" pads_begin="3, 3"', 'strides="1, 1" pads_begin="3, 3"', "its strides is '1, 1', not '2, 2'"),
@@ -81,15 +81,15 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         ('element_type="f16"', 'element_type="u4"', "is of type 'u4'"),
         ("<net ", "<!DOCTYPE net><net ", "declares a document type"),
         ("</net>", "", "is no XML"),
-        ('from-layer="0"', 'from-layer="9999"', "no such place"),
+        ('from-layer="0"', 'from-layer="9999"', "not found"),
     ],
 )
-def test_what_is_not_the_network_is_refused(tmp_path: Path, before: str, after: str, told: str) -> None:
+def test_what_is_not_the_network_is_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
     path = write_ir(tmp_path / "net.xml", random_network())
     content = path.read_text()
     assert before in content
     path.write_text(content.replace(before, after, 1))
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         convert_omz(path)
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint is judged on several places at once, and what trained it stands beside every figure."""
+"""A checkpoint is evaluated on several places at once, with its training data next to every result."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from training_factories import run_command
 from bench import places
 from model.architecture import MGNConfig
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
-from model.provenance import Part, Relation, place_of_result, relation, told
+from model.provenance import Part, Relation, place_of_result, relation, training_summary
 
 MARKET = TrainingData(name="Market-1501", terms="research", identities=4, crops=24, held_out_identities=2)
 
 
-def judged_checkpoint(path: Path, data: TrainingData = MARKET) -> Checkpoint:
+def described_checkpoint(path: Path, data: TrainingData = MARKET) -> Checkpoint:
     plain = write_checkpoint(path)
     return save_checkpoint(path, plain.weights, plain.metadata.model_copy(update={"training_data": data}))
 
@@ -36,7 +36,7 @@ class Place:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.checkpoint = folder / "c.safetensors"
-        judged_checkpoint(self.checkpoint)
+        described_checkpoint(self.checkpoint)
         self.market = f"market1501:{market_without_test(folder)}"
         self.drawn = f"synthetic:{drawn_crops()}"
         self._tools = monkeypatch, capsys
@@ -64,12 +64,12 @@ def test_several_sets_give_one_table_with_a_row_a_set(place: Place) -> None:
 
 
 def test_under_the_table_a_sentence_says_what_each_split_is_and_what_trained_the_checkpoint(place: Place) -> None:
-    told_of = [line for line in place.evaluate(place.market, place.drawn).out.splitlines() if "was trained on" in line]
-    assert len(told_of) == 2
-    assert "same cameras as in training, other persons; says nothing of other cameras" in told_of[0]
-    assert "an unseen place, neither these persons nor these cameras were trained on" in told_of[1]
+    lines = [line for line in place.evaluate(place.market, place.drawn).out.splitlines() if "was trained on" in line]
+    assert len(lines) == 2
+    assert "same cameras as in training, other persons; says nothing of other cameras" in lines[0]
+    assert "an unseen place, neither these persons nor these cameras were trained on" in lines[1]
     trained = "was trained on Market-1501 (4 persons) without 2 held out of Market-1501"
-    assert all(line.endswith(trained) for line in told_of)
+    assert all(line.endswith(trained) for line in lines)
 
 
 def test_several_sets_as_json_are_a_list(place: Place) -> None:
@@ -91,14 +91,14 @@ def test_one_set_keeps_its_details_and_says_what_the_split_is(place: Place) -> N
     assert {"verification", "camera_pairs", "map_step"} <= found.keys()
 
 
-def test_an_unseen_place_is_judged_on_all_its_persons(place: Place) -> None:
+def test_an_unseen_place_is_evaluated_on_all_its_persons(place: Place) -> None:
     found = json.loads(place.evaluate(place.drawn, options=("--json",)).out)
     assert found["queries"] + found["unanswerable"] > 8
     assert "synthetic, all 8 persons seen by two cameras or more: an unseen place, neither" in found["notes"][0]
 
 
 def test_a_set_that_was_trained_on_and_not_held_out_is_called_so(place: Place) -> None:
-    judged_checkpoint(place.checkpoint, MARKET.model_copy(update={"name": "Market-1501 + synthetic"}))
+    described_checkpoint(place.checkpoint, MARKET.model_copy(update={"name": "Market-1501 + synthetic"}))
     found = json.loads(place.evaluate(place.market, place.drawn, options=("--json",)).out)
     assert [one["trained_on_this_place"] for one in found] == ["in-domain", "in-domain, these persons"]
     assert "the checkpoint was trained on these persons; says nothing of others" in found[1]["notes"][0]
@@ -125,7 +125,7 @@ def test_results_are_recorded_with_the_place_that_they_were_measured_on(
         (("market", "drawn"), ("--hold-out", 99), "cannot hold out 99 identities"),
         (("market", "other:/x"), (), "write KIND:FOLDER"),
         (("market", "market1501:/nowhere"), (), "/nowhere is missing"),
-        (("market",), ("--record", "--same-camera"), "--record keeps results of the usual protocol"),
+        (("market",), ("--record", "--same-camera"), "--record stores results of the usual protocol"),
         (("synthetic:/nowhere",), (), "no manifest of drawn crops"),
         ((), (), "give either --features FILE.npz, or --checkpoint FILE"),
     ],
@@ -142,13 +142,13 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
 
 
 def test_results_on_persons_that_were_trained_on_are_not_recorded(place: Place) -> None:
-    judged_checkpoint(place.checkpoint, MARKET.model_copy(update={"held_out_identities": 0}))
+    described_checkpoint(place.checkpoint, MARKET.model_copy(update={"held_out_identities": 0}))
     ended = place.evaluate(place.market, options=("--record",))
     assert ended.code == 2
-    assert "--record keeps no result on Market-1501, all 6 persons" in ended.err
+    assert "--record stores no result on Market-1501, all 6 persons" in ended.err
 
 
-def test_a_place_where_nobody_is_seen_twice_cannot_be_judged(place: Place, tmp_path: Path) -> None:
+def test_a_place_where_nobody_is_seen_twice_cannot_be_evaluated(place: Place, tmp_path: Path) -> None:
     (tmp_path / "alone.csv").write_text("file,pid,camera\na.jpg,1,1\nb.jpg,2,2\n")
     ended = place.evaluate(f"manifest:{tmp_path / 'alone.csv'}")
     assert ended.code == 2
@@ -184,7 +184,7 @@ def test_what_the_first_checkpoint_was_trained_on_counts_as_trained_on() -> None
     assert relation(adapted, "B", Part("all")) is Relation.SEEN
     assert relation(adapted, "A", HELD_OUT) is Relation.IN_DOMAIN
     assert relation(adapted, "C", Part("all")) is Relation.UNSEEN
-    assert "starting from first-1, which was trained on A + B" in told(described(adapted))
+    assert "starting from first-1, which was trained on A + B" in training_summary(described(adapted))
 
 
 def described(data: TrainingData) -> CheckpointMetadata:
@@ -205,7 +205,7 @@ def test_labelled_and_detected_boxes_are_one_place() -> None:
     assert relation(data, "CUHK03-NP (detected)", Part("all")) is Relation.SEEN
 
 
-def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_judged_on_them(tmp_path: Path) -> None:
+def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_evaluated_on_them(tmp_path: Path) -> None:
     drawn = drawn_crops()
     ended = run_command(tmp_path, "run", {"schedule.iterations": 1, "schedule.warm_up": 0}, "--data",
                         f"synthetic:{drawn}", "--hold-out", "2")  # fmt: skip
@@ -219,11 +219,11 @@ def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_judged_on_them(
     assert "same cameras as in training, other persons" in result.protocol
 
 
-def test_all_checkpoints_of_the_bench_are_judged_on_the_same_crops(
+def test_all_checkpoints_of_the_bench_are_evaluated_on_the_same_crops(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = judged_checkpoint(tmp_path / "other.safetensors", TrainingData(name="synthetic", terms="free", identities=8,
-                              crops=9, teacher="a teacher"))  # fmt: skip
+    data = TrainingData(name="synthetic", terms="free", identities=8, crops=9, teacher="a teacher")
+    other = described_checkpoint(tmp_path / "other.safetensors", data)
     arguments = ("--checkpoint", place.checkpoint, "--checkpoint", tmp_path / "other.safetensors")
     arguments += ("--data", place.market, "--data", place.drawn)
     monkeypatch.setattr(sys, "argv", ["places", *map(str, arguments)])

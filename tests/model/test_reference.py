@@ -24,7 +24,7 @@ def test_the_reference_crops_are_the_same_for_ever() -> None:
     assert patches(2, (50, 20), seed=1).shape == (2, 50, 20, 3)
 
 
-def test_a_network_that_gives_other_numbers_is_told() -> None:
+def test_a_network_that_gives_other_numbers_is_reported() -> None:
     rng = np.random.default_rng(0)
     parts = rng.standard_normal((CROPS, 8, 256)).astype(np.float32)
     reference = Reference.of(lambda _: parts, (64, 32))

@@ -12,7 +12,7 @@ from seeing_factories import Page, drawn_crops, drawn_ranking, ranking_of, read_
 from model.calibration import Calibration, LogisticMap
 from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
 from model.errors import ModelError
-from model.report import Judgement, curves_of, read_log, write_report
+from model.report import EvaluatedSplit, curves_of, read_log, write_report
 from model.visualize.charts import cmc_figure, losses_figure
 
 
@@ -24,7 +24,7 @@ def log_lines(count: int = 5, **losses: float) -> list[dict[str, object]]:
     return [*lines, {"iteration": 10 * count, "validation": {"rank1": 0.5, "map_step": 0.4}}]
 
 
-def judged_checkpoint(path: Path, **changes: Any) -> Checkpoint:
+def write_described_checkpoint(path: Path, **changes: Any) -> Checkpoint:
     plain = write_checkpoint(path)
     recipe = {"seed": 3, "loss": {"margin": 1.2, "kinds": ["softmax", "<triplet>"]}, "average": None}
     metadata = plain.metadata.model_copy(update={"results": (RESULT,), "recipe": recipe} | changes)
@@ -51,7 +51,7 @@ def test_a_report_of_a_run_that_goes_on_has_curves_alone(tmp_path: Path) -> None
 def test_a_report_tells_results_recipe_and_data(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     facts = TrainingData(name="Drawn", terms="free", identities=1234, crops=9, held_out_identities=6, teacher="T <1>")
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors", training_data=facts)))
+    page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors", training_data=facts)))
     tiles = tiles_of(page)
     assert tiles["rank-1"] == "91.2 %"
     assert tiles["mAP (step)"] == "83.4 %"
@@ -64,21 +64,21 @@ def test_a_report_tells_results_recipe_and_data(tmp_path: Path) -> None:
     } == dict(zip(cells[::2], cells[1::2], strict=True))  # fmt: skip
 
 
-def test_a_calibration_is_told(tmp_path: Path) -> None:
+def test_a_calibration_is_reported(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     found = Calibration(
         map=LogisticMap(slope=14, intercept=-7), data="Drawn", fitted_identities=3, judged_identities=4, same_pairs=5,
         different_pairs=6, natural_prior=0.1, expected_calibration_error=0.0123,
     )  # fmt: skip
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors", calibration=found)))
+    page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors", calibration=found)))
     assert "logistic, on Drawn; expected calibration error 1.23 %" in page.text
 
 
 def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     ranking = drawn_ranking(noise=4.0)
-    judgement = Judgement("Drawn, held out", ranking.split, (ranking.query, ranking.gallery))
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), judgement))
+    evaluated = EvaluatedSplit("Drawn, held out", ranking.split, (ranking.query, ranking.gallery))
+    page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors"), evaluated))
     assert "CMC curve on Drawn, held out" in charts_of(page)
     shown = [panel.attributes["title"] for panel in page.of_class("query")]
     assert len(shown) == len(set(shown)) == 10
@@ -90,16 +90,16 @@ def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path)
 
 def test_features_are_computed_where_they_are_not_at_hand(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
-    judgement = Judgement("Drawn", drawn_ranking().split)
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), judgement))
+    evaluated = EvaluatedSplit("Drawn", drawn_ranking().split)
+    page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors"), evaluated))
     assert page.of_class("sheet")
 
 
-def test_a_split_without_right_answers_is_told(tmp_path: Path) -> None:
+def test_a_split_without_right_answers_is_reported(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     ranking = ranking_of([(1, 1)], [(1, 1), (2, 1)])
-    judgement = Judgement("Drawn", ranking.split, (ranking.query, ranking.gallery))
-    page = read_page(write_report(folder, judged_checkpoint(folder / "c.safetensors"), judgement))
+    evaluated = EvaluatedSplit("Drawn", ranking.split, (ranking.query, ranking.gallery))
+    page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors"), evaluated))
     assert "No query of Drawn has a right answer" in page.text
     assert not page.of_class("sheet")
 
@@ -173,12 +173,12 @@ def test_a_line_that_a_crash_cut_off_is_left_out(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (None, "cannot read the log"),
-        ('{"iteration": 1}\nnonsense\n{"iteration": 2}\n', "line 2 of .* is no JSON"),
-        ('{"iteration": 1}\n[1]\n', "line 2 of .* is no line of a training log"),
-        ('{"step": 1}\n', "line 1 of .* is no line of a training log"),
+        ('{"iteration": 1}\nnonsense\n{"iteration": 2}\n', "line 2 of .* is not JSON"),
+        ('{"iteration": 1}\n[1]\n', "line 2 of .* is not a line of a training log"),
+        ('{"step": 1}\n', "line 1 of .* is not a line of a training log"),
     ],
 )
-def test_a_log_that_is_none_is_told(tmp_path: Path, content: str | None, words: str) -> None:
+def test_a_file_that_is_not_a_log_is_reported(tmp_path: Path, content: str | None, words: str) -> None:
     if content is not None:
         (tmp_path / "log.jsonl").write_text(content)
     with pytest.raises(ModelError, match=words):
@@ -189,7 +189,7 @@ def test_the_command_writes_the_report_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_log(tmp_path / "run", log_lines())
-    judged_checkpoint(folder / "checkpoint.safetensors")
+    write_described_checkpoint(folder / "checkpoint.safetensors")
     ended = run_model(monkeypatch, capsys, "report", folder, "--data", f"synthetic:{drawn_crops()}", "--hold-out", 6)
     assert ended.code == 0, ended.err
     assert "report.html" in ended.out

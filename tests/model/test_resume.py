@@ -1,4 +1,4 @@
-"""A run that was stopped or killed and resumed ends with the weights of one that was not, bit by bit."""
+"""A resumed run ends with bit-identical weights to an uninterrupted one."""
 
 import re
 import signal
@@ -31,25 +31,27 @@ def options(folder: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_a_resumed_run_gives_bit_identical_weights(tmp_path: Path, how: signal.Signals) -> None:
-    rest = options(tmp_path)
-    straight = run_command(tmp_path, "straight", CHANGES, *rest)
-    assert straight.returncode == 0, straight.stderr
-    with subprocess.Popen(command(tmp_path, "cut", CHANGES, *rest), env=environment(), stderr=subprocess.PIPE) as cut:
-        wait_for_iterations(tmp_path / "cut", 5)
-        cut.send_signal(how)
-        _, told = cut.communicate(timeout=120)
-    at = saved_states(tmp_path / "cut")[-1]
+    extra = options(tmp_path)
+    uninterrupted = run_command(tmp_path, "uninterrupted", CHANGES, *extra)
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    with subprocess.Popen(
+        command(tmp_path, "interrupted", CHANGES, *extra), env=environment(), stderr=subprocess.PIPE
+    ) as interrupted:
+        wait_for_iterations(tmp_path / "interrupted", 5)
+        interrupted.send_signal(how)
+        _, stderr = interrupted.communicate(timeout=120)
+    at = saved_states(tmp_path / "interrupted")[-1]
     if how == signal.SIGTERM:
-        assert cut.returncode == 128 + signal.SIGTERM
-        assert re.search(rb"stopped after iteration \d+ of 12; go on with --resume", b" ".join(told.split()))
-    assert int(at.stem[-8:]) < 12, "it was stopped on its way"
-    resumed = run_command(tmp_path, "cut", CHANGES, *rest, "--resume")
+        assert interrupted.returncode == 128 + signal.SIGTERM
+        assert re.search(rb"stopped after iteration \d+ of 12; continue with --resume", b" ".join(stderr.split()))
+    assert int(at.stem[-8:]) < 12, "the run was interrupted"
+    resumed = run_command(tmp_path, "interrupted", CHANGES, *extra, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    one, two = (load_checkpoint(tmp_path / run / "checkpoint.safetensors") for run in ("straight", "cut"))
+    one, two = (load_checkpoint(tmp_path / run / "checkpoint.safetensors") for run in ("uninterrupted", "interrupted"))
     assert all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
     assert one.metadata == two.metadata
-    told_by = [[line["loss"] for line in logged(tmp_path / run)] for run in ("straight", "cut")]
-    assert told_by[0] == told_by[1], "the log tells every iteration once"
+    losses = [[line["loss"] for line in logged(tmp_path / run)] for run in ("uninterrupted", "interrupted")]
+    assert losses[0] == losses[1], "the log has every iteration once"
 
 
 def test_the_newest_two_states_are_kept(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_the_newest_two_states_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, 700])
-def test_a_damaged_state_is_told_with_the_way_out(tmp_path: Path, size: int) -> None:
+def test_a_damaged_state_is_reported_with_a_remedy(tmp_path: Path, size: int) -> None:
     for iteration in (1, 2):
         save_state(tmp_path, iteration, {"numbers": torch.arange(100)})
     newest = saved_states(tmp_path)[-1]
@@ -74,5 +76,5 @@ def test_a_damaged_state_is_told_with_the_way_out(tmp_path: Path, size: int) -> 
 def wait_for_iterations(run: Path, count: int) -> None:
     began = time.monotonic()
     while not (run / "log.jsonl").exists() or len(logged(run)) < count:
-        assert time.monotonic() - began < 120, "the run does not get on"
+        assert time.monotonic() - began < 120, "the run makes no progress"
         time.sleep(0.02)

@@ -34,14 +34,14 @@ def converted(folder: Path) -> Path:
     return folder / "tiny.safetensors"
 
 
-def test_a_converted_network_teaches_what_it_sees(tmp_path: Path) -> None:
+def test_a_converted_network_writes_its_own_features(tmp_path: Path) -> None:
     samples = open_data_set(f"market1501:{market(tmp_path)}").train()
     teacher = read_teacher([teach(tmp_path, converted(tmp_path))], samples)
     network = load_network(tmp_path / "tiny.safetensors")
     crops = read_inputs([sample.path for sample in samples[:4]], network.metadata.input)
     for mirrored, pictures in ((False, crops), (True, np.ascontiguousarray(crops[:, :, ::-1]))):
-        told = teacher.of(torch.arange(4), torch.full((4,), mirrored)).numpy()
-        np.testing.assert_allclose(told, network.embed(pictures), atol=2e-3)
+        features = teacher.select(torch.arange(4), torch.full((4,), mirrored)).numpy()
+        np.testing.assert_allclose(features, network.embed(pictures), atol=2e-3)
 
 
 def test_a_checkpoint_teaches_too_and_a_run_learns_from_it(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_checkpoint_teaches_too_and_a_run_learns_from_it(tmp_path: Path) -> No
     assert all(np.isfinite(weights).all() for weights in checkpoint.weights.values())
 
 
-def test_what_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_a_wrong_output_or_a_repeated_file_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"must end in \.npz"):
         teach(tmp_path, converted(tmp_path), "teacher.txt")
     first = next((market(tmp_path) / "bounding_box_train").iterdir())

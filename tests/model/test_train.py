@@ -10,9 +10,9 @@ from training_factories import ALONE, logged, quick_recipe, run_of, write_teache
 from model.checkpoint import Checkpoint
 from model.errors import CheckpointError, RecipeError, TrainingError
 from model.train import BAD_BATCH_FILE, _batches, train
-from model.training.progress import start
 from model.training.states import saved_states
 from model.training.step import Step
+from model.training.train_state import initial_state
 
 
 def changed(one: Checkpoint, other: Checkpoint) -> set[str]:
@@ -65,7 +65,7 @@ def test_frozen_blocks_stay_as_they_were(tmp_path: Path) -> None:
     assert changed(one, two) == set(one.weights) - frozen
 
 
-def test_a_frozen_backbone_waits_while_the_reductions_learn(tmp_path: Path) -> None:
+def test_only_the_reductions_train_while_the_backbone_is_frozen(tmp_path: Path) -> None:
     changes: dict[str, object] = {"initialisation.frozen_iterations": 9, "batch_norm": "frozen"}
     one, two = (
         train(run_of(tmp_path, quick_recipe(changes | {"schedule.iterations": n}), f"run{n}"), ALONE) for n in (2, 3)
@@ -90,30 +90,30 @@ def test_the_checkpoint_holds_the_moving_average(tmp_path: Path) -> None:
 
 
 def test_the_gradients_of_several_batches_are_averaged(tmp_path: Path) -> None:
-    """One step of plain gradient descent goes to the middle of where each batch alone would have gone."""
+    """One SGD step on two batches gives the mean of the weights after a step on each batch alone."""
     recipe = quick_recipe(
         {"batch_norm": "frozen", "schedule.warm_up": 0, "optimizer.kind": "sgd", "optimizer.weight_decay": 0.0}
     )
     run = run_of(tmp_path, recipe)
     labels = np.array([sample.pid - 1 for sample in run.samples])
-    batches = _batches(run, labels, ALONE, start(recipe, 6, ALONE))
+    batches = _batches(run, labels, ALONE, initial_state(recipe, 6, ALONE))
 
     def after(*numbers: int) -> torch.Tensor:
         torch.manual_seed(0)
-        progress = start(recipe, 6, ALONE)
-        Step(recipe, ALONE, progress)([batches.batch(number) for number in numbers])
-        return torch.cat([parameter.detach().flatten() for parameter in progress.mgn.parameters()])
+        state = initial_state(recipe, 6, ALONE)
+        Step(recipe, ALONE, state)([batches.batch(number) for number in numbers])
+        return torch.cat([parameter.detach().flatten() for parameter in state.mgn.parameters()])
 
     first, second = after(0), after(1)
     assert not torch.allclose(first, second, atol=1e-5)
     torch.testing.assert_close(after(0, 1), (first + second) / 2, atol=1e-5, rtol=1e-3)
 
 
-def test_distillation_draws_the_similarities_to_the_teachers(tmp_path: Path) -> None:
+def test_distillation_pulls_the_similarities_towards_the_teachers(tmp_path: Path) -> None:
     teacher = write_teacher(tmp_path)
     ends = []
     for weight in (5.0, 0.1):
-        # The teacher looks at colours alone, which an erased box would change.
+        # The teacher's features are mean colours, which erased boxes would change.
         changes: dict[str, object] = {"augmentation.erase": 0.0, "augmentation.pad": 0, "distillation.weight": weight}
         recipe = quick_recipe(changes | {"schedule.iterations": 60})
         run = run_of(tmp_path, recipe, f"run{weight}", teachers=(teacher,), log_every=20)
@@ -130,19 +130,19 @@ def test_a_teacher_and_its_section_need_each_other(tmp_path: Path) -> None:
         train(run_of(tmp_path, quick_recipe({"distillation.weight": 1.0})), ALONE)
 
 
-def test_a_run_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+def test_a_run_starts_from_a_checkpoint(tmp_path: Path) -> None:
     first = train(run_of(tmp_path, quick_recipe(), "first"), ALONE)
     frozen: dict[str, object] = {"initialisation.frozen_iterations": 9, "optimizer.head_learning_rate": 1e-9}
-    after = train(run_of(tmp_path, quick_recipe(frozen | {"batch_norm": "frozen"}), "after", first=first), ALONE)
+    after = train(run_of(tmp_path, quick_recipe(frozen | {"batch_norm": "frozen"}), "after", initial=first), ALONE)
     assert first.weights.keys() == after.weights.keys()
     for name, weights in first.weights.items():
         np.testing.assert_allclose(after.weights[name], weights, atol=1e-6, err_msg=name)
 
 
-def test_a_checkpoint_of_another_network_cannot_be_gone_on_from(tmp_path: Path) -> None:
+def test_a_run_cannot_start_from_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     first = train(run_of(tmp_path, quick_recipe(), "first"), ALONE)
-    with pytest.raises(CheckpointError, match="another network than the recipe's"):
-        train(run_of(tmp_path, quick_recipe({"architecture.pooling": "average"}), "after", first=first), ALONE)
+    with pytest.raises(CheckpointError, match="another architecture than the recipe"):
+        train(run_of(tmp_path, quick_recipe({"architecture.pooling": "average"}), "after", initial=first), ALONE)
 
 
 def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(tmp_path: Path) -> None:
@@ -155,28 +155,28 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(tmp_path: Path) ->
         train(run_of(tmp_path, quick_recipe(), "elsewhere"), ALONE, resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path: Path) -> None:
     changes: dict[str, object] = {"optimizer.kind": "sgd", "optimizer.learning_rate": 1e30}
     changes |= {"optimizer.head_learning_rate": 1e30, "schedule.iterations": 12}
     run = run_of(tmp_path, quick_recipe(changes), log_every=5)
-    with pytest.raises(TrainingError, match=r"iteration \d+ is no finite number"):
+    with pytest.raises(TrainingError, match=r"iteration \d+ is not a finite number"):
         train(run, ALONE)
     named = (run.folder / BAD_BATCH_FILE).read_text().splitlines()
     assert len(named) == 8
     assert all(Path(name).exists() for name in named)
-    assert not saved_states(run.folder), "what came after is not kept"
+    assert not saved_states(run.folder), "no state is saved after the bad iteration"
 
 
-def test_a_run_is_judged_on_the_way(tmp_path: Path) -> None:
-    run = run_of(tmp_path, quick_recipe(), log_every=2, judge_every=2)
-    train(run, ALONE, judge=lambda checkpoint: {"tensors": float(len(checkpoint.weights))})
-    judged = [line["iteration"] for line in logged(run.folder) if "validation" in line]
-    assert judged == [2, 4]
+def test_a_run_is_validated_while_it_trains(tmp_path: Path) -> None:
+    run = run_of(tmp_path, quick_recipe(), log_every=2, validate_every=2)
+    train(run, ALONE, validate=lambda checkpoint: {"tensors": float(len(checkpoint.weights))})
+    validated = [line["iteration"] for line in logged(run.folder) if "validation" in line]
+    assert validated == [2, 4]
     assert list((run.folder / "tensorboard").iterdir())
 
 
-def test_the_random_numbers_of_others_are_left_alone(tmp_path: Path) -> None:
-    """Colours are changed by torchvision, which draws from the process's own generator."""
+def test_training_does_not_change_the_global_random_state(tmp_path: Path) -> None:
+    """torchvision's colour transforms draw from the global generator."""
     recipe = quick_recipe({"augmentation.jitter": 0.3, "schedule.iterations": 2})
     train(run_of(tmp_path, recipe), ALONE)
     after = torch.rand(1)

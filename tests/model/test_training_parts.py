@@ -14,14 +14,14 @@ from model.backbones import build_backbone
 from model.checkpoint import InputFormat
 from model.datasets import open_data_set
 from model.datasets.base import Sample
-from model.datasets.selection import some_identities
+from model.datasets.selection import select_identities
 from model.errors import DataError, RecipeError
 from model.pictures import read_inputs
-from model.recipe import SHIPPED, Schedule, parse_changes, read_recipe, recipe_path
+from model.recipe import SHIPPED, Schedule, parse_overrides, read_recipe, recipe_path
 from model.training.inputs import cached_inputs
-from model.training.journal import LOG_FILE, opened_journal
 from model.training.machine import strided_depthwise_in_float32
-from model.training.schedule import late_rate, rate
+from model.training.run_log import LOG_FILE, open_run_log
+from model.training.schedule import delayed_rate, rate
 from model.training.teacher import read_teacher
 
 SMALL = InputFormat(height=64, width=32)
@@ -57,11 +57,11 @@ def test_a_picture_that_cannot_be_read_leaves_no_cache_behind(tmp_path: Path) ->
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_teacher_tells_a_mirrored_crop_from_the_crop(tmp_path: Path) -> None:
+def test_a_teacher_has_other_features_for_a_mirrored_crop(tmp_path: Path) -> None:
     crops = samples(tmp_path)
     teacher = read_teacher([write_teacher(tmp_path)], crops)
     chosen = torch.tensor([4, 4, 2])
-    plain, mirrored, other = teacher.of(chosen, torch.tensor([False, True, False]))
+    plain, mirrored, other = teacher.select(chosen, torch.tensor([False, True, False]))
     assert torch.equal(plain, teacher.features[0, 4])
     assert torch.equal(mirrored, teacher.features[1, 4])
     assert torch.equal(other, teacher.features[0, 2])
@@ -76,16 +76,16 @@ def test_a_teachers_file_is_matched_by_file_name(tmp_path: Path) -> None:
     assert torch.equal(forwards.features, backwards.features.flip(1))
 
 
-def test_a_teacher_that_does_not_know_a_crop_is_an_error(tmp_path: Path) -> None:
+def test_a_teacher_without_features_of_a_crop_is_an_error(tmp_path: Path) -> None:
     stranger = Sample(Path("nowhere/0099_c1s1_000000_00.jpg"), 99, 1)
     with pytest.raises(DataError, match=r"no features of 1 training crops, for instance 0099_c1s1_000000_00\.jpg"):
         read_teacher([write_teacher(tmp_path)], (*samples(tmp_path), stranger))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really"])
-def test_a_file_that_is_no_teacher_is_an_error(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_teachers_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.npz").write_bytes(content)
-    with pytest.raises(DataError, match="no NPZ file of a teacher's features"):
+    with pytest.raises(DataError, match="not an NPZ file of a teacher's features"):
         read_teacher([tmp_path / "t.npz"], ())
 
 
@@ -97,14 +97,14 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     assert rate(109, schedule) < 0.001
 
 
-def test_layers_that_join_late_go_through_the_whole_schedule() -> None:
+def test_delayed_layers_go_through_the_whole_schedule() -> None:
     schedule = Schedule(iterations=110, warm_up=10)
-    assert [late_rate(i, schedule, 55) for i in (0, 54)] == [0.0, 0.0]
-    assert late_rate(55, schedule, 55) == pytest.approx(0.01)
-    assert late_rate(60, schedule, 55) == 1
-    assert late_rate(85, schedule, 55) == pytest.approx(0.5)
-    assert late_rate(109, schedule, 55) < 0.001
-    assert [late_rate(i, schedule, 0) for i in range(110)] == [rate(i, schedule) for i in range(110)]
+    assert [delayed_rate(i, schedule, 55) for i in (0, 54)] == [0.0, 0.0]
+    assert delayed_rate(55, schedule, 55) == pytest.approx(0.01)
+    assert delayed_rate(60, schedule, 55) == 1
+    assert delayed_rate(85, schedule, 55) == pytest.approx(0.5)
+    assert delayed_rate(109, schedule, 55) < 0.001
+    assert [delayed_rate(i, schedule, 0) for i in range(110)] == [rate(i, schedule) for i in range(110)]
 
 
 def test_the_rate_falls_in_steps() -> None:
@@ -112,7 +112,7 @@ def test_the_rate_falls_in_steps() -> None:
     assert [rate(i, schedule) for i in (0, 9, 10, 19, 20, 29)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-WHOLE = sorted(path for path in SHIPPED.glob("*.toml") if path.stem != "adapt")  # which wants a checkpoint's network
+WHOLE = sorted(path for path in SHIPPED.glob("*.toml") if path.stem != "adapt")  # `adapt` needs a checkpoint
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
@@ -148,32 +148,32 @@ def test_a_wrong_recipe_says_where(tmp_path: Path, text: str, words: str) -> Non
     ("changes", "words"),
     [
         ({"loss.softmax": "circle"}, "needs architecture.classifier"),
-        ({"schedule.kind": "step"}, "steps belong to"),
+        ({"schedule.kind": "step"}, "needs steps"),
         ({"schedule.warm_up": 99}, r"warm_up \(99\) must be less than iterations \(4\)"),
         ({"name.inner": 1}, "name is a value of the recipe, not a section"),
         ({"loss.margni": 1}, r"loss\.margni: Extra"),
     ],
 )
-def test_what_does_not_go_together_is_an_error(changes: dict[str, object], words: str) -> None:
+def test_contradicting_values_of_a_recipe_are_an_error(changes: dict[str, object], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         quick_recipe(changes)
 
 
 def test_settings_on_the_command_line_are_toml() -> None:
-    assert parse_changes(["a.b=2", "c = 'text'", "d=[1, 2]"]) == {"a.b": 2, "c": "text", "d": [1, 2]}
+    assert parse_overrides(["a.b=2", "c = 'text'", "d=[1, 2]"]) == {"a.b": 2, "c": "text", "d": [1, 2]}
     for wrong in ("a", "a=text", "=1"):
         with pytest.raises(RecipeError, match="write NAME=VALUE"):
-            parse_changes([wrong])
+            parse_overrides([wrong])
 
 
-def test_a_resumed_log_forgets_what_is_done_again_and_what_a_crash_cut_off(tmp_path: Path) -> None:
+def test_a_resumed_log_drops_repeated_iterations_and_a_truncated_line(tmp_path: Path) -> None:
     lines = [json.dumps({"iteration": i, "loss": 0.5}) for i in (1, 2, 3)]
     (tmp_path / LOG_FILE).write_text("\n".join(lines) + '\n{"iterat')
-    with opened_journal(tmp_path, iterations=5, done=2) as journal:
-        journal.count(8)
-        journal.training(3, {"loss": 0.25})
-    told = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
-    assert [(line["iteration"], line["loss"]) for line in told] == [(1, 0.5), (2, 0.5), (3, 0.25)]
+    with open_run_log(tmp_path, iterations=5, done=2) as run_log:
+        run_log.count_crops(8)
+        run_log.log_training(3, {"loss": 0.25})
+    logged_lines = [json.loads(line) for line in (tmp_path / LOG_FILE).read_text().splitlines()]
+    assert [(line["iteration"], line["loss"]) for line in logged_lines] == [(1, 0.5), (2, 0.5), (3, 0.25)]
 
 
 def test_strided_depthwise_convolutions_compute_in_single_precision_under_bfloat16() -> None:
@@ -197,9 +197,9 @@ def test_strided_depthwise_convolutions_compute_in_single_precision_under_bfloat
 
 def test_some_identities_are_whole_and_seeded(tmp_path: Path) -> None:
     crops = samples(tmp_path)
-    some = some_identities(crops, 2)
+    some = select_identities(crops, 2)
     assert len({sample.pid for sample in some}) == 2
     assert len(some) == 2 * len(crops) // 6
-    assert some == some_identities(crops, 2)
+    assert some == select_identities(crops, 2)
     with pytest.raises(DataError, match="cannot train on 7 identities: the data has 6"):
-        some_identities(crops, 7)
+        select_identities(crops, 7)

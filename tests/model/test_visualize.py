@@ -103,7 +103,7 @@ def test_the_parts_of_a_match_add_up_to_its_similarity() -> None:
     np.testing.assert_allclose(part_cosines(heavier.reshape(-1), itself), 1, atol=1e-5)
 
 
-def test_parts_are_told_in_their_order() -> None:
+def test_parts_are_listed_in_their_order() -> None:
     one = np.zeros(2048, np.float32)
     one[256 * 3 + 5] = 1 / np.sqrt(8)
     cosines = dict(zip(PARTS, part_cosines(one, one), strict=True))
@@ -170,15 +170,15 @@ def test_the_page_shows_every_query_with_the_right_colours(tmp_path: Path) -> No
     sheets = page.of_class("sheet")
     chosen = choose_queries(ranking.scores(), "worst", 6)
     assert len(sheets) == 6
-    told = set()
+    verdicts = set()
     for sheet, query in zip(sheets, chosen, strict=True):
         (panel,) = [element for element in page.inside(sheet) if element.has_class("query")]
         assert panel.attributes["title"] == ranking.split.query[query].path.name
         ranked = ranking.ranked(query, top=4)
         expected = [one.verdict for one in ranked.found] + ([Verdict.RIGHT] if ranked.beyond else [])
         assert [verdict_of(card) for card in cards_of(page, sheet)] == expected
-        told |= set(expected)
-    assert told == set(Verdict), "the example shows all three kinds"
+        verdicts |= set(expected)
+    assert verdicts == set(Verdict), "the example shows all three kinds"
     style = next(element.text for element in page.elements if element.tag == "style")
     for verdict in Verdict:
         assert f".{verdict} {{ --verdict: var(--{verdict}); }}" in style

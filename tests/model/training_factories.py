@@ -20,9 +20,9 @@ from model.datasets import open_data_set
 from model.plain_network import load_network, save_network
 from model.recipe import Recipe, read_recipe, recipe_path
 from model.train import Run
-from model.training.processes import Processes
+from model.training.world import World
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = World(0, 1, torch.device("cpu"))
 
 QUICK: dict[str, object] = {
     "initialisation.weights": "random",

@@ -1,1 +1,1 @@
-"""Drawing clothed figures as a surveillance camera would show them; Pillow and NumPy only."""
+"""Drawing of clothed figures in the style of surveillance cameras, with Pillow and NumPy only."""

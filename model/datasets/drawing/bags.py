@@ -1,4 +1,4 @@
-"""What people carry."""
+"""Bags that persons carry."""
 
 import numpy as np
 

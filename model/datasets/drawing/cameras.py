@@ -1,4 +1,4 @@
-"""The drawn cameras: where each hangs, its light, its colours and how well it sees."""
+"""The drawn cameras: position, light, colours and image quality."""
 
 from dataclasses import dataclass
 

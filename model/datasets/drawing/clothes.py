@@ -1,4 +1,4 @@
-"""What garments look like on the body: the paints of upper and lower garments and of sleeves."""
+"""The paints of upper and lower garments and of sleeves."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Paints: what colour a surface has at each of its points."""
+"""Paints: the colour of a surface at each of its points."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Putting a person together."""
+"""Drawing a whole person from its parts."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""From a person before a camera to the crop that its pipeline would have cut out."""
+"""Rendering of a person in front of a camera to a crop, as a camera pipeline would cut it out."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +20,7 @@ CROP_SIZE = (80, 160)
 
 _OVERSAMPLING = 2
 
-# Paints are purer than cloth is.
+# Paints are more saturated than cloth.
 _SATURATION = 0.85
 
 
@@ -36,7 +36,7 @@ class Stand:
 
 @dataclass(frozen=True)
 class Companion:
-    """Somebody else in the crop; who is `nearer` hides the person in part. across: body heights to the right."""
+    """Another person in the crop; a `nearer` one hides the person in part. across: body heights to the right."""
 
     person: Person
     yaw: float
@@ -57,7 +57,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Box:
-    """How the detector's box lies around the person: its height in body heights, and where the feet are, 0 to 1."""
+    """The detector's box around the person: its height in body heights, and where the feet are, 0 to 1."""
 
     height: float
     feet_x: float

@@ -1,4 +1,4 @@
-"""How a body is held: the joints of legs and arms at one moment of walking or standing."""
+"""Poses: the joints of legs and arms at one moment of walking or standing."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the cameras look at: four kinds of places, each drawn in perspective as one wide frame without people."""
+"""The scenes of the cameras: four kinds of places, each drawn in perspective as a wide frame without people."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who the drawn people are: body, hair and clothes, chosen so that they can be told apart."""
+"""The drawn persons: body, hair and clothes, chosen to be distinguishable."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -164,13 +164,13 @@ _CANDIDATES = 20
 """How many outfits a newcomer tries on; the one least like the others' is kept."""
 
 _PEOPLE_A_LOOK_ALIKE = 8
-"""One person in so many dresses nearly as somebody else does."""
+"""One person in so many wears nearly the same clothes as another."""
 
 _WARM: tuple[Cut, ...] = ("sweater", "hoodie", "jacket", "open", "coat")
 """Garments that always have long sleeves."""
 
 _ALL_OF_ONE: tuple[Cut, ...] = ("dress", "coat")
-"""Garments that leave too little else to tell look-alikes apart by."""
+"""Garments that hide too much of what distinguishes look-alikes."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _second(cut: Cut, upper: Colour, rng: np.random.Generator) -> Colour:
 
 
 def _look_alike(person: Person, rng: np.random.Generator) -> Person:
-    """The same body and upper garment on somebody else, with another lower one: a hard case on purpose."""
+    """Another person with the same body and upper garment, but another lower one: a deliberately hard case."""
     stranger, worn = _person(rng), person.outfit
     lower = _choose(rng, [other for other in _LOWERS if _contrast(other, worn.lower) > 0.5])
     lower_kind: Lower = "shorts" if worn.lower_kind in ("trousers", "jeans", "leggings") else "trousers"
@@ -290,7 +290,7 @@ def _look_alike(person: Person, rng: np.random.Generator) -> Person:
 
 
 def _difference(features: _Features, others: Sequence[_Features]) -> float:
-    """How unlike somebody is to the one most like them."""
+    """A person's distance to the most similar other person."""
     return float(np.linalg.norm(np.array(others) - features, axis=1).min()) if others else 0.0
 
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a progress bar, a JSON-lines log, TensorBoard."""
+"""The log of a training run: a progress bar, a JSON-lines file, TensorBoard."""
 
 import json
 import math
@@ -16,8 +16,8 @@ LOG_FILE = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
 
-class Journal:
-    """Writes each line of figures to all three places."""
+class RunLog:
+    """Writes figures to the progress bar, the JSON-lines file and TensorBoard."""
 
     def __init__(self, folder: Path, bar: Progress, task: TaskID, tensorboard: SummaryWriter) -> None:
         self._log = folder / LOG_FILE
@@ -27,13 +27,13 @@ class Journal:
         self._began = time.perf_counter()
         self._crops = 0
 
-    def count(self, crops: int) -> None:
-        """One iteration with so many crops is done."""
+    def count_crops(self, crops: int) -> None:
+        """Record one finished iteration of `crops` crops."""
         self._crops += crops
         self._bar.advance(self._task)
 
-    def training(self, iteration: int, figures: Mapping[str, float]) -> None:
-        """Losses and rates, means since the last such line; adds the crops per second."""
+    def log_training(self, iteration: int, figures: Mapping[str, float]) -> None:
+        """Write losses and learning rates, means since the last call, and the crops per second."""
         now = time.perf_counter()
         line = dict(figures) | {"crops_per_second": round(self._crops / (now - self._began), 1)}
         self._began, self._crops = now, 0
@@ -42,8 +42,8 @@ class Journal:
         for name, value in line.items():
             self._tensorboard.add_scalar(f"training/{name}", value, iteration)
 
-    def validation(self, iteration: int, figures: Mapping[str, float]) -> None:
-        """Figures measured on the identities held out."""
+    def log_validation(self, iteration: int, figures: Mapping[str, float]) -> None:
+        """Write figures measured on the held-out identities."""
         self._write({"iteration": iteration, "validation": dict(figures)})
         for name, value in figures.items():
             self._tensorboard.add_scalar(f"validation/{name}", value, iteration)
@@ -55,9 +55,9 @@ class Journal:
 
 
 @contextmanager
-def opened_journal(folder: Path, iterations: int, done: int) -> Iterator[Journal]:
-    """The journal of a run that has `done` iterations behind it; forgets lines of any that were done after that."""
-    _forget(folder / LOG_FILE, done)
+def open_run_log(folder: Path, iterations: int, done: int) -> Iterator[RunLog]:
+    """The log of a run that resumes after `done` iterations; deletes the lines of later iterations."""
+    _truncate(folder / LOG_FILE, done)
     columns = (
         TextColumn("training"),
         BarColumn(),
@@ -69,21 +69,21 @@ def opened_journal(folder: Path, iterations: int, done: int) -> Iterator[Journal
         SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1) as tensorboard,
         Progress(*columns, console=Console(stderr=True)) as bar,
     ):
-        yield Journal(folder, bar, bar.add_task("", total=iterations, completed=done, loss=math.nan), tensorboard)
+        yield RunLog(folder, bar, bar.add_task("", total=iterations, completed=done, loss=math.nan), tensorboard)
 
 
-def _forget(log: Path, done: int) -> None:
-    """A run that goes on from a state does again what came after it, and would tell it twice."""
+def _truncate(log: Path, done: int) -> None:
+    """Delete the lines of iterations after `done`: the resumed run repeats these and logs them again."""
     if not log.exists():
         return
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if _is_before(line, done)]
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if _is_kept(line, done)]
     temporary = log.with_suffix(".tmp")
     temporary.write_text("".join(lines), encoding="utf-8")
     temporary.replace(log)
 
 
-def _is_before(line: str, done: int) -> bool:
+def _is_kept(line: str, done: int) -> bool:
     try:
         return bool(json.loads(line)["iteration"] <= done)
-    except ValueError:  # the line that a crash cut off
+    except ValueError:  # a line truncated by a crash
         return False

@@ -1,4 +1,4 @@
-"""Several processes that share a batch learn what one learns from the whole."""
+"""Several processes that split a batch train like one process on the whole batch."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from training_factories import QUICK, logged, omz_changes, quick_recipe, run_com
 from model.checkpoint import load_checkpoint
 from model.errors import RecipeError
 from model.train import train
-from model.training.processes import Processes
+from model.training.world import World
 
 FROZEN: dict[str, object] = {"schedule.iterations": 8, "batch_norm": "frozen"}
 # Random weights under frozen statistics give losses in the hundreds, so the paper's rate is divided by a thousand.
@@ -42,13 +42,13 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path, recipe: str,
         np.testing.assert_allclose(two[name], one[name], atol=5e-3, err_msg=name)
 
 
-def test_identities_that_cannot_be_shared_out_are_an_error(tmp_path: Path) -> None:
-    three = Processes(0, 3, torch.device("cpu"))
+def test_identities_that_cannot_be_split_are_an_error(tmp_path: Path) -> None:
+    three = World(0, 3, torch.device("cpu"))
     assert QUICK["batch.identities"] == 4
-    with pytest.raises(RecipeError, match="4 identities a batch cannot be shared out evenly among 3 processes"):
+    with pytest.raises(RecipeError, match="4 identities a batch cannot be split evenly between 3 processes"):
         train(run_of(tmp_path, quick_recipe()), three)
 
 
 def test_synchronised_statistics_need_gpus(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"synchronised.*needs GPUs"):
-        train(run_of(tmp_path, quick_recipe({"batch_norm": "synchronised"})), Processes(0, 1, torch.device("cpu")))
+        train(run_of(tmp_path, quick_recipe({"batch_norm": "synchronised"})), World(0, 1, torch.device("cpu")))
