@@ -23,7 +23,7 @@ from app.index.row_numbers import ROWS_AT_ONCE, pieces
 from app.index.tuning import Tuning
 from app.kit.cores import available_cores
 from app.kit.locks import ReadersWriterLock
-from app.kit.together import Together
+from app.kit.thread_batcher import ThreadBatcher
 from model.architecture import EMBEDDING_DIM
 
 _PIECE_ROWS = 512
@@ -57,7 +57,7 @@ class FaissIndex:
         self._tuning = tuning or Tuning()
         self._block_rows = block_rows
         self._lock = ReadersWriterLock()
-        self._searches = Together(self._searched, available_cores(), _SEARCHES_TOGETHER)
+        self._searches = ThreadBatcher(self._searched, available_cores(), _SEARCHES_TOGETHER)
         self._codes_stay = threading.Lock()  # held while codes change, and while they are saved
         self._closing = threading.Event()
         self._exact = ExactTier(block_rows)
@@ -120,7 +120,7 @@ class FaissIndex:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
         # What takes longer would hold back changes for too long if several of it were searched together.
         together = self._coarse is not None and which == Filter()
-        return self._searches.ask(_Search(query, which, top_k, min_similarity), top_k if together else None)
+        return self._searches.run(_Search(query, which, top_k, min_similarity), top_k if together else None)
 
     def upkeep(self) -> Sequence[int]:
         """See `VectorIndex`."""

@@ -96,7 +96,7 @@ def test_searches_at_once_find_what_each_finds_alone(
         sizes.append(len(searches))
         return large._searched(searches)
 
-    monkeypatch.setattr(large._searches, "_answer", counted)
+    monkeypatch.setattr(large._searches, "_work", counted)
     with ThreadPoolExecutor(24) as threads:
         together = list(threads.map(lambda one: large.search(*one), asked))
     assert together == alone
