@@ -171,7 +171,7 @@ def changing(gallery: Gallery) -> list[Row]:
     """Adding, deleting, and starting with a large gallery."""
     side = started_to_be_changed(gallery)
     size = side.index.size
-    side.index.upkeep()  # looks through all embeddings once
+    side.index.maintain()  # looks through all embeddings once
     new = [
         Addition(sequence, size + sequence, gallery.embeddings[-sequence], CropColumns("new", sequence))
         for sequence in range(1, CHANGED + 1)
@@ -186,7 +186,7 @@ def changing(gallery: Gallery) -> list[Row]:
     to_delete = 1000 * (time.perf_counter() - begun)
     left = side.index.size
     begun = time.perf_counter()
-    side.index.upkeep()
+    side.index.maintain()
     to_purge = time.perf_counter() - begun
     side.index.close()
     if [hit.key for hit in hits] != [new[-1].key] or left != size:

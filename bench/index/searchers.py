@@ -68,7 +68,7 @@ class Passerby:
         """Load as the keeper does from the rows of the database."""
         for rows in _pieces(len(embeddings)):
             self.index.load(additions(embeddings, rows), 0)
-            self.index.upkeep()
+            self.index.maintain()
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
         """With no filter."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import SHARED, SavedState
+from app.index.port import SHARED_SUFFIX, SavedState
 from bench.index.gallery import Gallery
 from bench.index.searchers import Flat, Hnswlib, MilvusLite, Passerby, Pgvector, Searcher, Usearch
 
@@ -67,7 +67,7 @@ class Started(Passerby):
 def forget_files(gallery: Gallery) -> None:
     """Have the system's cache drop the embeddings and fine codes that searches read."""
     started(gallery).index.close()  # so that there is a snapshot, which nobody has mapped
-    for path in (gallery.folder / "snapshot").glob(f"*{SHARED}"):
+    for path in (gallery.folder / "snapshot").glob(f"*{SHARED_SUFFIX}"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -10,7 +10,7 @@ import structlog
 from index_adapters import ADAPTERS, SERVERS, Adapter
 from structlog.testing import LogCapture
 
-from app.index import keeper, snapshot_home, snapshots
+from app.index import local_storage, snapshots, sync
 from app.index.port import VectorIndex
 from app.index.row_file import RowFile
 
@@ -35,7 +35,7 @@ def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     """What the index's parts log, whatever logging other tests have set up."""
     capture = LogCapture()
-    for module in (keeper, snapshot_home, snapshots):
+    for module in (sync, local_storage, snapshots):
         monkeypatch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
     return capture
 
