@@ -180,8 +180,8 @@ def main() -> None:
     _, person = np.unique(real.pids, return_inverse=True)
     drawn = LabelledFeatures(geometry.draw_like(person, real.cameras, seed), real.pids, real.cameras)
     table = Table("", "real", "drawn")
-    for name, one, other in zip(_MEASURES, _measured(real, seed), _measured(drawn, seed), strict=True):
-        table.add_row(name, f"{one:.3f}", f"{other:.3f}")
+    for name, real_value, drawn_value in zip(_MEASURES, _measured(real, seed), _measured(drawn, seed), strict=True):
+        table.add_row(name, f"{real_value:.3f}", f"{drawn_value:.3f}")
     for name, spread in (("persons", geometry.persons), ("cameras", geometry.cameras), ("crops", geometry.crops)):
         table.add_row(
             f"{name}: directions, deviation of log size", str(len(spread.directions)), f"{spread.size_deviation:.2f}"
@@ -192,8 +192,8 @@ def main() -> None:
 _INDEXES = (("IVF128,RaBitQ", 4), ("IVF128,RaBitQ", 16), ("PCA256,IVF128,SQ8", 4), ("PCA256,IVF128,SQ8", 16))
 _PERCENTILES = (5, 50, 95)
 _MEASURES = (
-    *(f"similarity of crops of one person by two cameras, percentile {one}" for one in _PERCENTILES),
-    *(f"similarity of crops of two persons, percentile {one}" for one in _PERCENTILES),
+    *(f"similarity of crops of one person by two cameras, percentile {percentile}" for percentile in _PERCENTILES),
+    *(f"similarity of crops of two persons, percentile {percentile}" for percentile in _PERCENTILES),
     "similarity of the tenth nearest, median",
     *(f"recall@10 of {name}, nprobe {nprobe}" for name, nprobe in _INDEXES),
 )
@@ -225,7 +225,7 @@ def _recall(name: str, nprobe: int, query: Embeddings, gallery: Embeddings, true
     index.add(gallery)
     faiss.extract_index_ivf(index).nprobe = nprobe
     _, proposed = index.search(query, 100)
-    hits = [len(set(one.tolist()) & set(other.tolist())) for one, other in zip(proposed, true, strict=True)]
+    hits = [len(set(found.tolist()) & set(best.tolist())) for found, best in zip(proposed, true, strict=True)]
     return sum(hits) / true.size
 
 

@@ -43,7 +43,7 @@ def profile(searcher: Searcher, queries: NDArray[np.float32]) -> None:
     profiler = cProfile.Profile()
     profiler.runcall(milliseconds, search, queries)
     table = Table("function", "milliseconds a search", title=f"p50 {p50:.2f} ms")
-    for entry in sorted(profiler.getstats(), key=lambda one: -one.inlinetime)[:_SHOWN]:
+    for entry in sorted(profiler.getstats(), key=lambda entry: -entry.inlinetime)[:_SHOWN]:
         name = entry.code if isinstance(entry.code, str) else entry.code.co_qualname
         table.add_row(name, f"{1000 * entry.inlinetime / len(queries):.3f}")
     Console().print(table)

@@ -1,4 +1,4 @@
-"""What the tests of the index share."""
+"""Fixtures of the tests of the index."""
 
 import os
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from app.index.row_file import RowFile
 
 @pytest.fixture(autouse=True)
 def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what a test opened: some leave indexes behind as a killed process would."""
+    """Close all files that a test opened: some tests leave indexes open, as a killed process would."""
     opened: list[RowFile[Any]] = []
     open_file = RowFile.__init__
 
@@ -33,7 +33,7 @@ def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """What the index's parts log, whatever logging other tests have set up."""
+    """Captures the log events of the index, regardless of the logging configuration of other tests."""
     capture = LogCapture()
     for module in (sync, local_storage, snapshots):
         monkeypatch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))

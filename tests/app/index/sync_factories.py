@@ -58,7 +58,7 @@ class MemoryChangeLog:
         for start in range(0, len(crops), 2):
             self._fail()
             self.row_batches += 1
-            yield [crop(one.key, sequence=0) for one in crops[start : start + 2]]
+            yield [crop(addition.key, sequence=0) for addition in crops[start : start + 2]]
             if self.during_rows is not None:
                 self.during_rows()
 

@@ -23,7 +23,7 @@ Vector = NDArray[np.float32]
 def test_searches_by_several_threads_are_right_while_changes_are_applied() -> None:
     staying = {key: crop(key, sequence=0, camera="staying") for key in range(100)}
     passing = {key: crop(key, sequence=0, camera="passing") for key in range(100, 400)}
-    embeddings = {key: one.embedding.astype(np.float32) for key, one in (staying | passing).items()}
+    embeddings = {key: addition.embedding.astype(np.float32) for key, addition in (staying | passing).items()}
     index = exact_index(block_rows=64)
     index.load(list(staying.values()), 0)
 
@@ -58,8 +58,8 @@ def _apply_random_changes(index: FaissIndex, passing: dict[int, Addition], secon
             if key in there:
                 changes.append(Removal(sequence, key))
             else:
-                one = passing[key]
-                changes.append(Addition(sequence, key, one.embedding, one.columns))
+                addition = passing[key]
+                changes.append(Addition(sequence, key, addition.embedding, addition.columns))
             there ^= {key}
         index.apply(changes)
 
@@ -167,10 +167,10 @@ def test_columns_and_their_copy_change_independently() -> None:
     copy.append(2, CropColumns("gate", 2, attributes='{"lane":2}'))
     columns.append(3, CropColumns("gate", 3, attributes='{"bag":true,"lane":1}'))
 
-    def keys_with(one: Columns, lane: int) -> list[int]:
-        rows = one.matching_rows(Filter(attributes=frozenset({("lane", f"{lane}")})))
+    def keys_with(columns: Columns, lane: int) -> list[int]:
+        rows = columns.matching_rows(Filter(attributes=frozenset({("lane", f"{lane}")})))
         assert rows is not None
-        return one.keys[rows].tolist()
+        return columns.keys[rows].tolist()
 
     assert [keys_with(copy, lane) for lane in (1, 2)] == [[1], [2]]
     assert [keys_with(columns, lane) for lane in (1, 2)] == [[1, 3], []]

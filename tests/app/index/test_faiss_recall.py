@@ -50,7 +50,7 @@ def test_almost_all_true_matches_that_pass_a_filter_are_found(
     large: FaissIndex, gallery: list[Addition], cameras: int
 ) -> None:
     named = frozenset(f"camera {number}" for number in range(cameras))
-    passing = [one for one in gallery if one.columns.camera_id in named]
+    passing = [addition for addition in gallery if addition.columns.camera_id in named]
     assert _recall(large, gallery, Filter(camera_ids=named), passing, 10, 300) > 0.98
 
 
@@ -104,13 +104,13 @@ def test_concurrent_searches_find_what_each_finds_alone(
 
 
 def test_an_invalid_query_fails_no_search_of_its_batch(large: FaissIndex, gallery: list[Addition]) -> None:
-    good = [one.embedding.astype(np.float32) for one in gallery[:60]]
+    good = [addition.embedding.astype(np.float32) for addition in gallery[:60]]
     bad = np.full(2048, np.nan, np.float32)
     with ThreadPoolExecutor(24) as threads:
         refused = [threads.submit(large.search, bad, ANY, 1) for _ in range(20)]
         found = list(threads.map(lambda query: large.search(query, ANY, 1), good))
-    assert [one.hits[0].key for one in found] == [one.key for one in gallery[:60]]
-    assert all(isinstance(one.exception(), ValueError) for one in refused)
+    assert [result.hits[0].key for result in found] == [addition.key for addition in gallery[:60]]
+    assert all(isinstance(search.exception(), ValueError) for search in refused)
 
 
 def _recall(
@@ -127,8 +127,8 @@ def _recall(
     print("seed:", seed)
     found = 0
     embeddings = np.stack([crop.embedding for crop in passing]).astype(np.float32)
-    for one in random.Random(seed).sample(gallery, queries):
-        query = (one.embedding * weights).astype(np.float32)
+    for addition in random.Random(seed).sample(gallery, queries):
+        query = (addition.embedding * weights).astype(np.float32)
         truth = embeddings @ query
         best = {passing[place].key for place in np.argsort(-truth)[:top_k].tolist()}
         hits = index.search(query, crop_filter, top_k).hits

@@ -133,8 +133,8 @@ def test_searches_changes_and_maintenance_run_concurrently(tmp_path: Path) -> No
             change()
         finally:
             done.set()
-        for one in running:
-            one.result()
+        for thread in running:
+            thread.result()
     assert index.segment_size > 0
     assert rounds[0] >= 20
 

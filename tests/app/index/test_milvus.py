@@ -91,12 +91,13 @@ def test_more_hits_than_milvus_gives_are_an_error(index: VectorIndex) -> None:
 
 def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_some(index: VectorIndex) -> None:
     assert isinstance(index, MilvusIndex)
-    people = 20  # of 100 crops each; only some of one of them were seen by the rare camera
+    people = 20  # of 100 crops each; the rare camera has only a few crops, all of one person
+
     crops = [
         crop(key, vector=_near(embedding(key % people), key), camera="rare" if key % 100 == people - 1 else "gate")
         for key in range(2000)
     ]
-    rare = [one for one in crops if one.columns.camera_id == "rare"]
+    rare = [addition for addition in crops if addition.columns.camera_id == "rare"]
     index.load(crops, 2000)
     index._client.flush(index._collection)  # it builds its HNSW then, soon
     crop_filter = Filter(camera_ids=frozenset({"rare"}))
@@ -105,7 +106,7 @@ def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_so
         assert time.monotonic() < deadline, "the server's HNSW is not there, or misses nothing"
         time.sleep(0.1)
     found = index.search(query_for(0), crop_filter, 20)
-    expected = dict(zip((one.key for one in rare), similarities(query_for(0), rare), strict=True))
+    expected = dict(zip((addition.key for addition in rare), similarities(query_for(0), rare), strict=True))
     assert keys(found) == sorted(expected, key=lambda key: -expected[key])
     assert found.compared == 20
     assert len(index.search(query_for(0), ANY, 2000).hits) == 2000
@@ -166,10 +167,13 @@ def test_the_next_process_opens_the_index(milvus_lite: str) -> None:
 
 
 def test_the_crops_of_two_models_never_meet(milvus_lite: str) -> None:
-    with storage_on(milvus_lite, "testmodels") as one, storage_on(milvus_lite, "testmodels", "other") as other:
+    with (
+        storage_on(milvus_lite, "testmodels") as first_storage,
+        storage_on(milvus_lite, "testmodels", "other") as second_storage,
+    ):
 
         async def test() -> None:
-            first, second = await one.rebuild(nothing), await other.rebuild(nothing)
+            first, second = await first_storage.rebuild(nothing), await second_storage.rebuild(nothing)
             first.apply([crop(1)])
             second.apply([crop(2)])
             assert (all_keys(first), all_keys(second)) == ({1}, {2})

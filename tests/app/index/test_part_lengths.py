@@ -21,10 +21,10 @@ def scaled(query: np.ndarray, *factors: float) -> np.ndarray:
 
 
 def test_a_few_damaged_embeddings_do_not_change_the_lengths() -> None:
-    some = embeddings(9, UNEQUAL)
-    some[0, 5], some[1, 5], some[2] = np.nan, np.inf, 0
-    some[3] = some[3, ::-1]
-    assert median_part_lengths(some) == pytest.approx(UNEQUAL, abs=1e-3)
+    damaged = embeddings(9, UNEQUAL)
+    damaged[0, 5], damaged[1, 5], damaged[2] = np.nan, np.inf, 0
+    damaged[3] = damaged[3, ::-1]
+    assert median_part_lengths(damaged) == pytest.approx(UNEQUAL, abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [0, 3])

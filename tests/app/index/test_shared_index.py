@@ -64,7 +64,7 @@ def test_syncs_that_share_an_index_agree_while_all_of_them_change_it(milvus_lite
             storage.write_lock = write_lock
         syncs = [IndexSync(change_log, storage, poll_seconds=0.01) for storage in storages]
         await asyncio.gather(*(sync.start() for sync in syncs))
-        assert change_log.row_batches == 3, "one of them built the index, the others opened it"
+        assert change_log.row_batches == 3, "only the first sync built the index"
 
         async def writer(sync: IndexSync, first: int) -> None:
             for key in range(first, first + 15):
@@ -135,7 +135,7 @@ def test_it_is_rebuilt_where_the_database_does_not_fit_it(
             await sync.stop()
 
     run(test())
-    assert events(logged).count("is rebuilt") == 1, "the one that came second finds what the first one built"
+    assert events(logged).count("is rebuilt") == 1, "the second sync opens the index that the first one rebuilt"
 
 
 def test_it_is_not_ready_during_an_outage_of_the_server_and_recovers(

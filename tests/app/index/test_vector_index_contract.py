@@ -55,7 +55,9 @@ def test_min_similarity_cuts_what_is_less_similar(index: VectorIndex) -> None:
     crops = [crop(key) for key in range(1, 10)]
     index.apply(crops)
     found = index.search(query_for(1), ANY, 9, min_similarity=0.0)
-    expected = {one.key for one, value in zip(crops, similarities(query_for(1), crops), strict=True) if value >= 0}
+    expected = {
+        addition.key for addition, value in zip(crops, similarities(query_for(1), crops), strict=True) if value >= 0
+    }
     assert set(keys(found)) == expected
     assert 1 <= len(expected) < 9
     assert found.compared == 9

@@ -100,8 +100,8 @@ def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterato
 
 def _random_attributes(rng: random.Random, sequence: int) -> str | None:
     values: dict[str, Any] = {"colour": ["red", "blue"], "lane": [1, "1", True, None], "number": [sequence, 7]}
-    told = {name: rng.choice(of) for name, of in values.items() if rng.random() < 0.5}
-    return json.dumps(told, sort_keys=True, separators=(",", ":")) if told else None
+    attributes = {name: rng.choice(of) for name, of in values.items() if rng.random() < 0.5}
+    return json.dumps(attributes, sort_keys=True, separators=(",", ":")) if attributes else None
 
 
 def _random_filter(rng: random.Random) -> Filter:
@@ -122,9 +122,9 @@ def _random_filter(rng: random.Random) -> Filter:
     )
 
 
-def _passes(crop_filter: Filter, one: Addition) -> bool:
-    columns = one.columns
-    told = json.loads(columns.attributes or "{}")
+def _passes(crop_filter: Filter, addition: Addition) -> bool:
+    columns = addition.columns
+    attributes = json.loads(columns.attributes or "{}")
     return (
         (not crop_filter.camera_ids or columns.camera_id in crop_filter.camera_ids)
         and columns.camera_id not in crop_filter.exclude_camera_ids
@@ -133,7 +133,8 @@ def _passes(crop_filter: Filter, one: Addition) -> bool:
         and crop_filter.person_id in (None, columns.person_id)
         and crop_filter.track_id in (None, columns.track_id)
         and all(
-            name in told and (type(told[name]), told[name]) == (type(json.loads(value)), json.loads(value))
+            name in attributes
+            and (type(attributes[name]), attributes[name]) == (type(json.loads(value)), json.loads(value))
             for name, value in crop_filter.attributes
         )
     )
@@ -142,13 +143,13 @@ def _passes(crop_filter: Filter, one: Addition) -> bool:
 def _assert_exact(index: VectorIndex, gallery: dict[int, Addition], crop_filter: Filter, rng: random.Random) -> None:
     query = embedding(rng.randrange(80)).astype(np.float32)
     top_k = rng.choice([1, 3, 10, 200])
-    survivors = [one for one in gallery.values() if _passes(crop_filter, one)]
+    survivors = [addition for addition in gallery.values() if _passes(crop_filter, addition)]
     truth = similarities(query, survivors) if survivors else np.empty(0, np.float32)
     found = index.search(query, crop_filter, top_k)
     assert (found.compared, found.gallery_size) == (len(survivors), len(gallery))
     best = np.sort(truth)[::-1][:top_k]
     assert [hit.similarity for hit in found.hits] == pytest.approx(best.tolist(), abs=1e-5)
-    by_key = {one.key: value for one, value in zip(survivors, truth, strict=True)}
+    by_key = {addition.key: value for addition, value in zip(survivors, truth, strict=True)}
     assert len({hit.key for hit in found.hits}) == len(found.hits)
     for hit in found.hits:
         assert hit.similarity == pytest.approx(by_key[hit.key], abs=1e-5)

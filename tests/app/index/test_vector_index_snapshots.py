@@ -40,8 +40,8 @@ def test_a_restored_index_applies_the_changes_after_the_snapshot(
         Removal(9, 6),
         crop(10, camera="yard"),
     ]
-    for one in (index, restored):
-        one.apply(later)
+    for updated in (index, restored):
+        updated.apply(later)
     assert restored.last_sequence == 10
     assert all_keys(restored) == {2, 3, 4, 5, 7, 10}
     assert all_keys(restored, having(("colour", '"red"'))) == {2, 4, 7}
