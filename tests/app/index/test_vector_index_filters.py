@@ -14,7 +14,7 @@ from app.index.port import Addition, Filter, Removal, VectorIndex
 
 
 @pytest.mark.parametrize(
-    ("which", "expected"),
+    ("crop_filter", "expected"),
     [
         (Filter(), {1, 2, 3, 4, 5, 6}),
         (Filter(camera_ids=frozenset({"gate"})), {1, 2}),
