@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import QueueClosed, QueueFull
-from app.index.keeper import IndexNotReady
 from app.index.port import IndexLost, IndexUnreachable
+from app.index.sync import IndexNotReady
 from app.kit.leaving import ClientLeft
 
 MEDIA_TYPE = "application/problem+json"

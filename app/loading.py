@@ -15,7 +15,7 @@ from app.embedding.service import EmbeddingService
 from app.embedding.start_up import best_batch_size, check
 from app.gallery.answering import RunningModel
 from app.gallery.model_repository import ModelRepository
-from app.index.keeper import IndexKeeper
+from app.index.sync import IndexSync
 from app.reindex.checkpoints import CheckpointStore
 from app.reindex.succession import Succession
 from app.settings import Settings
@@ -37,7 +37,7 @@ class ModelLoader:
         checkpoints: CheckpointStore,
         limits: PictureLimits,
         metrics: EmbeddingMetrics,
-        new_index: Callable[[str], Awaitable[IndexKeeper]],
+        new_index: Callable[[str], Awaitable[IndexSync]],
     ) -> None:
         """new_index: makes what keeps the index of a model, by its id."""
         self._settings = settings

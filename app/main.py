@@ -18,15 +18,15 @@ from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
 from app.gallery.answering import Answering
-from app.gallery.feed import DatabaseChangeFeed
+from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
 from app.index.faiss_index import FaissIndex
-from app.index.keeper import IndexHome, IndexKeeper
-from app.index.snapshot_home import SnapshotHome
+from app.index.local_storage import LocalIndexStorage
 from app.index.snapshots import SnapshotStore
+from app.index.sync import IndexStorage, IndexSync
 from app.index.tuning import Tuning
 from app.kit.provide import provide
 from app.loading import ModelLoader
@@ -103,9 +103,9 @@ async def running_parts(
             gallery_id = await GalleryRepository(session).gallery_id()
         checkpoints = CheckpointStore(settings.checkpoints_url, settings.checkpoints_dir)
         checkpoints.clear()
-        keeper = partial(index_keeper, settings, database, snapshot_store(settings, gallery_id), gallery_id)
+        new_sync = partial(index_sync, settings, database, snapshot_store(settings, gallery_id), gallery_id)
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
-        models = ModelLoader(settings, database, checkpoints, limits, EmbeddingMetrics(registry), keeper)
+        models = ModelLoader(settings, database, checkpoints, limits, EmbeddingMetrics(registry), new_sync)
         model = await models.start(engines)
         answering = Answering(database, model, models.load, settings.index_poll_seconds)
         stack.push_async_callback(answering.stop)
@@ -131,27 +131,27 @@ def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:
     return SnapshotStore(working.parent, partial(FaissIndex.restore, working=working, tuning=_tuning(settings)))
 
 
-async def index_keeper(
+async def index_sync(
     settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
-) -> IndexKeeper:
-    """What keeps the index of one model, not started yet. Raises IndexUnreachable."""
-    feed = DatabaseChangeFeed(database, model_id, settings.changes_kept)
-    home = await index_home(settings, database, snapshots, gallery_id, model_id)
-    return IndexKeeper(feed, home, poll_seconds=settings.index_poll_seconds)
+) -> IndexSync:
+    """The index sync of one model, not started. Raises IndexUnreachable."""
+    change_log = DatabaseChangeLogReader(database, model_id, settings.changes_kept)
+    storage = await index_storage(settings, database, snapshots, gallery_id, model_id)
+    return IndexSync(change_log, storage, poll_seconds=settings.index_poll_seconds)
 
 
-async def index_home(
+async def index_storage(
     settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
-) -> IndexHome:
-    """Where the index is kept: in this process, or on the server that the settings name. Raises IndexUnreachable."""
+) -> IndexStorage:
+    """The index storage: local snapshots, or the server that the settings name. Raises IndexUnreachable."""
     address = settings.index_address
     if address is None:
         new_index = partial(FaissIndex, model_id, _working(settings, gallery_id), _tuning(settings))
-        return SnapshotHome(snapshots, new_index, settings.snapshot_every)
-    from app.index.milvus import MilvusHome, MilvusServer  # what it imports is an extra
+        return LocalIndexStorage(snapshots, new_index, settings.snapshot_every)
+    from app.index.milvus import MilvusIndexStorage, MilvusServer  # what it imports is an extra
 
     server = await asyncio.to_thread(MilvusServer, address)
-    return MilvusHome(server, gallery_id, model_id, database.index_turn)
+    return MilvusIndexStorage(server, gallery_id, model_id, database.index_turn)
 
 
 def _working(settings: Settings, gallery_id: str) -> Path:
@@ -161,12 +161,12 @@ def _working(settings: Settings, gallery_id: str) -> Path:
 def _tuning(settings: Settings) -> Tuning:
     return Tuning(
         exact_limit=settings.index_exact_limit,
-        cells=settings.index_cells,
+        nlist=settings.index_cells,
         recall=settings.index_recall,
-        probes=settings.index_probes,
+        nprobe=settings.index_probes,
         candidates=settings.index_candidates,
-        finalists=settings.index_finalists,
-        narrow_limit=settings.index_narrow_limit,
-        sifted_limit=settings.index_sifted_limit,
-        fresh_limit=max(1, min(Tuning.fresh_limit, settings.index_exact_limit)),  # they are all compared, too
+        refined=settings.index_finalists,
+        exact_filter_limit=settings.index_narrow_limit,
+        refine_filter_limit=settings.index_sifted_limit,
+        flush_limit=max(1, min(Tuning.flush_limit, settings.index_exact_limit)),  # the buffer is compared exactly, too
     )

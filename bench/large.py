@@ -92,16 +92,16 @@ def _searches(running: RunningService) -> Iterator[float]:
 def _while_laid_out(data: Path, crops: int) -> tuple[list[float], float]:
     """Searches of a service that lays its codes out anew, being told to have twice the cells; and seconds of that."""
     log = data / "log"
-    settings = {"PASSERBY_INDEX_CELLS": str(2 * Tuning().cells_for(crops)), "PASSERBY_LOG_LEVEL": "info"}
+    settings = {"PASSERBY_INDEX_CELLS": str(2 * Tuning().nlist_for(crops)), "PASSERBY_LOG_LEVEL": "info"}
     with service(data, settings=settings, log=log) as running:
         began = time.perf_counter()
         found = []
         for milliseconds in _searches(running):
             found.append(milliseconds)
-            if len(found) % _SEARCHES == 0 and b"laid out anew" in log.read_bytes():
+            if len(found) % _SEARCHES == 0 and b"rebuilt its segment" in log.read_bytes():
                 return found, time.perf_counter() - began
             if time.perf_counter() - began > _LONGEST_SECONDS:
-                raise TimeoutError(f"the codes were not laid out anew within {_LONGEST_SECONDS:.0f} s")
+                raise TimeoutError(f"the segment was not rebuilt within {_LONGEST_SECONDS:.0f} s")
     raise AssertionError("there is always one more search")
 
 

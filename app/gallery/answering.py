@@ -12,7 +12,7 @@ from app.embedding.service import EmbeddingService
 from app.errors import NotReady, TakingOver
 from app.gallery.model_repository import ActiveModels, ModelRepository
 from app.gallery.tables import ANSWERS, NEXT
-from app.index.keeper import IndexKeeper
+from app.index.sync import IndexSync
 
 _LONGEST_PAUSE = 30.0  # seconds before a model that could not be loaded is tried again
 _COUNTED_FOR = 1.0  # seconds for which counted crops are told again, as counting takes a tenth of that for a million
@@ -30,7 +30,7 @@ class RunningModel:
     """A model at work: what embeds with it, and the index of its embeddings, which never meet another's."""
 
     embedding: EmbeddingService
-    index: IndexKeeper
+    index: IndexSync
 
     @property
     def id(self) -> str:

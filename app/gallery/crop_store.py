@@ -17,9 +17,9 @@ from app.gallery.model_repository import ModelRepository
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
+from app.kit.async_batcher import AsyncBatcher
 from app.kit.ids import new_id
 from app.kit.times import now_microseconds, utc_offset_seconds
-from app.kit.turns import Turns
 from model.architecture import PART_DIM, PARTS
 
 CROPS_A_TRANSACTION = 128
@@ -60,12 +60,12 @@ class CropStore:
         self._index = model.index
         self._model_id = model.id
         self._known_cameras: set[str] = set()  # saves a statement; cameras never go
-        self._looks = Turns[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOK)
-        self._writes = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
+        self._looks = AsyncBatcher[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOK)
+        self._writes = AsyncBatcher[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
 
     async def find(self, identities: Collection[Identity]) -> StoredCrops:
         """Those of the crops that are there, embedded by the model; when this returns they can be found."""
-        known = await self._looks.do(identities)
+        known = await self._looks.run(identities)
         if known:  # the request, or the service, that stored them may not have got so far
             await self._index.catch_up()
         return known
@@ -79,7 +79,7 @@ class CropStore:
         if not crops:
             return {}
         await store_files(self._images, [one.picture for one in crops.values()])
-        stored = await self._writes.do(crops)
+        stored = await self._writes.run(crops)
         await self._index.catch_up()
         return stored
 

@@ -1,1 +1,1 @@
-"""The vector index: its port, its adapters, and what keeps them in step with the database."""
+"""The vector index: its port, its adapters, and its sync with the database."""

@@ -1,4 +1,4 @@
-"""What an index takes: embeddings and queries of 2048 finite numbers."""
+"""Validation of embeddings and queries: 2048 finite numbers."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from model.architecture import EMBEDDING_DIM
 
 
 def refused_additions(changes: Sequence[Change]) -> set[Addition]:
-    """The additions whose embeddings cannot be compared with anything."""
+    """The additions whose embeddings are not 2048 finite numbers."""
     return {
         change
         for change in changes
@@ -20,7 +20,7 @@ def refused_additions(changes: Sequence[Change]) -> set[Addition]:
 
 
 def checked_query(query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The query as C-contiguous float32. Raises ValueError where it is no embedding."""
+    """The query as C-contiguous float32. Raises ValueError if it is not 2048 finite numbers."""
     query = np.ascontiguousarray(query, np.float32)
     if query.shape != (EMBEDDING_DIM,) or not np.isfinite(query).all():
         raise ValueError(f"a query is {EMBEDDING_DIM} finite numbers, not an array of shape {query.shape}")

@@ -1,4 +1,4 @@
-"""The keys of an index's rows and what filters look at, in NumPy arrays."""
+"""The columns of an index: keys and the fields that filters test, in NumPy arrays."""
 
 import json
 from array import array
@@ -15,7 +15,7 @@ from app.kit.canonical import canonical_json
 _NUMBERS = ("key", "captured_at")
 _TEXTS = ("camera_id", "track_id", "person_id", "attributes")
 _NONE = -1
-_TEXTS_BEFORE_TRIM = 1024
+_STALE_TEXTS = 1024
 _LEAST_ROWS = 1024
 
 FREE = -1
@@ -23,10 +23,10 @@ FREE = -1
 
 
 class Columns:
-    """One row a crop. Not safe among threads.
+    """Columns with a row for each crop. Not thread-safe.
 
-    Rows either lie without gaps (`append`, `remove`: the last row takes a removed one's place) or stay where they were
-    put (`place`, `free`); whoever has free rows looks for their key.
+    Rows are either contiguous (`append`, `remove`: the last row takes the place of a removed row) or stay in their
+    places (`copy_rows`, `free`): a free row has the key FREE. Text columns are dictionary-encoded.
     """
 
     def __init__(self) -> None:
@@ -35,15 +35,15 @@ class Columns:
             **{name: np.empty(0, np.int64) for name in _NUMBERS},
             **{name: np.empty(0, np.int32) for name in _TEXTS},
         }
-        self._texts = {name: _Texts() for name in _TEXTS}
-        self._pairs = _Pairs()
+        self._texts = {name: _Dictionary() for name in _TEXTS}
+        self._pairs = _AttributePairs()
 
     def __len__(self) -> int:
         return self._size
 
     @property
     def keys(self) -> NDArray[np.int64]:
-        """The key of each row, `(N,)`; a view that holds until the next change."""
+        """The key of each row, `(N,)`; a view that is valid until the next change."""
         return self._column("key")
 
     def append(self, key: int, columns: CropColumns) -> None:
@@ -53,23 +53,23 @@ class Columns:
         self._arrays["captured_at"][self._size] = columns.captured_at
         for name, texts in self._texts.items():
             self._arrays[name][self._size] = texts.code(getattr(columns, name))
-        self._look_at_new_attributes()
+        self._add_new_attribute_pairs()
         self._size += 1
 
     def remove(self, row: int) -> None:
-        """Drop a row; the last row moves into its place."""
+        """Remove a row; the last row takes its place."""
         self._size -= 1
         for column in self._arrays.values():
             column[row] = column[self._size]
         for name, texts in self._texts.items():
-            # Tracks come and go with their crops: forget the texts of gone ones, now and then.
-            if len(texts) > 2 * self._size + _TEXTS_BEFORE_TRIM:
+            # Each track brings a new text, so texts that no row uses any more are dropped from time to time.
+            if len(texts) > 2 * self._size + _STALE_TEXTS:
                 self._texts[name], self._column(name)[:] = texts.trimmed(self._column(name))
                 if name == "attributes":
-                    self._pairs = _Pairs.of(self._texts[name])
+                    self._pairs = _AttributePairs.of(self._texts[name])
 
-    def place(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
-        """Copy rows of other columns to distinct rows here, also beyond the end; what lies between them is free."""
+    def copy_rows(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
+        """Copy rows of other columns to distinct rows here; rows may be beyond the end, and gaps become free rows."""
         size = max(self._size, int(rows.max(initial=-1)) + 1)
         self._reserve(size, *self._arrays)
         self._arrays["key"][self._size : size] = FREE
@@ -77,42 +77,42 @@ class Columns:
         for name, column in self._arrays.items():
             values = other._column(name)[other_rows]
             column[rows] = self._texts[name].codes_of(other._texts[name], values) if name in self._texts else values
-        self._look_at_new_attributes()
+        self._add_new_attribute_pairs()
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows, as far as that can be done while others read, and free rows."""
+        """Reserve memory for a number of rows; other threads may read, and free rows, during the call."""
         self._reserve(rows, *(name for name in self._arrays if name != "key"))
 
     def free(self, row: int) -> None:
-        """Note that a row holds no crop any more."""
+        """Mark a row as free."""
         self._arrays["key"][row] = FREE
 
-    def of(self, row: int) -> CropColumns:
-        """What a row holds, beside its key."""
+    def crop_columns(self, row: int) -> CropColumns:
+        """The fields of a row."""
         texts = {name: texts.text(int(self._arrays[name][row])) for name, texts in self._texts.items()}
         return CropColumns(captured_at=int(self._arrays["captured_at"][row]), **texts)
 
-    def matching(self, which: Filter) -> NDArray[np.int64] | None:
-        """The rows that pass the filter, ascending, or None where it tests nothing."""
-        mask = self.mask(which)
+    def matching_rows(self, crop_filter: Filter) -> NDArray[np.int64] | None:
+        """The rows that pass the filter, ascending, or None if it tests nothing."""
+        mask = self.mask(crop_filter)
         return None if mask is None else np.flatnonzero(mask).astype(np.int64, copy=False)
 
-    def mask(self, which: Filter) -> NDArray[np.bool_] | None:
-        """Of each row whether it passes the filter, whatever free ones give, or None where it tests nothing."""
+    def mask(self, crop_filter: Filter) -> NDArray[np.bool_] | None:
+        """Whether each row passes the filter, or None if it tests nothing. Values of free rows are undefined."""
         tests: list[NDArray[np.bool_]] = []
-        if which.camera_ids:
-            tests.append(self._is_any("camera_id", which.camera_ids))
-        if which.exclude_camera_ids:
-            tests.append(~self._is_any("camera_id", which.exclude_camera_ids))
-        if which.captured_from is not None:
-            tests.append(self._column("captured_at") >= which.captured_from)
-        if which.captured_to is not None:
-            tests.append(self._column("captured_at") < which.captured_to)
-        if which.person_id is not None:
-            tests.append(self._is_any("person_id", [which.person_id]))
-        if which.track_id is not None:
-            tests.append(self._is_any("track_id", [which.track_id]))
-        tests += [self._has_code("attributes", self._pairs.codes_with(pair)) for pair in which.attributes]
+        if crop_filter.camera_ids:
+            tests.append(self._is_any("camera_id", crop_filter.camera_ids))
+        if crop_filter.exclude_camera_ids:
+            tests.append(~self._is_any("camera_id", crop_filter.exclude_camera_ids))
+        if crop_filter.captured_from is not None:
+            tests.append(self._column("captured_at") >= crop_filter.captured_from)
+        if crop_filter.captured_to is not None:
+            tests.append(self._column("captured_at") < crop_filter.captured_to)
+        if crop_filter.person_id is not None:
+            tests.append(self._is_any("person_id", [crop_filter.person_id]))
+        if crop_filter.track_id is not None:
+            tests.append(self._is_any("track_id", [crop_filter.track_id]))
+        tests += [self._has_code("attributes", self._pairs.codes_with(pair)) for pair in crop_filter.attributes]
         if not tests:
             return None
         mask = tests[0]
@@ -120,8 +120,8 @@ class Columns:
             mask &= test
         return mask
 
-    def selected(self, rows: slice | NDArray[np.int64]) -> "Columns":
-        """A copy of some rows that later changes leave alone. Texts are shared, as they only ever become more."""
+    def take(self, rows: slice | NDArray[np.int64]) -> "Columns":
+        """A copy of rows that later changes do not affect. Dictionaries are shared, as they are append-only."""
         columns = Columns()
         columns._arrays = {name: self._column(name)[rows].copy() for name in self._arrays}
         columns._texts = dict(self._texts)
@@ -137,16 +137,16 @@ class Columns:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises OSError, ValueError, KeyError or BadZipFile if it is not that."""
+        """Read what `save` wrote. Raises OSError, ValueError, KeyError or BadZipFile if the file is damaged."""
         columns = cls()
         with np.load(path, allow_pickle=False) as file:
             columns._arrays = {name: file[name] for name in columns._arrays}
-            columns._texts = {name: _Texts(json.loads(file[f"{name}_texts"].tobytes())) for name in _TEXTS}
-            columns._pairs = _Pairs.of(columns._texts["attributes"])
+            columns._texts = {name: _Dictionary(json.loads(file[f"{name}_texts"].tobytes())) for name in _TEXTS}
+            columns._pairs = _AttributePairs.of(columns._texts["attributes"])
         columns._size = len(columns._arrays["key"])
         return columns
 
-    def _look_at_new_attributes(self) -> None:
+    def _add_new_attribute_pairs(self) -> None:
         texts = self._texts["attributes"]
         while len(self._pairs) < len(texts):
             self._pairs.add(texts.text(len(self._pairs)))
@@ -159,9 +159,9 @@ class Columns:
         return self._has_code(name, np.array(codes, np.int32))
 
     def _has_code(self, name: str, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Of each row whether it has one of these codes."""
+        """Whether each row has one of these codes."""
         column = self._column(name)
-        if len(codes) == 1:  # much faster than NumPy's isin
+        if len(codes) == 1:  # a comparison is much faster than isin
             has: NDArray[np.bool_] = column == codes[0]
             return has
         return np.isin(column, codes)
@@ -175,8 +175,8 @@ class Columns:
                 self._arrays[name] = new
 
 
-class _Texts:
-    """The distinct texts of one column. Rows hold codes: the position of their text here, or -1 for none."""
+class _Dictionary:
+    """The distinct texts of a column. The code of a text, which rows hold, is its position here; -1 means no text."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._all = list(texts)
@@ -188,12 +188,8 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         return iter(self._all)
 
-    def after(self, code: int) -> list[str]:
-        """The texts from a code on, in their order."""
-        return self._all[code:]
-
     def code(self, text: str | None) -> int:
-        """The code of a text, which is new from now on if it was not known."""
+        """The code of a text; a new text is added."""
         if text is None:
             return _NONE
         code = self._codes.setdefault(text, len(self._all))
@@ -201,29 +197,29 @@ class _Texts:
             self._all.append(text)
         return code
 
-    def codes_of(self, other: "_Texts", codes: NDArray[np.int32]) -> NDArray[np.int32]:
-        """What codes of other texts are here, where the texts are new from now on if they were not known."""
-        distinct, places = np.unique(codes, return_inverse=True)
-        named = [_NONE if code == _NONE else self.code(other._all[code]) for code in distinct.tolist()]
-        return np.array(named, np.int32)[places]
+    def codes_of(self, other: "_Dictionary", codes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Translate codes of another dictionary to codes of this one; new texts are added."""
+        distinct, positions = np.unique(codes, return_inverse=True)
+        translated = [_NONE if code == _NONE else self.code(other._all[code]) for code in distinct.tolist()]
+        return np.array(translated, np.int32)[positions]
 
     def text(self, code: int) -> Any:
         """The text of a code, or None."""
         return None if code == _NONE else self._all[code]
 
     def known_code(self, text: str) -> int | None:
-        """The code of a text, or None if no row can have it."""
+        """The code of a text, or None if it is unknown."""
         return self._codes.get(text)
 
-    def trimmed(self, codes: NDArray[np.int32]) -> tuple["_Texts", NDArray[np.int32]]:
-        """Only the texts that `codes` use, and the codes that mean the same by them."""
+    def trimmed(self, codes: NDArray[np.int32]) -> tuple["_Dictionary", NDArray[np.int32]]:
+        """A dictionary of only the texts that `codes` use, and their codes in it."""
         used = np.unique(codes[codes != _NONE])
-        renamed = np.where(codes == _NONE, _NONE, np.searchsorted(used, codes))
-        return _Texts(self._all[code] for code in used), renamed.astype(np.int32)
+        translated = np.where(codes == _NONE, _NONE, np.searchsorted(used, codes))
+        return _Dictionary(self._all[code] for code in used), translated.astype(np.int32)
 
 
-class _Pairs:
-    """Which of the distinct attributes have which pair of a name and a value; by their codes, which count from 0."""
+class _AttributePairs:
+    """An inverted index: for each pair of an attribute's name and value, the codes of the attributes that have it."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -231,7 +227,7 @@ class _Pairs:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
-        """Those of the attributes, in the order of their codes. Raises ValueError if one is no JSON object."""
+        """The pairs of attributes, given in the order of their codes. Raises ValueError if one is no JSON object."""
         pairs = cls()
         for text in texts:
             pairs.add(text)
@@ -241,7 +237,7 @@ class _Pairs:
         return self._count
 
     def add(self, text: str) -> None:
-        """Take in the attributes of the next code, a JSON object. Raises ValueError if it is none."""
+        """Add the attributes of the next code. Raises ValueError if they are no JSON object."""
         attributes = json.loads(text)
         if not isinstance(attributes, dict):
             raise ValueError(f"attributes are a JSON object, not {text}")
@@ -255,5 +251,5 @@ class _Pairs:
 
 
 def _as_bytes(texts: Iterable[str]) -> NDArray[np.uint8]:
-    """Texts for a file: NumPy's own text arrays would give each the length of the longest."""
+    """Texts as JSON for a file: in NumPy's text arrays, each text would take the space of the longest."""
     return np.frombuffer(json.dumps(list(texts)).encode(), np.uint8)

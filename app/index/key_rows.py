@@ -1,15 +1,15 @@
-"""Which row each key has, in 12 bytes a crop."""
+"""A map from keys to row numbers that takes 12 bytes a crop."""
 
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-_GONE = -1
+_REMOVED = -1
 
 
 class KeyRows:
-    """Keys in ascending order and the row of each, in NumPy arrays. Not safe among threads.
+    """Sorted keys and the row of each, in NumPy arrays. Not thread-safe.
 
     A dictionary of a million entries takes ten times the memory.
     """
@@ -20,36 +20,36 @@ class KeyRows:
 
     @classmethod
     def of(cls, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> Self:
-        """Of distinct keys in any order."""
+        """A map of distinct keys in any order."""
         self = cls()
         order = np.argsort(keys, kind="stable")
         self._keys, self._rows = keys[order], rows[order].astype(np.int32)
         return self
 
     def with_more(self, keys: NDArray[np.int64], rows: NDArray[np.int64]) -> "KeyRows":
-        """A map with these keys too, which must not be there yet."""
-        there = self._rows != _GONE
-        return KeyRows.of(np.concatenate([self._keys[there], keys]), np.concatenate([self._rows[there], rows]))
+        """A new map with additional keys, which must not be in this one."""
+        present = self._rows != _REMOVED
+        return KeyRows.of(np.concatenate([self._keys[present], keys]), np.concatenate([self._rows[present], rows]))
 
     def __contains__(self, key: int) -> bool:
         return self.get(key) is not None
 
     def get(self, key: int) -> int | None:
-        """The row of a key, if it is there."""
-        place = self._place(key)
-        return None if place is None else int(self._rows[place])
+        """The row of a key, or None."""
+        position = self._position(key)
+        return None if position is None else int(self._rows[position])
 
     def pop(self, key: int) -> int | None:
-        """Forget a key, and give its row if it was there."""
-        place = self._place(key)
-        if place is None:
+        """Remove a key and return its row, or None if it is not present."""
+        position = self._position(key)
+        if position is None:
             return None
-        row = int(self._rows[place])
-        self._rows[place] = _GONE
+        row = int(self._rows[position])
+        self._rows[position] = _REMOVED
         return row
 
-    def _place(self, key: int) -> int | None:
-        place = int(np.searchsorted(self._keys, key))
-        if place == len(self._keys) or self._keys[place] != key or self._rows[place] == _GONE:
+    def _position(self, key: int) -> int | None:
+        position = int(np.searchsorted(self._keys, key))
+        if position == len(self._keys) or self._keys[position] != key or self._rows[position] == _REMOVED:
             return None
-        return place
+        return position

@@ -1,4 +1,4 @@
-"""FAISS's exact comparison, and what a tier of the index finds with it."""
+"""Exact comparison by FAISS's kernels, and the result of one part of the index."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,11 @@ from model.architecture import EMBEDDING_DIM
 
 
 @dataclass(frozen=True, eq=False)
-class TierFound:
-    """What one tier gives for a query, in any order: keys `(N,)`, similarities `(N,)`, and how many crops pass."""
+class PartialResult:
+    """The result of the write buffer or the segment, in any order: keys `(N,)` and similarities `(N,)`.
+
+    compared: number of crops that pass the filter.
+    """
 
     keys: NDArray[np.int64]
     similarities: NDArray[np.float32]
@@ -19,26 +22,26 @@ class TierFound:
 
 
 def as_float32(embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Finite numbers of half precision in single precision, in a quarter of the time that NumPy takes.
+    """Convert finite half-precision numbers to single precision, in a quarter of NumPy's time.
 
-    Shifted into place, the exponent is too small by 112, the difference of both formats' biases.
+    After the shift, the exponent is too small by 112, the difference of the two formats' biases.
     """
     bits = np.left_shift(embeddings.view(np.int16), 13, dtype=np.int32).view(np.uint32)
-    bits &= np.uint32(0x8FFF_E000)  # of the sign, which the shift has multiplied, one bit
+    bits &= np.uint32(0x8FFF_E000)  # sign extension copied the sign bit; keep one copy
     numbers = bits.view(np.float32)
     numbers *= np.float32(2.0**112)
     return numbers
 
 
 def nearest(
-    query: NDArray[np.float32], embeddings: NDArray[np.float32], among: NDArray[np.int64] | None, top_k: int
+    query: NDArray[np.float32], embeddings: NDArray[np.float32], selected: NDArray[np.int64] | None, top_k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Similarities and rows of the `top_k` embeddings that are most similar to a query, best first, or all if fewer.
+    """Similarities and rows of the `top_k` embeddings most similar to a query, best first; of all if there are fewer.
 
-    It is the search inside FAISS's IndexFlatIP: what it makes of a row depends on nothing beside it, so that equal
-    embeddings have equal similarities wherever they lie. among: ascending; only these rows.
+    This is the kernel of FAISS's IndexFlatIP. The similarity of a row does not depend on the other rows, so equal
+    embeddings have equal similarities. selected: ascending rows to compare, or None for all.
     """
-    count = min(top_k, len(embeddings) if among is None else len(among))
+    count = min(top_k, len(embeddings) if selected is None else len(selected))
     similarities = np.empty(count, np.float32)
     rows = np.empty(count, np.int64)
     if count:
@@ -51,16 +54,16 @@ def nearest(
             count,
             faiss.swig_ptr(similarities),
             faiss.swig_ptr(rows),
-            None if among is None else faiss.IDSelectorArray(among),
+            None if selected is None else faiss.IDSelectorArray(selected),
         )
     return similarities, rows
 
 
 def all_similarities(query: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Those of a query `(2048,)` and each of the embeddings `(N, 2048)`, in their order: the same that `nearest` gives.
+    """The similarity of a query `(2048,)` to each of the embeddings `(N, 2048)`, equal to those of `nearest`.
 
-    In this thread alone. NumPy's product shares the work out to threads that wait for each other, which takes many
-    times as long as soon as another process wants the cores.
+    Runs in the calling thread. NumPy's product splits the work over BLAS threads that wait for each other, which takes
+    many times as long if another process uses the cores.
     """
     similarities = np.empty(len(embeddings), np.float32)
     faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # FAISS's stubs leave it out

@@ -1,4 +1,4 @@
-"""The port of the vector index: what goes in, what is asked, what comes back, and what every adapter keeps to."""
+"""The port of the vector index: changes, filters, results, and the contract of every adapter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-SHARED = ".rows"
-"""The suffix of saved files that the index goes on writing, and checks by itself."""
+SHARED_SUFFIX = ".rows"
+"""The suffix of snapshot files that the live index goes on writing to, and verifies itself."""
 
 
 class SnapshotError(Exception):
-    """Saved files do not hold the index that they should hold."""
+    """The files of a snapshot are damaged or do not match its state."""
 
 
 class IndexUnreachable(Exception):
-    """The server that keeps the index does not do what it is asked to, now."""
+    """A request to the index's server failed; a later one may succeed."""
 
 
 class IndexLost(Exception):
-    """The server that should keep the index has it no more."""
+    """The server no longer has the index."""
 
 
 @dataclass(frozen=True)
 class CropColumns:
-    """What filters look at. `captured_at` in microseconds since 1970 UTC.
+    """The fields that filters test. `captured_at` in microseconds since 1970 UTC.
 
-    `attributes` is the text of a JSON object as `canonical_json` writes it, None where it would be empty.
+    `attributes` is a JSON object in the form of `canonical_json`, or None if it is empty.
     """
 
     camera_id: str
@@ -40,7 +40,7 @@ class CropColumns:
 
 @dataclass(frozen=True, eq=False)
 class Addition:
-    """A crop that came into the gallery as change number `sequence`; `embedding` is `(2048,)` of norm 1."""
+    """Change number `sequence`: a crop was added to the gallery. `embedding` is `(2048,)` of norm 1."""
 
     sequence: int
     key: int
@@ -50,7 +50,7 @@ class Addition:
 
 @dataclass(frozen=True)
 class Removal:
-    """A crop that left the gallery as change number `sequence`."""
+    """Change number `sequence`: a crop was deleted from the gallery."""
 
     sequence: int
     key: int
@@ -61,11 +61,10 @@ Change = Addition | Removal
 
 @dataclass(frozen=True)
 class Filter:
-    """Which crops a search looks at: those that pass every test. A field left as it is tests nothing.
+    """The crops that a search considers: those that pass every test. A field with its default value tests nothing.
 
-    Times in microseconds since 1970 UTC; `captured_from` is the first that passes, `captured_to` the first that does
-    not pass any more. `attributes` are pairs of a name and the `canonical_json` of its value: a crop passes that has
-    all of them.
+    Times in microseconds since 1970 UTC; `captured_from` is inclusive, `captured_to` exclusive. `attributes` are pairs
+    of a name and the `canonical_json` of its value; a crop passes if it has all of them.
     """
 
     camera_ids: frozenset[str] = frozenset()
@@ -79,15 +78,15 @@ class Filter:
 
 @dataclass(frozen=True)
 class Hit:
-    """A crop that was found; `similarity` is the dot product with the query."""
+    """A crop in a search result; `similarity` is the dot product with the query."""
 
     key: int
     similarity: float
 
 
 @dataclass(frozen=True)
-class Found:
-    """The answer to a search: hits, best first; how many crops passed the filter; how many there are in all."""
+class SearchResult:
+    """Hits, best first; `compared`: number of crops that passed the filter; `gallery_size`: number of all crops."""
 
     hits: tuple[Hit, ...]
     compared: int
@@ -96,7 +95,7 @@ class Found:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What an index wrote down: `size` crops of one model, complete up to change number `last_sequence`."""
+    """What a snapshot holds: `size` crops of one model, complete up to change number `last_sequence`."""
 
     model_id: str
     size: int
@@ -104,69 +103,68 @@ class SavedState:
 
 
 class VectorIndex(Protocol):
-    """The embeddings of one model's crops, searchable. A cache: the database can rebuild it at any time.
+    """A searchable index of one model's embeddings. It is a cache: it can be rebuilt from the database at any time.
 
-    Everything here blocks and may be called by any thread: searches run together, changes alone. Where a server keeps
-    the index, all but `model_id` raise IndexUnreachable or IndexLost.
+    All methods block and are thread-safe: searches run concurrently, changes exclusively. If the index is on a server,
+    all but `model_id` raise IndexUnreachable or IndexLost.
     """
 
     @property
     def model_id(self) -> str:
-        """The model whose embeddings these are."""
+        """The model of the embeddings."""
 
     @property
     def size(self) -> int:
-        """How many crops can be found."""
+        """Number of crops."""
 
     @property
     def last_sequence(self) -> int:
-        """The number of the last change that was applied; 0 before the first."""
+        """Number of the last applied change; 0 before the first."""
 
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
-        """Apply changes in ascending order of their sequence, so that they are found, or not found, from now on.
+        """Apply changes, in ascending order of their sequence; searches that start afterwards see them.
 
-        May be repeated: changes up to `last_sequence` are passed over, and so is the removal of a key that is not
-        there. A key that is there may be added again with what it has already, as no crop ever changes; that changes
-        nothing. Returns the keys of additions that were refused because their embedding is not 2048 finite numbers;
-        the other changes are applied nevertheless.
+        Idempotent: changes up to `last_sequence`, removals of absent keys and additions of present keys are ignored. (A
+        crop never changes.) Returns the keys of refused additions, whose embeddings are not 2048 finite numbers; all
+        other changes are applied.
         """
 
     def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
-        """Take in crops whatever their sequence, for a rebuild from the rows of the database.
+        """Add crops regardless of their sequence, for a rebuild from the rows of the database.
 
-        `last_sequence` is that of the database before the first row was read: changes after it will come, again
-        or for the first time. May be called many times, also with no rows. Returns refused keys as `apply` does.
+        `last_sequence` is that of the database before the first row was read; `apply` gets the changes after it, some
+        of which the rows may contain. May be called many times, also without rows. Returns refused keys like `apply`.
         """
 
     def search(
-        self, query: NDArray[np.float32], which: Filter, top_k: int, min_similarity: float | None = None
-    ) -> Found:
-        """The `top_k` crops that pass the filter and are most similar to a query `(2048,)`, or all if fewer.
+        self, query: NDArray[np.float32], crop_filter: Filter, top_k: int, min_similarity: float | None = None
+    ) -> SearchResult:
+        """Of the crops that pass the filter, the `top_k` most similar to a query `(2048,)`, or all if there are fewer.
 
-        Equal similarities come in ascending order of the key; which of several equal ones is the last of the
-        `top_k` is not fixed. Raises ValueError if the query is not 2048 finite numbers or `top_k` is below 1.
+        Hits of equal similarity are sorted by key; if several compete for the last place, any of them may get it.
+        Raises ValueError if the query is not 2048 finite numbers or `top_k` is below 1.
         """
 
-    def upkeep(self) -> Sequence[int]:
-        """Do what keeps the index small and fast, if there is something to do, however long that takes.
+    def maintain(self) -> Sequence[int]:
+        """Run maintenance that keeps the index small and fast; it may take minutes.
 
-        Everything else goes on meanwhile, without longer pauses; but upkeep itself is for one thread at a time.
-        Returns the keys of crops whose embeddings the disk has damaged, again each time until they are loaded again or
-        removed. Raises OSError where the disk is full; everything is as it was then.
+        Searches and changes run concurrently, without long pauses; only one thread may run maintenance. Returns the
+        keys of crops whose embeddings the disk has damaged, each time until they are loaded again or removed. Raises
+        OSError if the disk is full; the index is then unchanged.
         """
 
     def close(self) -> None:
-        """End upkeep that is under way, and let go of what the index holds beside memory."""
+        """Cancel running maintenance and release files and connections."""
 
 
 class SnapshotIndex(VectorIndex, Protocol):
-    """An index in the memory of its process, which snapshots keep for the next one."""
+    """An index in the process's memory, saved in snapshots."""
 
     def save(self, folder: Path) -> SavedState:
-        """Write the index into an empty folder, while searches and changes go on, and say what was written.
+        """Write the index into an empty folder, concurrently with searches and changes, and return its state.
 
-        Files are as they stay, but for those with the suffix `SHARED`.
+        Files do not change afterwards, except those with the suffix `SHARED_SUFFIX`.
 
-        The adapter's `restore(folder, state)` brings it back or raises SnapshotError; a crop that was removed
-        meanwhile may be missing, and comes right with the changes after `last_sequence`.
+        The adapter's `restore(folder, state)` reads it back or raises SnapshotError. A crop that is removed during the
+        save may be missing; the changes after `last_sequence` contain that removal.
         """

@@ -1,4 +1,4 @@
-"""Rows of numbers on disk, read through memory."""
+"""Fixed-width rows of numbers in a file, read through a memory mapping."""
 
 import mmap
 import os
@@ -16,64 +16,65 @@ from app.kit.files import sync_file
 Number = TypeVar("Number", bound=np.generic)
 
 _SECONDS_FROM_MEMORY = 1e-5
-"""More than that a row takes from memory, less than from a disk."""
+"""A time per row that is longer than a read from memory and shorter than one from a disk."""
 
-_FETCHED_AT_ONCE = 128 * 1024
-"""Of more, Linux reads no more than the beginning."""
+_PREFETCH_BYTES = 128 * 1024
+"""Linux reads no more for one madvise call."""
 
-_GROWTH_ROWS = 16_384  # address space, which takes disk space as rows are written
+_GROWTH_ROWS = 16_384  # the file is sparse: disk space is used only when rows are written
 _SEED = 1804
 
 
 class RowFile(Generic[Number]):
-    """Rows of as many numbers each, in a file without a header, row after row.
+    """Rows of the same width, one after the other, in a file without a header.
 
-    `read` may be called by any thread, the rest by one at a time, and what is written meanwhile must be other rows. A
-    read that the disk cannot serve ends the process, as it does for every mapped file.
+    Any thread may call `read`; one thread at a time may call the other methods, and may write only rows that no other
+    thread reads. As with every memory-mapped file, a read error of the disk kills the process (SIGBUS).
     """
 
     def __init__(self, path: Path, width: int, kind: type[Number]) -> None:
-        """Open a file, or begin one, of rows `(width,)` of a kind of NumPy's numbers. Raises OSError."""
+        """Open or create a file of rows `(width,)` of a NumPy scalar type. Raises OSError."""
         self.path = path
         self._width = width
         self._kind = np.dtype(kind).newbyteorder("<")
         self._row_bytes = width * self._kind.itemsize
         path.touch()
         self._file = path.open("r+b", buffering=0)
-        self._on_disk = False
+        self._last_read_slow = False
         self._map: mmap.mmap | None = None
         self._rows: NDArray[Number] = np.empty((0, width), self._kind)
-        self._show(path.stat().st_size // self._row_bytes)
+        self._map_rows(path.stat().st_size // self._row_bytes)
 
     def __len__(self) -> int:
-        """How many rows can be read; those that were never written are zeros."""
+        """Number of rows that can be read; rows that were never written are zeros."""
         return len(self._rows)
 
     def write(self, rows: NDArray[np.int64], numbers: NDArray[Number]) -> None:
-        """Write numbers `(N, width)` as rows, ascending, making the file longer where they need it. Raises OSError."""
+        """Write numbers `(N, width)` to ascending rows, extending the file if needed. Raises OSError."""
         last = int(rows[-1]) if len(rows) else -1
         if last >= len(self):
-            whole = -(-(last + 1) // _GROWTH_ROWS) * _GROWTH_ROWS
-            self._file.truncate(whole * self._row_bytes)
-            self._show(whole)
+            extended = -(-(last + 1) // _GROWTH_ROWS) * _GROWTH_ROWS
+            self._file.truncate(extended * self._row_bytes)
+            self._map_rows(extended)
         numbers = np.ascontiguousarray(numbers, self._kind)
         for start, end in _runs(rows):
             self._write_all(int(rows[start]), numbers[start:end].tobytes())
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Number]:
-        """A copy of some rows, `(N, width)`.
+        """A copy of rows, `(N, width)`.
 
-        Where the last ones had to come from the disk, it is asked for all of these at once.
+        If the last read had to wait for the disk, the pages of all rows are requested first, so that the disk reads
+        them in parallel.
         """
         began = time.perf_counter()
-        if self._on_disk:
-            self._ask_for(rows)
+        if self._last_read_slow:
+            self._prefetch_rows(rows)
         numbers = np.take(self._rows, rows, axis=0)
-        self._on_disk = time.perf_counter() - began > len(rows) * _SECONDS_FROM_MEMORY
+        self._last_read_slow = time.perf_counter() - began > len(rows) * _SECONDS_FROM_MEMORY
         return numbers
 
-    def read_past_memory(self, rows: NDArray[np.int64]) -> NDArray[Number]:
-        """The same for whoever reads many, row after row: the pages do not become this process's memory."""
+    def read_unmapped(self, rows: NDArray[np.int64]) -> NDArray[Number]:
+        """A copy of many ascending rows, by file reads: mapped pages would count as memory of this process."""
         numbers: NDArray[Number] = np.empty((len(rows), self._width), self._kind)
         for start, end in _runs(rows):
             first = int(rows[start])
@@ -84,33 +85,33 @@ class RowFile(Generic[Number]):
             numbers[start:end] = np.frombuffer(content, self._kind).reshape(end - start, self._width)
         return numbers
 
-    def fetch(self) -> None:
-        """Have the system read all of the file into its cache, as far as there is room, sooner than it is asked for."""
+    def prefetch(self) -> None:
+        """Ask the system to read the whole file into the page cache, in the background."""
         if self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
-            for start in range(0, len(self._map), _FETCHED_AT_ONCE):
-                self._map.madvise(mmap.MADV_WILLNEED, start, min(_FETCHED_AT_ONCE, len(self._map) - start))
+            for start in range(0, len(self._map), _PREFETCH_BYTES):
+                self._map.madvise(mmap.MADV_WILLNEED, start, min(_PREFETCH_BYTES, len(self._map) - start))
 
-    def release(self) -> None:
-        """Let go of the pages that were read; they stay in the system's cache as long as it has room."""
+    def release_pages(self) -> None:
+        """Unmap the pages that were read; they stay in the page cache while it has room."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def sync(self) -> None:
-        """Return once all that was written is on the disk. Raises OSError."""
+        """Flush all writes to the disk. Raises OSError."""
         sync_file(self.path)
 
     def link(self, path: Path) -> None:
-        """Give the file one more name on the same disk. Raises OSError."""
+        """Create a hard link on the same disk. Raises OSError."""
         os.link(self.path, path)
 
     def close(self) -> None:
-        """Close the file and take away its name here; its other names keep it."""
+        """Close the file and delete its name; other hard links keep it."""
         self._file.close()
-        with suppress(PermissionError):  # Windows deletes no file that is still read; its folder is cleared at start
+        with suppress(PermissionError):  # Windows deletes no mapped file; the folder is cleared at the next start
             self.path.unlink(missing_ok=True)
 
-    def _show(self, rows: int) -> None:
-        """Map that many rows. Whoever reads through the earlier mapping keeps it as long as needed."""
+    def _map_rows(self, rows: int) -> None:
+        """Map this number of rows. Readers of the former mapping keep it alive."""
         if rows == 0:
             return
         self._map = mmap.mmap(self._file.fileno(), rows * self._row_bytes, access=mmap.ACCESS_READ)
@@ -118,13 +119,13 @@ class RowFile(Generic[Number]):
             self._map.madvise(mmap.MADV_RANDOM)
         self._rows = np.frombuffer(self._map, self._kind).reshape(rows, self._width)
 
-    def _ask_for(self, rows: NDArray[np.int64]) -> None:
-        """Have the disk read some rows, without waiting for it."""
+    def _prefetch_rows(self, rows: NDArray[np.int64]) -> None:
+        """Ask the system to read rows in the background."""
         if self._map is None or not hasattr(mmap, "MADV_WILLNEED"):
             return
         first = rows * self._row_bytes // mmap.PAGESIZE
         last = ((rows + 1) * self._row_bytes - 1) // mmap.PAGESIZE
-        for page in np.unique(np.concatenate([first, last])).tolist():  # a row is no longer than two pages
+        for page in np.unique(np.concatenate([first, last])).tolist():  # a row spans two pages at most
             self._map.madvise(mmap.MADV_WILLNEED, page * mmap.PAGESIZE, mmap.PAGESIZE)
 
     def _write_all(self, row: int, content: bytes) -> None:
@@ -135,17 +136,17 @@ class RowFile(Generic[Number]):
 
 
 def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where row numbers that follow each other start and end."""
+    """Start and end of each run of consecutive row numbers, as positions in `rows`."""
     ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)] if len(rows) else []
     yield from zip([0, *ends], ends, strict=False)
 
 
-def row_sums(rows: NDArray[Number]) -> NDArray[np.uint64]:
-    """A checksum of each row, `(N,)`, by which a row that the disk damaged is told.
+def row_checksums(rows: NDArray[Number]) -> NDArray[np.uint64]:
+    """A checksum of each row, `(N,)`: the sum of its 64-bit words times fixed random odd numbers.
 
-    Sums of products with odd numbers: any change within eight bytes changes the sum, and any other does but by chance.
+    A change within one word always changes the checksum; other changes leave it equal with negligible probability.
     """
     words = np.ascontiguousarray(rows).view(np.uint64)
     factors = np.random.default_rng(_SEED).integers(2**63, size=words.shape[1], dtype=np.uint64) * 2 + 1
-    sums: NDArray[np.uint64] = words @ factors
-    return sums
+    checksums: NDArray[np.uint64] = words @ factors
+    return checksums

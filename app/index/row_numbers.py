@@ -1,4 +1,4 @@
-"""What the index does with row numbers: takes them in pieces, samples them, and makes room for more."""
+"""Helpers for arrays of row numbers: chunks, samples, and arrays indexed by row."""
 
 from collections.abc import Iterator
 from typing import TypeVar
@@ -6,29 +6,29 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS_AT_ONCE = 4_096
-"""Rows of embeddings that are read together: 16 MiB."""
+CHUNK_ROWS = 4_096
+"""Rows of embeddings that are read at once: 16 MiB."""
 
 _SEED = 1804
 
 Value = TypeVar("Value", bound=np.generic)
 
 
-def pieces(rows: NDArray[np.int64], at_once: int) -> Iterator[NDArray[np.int64]]:
-    """The same numbers, so many at a time."""
-    for start in range(0, len(rows), at_once):
-        yield rows[start : start + at_once]
+def chunks(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """The row numbers in chunks of at most `size`."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
-def sampled(rows: int, most: int) -> NDArray[np.int64]:
-    """Up to `most` of the numbers below `rows`, ascending, evenly by chance."""
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
+def sample_rows(count: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the numbers below `count`, uniformly at random, ascending."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(_SEED).choice(count, most, replace=False))
 
 
-def longer(array: NDArray[Value], size: int) -> NDArray[Value]:
-    """An array by row number with zeros behind it, or itself if it is that long."""
+def zero_padded(array: NDArray[Value], size: int) -> NDArray[Value]:
+    """The array with zeros appended up to `size`; the array itself if it is that long."""
     if len(array) >= size:
         return array
     return np.concatenate([array, np.zeros(size - len(array), array.dtype)])

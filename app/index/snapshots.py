@@ -1,4 +1,4 @@
-"""Snapshots of an index on disk: generations of which the newest sound one counts."""
+"""Snapshots of an index on disk: numbered generations, of which the newest undamaged one is used."""
 
 import hashlib
 import re
@@ -11,13 +11,13 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.index.port import SHARED, SavedState, SnapshotError, SnapshotIndex
+from app.index.port import SHARED_SUFFIX, SavedState, SnapshotError, SnapshotIndex
 from app.kit.files import sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], SnapshotIndex]
 
-_FACTS = "snapshot.json"
-_SUMS = "SHA256SUMS"
+_MANIFEST = "snapshot.json"
+_CHECKSUMS = "SHA256SUMS"
 _GENERATION = re.compile(r"(\d{8})(\.damaged)?")
 
 _DAMAGED_KEPT = 1
@@ -25,8 +25,8 @@ _DAMAGED_KEPT = 1
 _log = structlog.get_logger()
 
 
-class _Facts(BaseModel):
-    """What lies beside an index's own files."""
+class _Manifest(BaseModel):
+    """The content of `snapshot.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,24 +37,23 @@ class _Facts(BaseModel):
 class SnapshotStore:
     """Keeps the last snapshots of each model's index, in one folder that belongs to one process.
 
-    A generation is a folder `00000001`, `00000002` ... It gets this name when all of it is on the disk, so that a
-    crash at any moment leaves the older generations as they were. In it lie the adapter's files, `snapshot.json`, and
-    `SHA256SUMS` of all but the files that are shared, as the command `sha256sum --check` reads it. A damaged one is set
-    aside as `00000003.damaged`; the newest of these stays for whoever wants to know why. Methods block and may be
-    called by any thread.
+    A generation is a folder `00000001`, `00000002` ... It is written as a draft and renamed when all of it is on the
+    disk, so a crash never damages older generations. It holds the adapter's files, `snapshot.json`, and `SHA256SUMS`,
+    which lists all files but the shared ones in the format of `sha256sum --check`. A damaged generation is renamed to
+    `00000003.damaged`; the newest of these is kept for inspection. Methods block and are thread-safe.
     """
 
     def __init__(self, folder: Path, restore: Restore, keep: int = 2) -> None:
-        """restore: how the adapter reads what it saved; keep: generations of each model that are kept."""
+        """restore: reads an adapter's files; keep: number of generations of each model to keep."""
         self._folder = folder
         self._draft = folder / "draft"
         self._keep = keep
         self._restore = restore
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
 
     def save(self, index: SnapshotIndex) -> SavedState:
-        """Make a new generation and drop those that are too many. Raises OSError; the older ones stay then."""
-        with self._alone:
+        """Write a new generation and delete the oldest ones. Raises OSError, which leaves older generations intact."""
+        with self._lock:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._clear_draft()
             try:
@@ -68,18 +67,18 @@ class SnapshotStore:
             return state
 
     def newest(self, model_id: str) -> SnapshotIndex | None:
-        """The newest sound snapshot of a model's index, or None. Damaged ones on the way to it are set aside.
+        """Restore the newest undamaged snapshot of a model's index, or return None. Sets newer damaged ones aside.
 
-        Raises OSError where a sound one cannot be restored, for want of room on the disk, say.
+        Raises OSError if an undamaged one cannot be restored, for example because the disk is full.
         """
-        with self._alone:
+        with self._lock:
             self._clear_draft()
             for generation in self._generations():
                 try:
                     state = _state(generation)
                     if state.model_id != model_id:
                         continue
-                    _check_all(generation)
+                    _verify_all(generation)
                 except (SnapshotError, OSError) as error:
                     _set_aside(generation, str(error))
                     continue
@@ -91,16 +90,16 @@ class SnapshotStore:
 
     def drop_all(self, model_id: str) -> None:
         """Delete all snapshots of a model's index. Raises OSError."""
-        with self._alone:
+        with self._lock:
             for generation in self._generations(model_id):
                 self._drop(generation)
 
     def _write_draft(self, index: SnapshotIndex) -> SavedState:
         self._draft.mkdir()
         state = index.save(self._draft)
-        (self._draft / _FACTS).write_bytes(_Facts(state=state).model_dump_json(indent=2).encode())
-        sums = "".join(f"{_sha256(path)}  {path.name}\n" for path in _own_files(self._draft))
-        (self._draft / _SUMS).write_bytes(sums.encode("ascii"))
+        (self._draft / _MANIFEST).write_bytes(_Manifest(state=state).model_dump_json(indent=2).encode())
+        checksums = "".join(f"{_sha256(path)}  {path.name}\n" for path in _own_files(self._draft))
+        (self._draft / _CHECKSUMS).write_bytes(checksums.encode("ascii"))
         for path in self._draft.iterdir():
             sync_file(path)
         sync_folder(self._draft)
@@ -110,11 +109,11 @@ class SnapshotStore:
         shutil.rmtree(self._draft, ignore_errors=True)
 
     def _drop(self, generation: Path) -> None:
-        generation.rename(self._draft)  # so that no half of it ever bears a generation's name
+        generation.rename(self._draft)  # atomic: a generation is never half deleted
         self._clear_draft()
 
     def _generations(self, model_id: str | None = None) -> list[Path]:
-        """Folders of generations, newest first: all, or those that say they are of one model."""
+        """Folders of generations, newest first: all, or those of one model."""
         if not self._folder.exists():
             return []
         found = (path for path in self._folder.iterdir() if _GENERATION.fullmatch(path.name) and not path.suffix)
@@ -125,7 +124,7 @@ class SnapshotStore:
         return sorted((path for path in self._folder.iterdir() if _is_set_aside(path)), reverse=True)
 
     def _last_number(self) -> int:
-        """The highest number that was ever given, also to generations that are set aside."""
+        """The highest number in use, including damaged generations."""
         names = (_GENERATION.fullmatch(path.name) for path in self._folder.iterdir())
         return max((int(name[1]) for name in names if name), default=0)
 
@@ -135,12 +134,12 @@ def _is_set_aside(path: Path) -> bool:
 
 
 def _state(generation: Path) -> SavedState:
-    """What a generation is of. Raises SnapshotError or OSError if that is damaged; looks at nothing else."""
-    _check(generation, {_FACTS: _sums(generation).get(_FACTS, "")})
+    """The state of a generation. Verifies the manifest only; raises SnapshotError or OSError if it is damaged."""
+    _verify(generation, {_MANIFEST: _checksums(generation).get(_MANIFEST, "")})
     try:
-        return _Facts.model_validate_json((generation / _FACTS).read_bytes()).state
+        return _Manifest.model_validate_json((generation / _MANIFEST).read_bytes()).state
     except ValidationError as error:
-        raise SnapshotError(f"{generation / _FACTS} is of another version of Passerby: {error}") from error
+        raise SnapshotError(f"{generation / _MANIFEST} is of another version of Passerby: {error}") from error
 
 
 def _is_of(generation: Path, model_id: str) -> bool:
@@ -150,32 +149,33 @@ def _is_of(generation: Path, model_id: str) -> bool:
         return False
 
 
-def _sums(generation: Path) -> dict[str, str]:
-    """The SHA-256 that each file should have. Raises SnapshotError or OSError."""
-    text = (generation / _SUMS).read_bytes().decode("ascii", errors="replace")
+def _checksums(generation: Path) -> dict[str, str]:
+    """The expected SHA-256 of each file. Raises SnapshotError or OSError."""
+    text = (generation / _CHECKSUMS).read_bytes().decode("ascii", errors="replace")
     *lines, rest = text.split("\n")
     if rest:
-        raise SnapshotError(f"{generation / _SUMS} does not end where a line ends")
+        raise SnapshotError(f"{generation / _CHECKSUMS} does not end with a newline")
     return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
 
-def _check(generation: Path, sums: Mapping[str, str]) -> None:
-    """Raises SnapshotError or OSError unless the files are as their SHA-256 say."""
-    for name, sha256 in sums.items():
+def _verify(generation: Path, checksums: Mapping[str, str]) -> None:
+    """Raises SnapshotError or OSError unless each file has its SHA-256."""
+    for name, sha256 in checksums.items():
         if _sha256(generation / name) != sha256:
             raise SnapshotError(f"{generation / name} does not match its SHA-256")
 
 
-def _check_all(generation: Path) -> None:
-    """Raises SnapshotError or OSError unless a generation is what it was when it was made."""
-    sums = _sums(generation)
-    if sums.keys() != {path.name for path in _own_files(generation)} - {_SUMS}:
-        raise SnapshotError(f"{generation} does not hold the files that its {_SUMS} names")
-    _check(generation, sums)
+def _verify_all(generation: Path) -> None:
+    """Raises SnapshotError or OSError unless a generation has exactly the files that were written."""
+    checksums = _checksums(generation)
+    if checksums.keys() != {path.name for path in _own_files(generation)} - {_CHECKSUMS}:
+        raise SnapshotError(f"{generation} does not hold the files that its {_CHECKSUMS} lists")
+    _verify(generation, checksums)
 
 
 def _own_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix != SHARED)
+    """All files but those that the live index shares."""
+    return sorted(path for path in folder.iterdir() if path.suffix != SHARED_SUFFIX)
 
 
 def _sha256(path: Path) -> str:

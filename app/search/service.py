@@ -18,7 +18,7 @@ from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
-from app.index.port import Filter, Found
+from app.index.port import Filter, SearchResult
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.leaving import Departure, unless_left
@@ -222,7 +222,7 @@ class SearchService:
 
     async def _matches(
         self, model: RunningModel, query: Parts, shares: Shares, question: Question
-    ) -> tuple[Found, list[Match]]:
+    ) -> tuple[SearchResult, list[Match]]:
         """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
         rounds = 1
         while True:

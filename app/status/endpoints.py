@@ -12,8 +12,8 @@ from app.errors import NotReady, problem_responses
 from app.gallery.answering import Answering
 from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
-from app.index.keeper import IndexNotReady
 from app.index.port import IndexLost, IndexUnreachable, VectorIndex
+from app.index.sync import IndexNotReady
 from app.kit.provide import provided
 from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready

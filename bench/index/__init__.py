@@ -1,1 +1,1 @@
-"""The index beside exact search and beside other indexes, and the embeddings that they are measured on."""
+"""Benchmarks of the index against exact search and against other indexes, and the embeddings for them."""

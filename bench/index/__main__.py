@@ -1,7 +1,7 @@
-"""The index beside exact search and beside other indexes: `python -m bench.index --crops 1000000 --folder DIR`.
+"""The index against exact search and other indexes: `python -m bench.index --crops 1000000 --folder DIR`.
 
-It measures what docs/performance.md tells of searching, on real and drawn embeddings (`galleries.py`), which it makes
-at the first run and keeps in the folder, 4 KiB a crop.
+It measures the figures about searches in docs/performance.md, on real and synthetic embeddings (`galleries.py`). The
+first run creates these and keeps them in the folder, 4 KiB a crop.
 """
 
 import argparse
@@ -15,13 +15,15 @@ from bench.rows import show
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=CROPS)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="20 GB for a million crops and all peers")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="20 GB for a million crops and all other indexes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=PARTS, help="one part alone")
-    parser.add_argument("--plot", type=Path, help="measure how all grows from 10,000 crops on, and draw it there")
+    parser.add_argument(
+        "--plot", type=Path, help="measure galleries from 10,000 crops on, and write a plot to this file"
+    )
     arguments = parser.parse_args()
     if arguments.plot:
         from bench.index.galleries import gallery_of

@@ -1,4 +1,4 @@
-"""What is measured of the index, beside exact search and beside other indexes; each part gives lines of the table."""
+"""The parts of the benchmark: the index against exact search and other indexes; each part gives rows of the table."""
 
 import statistics
 import tempfile
@@ -12,17 +12,17 @@ import numpy as np
 
 from app.index.port import Addition, CropColumns, Filter, Removal
 from app.index.tuning import Tuning
-from bench.index.asking import COUNT, Asked, milliseconds, share_found
 from bench.index.gallery import Gallery, nearest_rows
 from bench.index.growth import Point
+from bench.index.index_process import COUNT, IndexProcess, milliseconds, recall_of
 from bench.index.searchers import SHARES, Flat, Passerby, Searcher, camera_of
-from bench.index.sides import PEERS, flat, forget_files, fresh, passerby, started, started_to_be_changed
+from bench.index.sides import PEERS, empty_folder, evict_files, flat, passerby, restored, restored_copy
 from bench.rounds import in_turn
 from bench.rows import Row
 
 CROPS = 1_000_000
 FOLDER = Path(tempfile.gettempdir()) / "passerby-bench"
-"""Where galleries stay from one run to the next."""
+"""Where galleries are kept between runs."""
 
 CLIENTS = 8
 RECALL = 0.99
@@ -36,29 +36,29 @@ PARTS = ("flat", "cold", "filters", "changes", "exact", *PEERS)
 
 
 def rows(rounds: int) -> list[Row]:
-    """All lines of the table."""
+    """All rows of the table."""
     return rows_of(FOLDER, CROPS, rounds)
 
 
 def rows_of(folder: Path, crops: int, rounds: int, only: str | None = None) -> list[Row]:
-    """All lines of the table, or those of one part."""
-    from bench.index.galleries import gallery_of  # with torch, which the processes that are measured must not have
+    """All rows of the table, or those of one part."""
+    from bench.index.galleries import gallery_of  # imports torch, which the measured processes must not load
 
     gallery = gallery_of(folder, crops)
     parts: dict[str, Callable[[], list[Row]]] = {
-        "flat": lambda: beside_flat(gallery, rounds),
+        "flat": lambda: against_flat(gallery, rounds),
         "cold": lambda: cold(gallery),
         "filters": lambda: filtered(gallery),
         "changes": lambda: changing(gallery),
-        "exact": lambda: exact_tier(gallery_of(folder, EXACT_CROPS), rounds),
-        **{name: partial(beside, name, gallery, rounds) for name in PEERS},
+        "exact": lambda: write_buffer(gallery_of(folder, EXACT_CROPS), rounds),
+        **{name: partial(against, name, gallery, rounds) for name in PEERS},
     }
     return [row for name, part in parts.items() if only in (None, name) for row in part()]
 
 
-def beside_flat(gallery: Gallery, rounds: int) -> list[Row]:
-    """Speed, recall and memory beside FAISS's exact index."""
-    with Asked(passerby, gallery, "Passerby") as ours, Asked(flat, gallery, "Flat") as other:
+def against_flat(gallery: Gallery, rounds: int) -> list[Row]:
+    """Speed, recall and memory against FAISS's exact index."""
+    with IndexProcess(passerby, gallery, "Passerby") as ours, IndexProcess(flat, gallery, "Flat") as other:
         recall = ours.recall(MEASURED_ON, 0)
         found = in_turn(
             {
@@ -67,26 +67,26 @@ def beside_flat(gallery: Gallery, rounds: int) -> list[Row]:
             },
             rounds,
         )
-        mine, exact = statistics.median(found["ours"]), statistics.median(found["flat"])
+        own_p50, flat_p50 = statistics.median(found["ours"]), statistics.median(found["flat"])
         memory, all_memory = ours.memory(), other.memory()
     crops = f"{len(gallery.embeddings):,} crops"
     return [
         Row(
             f"{crops}, one query at a time, p50",
-            f"{mine:.2f} ms, recall {recall:.4f}",
-            f"{exact:.0f} ms, FAISS Flat",
-            f"{exact / mine:.0f}",
+            f"{own_p50:.2f} ms, recall {recall:.4f}",
+            f"{flat_p50:.0f} ms, FAISS Flat",
+            f"{flat_p50 / own_p50:.0f}",
             "5 ms, recall 0.99, 100 times as fast",
-            mine <= 5 and recall >= RECALL and exact >= 100 * mine,
+            own_p50 <= 5 and recall >= RECALL and flat_p50 >= 100 * own_p50,
         ),
         Row(f"{crops}, memory", _mb(memory), f"{_mb(all_memory)}, FAISS Flat", "", "1.5 GB", memory < 1500),
     ]
 
 
 def cold(gallery: Gallery) -> list[Row]:
-    """Searches whose embeddings come from the disk, as the system's cache has none of them."""
-    forget_files(gallery)
-    side = started(gallery)
+    """Searches that read embeddings from the disk, as the page cache is empty."""
+    evict_files(gallery)
+    side = restored(gallery)
     search = partial(side.search, count=COUNT, effort=0)
     first = statistics.median(milliseconds(search, gallery.queries[:200]))
     again = statistics.median(milliseconds(search, gallery.queries[:200]))
@@ -95,9 +95,9 @@ def cold(gallery: Gallery) -> list[Row]:
     return [Row(f"{crops}, embeddings from the disk, p50", f"{first:.1f} ms", f"{again:.2f} ms, cached", "", "", True)]
 
 
-def beside(name: str, gallery: Gallery, rounds: int) -> list[Row]:
-    """Speed and memory beside another index, at its cheapest setting that finds as much as Passerby's."""
-    with Asked(passerby, gallery, "Passerby") as ours, Asked(PEERS[name], gallery, name) as other:
+def against(name: str, gallery: Gallery, rounds: int) -> list[Row]:
+    """Speed and memory against another index, at its cheapest setting that reaches Passerby's recall."""
+    with IndexProcess(passerby, gallery, "Passerby") as ours, IndexProcess(PEERS[name], gallery, name) as other:
         level = ours.recall(TUNED_ON, 0)
         effort = other.least_effort(TUNED_ON, level)
         if effort is None:
@@ -141,17 +141,17 @@ def beside(name: str, gallery: Gallery, rounds: int) -> list[Row]:
 
 
 def filtered(gallery: Gallery) -> list[Row]:
-    """Searches with filters that leave little and much."""
-    side = started(gallery)
+    """Searches with filters of different selectivity."""
+    side = restored(gallery)
     cameras = np.array(camera_of(np.arange(len(gallery.embeddings))))
     queries = gallery.queries[:200]
     found = []
     for share in SHARES:
-        which = Filter(camera_ids=frozenset({f"camera {share}"}))
+        crop_filter = Filter(camera_ids=frozenset({f"camera {share}"}))
         passing = np.flatnonzero(cameras == f"camera {share}")
         true = nearest_rows(gallery.embeddings, queries, COUNT, passing)
-        search = partial(side.search_in, count=COUNT, which=which)
-        recall = share_found(search, queries, true)
+        search = partial(side.search_in, count=COUNT, crop_filter=crop_filter)
+        recall = recall_of(search, queries, true)
         p50 = statistics.median(milliseconds(search, queries))
         found.append(
             Row(
@@ -168,10 +168,10 @@ def filtered(gallery: Gallery) -> list[Row]:
 
 
 def changing(gallery: Gallery) -> list[Row]:
-    """Adding, deleting, and starting with a large gallery."""
-    side = started_to_be_changed(gallery)
+    """Additions, deletions and restores with a large gallery."""
+    side = restored_copy(gallery)
     size = side.index.size
-    side.index.upkeep()  # looks through all embeddings once
+    side.index.maintain()  # verifies the checksums of all rows once
     new = [
         Addition(sequence, size + sequence, gallery.embeddings[-sequence], CropColumns("new", sequence))
         for sequence in range(1, CHANGED + 1)
@@ -180,17 +180,17 @@ def changing(gallery: Gallery) -> list[Row]:
     side.index.apply(new)
     hits = side.index.search(new[-1].embedding.astype(np.float32), Filter(camera_ids=frozenset({"new"})), 1).hits
     to_add = 1000 * (time.perf_counter() - begun)
-    gone = np.random.default_rng(1).choice(size, CHANGED, replace=False) + 1
+    deleted = np.random.default_rng(1).choice(size, CHANGED, replace=False) + 1
     begun = time.perf_counter()
-    side.index.apply([Removal(CHANGED + place, key) for place, key in enumerate(gone.tolist(), start=1)])
+    side.index.apply([Removal(CHANGED + place, key) for place, key in enumerate(deleted.tolist(), start=1)])
     to_delete = 1000 * (time.perf_counter() - begun)
     left = side.index.size
     begun = time.perf_counter()
-    side.index.upkeep()
-    to_purge = time.perf_counter() - begun
+    side.index.maintain()
+    to_compact = time.perf_counter() - begun
     side.index.close()
     if [hit.key for hit in hits] != [new[-1].key] or left != size:
-        raise RuntimeError("what was added is not found, or what was deleted is still counted")
+        raise RuntimeError("an added crop is not found, or a deleted one is counted")
     return [
         Row(
             f"{size:,} crops: restored from a snapshot",
@@ -202,26 +202,31 @@ def changing(gallery: Gallery) -> list[Row]:
         ),
         Row(f"{CHANGED:,} crops added until found", f"{to_add:.0f} ms", "", "", "100 ms", to_add < 100),
         Row(
-            f"{CHANGED:,} crops deleted", f"{to_delete:.0f} ms; codes and rows {to_purge:.1f} s later", "", "", "", True
+            f"{CHANGED:,} crops deleted",
+            f"{to_delete:.0f} ms; codes and rows {to_compact:.1f} s later",
+            "",
+            "",
+            "",
+            True,
         ),
     ]
 
 
-def exact_tier(gallery: Gallery, rounds: int) -> list[Row]:
-    """The exact tier beside bare FAISS."""
-    ours = Passerby(fresh(gallery, "working"), Tuning(exact_limit=EXACT_CROPS))
+def write_buffer(gallery: Gallery, rounds: int) -> list[Row]:
+    """The write buffer against FAISS's IndexFlatIP."""
+    ours = Passerby(empty_folder(gallery, "working"), Tuning(exact_limit=EXACT_CROPS))
     ours.build(gallery.embeddings)
     bare = Flat()
     bare.build(gallery.embeddings)
     queries = gallery.queries[:100]
     found = in_turn({"bare": lambda: _median(bare, queries), "ours": lambda: _median(ours, queries)}, rounds)
-    mine, other = statistics.median(found["ours"]), statistics.median(found["bare"])
-    ratio = statistics.median(one / another for one, another in zip(found["ours"], found["bare"], strict=True))
-    same = share_found(partial(ours.search, count=COUNT, effort=0), queries, gallery.true[:100])
+    own_p50, other = statistics.median(found["ours"]), statistics.median(found["bare"])
+    ratio = statistics.median(own / bare_time for own, bare_time in zip(found["ours"], found["bare"], strict=True))
+    same = recall_of(partial(ours.search, count=COUNT, effort=0), queries, gallery.true[:100])
     return [
         Row(
-            f"{EXACT_CROPS:,} crops, exact tier, p50",
-            f"{mine:.1f} ms, recall {same:.4f}",
+            f"{EXACT_CROPS:,} crops, write buffer, p50",
+            f"{own_p50:.1f} ms, recall {same:.4f}",
             f"{other:.1f} ms, FAISS Flat",
             f"{ratio:.2f}",
             "1.1 or less",
@@ -234,14 +239,15 @@ def growth(galleries: Iterable[Gallery], rounds: int) -> list[Point]:
     """Latency, recall and memory of galleries of several sizes."""
     points = []
     for gallery in galleries:
-        with Asked(passerby, gallery, "Passerby") as ours:
+        with IndexProcess(passerby, gallery, "Passerby") as ours:
             p50 = statistics.median(statistics.median(ours.latencies(MEASURED_ON, 0)) for _ in range(rounds))
             points.append(Point(len(gallery.embeddings), p50, ours.recall(MEASURED_ON, 0), ours.memory()))
     return points
 
 
 def _median(searcher: Searcher, queries: np.ndarray) -> float:
-    """Milliseconds a query, in a new thread: FAISS's number of threads is a setting of each."""
+    """Milliseconds a query, in a new thread, as FAISS's number of threads is a setting of each thread."""
+
     with ThreadPoolExecutor(1) as thread:
         asked = thread.submit(milliseconds, partial(searcher.search, count=COUNT, effort=0), queries)
         return statistics.median(asked.result())

@@ -1,7 +1,7 @@
-"""Embeddings with the geometry of real ones, as many as wanted: persons, cameras that shift them, and distractors.
+"""Any number of synthetic embeddings with the geometry of real ones: persons, shifts of cameras, and distractors.
 
-`python -m bench.index.galleries` compares them with the real ones that they are fitted on: how similar crops are to
-each other, and what share of the true neighbours the same index finds in both.
+`python -m bench.index.galleries` compares them with the real embeddings that they are fitted to: the similarities of
+crops, and the recall of the same FAISS index on both.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.forms import MARKET
-from bench.index.gallery import AT_ONCE, EMBEDDINGS, FACTS, Gallery, mapped, nearest_rows
+from bench.index.gallery import CHUNK_ROWS, EMBEDDINGS, QUERIES, Gallery, mapped, nearest_rows
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 from model.checkpoint import BUNDLED
 from model.datasets import open_data_set
@@ -26,34 +26,36 @@ from model.loading import load_for_inference
 Embeddings = NDArray[np.float32]
 
 KEPT = 0.995
-"""The share of each variance that is kept, which saves most of its directions."""
+"""The share of the variance that is kept; this drops most directions."""
 
-QUERIES = 1000
+QUERY_COUNT = 1000
 DEEP = 100
 
 CAMERAS = 6
 SEEN_ONCE = 0.6
-"""Of the persons; they are the distractors, about one crop in fifteen."""
+"""Share of the persons that have one crop. They are the distractors, about one crop in fifteen."""
 
 OFTEN_MEDIAN, OFTEN_SPREAD = 2.6, 0.9
-"""Logarithm of how many crops the others have, and its standard deviation: a median of 13, 100 for one in a hundred."""
+"""Mean and standard deviation of the logarithm of the other persons' crops: median 13, 99th percentile 100."""
+
 
 _TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Draws around zero: normal ones, each multiplied by a size of its own, as some crops are outliers.
+    """A distribution around zero: normal draws, each times a log-normal size, as some crops are outliers.
 
-    directions: `(K, 2048)`, each as long as its standard deviation. uneven: standard deviation of the size's logarithm.
+    directions: `(K, 2048)`, each as long as its standard deviation. size_deviation: standard deviation of the size's
+    logarithm.
     """
 
     directions: Embeddings
-    uneven: float
+    size_deviation: float
 
     @classmethod
     def of(cls, deviations: Embeddings) -> "Spread":
-        """Fitted on deviations `(N, 2048)` from zero; those that are zero, for want of others, are passed over."""
+        """Fit to deviations `(N, 2048)` from zero. Zeros, which come from groups of one crop, are ignored."""
         lengths = np.linalg.norm(deviations, axis=1)
         deviations, lengths = deviations[lengths > _TINY], lengths[lengths > _TINY]
         variance = deviations.T @ deviations / len(deviations)
@@ -61,22 +63,22 @@ class Spread:
         values = np.maximum(values[::-1], 0)
         kept = int(np.searchsorted(np.cumsum(values) / values.sum(), KEPT)) + 1
         directions = (vectors[:, ::-1][:, :kept] * np.sqrt(values[:kept])).T
-        by_chance = (values**2).sum() / values.sum() ** 2 / 2  # of the logarithm of a normal draw's length
-        uneven = math.sqrt(max(0.0, float(np.log(lengths).var() - by_chance)))
-        return cls(np.ascontiguousarray(directions, dtype=np.float32), uneven)
+        normal = (values**2).sum() / values.sum() ** 2 / 2  # variance of the logarithm of a normal draw's length
+        size_deviation = math.sqrt(max(0.0, float(np.log(lengths).var() - normal)))
+        return cls(np.ascontiguousarray(directions, dtype=np.float32), size_deviation)
 
     def draw(self, count: int, rng: np.random.Generator) -> Embeddings:
-        """`(count, 2048)`; the sizes' squares are 1 in the mean."""
+        """Draw `(count, 2048)`; the mean of the squared sizes is 1."""
         drawn: Embeddings = rng.standard_normal((count, len(self.directions)), dtype=np.float32) @ self.directions
-        drawn *= rng.lognormal(-(self.uneven**2), self.uneven, (count, 1)).astype(np.float32)
+        drawn *= rng.lognormal(-(self.size_deviation**2), self.size_deviation, (count, 1)).astype(np.float32)
         return drawn
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How embeddings lie: persons around a mean, what a camera makes of a person around that, crops around that.
+    """A hierarchical distribution: persons around a mean, a person's camera means around it, crops around those.
 
-    part_lengths: `(8,)`, what each part counts for.
+    part_lengths: `(8,)`, the mean length of each part.
     """
 
     part_lengths: Embeddings
@@ -87,7 +89,7 @@ class Geometry:
 
     @classmethod
     def of(cls, real: LabelledFeatures) -> "Geometry":
-        """Fitted on the embeddings of labelled crops."""
+        """Fit to the embeddings of labelled crops."""
         persons, person = np.unique(real.pids, return_inverse=True)
         pairs, pair = np.unique(np.stack([real.pids, real.cameras]), axis=1, return_inverse=True)
         pair = pair.reshape(-1)
@@ -121,21 +123,21 @@ def real_embeddings() -> LabelledFeatures:
 
 
 def gallery_of(folder: Path, crops: int, seed: int = 0) -> Gallery:
-    """Of so many crops: real ones as far as they go, then drawn ones. One that lies in the folder is taken."""
+    """A gallery with all real crops and as many synthetic ones as needed. Reuses one that is in the folder."""
     folder = folder / f"{crops}-{seed}"
-    if not (folder / FACTS).exists():
+    if not (folder / QUERIES).exists():
         folder.mkdir(parents=True, exist_ok=True)
         real = _real_embeddings_in(folder.parent)
         order = np.random.default_rng(seed).permutation(len(real.pids))
-        _write(folder / EMBEDDINGS, real, order[QUERIES:], crops, seed)
-        queries = real.features[order[:QUERIES]]
+        _write(folder / EMBEDDINGS, real, order[QUERY_COUNT:], crops, seed)
+        queries = real.features[order[:QUERY_COUNT]]
         true = nearest_rows(mapped(folder / EMBEDDINGS, crops), queries, DEEP)
-        np.savez(folder / FACTS, queries=queries, true=true, crops=crops)
+        np.savez(folder / QUERIES, queries=queries, true=true, crops=crops)
     return Gallery.open(folder)
 
 
 def _real_embeddings_in(folder: Path) -> LabelledFeatures:
-    """The real embeddings, kept in a folder for the next time."""
+    """The real embeddings, cached in a folder."""
     path = folder / "real.npz"
     if not path.exists():
         real = real_embeddings()
@@ -145,31 +147,31 @@ def _real_embeddings_in(folder: Path) -> LabelledFeatures:
 
 
 def _write(path: Path, real: LabelledFeatures, kept: NDArray[np.int64], crops: int, seed: int) -> None:
-    """Write so many embeddings in an order by chance: the real ones that are kept first, then drawn ones."""
+    """Write real and synthetic embeddings in random order."""
     rng = np.random.default_rng(seed)
     geometry = Geometry.of(real)
     places = rng.permutation(crops)
     kept = kept[:crops]
     embeddings = np.memmap(path, np.float16, "w+", shape=(crops, EMBEDDING_DIM))
     embeddings[places[: len(kept)]] = real.features[kept]
-    for start in range(len(kept), crops, AT_ONCE):
-        some = np.sort(places[start : start + AT_ONCE])
-        person = np.repeat(np.arange(len(some)), _crops_of_persons(len(some), rng))[: len(some)]
-        cameras = rng.integers(1, CAMERAS + 1, len(some))  # that see each person
-        camera = rng.integers(0, CAMERAS, len(some)) % cameras[person]
+    for start in range(len(kept), crops, CHUNK_ROWS):
+        rows = np.sort(places[start : start + CHUNK_ROWS])
+        person = np.repeat(np.arange(len(rows)), _crops_of_persons(len(rows), rng))[: len(rows)]
+        cameras = rng.integers(1, CAMERAS + 1, len(rows))  # number of cameras that see each person
+        camera = rng.integers(0, CAMERAS, len(rows)) % cameras[person]
         drawn = geometry.draw_like(person, camera, seed=seed + start)
-        embeddings[some] = drawn[rng.permutation(len(some))]
+        embeddings[rows] = drawn[rng.permutation(len(rows))]
     embeddings.flush()
 
 
-def _crops_of_persons(most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How many crops each of so many persons has: most were seen once, a few very often."""
-    often = np.maximum(2, rng.lognormal(OFTEN_MEDIAN, OFTEN_SPREAD, most)).astype(np.int64)
-    return np.where(rng.random(most) < SEEN_ONCE, 1, often)
+def _crops_of_persons(persons: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The number of crops of each person: one for most, very many for a few."""
+    often = np.maximum(2, rng.lognormal(OFTEN_MEDIAN, OFTEN_SPREAD, persons)).astype(np.int64)
+    return np.where(rng.random(persons) < SEEN_ONCE, 1, often)
 
 
 def main() -> None:
-    """Compare real embeddings with drawn ones of the same persons and cameras."""
+    """Compare real embeddings with synthetic ones of the same persons and cameras."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     seed = parser.parse_args().seed
@@ -178,31 +180,33 @@ def main() -> None:
     _, person = np.unique(real.pids, return_inverse=True)
     drawn = LabelledFeatures(geometry.draw_like(person, real.cameras, seed), real.pids, real.cameras)
     table = Table("", "real", "drawn")
-    for name, one, other in zip(_MEASURES, _measured(real, seed), _measured(drawn, seed), strict=True):
-        table.add_row(name, f"{one:.3f}", f"{other:.3f}")
+    for name, real_value, drawn_value in zip(_MEASURES, _measured(real, seed), _measured(drawn, seed), strict=True):
+        table.add_row(name, f"{real_value:.3f}", f"{drawn_value:.3f}")
     for name, spread in (("persons", geometry.persons), ("cameras", geometry.cameras), ("crops", geometry.crops)):
-        table.add_row(f"{name}: directions, unevenness", str(len(spread.directions)), f"{spread.uneven:.2f}")
+        table.add_row(
+            f"{name}: directions, deviation of log size", str(len(spread.directions)), f"{spread.size_deviation:.2f}"
+        )
     Console().print(table)
 
 
 _INDEXES = (("IVF128,RaBitQ", 4), ("IVF128,RaBitQ", 16), ("PCA256,IVF128,SQ8", 4), ("PCA256,IVF128,SQ8", 16))
 _PERCENTILES = (5, 50, 95)
 _MEASURES = (
-    *(f"similarity of crops of one person by two cameras, percentile {one}" for one in _PERCENTILES),
-    *(f"similarity of crops of two persons, percentile {one}" for one in _PERCENTILES),
+    *(f"similarity of crops of one person by two cameras, percentile {percentile}" for percentile in _PERCENTILES),
+    *(f"similarity of crops of two persons, percentile {percentile}" for percentile in _PERCENTILES),
     "similarity of the tenth nearest, median",
     *(f"recall@10 of {name}, nprobe {nprobe}" for name, nprobe in _INDEXES),
 )
 
 
-def _measured(some: LabelledFeatures, seed: int) -> list[float]:
-    """The measures, for 500 queries taken out of the set."""
-    order = np.random.default_rng(seed).permutation(len(some.pids))
-    asked, rest = order[:500], order[500:]
-    query, gallery = some.features[asked], np.ascontiguousarray(some.features[rest])
+def _measured(sample: LabelledFeatures, seed: int) -> list[float]:
+    """The measures, for 500 queries that are taken out of the set."""
+    order = np.random.default_rng(seed).permutation(len(sample.pids))
+    queries, rest = order[:500], order[500:]
+    query, gallery = sample.features[queries], np.ascontiguousarray(sample.features[rest])
     similarities = query @ gallery.T
-    same = some.pids[asked][:, None] == some.pids[rest][None]
-    across = same & (some.cameras[asked][:, None] != some.cameras[rest][None])
+    same = sample.pids[queries][:, None] == sample.pids[rest][None]
+    across = same & (sample.cameras[queries][:, None] != sample.cameras[rest][None])
     true = np.argpartition(-similarities, 10, axis=1)[:, :10]
     tenth = np.median(np.take_along_axis(similarities, true, axis=1).min(axis=1))
     found = [_recall(name, nprobe, query, gallery, true) for name, nprobe in _INDEXES]
@@ -215,18 +219,18 @@ def _measured(some: LabelledFeatures, seed: int) -> list[float]:
 
 
 def _recall(name: str, nprobe: int, query: Embeddings, gallery: Embeddings, true: NDArray[np.int64]) -> float:
-    """The share of the true ten nearest that an index proposes among 100 candidates."""
+    """The share of the true ten nearest that is among an index's 100 best candidates."""
     index = faiss.index_factory(EMBEDDING_DIM, name, faiss.METRIC_INNER_PRODUCT)
     index.train(gallery)
     index.add(gallery)
     faiss.extract_index_ivf(index).nprobe = nprobe
     _, proposed = index.search(query, 100)
-    hits = [len(set(one.tolist()) & set(other.tolist())) for one, other in zip(proposed, true, strict=True)]
+    hits = [len(set(found.tolist()) & set(best.tolist())) for found, best in zip(proposed, true, strict=True)]
     return sum(hits) / true.size
 
 
 def _means(features: Embeddings, group: NDArray[np.int64]) -> Embeddings:
-    """The mean of each group's rows, by the groups' numbers."""
+    """The mean of the rows of each group, indexed by group number."""
     sums = np.zeros((int(group.max()) + 1, features.shape[1]), np.float32)
     np.add.at(sums, group, features)
     sums /= np.bincount(group)[:, None]
@@ -234,7 +238,8 @@ def _means(features: Embeddings, group: NDArray[np.int64]) -> Embeddings:
 
 
 def _scaled(embeddings: Embeddings, part_lengths: Embeddings) -> Embeddings:
-    """Each part of the length that the network's has; in place."""
+    """Scale each part to its length, in place."""
+
     parts = _by_part(embeddings)
     parts *= part_lengths[:, np.newaxis] / np.linalg.norm(parts, axis=2, keepdims=True)
     return embeddings

@@ -1,4 +1,4 @@
-"""How latency, recall and memory grow with the gallery, as a picture."""
+"""Plots latency, recall and memory over the size of the gallery."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured of one gallery: p50 in milliseconds, memory in MB."""
+    """The figures of one gallery: p50 in milliseconds, memory in MB."""
 
     crops: int
     p50: float
@@ -21,25 +21,25 @@ class Point:
 
 
 def draw_growth(points: Sequence[Point], path: Path) -> None:
-    """Three panels over the number of crops, with a line for each tier of the index."""
+    """Three panels over the number of crops, with a line each for galleries without and with a segment."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     limit = Tuning().exact_limit
-    tiers = (
-        ("all crops compared", "#b8551f", [point for point in points if point.crops <= limit]),
-        ("likely crops compared", "#1f5fa8", [point for point in points if point.crops > limit]),
+    kinds = (
+        ("write buffer only", "#b8551f", [point for point in points if point.crops <= limit]),
+        ("with a segment", "#1f5fa8", [point for point in points if point.crops > limit]),
     )
     for panel, title, value in (
         (panels[0], "one query, p50, milliseconds", attrgetter("p50")),
         (panels[1], "recall@10", attrgetter("recall")),
         (panels[2], "memory, MB", attrgetter("memory")),
     ):
-        for label, color, some in tiers:
+        for label, color, line in kinds:
             panel.plot(
-                [point.crops for point in some], [value(point) for point in some], "o-", color=color, label=label
+                [point.crops for point in line], [value(point) for point in line], "o-", color=color, label=label
             )
-            for point in some:
+            for point in line:
                 panel.annotate(
                     f"{value(point):.3g}" if value(point) > 1 else f"{value(point):.4g}",
                     (point.crops, value(point)),

@@ -1,4 +1,4 @@
-"""Where the time of a search goes: `python -m bench.index.profile --crops 1000000 --folder DIR`, on one thread."""
+"""Profiles searches in one thread: `python -m bench.index.profile --crops 1000000 --folder DIR`."""
 
 import argparse
 import cProfile
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from bench.index.asking import COUNT, milliseconds
 from bench.index.comparisons import CROPS, FOLDER
+from bench.index.index_process import COUNT, milliseconds
 from bench.index.searchers import Query, Searcher
-from bench.index.sides import started
+from bench.index.sides import restored
 
 _SHOWN = 10
 
 
 def main() -> None:
-    """Search with all queries of the gallery, once to warm up, once by the clock, once with the profiler."""
+    """Run all queries of the gallery three times: to warm up, to measure the time, and with the profiler."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crops", type=int, default=CROPS)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where bench.index keeps its galleries")
@@ -27,13 +27,13 @@ def main() -> None:
     from bench.index.galleries import gallery_of
 
     gallery = gallery_of(arguments.folder, arguments.crops)
-    side = started(gallery)
+    side = restored(gallery)
     profile(side, gallery.queries)
     side.index.close()
 
 
 def profile(searcher: Searcher, queries: NDArray[np.float32]) -> None:
-    """Print how long the functions of a search take by themselves, those that take longest first."""
+    """Print the functions of a search with their own time, longest first."""
 
     def search(query: Query) -> None:
         searcher.search(query, COUNT, 0)
@@ -43,7 +43,7 @@ def profile(searcher: Searcher, queries: NDArray[np.float32]) -> None:
     profiler = cProfile.Profile()
     profiler.runcall(milliseconds, search, queries)
     table = Table("function", "milliseconds a search", title=f"p50 {p50:.2f} ms")
-    for entry in sorted(profiler.getstats(), key=lambda one: -one.inlinetime)[:_SHOWN]:
+    for entry in sorted(profiler.getstats(), key=lambda entry: -entry.inlinetime)[:_SHOWN]:
         name = entry.code if isinstance(entry.code, str) else entry.code.co_qualname
         table.add_row(name, f"{1000 * entry.inlinetime / len(queries):.3f}")
     Console().print(table)

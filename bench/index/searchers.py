@@ -1,4 +1,4 @@
-"""Vector indexes that can be asked the same: Passerby's own in the process, and those it is compared with."""
+"""Vector indexes behind one interface: Passerby's index in the process, and those it is compared with."""
 
 import math
 import threading
@@ -23,40 +23,40 @@ Query = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 _MODEL = "mgn-bench"
-_ROWS_AT_ONCE = 2_000
+_CHUNK_ROWS = 2_000
 _SECONDS_TO_BUILD = 7_200
 _EFFORTS = (20, 30, 40, 50, 60, 80, 100, 120, 160, 200, 240, 320, 480, 640, 960, 1280)
-_GOLDEN = (math.sqrt(5) - 1) / 2  # whose multiples fill 0 to 1 evenly
+_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 are evenly distributed
 
 SHARES = (0.001, 0.01, 0.1, 0.5)
-"""How much of the gallery each of the cameras has that filters name; the rest is one more camera's."""
+"""The share of the gallery that each camera in a filter has; the rest is of one more camera."""
 
 
 class Searcher(Protocol):
     """An index of embeddings by row number."""
 
     efforts: Sequence[int]
-    """What its searches can be given to find more, from the least on; nothing where there is no choice."""
+    """Values of the search parameter that trades speed for recall, ascending."""
 
     def build(self, embeddings: Stored) -> None:
-        """Take in a gallery `(N, 2048)`."""
+        """Index a gallery `(N, 2048)`."""
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
-        """The rows that are most similar to a query `(2048,)`."""
+        """The rows most similar to a query `(2048,)`."""
 
     def memory(self) -> float:
-        """Resident memory in MB of all processes that hold it."""
+        """Resident memory in MB of all processes of the index."""
 
 
 def camera_of(rows: Rows) -> list[str]:
-    """A camera of each row, always the same one."""
+    """The camera of each row; deterministic."""
     draws = rows * _GOLDEN % 1
     places = np.searchsorted(np.cumsum(SHARES), draws)
     return [f"camera {SHARES[place]}" if place < len(SHARES) else "camera of the rest" for place in places.tolist()]
 
 
 class Passerby:
-    """The index in the process. A row's key is one more than its number."""
+    """Passerby's index in the process. The key of a row is its number plus one."""
 
     efforts: Sequence[int] = (0,)
 
@@ -65,22 +65,22 @@ class Passerby:
         self.index = FaissIndex(_MODEL, folder, tuning)
 
     def build(self, embeddings: Stored) -> None:
-        """Load as the keeper does from the rows of the database."""
-        for rows in _pieces(len(embeddings)):
+        """Load crops as the index sync does from the rows of the database."""
+        for rows in _chunks(len(embeddings)):
             self.index.load(additions(embeddings, rows), 0)
-            self.index.upkeep()
+            self.index.maintain()
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
-        """With no filter."""
+        """Search without a filter."""
         return self.search_in(query, count, Filter())
 
-    def search_in(self, query: Query, count: int, which: Filter) -> Rows:
-        """With a filter."""
-        found = self.index.search(query, which, count)
+    def search_in(self, query: Query, count: int, crop_filter: Filter) -> Rows:
+        """Search with a filter."""
+        found = self.index.search(query, crop_filter, count)
         return np.array([hit.key - 1 for hit in found.hits], np.int64)
 
     def memory(self) -> float:
-        """Without the pages of the file of embeddings, which are the system's cache."""
+        """Without the mapped files, whose pages belong to the page cache."""
         return own_memory()
 
 
@@ -91,7 +91,7 @@ class Flat:
 
     def build(self, embeddings: Stored) -> None:
         self._index = faiss.IndexFlatIP(EMBEDDING_DIM)
-        for rows in _pieces(len(embeddings)):
+        for rows in _chunks(len(embeddings)):
             self._index.add(embeddings[rows].astype(np.float32))
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
@@ -103,7 +103,7 @@ class Flat:
 
 
 class Hnswlib:
-    """hnswlib, in single precision, which is the only one it has."""
+    """hnswlib in single precision, the only one it supports."""
 
     efforts: Sequence[int] = _EFFORTS
 
@@ -112,7 +112,7 @@ class Hnswlib:
 
         self._index = hnswlib.Index("ip", EMBEDDING_DIM)
         self._index.init_index(len(embeddings), ef_construction=100, M=16, random_seed=1)
-        for rows in _pieces(len(embeddings)):
+        for rows in _chunks(len(embeddings)):
             self._index.add_items(embeddings[rows].astype(np.float32), rows, num_threads=available_cores())
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
@@ -126,7 +126,7 @@ class Hnswlib:
 
 
 class Usearch:
-    """usearch in half precision, its default for embeddings that come so."""
+    """usearch in half precision, its default for float16 embeddings."""
 
     efforts: Sequence[int] = _EFFORTS
 
@@ -136,7 +136,7 @@ class Usearch:
         self._index: Any = usearch.index.Index(
             ndim=EMBEDDING_DIM, metric="ip", dtype="f16", connectivity=16, expansion_add=100
         )
-        for rows in _pieces(len(embeddings)):
+        for rows in _chunks(len(embeddings)):
             self._index.add(rows, np.ascontiguousarray(embeddings[rows]), threads=available_cores())
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
@@ -160,13 +160,13 @@ class MilvusLite:
     def build(self, embeddings: Stored) -> None:
         from pymilvus import DataType, MilvusClient
 
-        options = {"grpc.keepalive_time_ms": 2**31 - 1}  # its server hangs up on who pings during long work
+        options = {"grpc.keepalive_time_ms": 2**31 - 1}  # its server closes connections that ping during long work
         self._client: Any = MilvusClient(str(self._folder / "bench.db"), grpc_options=options)
         schema = self._client.create_schema(auto_id=False)
         schema.add_field("row", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=EMBEDDING_DIM)
         self._client.create_collection("bench", schema=schema)
-        for rows in _pieces(len(embeddings)):
+        for rows in _chunks(len(embeddings)):
             vectors = embeddings[rows].astype(np.float32)
             data = [{"row": int(row), "vector": vector} for row, vector in zip(rows, vectors, strict=True)]
             self._client.insert("bench", data)
@@ -183,7 +183,7 @@ class MilvusLite:
         return np.array([hit["row"] for hit in found[0]], np.int64)
 
     def memory(self) -> float:
-        """With that of the server, a process of its own."""
+        """Including the server, a separate process."""
         return own_memory() + sum(_resident(child) for child in psutil.Process().children(recursive=True))
 
 
@@ -208,7 +208,7 @@ class Pgvector:
             connection.execute(f"CREATE TABLE bench (row bigint PRIMARY KEY, vector halfvec({EMBEDDING_DIM}))")
             with connection.cursor().copy("COPY bench FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types(["int8", "bytea"])
-                for rows in _pieces(len(embeddings)):
+                for rows in _chunks(len(embeddings)):
                     for row in rows.tolist():
                         copy.write_row((row, _halfvec(embeddings[row])))
             connection.execute("SET maintenance_work_mem = '6GB'")
@@ -217,26 +217,26 @@ class Pgvector:
             )
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
-        me = threading.get_ident()
-        if me not in self._connections:
-            self._connections[me] = self._connect()
-        connection = self._connections[me]
+        thread = threading.get_ident()
+        if thread not in self._connections:
+            self._connections[thread] = self._connect()
+        connection = self._connections[thread]
         connection.execute(f"SET hnsw.ef_search = {effort}")
-        told = "[" + ",".join(f"{value:.6f}" for value in query.tolist()) + "]"
+        vector = "[" + ",".join(f"{value:.6f}" for value in query.tolist()) + "]"
         found = connection.execute(
-            f"SELECT row FROM bench ORDER BY vector <#> %s::halfvec({EMBEDDING_DIM}) LIMIT %s", (told, count)
+            f"SELECT row FROM bench ORDER BY vector <#> %s::halfvec({EMBEDDING_DIM}) LIMIT %s", (vector, count)
         )
         return np.array([row for (row,) in found], np.int64)
 
     def memory(self) -> float:
-        """Of the server's processes, with the buffers that they share counted once each."""
+        """Of the server's processes; shared buffers are counted once (PSS)."""
         server = psutil.Process(self._server.get_pid())
         processes = [server, *server.children(recursive=True)]
-        return float(sum(one.memory_full_info().pss for one in processes)) / 1e6
+        return float(sum(process.memory_full_info().pss for process in processes)) / 1e6
 
 
 def additions(embeddings: Stored, rows: Rows) -> list[Addition]:
-    """Rows as crops that come into the gallery."""
+    """Rows as additions to the gallery."""
     cameras = camera_of(rows)
     return [
         Addition(0, row + 1, embeddings[row], CropColumns(camera, row))
@@ -245,7 +245,8 @@ def additions(embeddings: Stored, rows: Rows) -> list[Addition]:
 
 
 def own_memory() -> float:
-    """Resident memory of this process in MB, without mapped files."""
+    """Resident memory of this process in MB, without memory-mapped files."""
+
     return _resident(psutil.Process())
 
 
@@ -259,6 +260,6 @@ def _halfvec(embedding: Stored) -> bytes:
     return EMBEDDING_DIM.to_bytes(2, "big") + bytes(2) + embedding.astype(">f2").tobytes()
 
 
-def _pieces(count: int) -> Iterator[Rows]:
-    for start in range(0, count, _ROWS_AT_ONCE):
-        yield np.arange(start, min(count, start + _ROWS_AT_ONCE))
+def _chunks(count: int) -> Iterator[Rows]:
+    for start in range(0, count, _CHUNK_ROWS):
+        yield np.arange(start, min(count, start + _CHUNK_ROWS))

@@ -1,4 +1,4 @@
-"""The sides of each comparison: Passerby's index as a service that was just started has it, and its peers."""
+"""The indexes of each comparison: Passerby's, restored from a snapshot as at the start of a service, and the others."""
 
 import os
 import shutil
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import SHARED, SavedState
+from app.index.port import SHARED_SUFFIX, SavedState
 from bench.index.gallery import Gallery
 from bench.index.searchers import Flat, Hnswlib, MilvusLite, Passerby, Pgvector, Searcher, Usearch
 
 
 def passerby(gallery: Gallery) -> Searcher:
-    """Passerby's index, all of it, as a service that was just started has it."""
-    return Started(gallery)
+    """Passerby's index, restored from a snapshot."""
+    return Restored(gallery)
 
 
 def flat(gallery: Gallery) -> Searcher:
@@ -35,24 +35,24 @@ def usearch(gallery: Gallery) -> Searcher:
 
 def milvus_lite(gallery: Gallery) -> Searcher:
     """Milvus Lite."""
-    return MilvusLite(fresh(gallery, "milvus"))
+    return MilvusLite(empty_folder(gallery, "milvus"))
 
 
 def pgvector(gallery: Gallery) -> Searcher:
     """PostgreSQL with pgvector."""
-    return Pgvector(fresh(gallery, "pgvector"))
+    return Pgvector(empty_folder(gallery, "pgvector"))
 
 
 PEERS = {"hnswlib": hnswlib, "usearch": usearch, "Milvus Lite": milvus_lite, "pgvector": pgvector}
 
 
-class Started(Passerby):
-    """Passerby's index restored from a snapshot, which an earlier call for the same gallery may have made."""
+class Restored(Passerby):
+    """Passerby's index restored from a snapshot, which is created by the first call for a gallery."""
 
     def __init__(self, gallery: Gallery, snapshot: str = "snapshot") -> None:
-        """snapshot: the name of its folder beside the gallery."""
+        """snapshot: the name of its folder in the gallery's folder."""
         self._snapshot = gallery.folder / snapshot
-        self._working = fresh(gallery, "working")
+        self._working = empty_folder(gallery, "working")
         self._gallery = gallery
         self.seconds_to_restore = 0.0
 
@@ -64,31 +64,31 @@ class Started(Passerby):
         self.seconds_to_restore = time.perf_counter() - begun
 
 
-def forget_files(gallery: Gallery) -> None:
-    """Have the system's cache drop the embeddings and fine codes that searches read."""
-    started(gallery).index.close()  # so that there is a snapshot, which nobody has mapped
-    for path in (gallery.folder / "snapshot").glob(f"*{SHARED}"):
+def evict_files(gallery: Gallery) -> None:
+    """Evict the embeddings and SQ8 codes from the page cache."""
+    restored(gallery).index.close()  # creates a snapshot that no process has mapped
+    for path in (gallery.folder / "snapshot").glob(f"*{SHARED_SUFFIX}"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def started_to_be_changed(gallery: Gallery) -> Started:
-    """An index with a snapshot of its own: what an index removes, it wipes in the file that its snapshot shares."""
-    started(gallery).index.close()  # so that there is one
-    copied = fresh(gallery, "copied")
+def restored_copy(gallery: Gallery) -> Restored:
+    """An index with its own copy of the snapshot, because compaction overwrites rows in files of the snapshot."""
+    restored(gallery).index.close()  # creates a snapshot
+    copied = empty_folder(gallery, "copied")
     shutil.copytree(gallery.folder / "snapshot", copied, dirs_exist_ok=True)
-    return started(gallery, copied.name)
+    return restored(gallery, copied.name)
 
 
-def started(gallery: Gallery, snapshot: str = "snapshot") -> Started:
+def restored(gallery: Gallery, snapshot: str = "snapshot") -> Restored:
     """Passerby's index in this process."""
-    side = Started(gallery, snapshot)
+    side = Restored(gallery, snapshot)
     side.build(gallery.embeddings)
     return side
 
 
-def fresh(gallery: Gallery, name: str) -> Path:
-    """An empty folder beside the gallery."""
+def empty_folder(gallery: Gallery, name: str) -> Path:
+    """Create an empty folder in the gallery's folder."""
     folder = gallery.folder / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -100,10 +100,11 @@ def _state(size: int) -> SavedState:
 
 
 def _snapshot(gallery: Gallery, folder: Path) -> None:
-    """Build an index as the service does from its rows, and save it."""
-    built = Passerby(fresh(gallery, "building"))
+    """Build an index as the service does from the database's rows, and save it."""
+
+    built = Passerby(empty_folder(gallery, "building"))
     built.build(gallery.embeddings)
-    draft = fresh(gallery, "draft")
+    draft = empty_folder(gallery, "draft")
     built.index.save(draft)
     draft.rename(folder)
     built.index.close()

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from app.database import Database
-from app.gallery.feed import DatabaseChangeFeed
+from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Crop
 from app.index.faiss_index import FaissIndex
-from app.index.keeper import IndexKeeper
+from app.index.local_storage import LocalIndexStorage
 from app.index.port import Filter
-from app.index.snapshot_home import SnapshotHome
 from app.index.snapshots import SnapshotStore
+from app.index.sync import IndexSync
 from app.kit.ids import new_id
 from model.architecture import EMBEDDING_DIM
 
@@ -38,8 +38,8 @@ async def opened(url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-def feed_of(database: Database, kept: int = 1_000_000, model_id: str = MODEL) -> DatabaseChangeFeed:
-    return DatabaseChangeFeed(database, model_id, kept)
+def feed_of(database: Database, kept: int = 1_000_000, model_id: str = MODEL) -> DatabaseChangeLogReader:
+    return DatabaseChangeLogReader(database, model_id, kept)
 
 
 async def add_crops(database: Database, count: int, model_id: str = MODEL) -> list[Crop]:
@@ -73,24 +73,24 @@ async def delete(database: Database, crop: Crop) -> None:
         await GalleryRepository(session).delete_crop(crop)
 
 
-async def trim_all(feed: DatabaseChangeFeed) -> None:
+async def trim_all(feed: DatabaseChangeLogReader) -> None:
     while await feed.trim():
         pass
 
 
-async def numbers(feed: DatabaseChangeFeed, after: int = 0) -> list[int]:
+async def numbers(feed: DatabaseChangeLogReader, after: int = 0) -> list[int]:
     return [change.sequence for change in await feed.changes_after(after, 1000)]
 
 
-def snapshots_in(folder: Path) -> SnapshotHome:
+def snapshots_in(folder: Path) -> LocalIndexStorage:
     working = folder / "working"
-    return SnapshotHome(
+    return LocalIndexStorage(
         SnapshotStore(folder, partial(FaissIndex.restore, working=working)), partial(FaissIndex, MODEL, working)
     )
 
 
-def found(keeper: IndexKeeper) -> set[int]:
-    hits = keeper.index.search(np.ones(EMBEDDING_DIM, np.float32), Filter(), 1000).hits
+def found(sync: IndexSync) -> set[int]:
+    hits = sync.index.search(np.ones(EMBEDDING_DIM, np.float32), Filter(), 1000).hits
     return {hit.key for hit in hits}
 
 

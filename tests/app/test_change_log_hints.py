@@ -13,7 +13,7 @@ from faults import taking_no_connections
 from structlog.testing import LogCapture
 
 from app import listening
-from app.gallery.feed import DatabaseChangeFeed
+from app.gallery.change_log_reader import DatabaseChangeLogReader
 
 
 @pytest.fixture
@@ -24,24 +24,24 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
 
 
 @asynccontextmanager
-async def listens(feed: DatabaseChangeFeed) -> AsyncIterator[asyncio.Semaphore]:
+async def listens(feed: DatabaseChangeLogReader) -> AsyncIterator[asyncio.Semaphore]:
     """A semaphore that counts hints."""
-    hints = asyncio.Semaphore(0)
+    notifications = asyncio.Semaphore(0)
 
     async def listen() -> None:
-        async for _ in feed.hints():
-            hints.release()
+        async for _ in feed.notifications():
+            notifications.release()
 
     listening = asyncio.create_task(listen())
-    yield hints
+    yield notifications
     listening.cancel()
     with suppress(asyncio.CancelledError):
         await listening
 
 
-async def is_told(hints: asyncio.Semaphore, within: float) -> bool:
+async def is_told(notifications: asyncio.Semaphore, within: float) -> bool:
     with suppress(TimeoutError):
-        return await asyncio.wait_for(hints.acquire(), within)
+        return await asyncio.wait_for(notifications.acquire(), within)
     return False
 
 
@@ -55,16 +55,16 @@ def end_listening(url: str) -> int:
 def test_a_commit_that_changed_the_log_is_told_once_whoever_made_it(postgresql: Callable[[], str]) -> None:
     async def test() -> None:
         url = postgresql()
-        async with opened(url) as database, opened(url) as second, listens(feed_of(second)) as hints:
-            assert await is_told(hints, within=5)  # it listens
+        async with opened(url) as database, opened(url) as second, listens(feed_of(second)) as notifications:
+            assert await is_told(notifications, within=5)  # it listens
             await add_crops(database, 20)
-            assert await is_told(hints, within=5)
-            assert not await is_told(hints, within=0.2)
+            assert await is_told(notifications, within=5)
+            assert not await is_told(notifications, within=0.2)
             with psycopg.connect(url) as connection:
                 connection.execute(INSERT, (MODEL, 1))
-                assert not await is_told(hints, within=0.2)  # not before it is committed
+                assert not await is_told(notifications, within=0.2)  # not before it is committed
                 connection.commit()
-                assert await is_told(hints, within=5)
+                assert await is_told(notifications, within=5)
 
     run(test())
 
@@ -72,12 +72,12 @@ def test_a_commit_that_changed_the_log_is_told_once_whoever_made_it(postgresql: 
 def test_a_lost_connection_is_made_again_and_said_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
     async def test() -> None:
         url = postgresql()
-        async with opened(url) as database, listens(feed_of(database)) as hints:
-            assert await is_told(hints, within=5)
+        async with opened(url) as database, listens(feed_of(database)) as notifications:
+            assert await is_told(notifications, within=5)
             assert end_listening(url) == 1
-            assert await is_told(hints, within=5)  # for what was missed meanwhile
+            assert await is_told(notifications, within=5)  # for what was missed meanwhile
             await add_crops(database, 1)
-            assert await is_told(hints, within=5)
+            assert await is_told(notifications, within=5)
 
     run(test())
     assert [entry["event"] for entry in logged.entries] == [
@@ -91,11 +91,11 @@ def test_a_database_that_cannot_be_reached_is_tried_again_and_said_once(
 ) -> None:
     async def test() -> None:
         url = postgresql()
-        async with opened(url) as database, listens(feed_of(database)) as hints:
-            assert await is_told(hints, within=5)
+        async with opened(url) as database, listens(feed_of(database)) as notifications:
+            assert await is_told(notifications, within=5)
             with taking_no_connections(url):
-                assert not await is_told(hints, within=1)
-            assert await is_told(hints, within=5)
+                assert not await is_told(notifications, within=1)
+            assert await is_told(notifications, within=5)
 
     run(test())
     assert [entry["event"] for entry in logged.entries] == [
@@ -107,6 +107,6 @@ def test_a_database_that_cannot_be_reached_is_tried_again_and_said_once(
 def test_sqlite_gives_no_hints(tmp_path: Any) -> None:
     async def test() -> None:
         async with opened(f"sqlite:///{tmp_path / 'x.sqlite3'}") as database:
-            assert [hint async for hint in feed_of(database).hints()] == []
+            assert [hint async for hint in feed_of(database).notifications()] == []
 
     run(test())

@@ -20,12 +20,12 @@ from change_log_factories import (
 )
 
 from app.gallery.repository import GalleryRepository
-from app.index.keeper import ChangesTrimmed, IndexKeeper
 from app.index.port import Removal
+from app.index.sync import ChangesTrimmed, IndexSync
 
 
 def test_trimming_keeps_the_newest_changes_of_each_model(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.gallery.feed._TRIMMED_AT_ONCE", 2)
+    monkeypatch.setattr("app.gallery.change_log_reader._TRIMMED_PER_TRANSACTION", 2)
 
     async def test() -> None:
         async with opened(database_url) as database:
@@ -128,7 +128,7 @@ def test_a_replica_that_slept_through_a_trim_is_rebuilt_and_right(database_url: 
     async def test() -> None:
         async with opened(database_url) as database, opened(database_url) as second:
             crops = await add_crops(database, 5)
-            sleeper = IndexKeeper(feed_of(second), snapshots_in(tmp_path), poll_seconds=60)
+            sleeper = IndexSync(feed_of(second), snapshots_in(tmp_path), poll_seconds=60)
             await sleeper.catch_up()
             assert found(sleeper) == keys(crops)
             await delete(database, crops[0])
@@ -141,7 +141,7 @@ def test_a_replica_that_slept_through_a_trim_is_rebuilt_and_right(database_url: 
             assert found(sleeper) == keys(crops[:-1])
             await sleeper.stop()
             await trim_all(feed_of(database, kept=0))
-            next_process = IndexKeeper(feed_of(database), snapshots_in(tmp_path))
+            next_process = IndexSync(feed_of(database), snapshots_in(tmp_path))
             await next_process.catch_up()
             assert found(next_process) == keys(crops[:-1])
 

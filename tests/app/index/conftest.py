@@ -1,4 +1,4 @@
-"""What the tests of the index share."""
+"""Fixtures of the tests of the index."""
 
 import os
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ import structlog
 from index_adapters import ADAPTERS, SERVERS, Adapter
 from structlog.testing import LogCapture
 
-from app.index import keeper, snapshot_home, snapshots
+from app.index import local_storage, snapshots, sync
 from app.index.port import VectorIndex
 from app.index.row_file import RowFile
 
 
 @pytest.fixture(autouse=True)
 def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what a test opened: some leave indexes behind as a killed process would."""
+    """Close all files that a test opened: some tests leave indexes open, as a killed process would."""
     opened: list[RowFile[Any]] = []
     open_file = RowFile.__init__
 
@@ -33,9 +33,9 @@ def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """What the index's parts log, whatever logging other tests have set up."""
+    """Captures the log events of the index, regardless of the logging configuration of other tests."""
     capture = LogCapture()
-    for module in (keeper, snapshot_home, snapshots):
+    for module in (sync, local_storage, snapshots):
         monkeypatch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
     return capture
 

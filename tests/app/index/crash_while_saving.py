@@ -1,4 +1,4 @@
-"""Saves snapshots in child processes each of which dies a few lines of code later than the one before; see the test."""
+"""Saves snapshots in child processes; each exits a few lines of code later than the one before. See the test."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ STEP = 3
 
 
 def main(folder: Path) -> None:
-    """Prints how many processes died. Raises AssertionError where the folder is not sound afterwards."""
+    """Print the number of processes that exited early. Raises AssertionError if the snapshots are damaged."""
     first = random.randrange(STEP)
     print("first line:", first)
     index = exact_index()
@@ -39,7 +39,8 @@ def main(folder: Path) -> None:
 
 
 def _save_and_die(store: SnapshotStore, index: FaissIndex, line: int) -> bool:
-    """Save in a child process that is gone before the given line of Passerby's code; True if it needs fewer."""
+    """Save in a child process that exits before the given line of Passerby's code; True if saving ends earlier."""
+
     child = os.fork()
     if child == 0:
         lines = itertools.count(1)

@@ -1,6 +1,6 @@
-"""The adapters of the index port, as the contract suite runs them. A new one adds itself to ADAPTERS or SERVERS.
+"""The adapters that the contract suite tests. Add a new one to ADAPTERS or SERVERS.
 
-PASSERBY_TEST_MILVUS_URL names a Milvus server, other than the Milvus Lite that tests start, that is to pass, too.
+PASSERBY_TEST_MILVUS_URL is the address of a Milvus server to test, in addition to the Milvus Lite that tests start.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from index_factories import MODEL
-from tier_factories import SMALL
+from segment_factories import SMALL
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Change, SavedState, SnapshotIndex
@@ -17,18 +17,18 @@ from app.index.tuning import Tuning
 
 @dataclass(frozen=True)
 class Adapter:
-    """How an adapter's indexes come to be."""
+    """Creates and restores indexes of an adapter."""
 
     new: Callable[[Path], SnapshotIndex]
     restore: Callable[[Path, SavedState, Path], SnapshotIndex]
 
 
-class KeptUp(FaissIndex):
-    """Does its upkeep after each change, so that crops move between the tiers all the time."""
+class Maintained(FaissIndex):
+    """Runs maintenance after each change, so that crops move between buffer and segment all the time."""
 
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         refused = super().apply(changes)
-        assert not self.upkeep()
+        assert not self.maintain()
         return refused
 
 
@@ -39,13 +39,13 @@ def faiss(kind: type[FaissIndex], tuning: Tuning, block_rows: int = 4096) -> Ada
     return Adapter(lambda working: kind(MODEL, working, tuning, block_rows), restore)
 
 
-TIERED = replace(SMALL, exact_limit=4, cells=2, probes=1, candidates=1, finalists=1, fresh_limit=2)
+WITH_SEGMENT = replace(SMALL, exact_limit=4, nlist=2, nprobe=1, candidates=1, refined=1, flush_limit=2)
 ADAPTERS = {
-    "faiss exact": faiss(FaissIndex, Tuning()),
-    "faiss exact, many blocks": faiss(FaissIndex, Tuning(), block_rows=4),
-    "faiss tiered, few pass": faiss(KeptUp, replace(TIERED, narrow_limit=1000)),
-    "faiss tiered, many pass": faiss(KeptUp, replace(TIERED, probes=2, candidates=1000, finalists=1000)),
+    "faiss buffer": faiss(FaissIndex, Tuning()),
+    "faiss buffer, many blocks": faiss(FaissIndex, Tuning(), block_rows=4),
+    "faiss segment, few pass": faiss(Maintained, replace(WITH_SEGMENT, exact_filter_limit=1000)),
+    "faiss segment, many pass": faiss(Maintained, replace(WITH_SEGMENT, nprobe=2, candidates=1000, refined=1000)),
 }
 
 SERVERS = {"milvus lite": "milvus_lite", "milvus": "milvus"}
-"""The fixture that gives a server's address."""
+"""The fixture of each server's address."""

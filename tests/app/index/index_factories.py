@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, CropColumns, Filter, Found, VectorIndex
+from app.index.port import Addition, CropColumns, Filter, SearchResult, VectorIndex
 from app.index.snapshots import SnapshotStore
 from app.index.tuning import Tuning
 
 MODEL = "mgn-test-0123456789ab"
 ANY = Filter()
-NOWHERE = Path("no crop of an exact index gets here")
+NOWHERE = Path("an index without a segment writes nothing here")
 
 
 def embedding(seed: int) -> NDArray[np.float16]:
@@ -34,7 +34,7 @@ def crop(
     person: str | None = None,
     attributes: str | None = None,
 ) -> Addition:
-    """An addition; unless told otherwise its sequence is its key, and its embedding comes from its key."""
+    """An addition; by default its sequence is its key, and its embedding is `embedding(key)`."""
     return Addition(
         key if sequence is None else sequence,
         key,
@@ -44,18 +44,18 @@ def crop(
 
 
 def query_for(key: int) -> NDArray[np.float32]:
-    """A query that is most similar to the crop of that key."""
+    """A query that is most similar to the crop with this key."""
     return embedding(key).astype(np.float32)
 
 
-def keys(found: Found) -> list[int]:
+def keys(found: SearchResult) -> list[int]:
     """The keys of the hits, best first."""
     return [hit.key for hit in found.hits]
 
 
-def all_keys(index: VectorIndex, which: Filter = ANY) -> set[int]:
-    """The keys of everything that a search can find."""
-    return set(keys(index.search(query_for(0), which, max(index.size, 1))))
+def all_keys(index: VectorIndex, crop_filter: Filter = ANY) -> set[int]:
+    """The keys of all crops that a search finds."""
+    return set(keys(index.search(query_for(0), crop_filter, max(index.size, 1))))
 
 
 def is_found(index: VectorIndex, key: int) -> bool:
@@ -65,27 +65,27 @@ def is_found(index: VectorIndex, key: int) -> bool:
 
 
 def similarities(query: NDArray[np.float32], additions: Sequence[Addition]) -> NDArray[np.float32]:
-    """By brute force: the dot product of the query with each embedding."""
+    """The dot product of the query with each embedding."""
     return np.stack([addition.embedding for addition in additions]).astype(np.float32) @ query
 
 
 def having(*pairs: tuple[str, str]) -> Filter:
-    """What has all of these attributes."""
+    """A filter for crops with all of these attributes."""
     return Filter(attributes=frozenset(pairs))
 
 
 def exact_index(model_id: str = MODEL, block_rows: int = 4096) -> FaissIndex:
-    """An empty index that compares all."""
+    """An empty index with the default tuning, so that its crops stay in the write buffer."""
     return FaissIndex(model_id, NOWHERE, block_rows=block_rows)
 
 
 def store_in(folder: Path, keep: int = 2, tuning: Tuning | None = None) -> SnapshotStore:
-    """Snapshots of the index in the process."""
+    """A snapshot store for the index in the process."""
     return SnapshotStore(folder, partial(FaissIndex.restore, working=folder / "working", tuning=tuning), keep)
 
 
 def damage(path: Path, row: int, row_bytes: int = 4096) -> None:
-    """Flip one bit by chance of a row in a file of as many bytes each, those of embeddings by default."""
+    """Flip a random bit of a row in a file of fixed-width rows, by default those of embeddings."""
     bit = random.randrange(row_bytes * 8)
     print("flipping bit", bit)
     with path.open("rb+") as file:
@@ -103,4 +103,4 @@ GALLERY = [
     crop(5, camera="yard", at=400, track="t1", person="anna"),
     crop(6, camera="yard", at=500),
 ]
-"""Six crops that differ in everything that filters look at."""
+"""Six crops that differ in all fields that filters test."""

@@ -1,4 +1,4 @@
-"""Indexes on a Milvus server for tests, each in a collection of its own that goes when the test ends."""
+"""Indexes on a Milvus server for tests, each in its own collection, which is dropped when the test ends."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from secrets import token_hex
 
 from index_factories import MODEL
 
-from app.index.milvus import MilvusHome, MilvusIndex, MilvusServer
+from app.index.milvus import MilvusIndex, MilvusIndexStorage, MilvusServer
 from app.index.port import VectorIndex
 from app.milvus_address import MilvusAddress
 
@@ -17,12 +17,12 @@ async def nothing(_: VectorIndex) -> None:
 
 
 @contextmanager
-def home_on(url: str, gallery_id: str | None = None, model_id: str = MODEL) -> Iterator[MilvusHome]:
-    """A home on a server, for a gallery that no other test has; what is left of it goes at the end of the block."""
+def storage_on(url: str, gallery_id: str | None = None, model_id: str = MODEL) -> Iterator[MilvusIndexStorage]:
+    """Index storage on a server, for a gallery of this test only; its collections are dropped at the end."""
     gallery_id = gallery_id or f"test{token_hex(8)}"
     server = MilvusServer(MilvusAddress.parse(url))
     try:
-        yield MilvusHome(server, gallery_id, model_id, nullcontext)
+        yield MilvusIndexStorage(server, gallery_id, model_id, nullcontext)
     finally:
         server.client.close()
         cleaning = MilvusServer(MilvusAddress.parse(url))
@@ -33,12 +33,13 @@ def home_on(url: str, gallery_id: str | None = None, model_id: str = MODEL) -> I
 @contextmanager
 def index_on(url: str) -> Iterator[VectorIndex]:
     """An empty index on a server."""
-    with home_on(url) as home:
-        yield asyncio.run(home.rebuilt(nothing))
+    with storage_on(url) as storage:
+        yield asyncio.run(storage.rebuild(nothing))
 
 
 def same_index(url: str, index: VectorIndex) -> VectorIndex:
-    """Another object for the same index, as another process has one."""
+    """Another object for the same index, as another process would have."""
+
     assert isinstance(index, MilvusIndex)
     return MilvusIndex(MilvusServer(MilvusAddress.parse(url)), index._collection, index.model_id)
 

@@ -1,4 +1,4 @@
-"""What the index in the process promises beyond the port, all in its exact tier: threads, memory, saving."""
+"""The index in the process with all crops in its write buffer: threads, memory, saving."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, CropColumns, Filter, Found, Removal, SavedState
+from app.index.port import Addition, CropColumns, Filter, Removal, SavedState, SearchResult
 
 Vector = NDArray[np.float32]
 
@@ -23,7 +23,7 @@ Vector = NDArray[np.float32]
 def test_searches_by_several_threads_are_right_while_changes_are_applied() -> None:
     staying = {key: crop(key, sequence=0, camera="staying") for key in range(100)}
     passing = {key: crop(key, sequence=0, camera="passing") for key in range(100, 400)}
-    embeddings = {key: one.embedding.astype(np.float32) for key, one in (staying | passing).items()}
+    embeddings = {key: addition.embedding.astype(np.float32) for key, addition in (staying | passing).items()}
     index = exact_index(block_rows=64)
     index.load(list(staying.values()), 0)
 
@@ -32,8 +32,8 @@ def test_searches_by_several_threads_are_right_while_changes_are_applied() -> No
         while not done.is_set():
             key = rng.randrange(400)
             query = embeddings[key]
-            which = rng.choice([ANY, Filter(camera_ids=frozenset({"staying"}))])
-            _assert_consistent(index.search(query, which, 500), query, embeddings, staying.keys(), which)
+            crop_filter = rng.choice([ANY, Filter(camera_ids=frozenset({"staying"}))])
+            _assert_consistent(index.search(query, crop_filter, 500), query, embeddings, staying.keys(), crop_filter)
 
     done = threading.Event()
     with ThreadPoolExecutor(3) as threads:
@@ -58,20 +58,20 @@ def _apply_random_changes(index: FaissIndex, passing: dict[int, Addition], secon
             if key in there:
                 changes.append(Removal(sequence, key))
             else:
-                one = passing[key]
-                changes.append(Addition(sequence, key, one.embedding, one.columns))
+                addition = passing[key]
+                changes.append(Addition(sequence, key, addition.embedding, addition.columns))
             there ^= {key}
         index.apply(changes)
 
 
 def _assert_consistent(
-    found: Found, query: Vector, embeddings: dict[int, Vector], staying: Collection[int], which: Filter
+    found: SearchResult, query: Vector, embeddings: dict[int, Vector], staying: Collection[int], crop_filter: Filter
 ) -> None:
-    """All that stays is found, nothing twice, and each with the similarity of its own embedding."""
+    """All crops that stay are found, none twice, each with the similarity of its own embedding."""
     keys = [hit.key for hit in found.hits]
     assert len(set(keys)) == len(keys) == found.compared
     assert set(staying) <= set(keys)
-    if which is ANY:
+    if crop_filter is ANY:
         assert found.compared == found.gallery_size
     else:
         assert found.compared == len(staying)
@@ -80,7 +80,7 @@ def _assert_consistent(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs named pipes")
-def test_changes_and_searches_go_on_while_the_index_is_being_saved(tmp_path: Path) -> None:
+def test_changes_and_searches_run_while_the_index_is_saved(tmp_path: Path) -> None:
     index = exact_index(block_rows=256)
     first = crop(1)
     index.apply([first, *(crop(key, vector=embedding(key % 50)) for key in range(2, 1601))])
@@ -96,21 +96,23 @@ def test_changes_and_searches_go_on_while_the_index_is_being_saved(tmp_path: Pat
         index.apply(changes)
         return is_found(index, 5000)
 
-    state, went_on = _save_held_up_by(index, tmp_path, change_and_search)
+    state, not_blocked = _save_while(index, tmp_path, change_and_search)
 
-    assert went_on
+    assert not_blocked
     assert (state.last_sequence, state.size < 1600) == (1600, True)
     restored = FaissIndex.restore(tmp_path, state, working=NOWHERE)
     assert restored.size == state.size
     restored.apply(changes)
     assert restored.size == index.size
-    for which in (ANY, Filter(camera_ids=frozenset({"late"})), Filter(camera_ids=frozenset({"again"}))):
+    for crop_filter in (ANY, Filter(camera_ids=frozenset({"late"})), Filter(camera_ids=frozenset({"again"}))):
         for seed in (3, 30, 5000, 5003):
-            assert restored.search(query_for(seed), which, 2000) == index.search(query_for(seed), which, 2000)
+            assert restored.search(query_for(seed), crop_filter, 2000) == index.search(
+                query_for(seed), crop_filter, 2000
+            )
 
 
-def _save_held_up_by(index: FaissIndex, folder: Path, work: Callable[[], bool]) -> tuple[SavedState, bool]:
-    """Save an index into a pipe that takes the first embeddings, but the last ones only when the work is done."""
+def _save_while(index: FaissIndex, folder: Path, work: Callable[[], bool]) -> tuple[SavedState, bool]:
+    """Save an index into a pipe that takes the first embeddings, and the last ones only when `work` has returned."""
     pipe = folder / "embeddings.f16"
     os.mkfifo(pipe)
     with ThreadPoolExecutor(2) as threads:
@@ -127,18 +129,18 @@ def _save_held_up_by(index: FaissIndex, folder: Path, work: Callable[[], bool]) 
     return state, finished and outcome
 
 
-def test_memory_of_removed_crops_is_given_back() -> None:
+def test_memory_of_removed_crops_is_released() -> None:
     index = exact_index(block_rows=8)
     index.apply([crop(key) for key in range(1, 41)])
-    assert len(index._exact._blocks) == 5
+    assert len(index._buffer._blocks) == 5
     index.apply([Removal(100 + key, key) for key in range(1, 33)])
-    assert len(index._exact._blocks) == 1
+    assert len(index._buffer._blocks) == 1
     assert all_keys(index) == set(range(33, 41))
     index.apply([Removal(200 + key, key) for key in range(33, 41)])
-    assert index._exact._blocks == []
+    assert index._buffer._blocks == []
 
 
-def test_texts_of_removed_crops_are_forgotten() -> None:
+def test_texts_of_removed_crops_are_dropped() -> None:
     columns = Columns()
     for key in range(5000):
         columns.append(key, CropColumns("gate", key, f"track {key}", None, f'{{"lane":{key % 7},"number":{key}}}'))
@@ -147,37 +149,38 @@ def test_texts_of_removed_crops_are_forgotten() -> None:
     assert len(columns._texts["track_id"]) < 1500
     assert len(columns._texts["attributes"]) == len(columns._pairs) < 1500
     for key in columns.keys.tolist():
-        rows = columns.matching(Filter(track_id=f"track {key}", camera_ids=frozenset({"gate"})))
+        rows = columns.matching_rows(Filter(track_id=f"track {key}", camera_ids=frozenset({"gate"})))
         assert rows is not None
         assert columns.keys[rows].tolist() == [key]
-        numbered = columns.matching(Filter(attributes=frozenset({("number", f"{key}"), ("lane", f"{key % 7}")})))
+        numbered = columns.matching_rows(Filter(attributes=frozenset({("number", f"{key}"), ("lane", f"{key % 7}")})))
         assert numbered is not None
         assert columns.keys[numbered].tolist() == [key]
-    rows = columns.matching(Filter(track_id="track 0"))
+    rows = columns.matching_rows(Filter(track_id="track 0"))
     assert rows is not None
     assert rows.tolist() == []
 
 
-def test_a_copy_of_columns_and_what_it_was_taken_of_change_apart() -> None:
+def test_columns_and_their_copy_change_independently() -> None:
     columns = Columns()
     columns.append(1, CropColumns("gate", 1, attributes='{"lane":1}'))
-    copy = columns.selected(slice(None))
+    copy = columns.take(slice(None))
     copy.append(2, CropColumns("gate", 2, attributes='{"lane":2}'))
     columns.append(3, CropColumns("gate", 3, attributes='{"bag":true,"lane":1}'))
 
-    def keys_with(one: Columns, lane: int) -> list[int]:
-        rows = one.matching(Filter(attributes=frozenset({("lane", f"{lane}")})))
+    def keys_with(columns: Columns, lane: int) -> list[int]:
+        rows = columns.matching_rows(Filter(attributes=frozenset({("lane", f"{lane}")})))
         assert rows is not None
-        return one.keys[rows].tolist()
+        return columns.keys[rows].tolist()
 
     assert [keys_with(copy, lane) for lane in (1, 2)] == [[1], [2]]
     assert [keys_with(columns, lane) for lane in (1, 2)] == [[1, 3], []]
 
 
-def test_equal_embeddings_have_equal_similarities_wherever_they_lie() -> None:
+def test_equal_embeddings_have_equal_similarities_in_all_rows() -> None:
+
     index = exact_index(block_rows=37)
     index.apply([crop(key, vector=embedding(5)) for key in range(1, 200)])
-    for which in (ANY, Filter(captured_from=0)):
-        found = index.search(query_for(6), which, 199)
+    for crop_filter in (ANY, Filter(captured_from=0)):
+        found = index.search(query_for(6), crop_filter, 199)
         assert len({hit.similarity for hit in found.hits}) == 1
         assert [hit.key for hit in found.hits] == list(range(1, 200))

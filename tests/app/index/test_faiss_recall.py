@@ -1,4 +1,4 @@
-"""The index in the process where it is too large to compare all: what it finds."""
+"""The recall of the index in the process with a segment."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from index_factories import ANY, MODEL, keys, query_for
-from tier_factories import SMALL, coarse_index, persons
+from segment_factories import SMALL, index_with_segment, persons
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, Filter, Found
+from app.index.port import Addition, Filter, SearchResult
 from app.index.tuning import Tuning
 
 
@@ -24,20 +24,20 @@ def gallery() -> list[Addition]:
 
 @pytest.fixture(scope="module")
 def large(gallery: list[Addition], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaissIndex]:
-    """An index that has the settings of a large gallery, but for its size."""
-    tuning = Tuning(exact_limit=1000, narrow_limit=100, sifted_limit=500)
+    """An index with the default tuning of a large gallery, except for the limits."""
+    tuning = Tuning(exact_limit=1000, exact_filter_limit=100, refine_filter_limit=500)
     index = FaissIndex(MODEL, tmp_path_factory.mktemp("working"), tuning)
     index.load(gallery, 0)
-    index.upkeep()
-    assert index.coarse_size == len(gallery)
+    index.maintain()
+    assert index.segment_size == len(gallery)
     yield index
     index.close()
 
 
 def test_a_search_compares_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
-    assert large._coarse is not None
-    assert large._coarse.probing.candidates(10, 1) < len(gallery) // 10
-    assert large._coarse.probing.finalists(10, 1) < 40
+    assert large._segment is not None
+    assert large._segment.search_depth.candidates(10, 1) < len(gallery) // 10
+    assert large._segment.search_depth.refined(10, 1) < 40
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
@@ -50,37 +50,37 @@ def test_almost_all_true_matches_that_pass_a_filter_are_found(
     large: FaissIndex, gallery: list[Addition], cameras: int
 ) -> None:
     named = frozenset(f"camera {number}" for number in range(cameras))
-    passing = [one for one in gallery if one.columns.camera_id in named]
+    passing = [addition for addition in gallery if addition.columns.camera_id in named]
     assert _recall(large, gallery, Filter(camera_ids=named), passing, 10, 300) > 0.98
 
 
-def test_almost_all_true_matches_to_weighted_parts_are_found(large: FaissIndex, gallery: list[Addition]) -> None:
+def test_almost_all_true_matches_of_weighted_queries_are_found(large: FaissIndex, gallery: list[Addition]) -> None:
     weights = np.repeat(np.array([1, 0, 2, 1, 0.5, 1, 1, 3], np.float32), 256)
     assert _recall(large, gallery, ANY, gallery, 10, 300, weights) > 0.97
 
 
-def test_a_search_looks_deeper_only_where_it_counts_parts_otherwise_than_the_gallery_does(
+def test_a_search_goes_deeper_only_if_its_part_weights_differ_from_the_gallerys(
     large: FaissIndex, gallery: list[Addition]
 ) -> None:
-    coarse = large._coarse
-    assert coarse is not None
+    segment = large._segment
+    assert segment is not None
     query = gallery[0].embedding.astype(np.float32)
     lengths = np.linalg.norm(query.reshape(8, 256), axis=1)
-    assert lengths.max() > 3 * lengths.min(), "parts of this gallery count differently"
+    assert lengths.max() > 3 * lengths.min(), "the parts of this gallery have different lengths"
     weighted = query * np.repeat(np.array([0, 1, 1, 1, 1, 1, 1, 1], np.float32), 256)
-    plain, deeper = coarse.propose(np.stack([query, weighted]), ANY, 10)
-    assert plain.finalists == coarse.probing.finalists(10, 1)
-    assert deeper.finalists > plain.finalists
+    plain, deeper = segment.find_candidates(np.stack([query, weighted]), ANY, 10)
+    assert plain.refined == segment.search_depth.refined(10, 1)
+    assert deeper.refined > plain.refined
 
 
-def test_searches_at_once_find_what_each_finds_alone(
+def test_concurrent_searches_find_what_each_finds_alone(
     large: FaissIndex, gallery: list[Addition], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = random.randrange(1_000_000)
     print("seed:", seed)
     rng = random.Random(seed)
     heavy = np.repeat(np.array([8, 1, 1, 1, 1, 1, 1, 1], np.float32), 256)
-    asked = [
+    searches = [
         (
             rng.choice(gallery).embedding * rng.choice([np.float32(1), heavy]),
             rng.choice([ANY, Filter(camera_ids=frozenset({"camera 1"})), Filter(captured_to=3000)]),
@@ -89,49 +89,49 @@ def test_searches_at_once_find_what_each_finds_alone(
         )
         for _ in range(400)
     ]
-    alone = [large.search(*one) for one in asked]
+    alone = [large.search(*arguments) for arguments in searches]
     sizes: list[int] = []
 
-    def counted(searches: Sequence[Any]) -> list[Found]:
+    def counted(searches: Sequence[Any]) -> list[SearchResult]:
         sizes.append(len(searches))
-        return large._searched(searches)
+        return large._search_batch(searches)
 
-    monkeypatch.setattr(large._searches, "_answer", counted)
+    monkeypatch.setattr(large._searches, "_work", counted)
     with ThreadPoolExecutor(24) as threads:
-        together = list(threads.map(lambda one: large.search(*one), asked))
-    assert together == alone
-    assert max(sizes) == 4, "few were made together: this test showed little"
+        concurrent = list(threads.map(lambda arguments: large.search(*arguments), searches))
+    assert concurrent == alone
+    assert max(sizes) == 4, "no batch was full: the test showed little"
 
 
-def test_a_query_that_is_none_hurts_no_search_beside_it(large: FaissIndex, gallery: list[Addition]) -> None:
-    good = [one.embedding.astype(np.float32) for one in gallery[:60]]
+def test_an_invalid_query_fails_no_search_of_its_batch(large: FaissIndex, gallery: list[Addition]) -> None:
+    good = [addition.embedding.astype(np.float32) for addition in gallery[:60]]
     bad = np.full(2048, np.nan, np.float32)
     with ThreadPoolExecutor(24) as threads:
         refused = [threads.submit(large.search, bad, ANY, 1) for _ in range(20)]
         found = list(threads.map(lambda query: large.search(query, ANY, 1), good))
-    assert [one.hits[0].key for one in found] == [one.key for one in gallery[:60]]
-    assert all(isinstance(one.exception(), ValueError) for one in refused)
+    assert [result.hits[0].key for result in found] == [addition.key for addition in gallery[:60]]
+    assert all(isinstance(search.exception(), ValueError) for search in refused)
 
 
 def _recall(
     index: FaissIndex,
     gallery: Sequence[Addition],
-    which: Filter,
+    crop_filter: Filter,
     passing: Sequence[Addition],
     top_k: int,
     queries: int,
     weights: np.ndarray | float = 1.0,
 ) -> float:
-    """The share of the true `top_k` that is found; every hit's similarity must be right."""
+    """The share of the true `top_k` that is found; asserts the similarity of each hit."""
     seed = random.randrange(1_000_000)
     print("seed:", seed)
     found = 0
     embeddings = np.stack([crop.embedding for crop in passing]).astype(np.float32)
-    for one in random.Random(seed).sample(gallery, queries):
-        query = (one.embedding * weights).astype(np.float32)
+    for addition in random.Random(seed).sample(gallery, queries):
+        query = (addition.embedding * weights).astype(np.float32)
         truth = embeddings @ query
         best = {passing[place].key for place in np.argsort(-truth)[:top_k].tolist()}
-        hits = index.search(query, which, top_k).hits
+        hits = index.search(query, crop_filter, top_k).hits
         assert len(hits) == min(top_k, len(passing))
         by_key = {crop.key: value for crop, value in zip(passing, truth.tolist(), strict=True)}
         for hit in hits:
@@ -141,8 +141,9 @@ def _recall(
 
 
 def test_a_filter_never_costs_matches_while_more_exist(tmp_path: Path) -> None:
-    """Even where a search looks into one cell and compares one crop."""
-    index = coarse_index(tmp_path, 200, replace(SMALL, cells=16, probes=1, candidates=1, finalists=1))
-    for which, passing in ((ANY, 200), (Filter(captured_from=0), 200)):
+    """Even if a search probes one list and compares one crop."""
+
+    index = index_with_segment(tmp_path, 200, replace(SMALL, nlist=16, nprobe=1, candidates=1, refined=1))
+    for crop_filter, passing in ((ANY, 200), (Filter(captured_from=0), 200)):
         for top_k in (1, 10, 150, 500):
-            assert len(keys(index.search(query_for(3), which, top_k))) == min(top_k, passing)
+            assert len(keys(index.search(query_for(3), crop_filter, top_k))) == min(top_k, passing)

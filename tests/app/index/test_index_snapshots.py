@@ -1,4 +1,4 @@
-"""Snapshots: what is damaged is noticed, what is sound is used, whatever happens while saving."""
+"""Snapshots: damage is detected, undamaged ones are used, and a crash while saving does no harm."""
 
 import os
 import random
@@ -37,7 +37,7 @@ def test_without_snapshots_there_is_none(tmp_path: Path) -> None:
     assert store_in(tmp_path / "not" / "there").newest(MODEL) is None
 
 
-def test_the_newest_snapshot_counts_and_the_oldest_go(tmp_path: Path) -> None:
+def test_the_newest_snapshot_is_used_and_the_oldest_are_deleted(tmp_path: Path) -> None:
     store = store_in(tmp_path / "snapshots", keep=2)
     for last in (1, 2, 3, 4):
         store.save(index_of(*range(1, last + 1)))
@@ -45,7 +45,7 @@ def test_the_newest_snapshot_counts_and_the_oldest_go(tmp_path: Path) -> None:
     assert names(tmp_path / "snapshots") == ["00000003", "00000004"]
 
 
-def test_a_later_snapshot_counts_even_if_it_holds_fewer_changes(tmp_path: Path) -> None:
+def test_a_later_snapshot_is_used_even_if_it_holds_fewer_changes(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.save(index_of(1, 2, 3))
     store.save(index_of(1))
@@ -85,9 +85,7 @@ def test_a_damaged_snapshot_is_set_aside_and_the_next_older_one_used(
 
 
 @pytest.mark.parametrize("name", ["snapshot.json", "SHA256SUMS"])
-def test_no_flipped_bit_of_what_describes_a_snapshot_goes_unnoticed(
-    tmp_path: Path, logged: LogCapture, name: str
-) -> None:
+def test_each_flipped_bit_of_manifest_and_checksums_is_detected(tmp_path: Path, logged: LogCapture, name: str) -> None:
     store = store_in(tmp_path)
     store.save(index_of(1, 2, 3))
     generation = tmp_path / "00000001"
@@ -114,8 +112,8 @@ def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: P
     assert "00000003" in names(tmp_path)
 
 
-def test_of_the_damaged_ones_the_newest_stays_until_a_later_one_is_saved(tmp_path: Path, logged: LogCapture) -> None:
-    """They take as much room as sound ones; a disk that goes on damaging them must not fill up with them."""
+def test_only_the_newest_damaged_snapshot_is_kept(tmp_path: Path, logged: LogCapture) -> None:
+    """A damaged snapshot takes as much space as any other; a failing disk must not fill up with them."""
     store = store_in(tmp_path)
     for number in range(1, 9, 2):
         store.save(index_of(number))
@@ -129,7 +127,7 @@ def test_of_the_damaged_ones_the_newest_stays_until_a_later_one_is_saved(tmp_pat
     assert newest_keys(store) == {9}
 
 
-def test_a_snapshot_of_another_model_is_never_used_and_not_harmed(tmp_path: Path) -> None:
+def test_a_snapshot_of_another_model_is_neither_used_nor_deleted(tmp_path: Path) -> None:
     store = store_in(tmp_path, keep=1)
     store.save(index_of(1))
     store.save(index_of(2, model_id=OTHER_MODEL))
@@ -158,7 +156,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_snapshot(tmp_path: Path) -
     assert names(tmp_path) == ["00000001"]
 
 
-def test_removals_are_part_of_a_snapshot(tmp_path: Path) -> None:
+def test_a_snapshot_reflects_removals(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     index = index_of(1, 2, 3)
     index.apply([Removal(4, 1)])
@@ -168,7 +166,7 @@ def test_removals_are_part_of_a_snapshot(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_crash_at_any_line_of_saving_leaves_sound_snapshots(tmp_path: Path) -> None:
+def test_a_crash_at_any_line_of_saving_leaves_undamaged_snapshots(tmp_path: Path) -> None:
     script = Path(__file__).parent / "crash_while_saving.py"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(

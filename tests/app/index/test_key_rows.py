@@ -1,4 +1,4 @@
-"""Which row each key has."""
+"""The map from keys to rows."""
 
 import random
 
@@ -7,7 +7,8 @@ import numpy as np
 from app.index.key_rows import KeyRows
 
 
-def test_it_says_what_a_dictionary_would() -> None:
+def test_it_behaves_like_a_dictionary() -> None:
+
     seed = random.randrange(1_000_000)
     print("seed:", seed)
     rng = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What the index on Milvus does beyond the contract: sharing, texts of all kinds, narrow filters, rebuilding."""
+"""The index on Milvus beyond the contract: sharing, special characters, selective filters, rebuilds."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
 
-from milvus_factories import collections_of, drop_all_of, home_on, index_on, nothing, same_index
+from milvus_factories import collections_of, drop_all_of, index_on, nothing, same_index, storage_on
 
 from app.index.milvus import MilvusIndex
 from app.index.port import Addition, Filter, IndexLost, Removal, VectorIndex
@@ -52,12 +52,12 @@ TEXTS = [
 def test_a_filter_finds_exactly_its_text_whatever_characters_are_in_it(index: VectorIndex, name: str) -> None:
     index.apply([crop(key, **{name: text}) for key, text in enumerate(TEXTS, 1)])  # type: ignore[arg-type]
     for key, text in enumerate(TEXTS, 1):
-        which = {
+        crop_filter = {
             "camera": Filter(camera_ids=frozenset({text})),
             "track": Filter(track_id=text),
             "person": Filter(person_id=text),
         }[name]
-        assert all_keys(index, which) == {key}, repr(text)
+        assert all_keys(index, crop_filter) == {key}, repr(text)
     if name == "camera":
         assert all_keys(index, Filter(exclude_camera_ids=frozenset(TEXTS[1:]))) == {1}
 
@@ -68,7 +68,7 @@ def test_no_track_or_person_is_not_an_empty_one(index: VectorIndex) -> None:
     assert all_keys(index, Filter(person_id="")) == {2}
 
 
-def test_attributes_are_told_apart_by_name_value_and_type(index: VectorIndex) -> None:
+def test_attributes_differ_by_name_value_and_type(index: VectorIndex) -> None:
     values = ["true", "1", '"1"', '"true"', "null", "1.5", '{"a":[1,"x"]}', '["a"]', '"[\\"a\\"]"', f'"{"x" * 9000}"']
     index.apply([crop(key, attributes=f'{{"it":{value},"other":{key}}}') for key, value in enumerate(values, 1)])
     index.apply([crop(50)])
@@ -89,43 +89,44 @@ def test_more_hits_than_milvus_gives_are_an_error(index: VectorIndex) -> None:
         index.search(query_for(1), ANY, 16_385)
 
 
-def test_all_that_pass_a_narrow_filter_are_found_where_the_servers_index_misses_some(index: VectorIndex) -> None:
+def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_some(index: VectorIndex) -> None:
     assert isinstance(index, MilvusIndex)
-    people = 20  # of 100 crops each; only some of one of them were seen by the rare camera
+    people = 20  # of 100 crops each; the rare camera has only a few crops, all of one person
+
     crops = [
-        crop(key, vector=_beside(embedding(key % people), key), camera="rare" if key % 100 == people - 1 else "gate")
+        crop(key, vector=_near(embedding(key % people), key), camera="rare" if key % 100 == people - 1 else "gate")
         for key in range(2000)
     ]
-    rare = [one for one in crops if one.columns.camera_id == "rare"]
+    rare = [addition for addition in crops if addition.columns.camera_id == "rare"]
     index.load(crops, 2000)
     index._client.flush(index._collection)  # it builds its HNSW then, soon
-    which = Filter(camera_ids=frozenset({"rare"}))
+    crop_filter = Filter(camera_ids=frozenset({"rare"}))
     deadline = time.monotonic() + 60
     while len(index._nearest(query_for(0), 'camera_id in ["rare"]', 20)[0]) == 20:
         assert time.monotonic() < deadline, "the server's HNSW is not there, or misses nothing"
         time.sleep(0.1)
-    found = index.search(query_for(0), which, 20)
-    expected = dict(zip((one.key for one in rare), similarities(query_for(0), rare), strict=True))
+    found = index.search(query_for(0), crop_filter, 20)
+    expected = dict(zip((addition.key for addition in rare), similarities(query_for(0), rare), strict=True))
     assert keys(found) == sorted(expected, key=lambda key: -expected[key])
     assert found.compared == 20
     assert len(index.search(query_for(0), ANY, 2000).hits) == 2000
     least = sorted(expected.values())[10]
-    assert keys(index.search(query_for(0), which, 20, min_similarity=float(least) - 1e-6)) == keys(found)[:10]
+    assert keys(index.search(query_for(0), crop_filter, 20, min_similarity=float(least) - 1e-6)) == keys(found)[:10]
 
 
-def _beside(vector: NDArray[np.float16], seed: int) -> NDArray[np.float16]:
-    """An embedding that is much like another one."""
+def _near(vector: NDArray[np.float16], seed: int) -> NDArray[np.float16]:
+    """An embedding close to another one."""
     near = vector.astype(np.float32) + 0.3 * embedding(seed).astype(np.float32)
     return (near / np.linalg.norm(near)).astype(np.float16)
 
 
-def test_what_one_process_changes_all_others_find(milvus_lite: str, index: VectorIndex) -> None:
+def test_changes_of_one_process_are_visible_to_all(milvus_lite: str, index: VectorIndex) -> None:
     other = same_index(milvus_lite, index)
     index.apply([crop(1), crop(2), Removal(3, 1)])
     assert (all_keys(other), other.size, other.last_sequence) == ({2}, 1, 3)
 
 
-def test_a_process_that_is_behind_brings_nothing_back(milvus_lite: str, index: VectorIndex) -> None:
+def test_a_process_that_is_behind_restores_no_deleted_crop(milvus_lite: str, index: VectorIndex) -> None:
     slow = same_index(milvus_lite, index)
     index.apply([crop(1), crop(2), Removal(3, 1)])
     slow.apply([crop(1), crop(2)])
@@ -133,32 +134,32 @@ def test_a_process_that_is_behind_brings_nothing_back(milvus_lite: str, index: V
     assert (all_keys(index), index.last_sequence) == ({2, 4}, 4)
 
 
-def test_changes_whose_end_was_not_noted_are_done_once_more(index: VectorIndex) -> None:
+def test_changes_are_applied_again_if_last_sequence_was_not_written(index: VectorIndex) -> None:
     assert isinstance(index, MilvusIndex)
     index.apply([crop(1), crop(2)])
-    index._put([crop(3)])
+    index._upsert([crop(3)])
     index._remove([1])  # and then its process was killed
     assert index.last_sequence == 2
     index.apply([crop(3), Removal(4, 1), crop(5)])
     assert (all_keys(index), index.size, index.last_sequence) == ({2, 3, 5}, 3, 5)
 
 
-def test_a_crop_that_is_there_keeps_what_filters_look_at(index: VectorIndex) -> None:
+def test_adding_a_present_crop_again_keeps_its_fields(index: VectorIndex) -> None:
     index.apply([crop(1, camera="hall"), crop(1, sequence=2, camera="gate")])
     assert all_keys(index, Filter(camera_ids=frozenset({"hall"}))) == {1}
 
 
-def test_an_index_is_there_for_the_next_process(milvus_lite: str) -> None:
-    with home_on(milvus_lite, "testnext") as home:
+def test_the_next_process_opens_the_index(milvus_lite: str) -> None:
+    with storage_on(milvus_lite, "testnext") as storage:
 
         async def test() -> None:
-            assert await home.existing() is None
-            (await home.rebuilt(nothing)).apply([crop(1), crop(2)])
-            with home_on(milvus_lite) as of_another_gallery:
-                assert await of_another_gallery.existing() is None
-            with home_on(milvus_lite, "testnext2") as of_a_longer_name:
-                assert await of_a_longer_name.existing() is None
-            index = await home.existing()
+            assert await storage.open() is None
+            (await storage.rebuild(nothing)).apply([crop(1), crop(2)])
+            with storage_on(milvus_lite) as of_another_gallery:
+                assert await of_another_gallery.open() is None
+            with storage_on(milvus_lite, "testnext2") as of_a_longer_name:
+                assert await of_a_longer_name.open() is None
+            index = await storage.open()
             assert index is not None
             assert (index.model_id, all_keys(index), index.last_sequence) == (MODEL, {1, 2}, 2)
 
@@ -166,10 +167,13 @@ def test_an_index_is_there_for_the_next_process(milvus_lite: str) -> None:
 
 
 def test_the_crops_of_two_models_never_meet(milvus_lite: str) -> None:
-    with home_on(milvus_lite, "testmodels") as one, home_on(milvus_lite, "testmodels", "other") as other:
+    with (
+        storage_on(milvus_lite, "testmodels") as first_storage,
+        storage_on(milvus_lite, "testmodels", "other") as second_storage,
+    ):
 
         async def test() -> None:
-            first, second = await one.rebuilt(nothing), await other.rebuilt(nothing)
+            first, second = await first_storage.rebuild(nothing), await second_storage.rebuild(nothing)
             first.apply([crop(1)])
             second.apply([crop(2)])
             assert (all_keys(first), all_keys(second)) == ({1}, {2})
@@ -177,60 +181,62 @@ def test_the_crops_of_two_models_never_meet(milvus_lite: str) -> None:
         asyncio.run(test())
 
 
-def test_a_rebuilt_index_takes_the_place_of_the_one_before_at_once_and_for_all(milvus_lite: str) -> None:
-    with home_on(milvus_lite, "testrebuilt") as home:
+def test_a_rebuilt_index_replaces_the_former_one_for_all_processes_at_once(milvus_lite: str) -> None:
+    with storage_on(milvus_lite, "testrebuilt") as storage:
 
         async def test() -> None:
-            before = await home.rebuilt(nothing)
+            before = await storage.rebuild(nothing)
             before.apply([crop(1), crop(2)])
 
             async def fill(index: VectorIndex) -> None:
                 index.load([crop(key) for key in range(3, 300)], 7)
                 assert all_keys(before) == {1, 2}, "searches go on with the former"
 
-            after = await home.rebuilt(fill)
+            after = await storage.rebuild(fill)
             for index in (before, after):
                 assert (index.size, index.last_sequence) == (297, 7)
                 assert is_found(index, 299)
-            assert len(collections_of(home._server, "testrebuilt")) == 1
+            assert len(collections_of(storage._server, "testrebuilt")) == 1
 
         asyncio.run(test())
 
 
-def test_a_rebuild_that_fails_leaves_the_index_as_it_was(milvus_lite: str) -> None:
-    with home_on(milvus_lite, "testfails") as home:
+def test_a_failed_rebuild_leaves_the_index_unchanged(milvus_lite: str) -> None:
+    with storage_on(milvus_lite, "testfails") as storage:
 
         async def fail(index: VectorIndex) -> None:
             index.load([crop(3)], 1)
             raise ConnectionError("the database is gone")
 
         async def test() -> None:
-            index = await home.rebuilt(nothing)
+            index = await storage.rebuild(nothing)
             index.apply([crop(1)])
             with pytest.raises(ConnectionError):
-                await home.rebuilt(fail)
+                await storage.rebuild(fail)
             assert all_keys(index) == {1}
-            await home.rebuilt(nothing)
-            assert len(collections_of(home._server, "testfails")) == 1, "what is left of rebuilds that failed goes"
+            await storage.rebuild(nothing)
+            assert len(collections_of(storage._server, "testfails")) == 1, (
+                "the collections of failed rebuilds are dropped"
+            )
 
         asyncio.run(test())
 
 
 def test_a_collection_of_another_version_is_not_used(milvus_lite: str) -> None:
-    with home_on(milvus_lite, "testversion") as home:
+    with storage_on(milvus_lite, "testversion") as storage:
 
         async def test() -> None:
-            await home.rebuilt(nothing)
-            home._client.alter_collection_properties(home._alias, {"passerby.format": "0"})
-            assert await home.existing() is None
+            await storage.rebuild(nothing)
+            storage._client.alter_collection_properties(storage._alias, {"passerby.format": "0"})
+            assert await storage.open() is None
 
         asyncio.run(test())
 
 
-def test_an_index_that_somebody_dropped_is_lost(milvus_lite: str) -> None:
-    with home_on(milvus_lite, "testdropped") as home:
-        index = asyncio.run(home.rebuilt(nothing))
-        drop_all_of(home._server, "testdropped")
+def test_a_dropped_index_is_lost(milvus_lite: str) -> None:
+    with storage_on(milvus_lite, "testdropped") as storage:
+        index = asyncio.run(storage.rebuild(nothing))
+        drop_all_of(storage._server, "testdropped")
         for ask in (
             lambda: index.size,
             lambda: index.last_sequence,

@@ -1,46 +1,46 @@
-"""Whether a query counts its parts as the gallery's embeddings do, whatever these count for."""
+"""The part lengths of a gallery, and how far a query's part weights differ from them."""
 
 import numpy as np
 import pytest
 
-from app.index.part_lengths import evenness, typical_lengths
+from app.index.part_lengths import evenness, median_part_lengths
 
 UNEQUAL = np.sqrt([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 
 
 def embeddings(count: int, lengths: np.ndarray) -> np.ndarray:
-    """Random ones `(count, 2048)` whose parts have these lengths."""
+    """Random embeddings `(count, 2048)` whose parts have these lengths."""
     drawn = np.random.default_rng(0).standard_normal((count, 8, 256))
     drawn *= lengths[:, np.newaxis] / np.linalg.norm(drawn, axis=2, keepdims=True)
     return drawn.reshape(count, 2048).astype(np.float16)
 
 
 def scaled(query: np.ndarray, *factors: float) -> np.ndarray:
-    """A query with each part multiplied."""
+    """A query with each part multiplied by its factor."""
     return (query.reshape(8, 256) * np.array(factors)[:, np.newaxis]).reshape(-1).astype(np.float32)
 
 
-def test_lengths_are_those_of_most_embeddings_whatever_a_few_have_become() -> None:
-    some = embeddings(9, UNEQUAL)
-    some[0, 5], some[1, 5], some[2] = np.nan, np.inf, 0
-    some[3] = some[3, ::-1]
-    assert typical_lengths(some) == pytest.approx(UNEQUAL, abs=1e-3)
+def test_a_few_damaged_embeddings_do_not_change_the_lengths() -> None:
+    damaged = embeddings(9, UNEQUAL)
+    damaged[0, 5], damaged[1, 5], damaged[2] = np.nan, np.inf, 0
+    damaged[3] = damaged[3, ::-1]
+    assert median_part_lengths(damaged) == pytest.approx(UNEQUAL, abs=1e-3)
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_lengths_are_equal_where_no_embedding_tells_them(count: int) -> None:
-    assert typical_lengths(np.zeros((count, 2048), np.float16)) == pytest.approx(8**-0.5)
+def test_without_a_valid_embedding_lengths_are_equal(count: int) -> None:
+    assert median_part_lengths(np.zeros((count, 2048), np.float16)) == pytest.approx(8**-0.5)
 
 
 @pytest.mark.parametrize("lengths", [np.full(8, 8**-0.5), UNEQUAL])
-def test_a_query_like_the_gallerys_embeddings_is_even(lengths: np.ndarray) -> None:
+def test_a_query_with_the_gallerys_part_lengths_is_even(lengths: np.ndarray) -> None:
     (query,) = embeddings(1, lengths)
     assert evenness(query.astype(np.float32), lengths) == 1
     assert evenness(scaled(query, *[7.0] * 8), lengths) == 1
 
 
 @pytest.mark.parametrize("lengths", [np.full(8, 8**-0.5), UNEQUAL])
-def test_a_single_part_is_as_even_as_its_share(lengths: np.ndarray) -> None:
+def test_the_evenness_of_a_single_part_is_its_share(lengths: np.ndarray) -> None:
     (query,) = embeddings(1, lengths)
     for part, share in enumerate(lengths**2):
         assert evenness(scaled(query, *np.eye(8)[part]), lengths) == pytest.approx(share, rel=1e-3)

@@ -1,4 +1,4 @@
-"""How keepers of several processes keep one index on a Milvus server in step, and what they do when it is away."""
+"""Index syncs of several processes that share an index on a Milvus server, and outages of that server."""
 
 import asyncio
 import random
@@ -11,23 +11,23 @@ from secrets import token_hex
 
 import pytest
 from index_factories import MODEL, all_keys, crop, is_found
-from keeper_factories import MemoryFeed, events, run, until
 from structlog.testing import LogCapture
+from sync_factories import MemoryChangeLog, events, run, until
 
 pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
 pytest.importorskip("milvus_lite", reason="the wheel milvus-lite is not installed")
 
-from milvus_factories import home_on, nothing
+from milvus_factories import nothing, storage_on
 from milvus_lite_process import MilvusLite
 
-from app.index.keeper import IndexKeeper, IndexNotReady
-from app.index.milvus import MilvusHome, MilvusServer
+from app.index.milvus import MilvusIndexStorage, MilvusServer
 from app.index.port import IndexUnreachable
+from app.index.sync import IndexNotReady, IndexSync
 from app.milvus_address import MilvusAddress
 
 
-class OneTurn:
-    """What a database's lock is to processes: one at a time, whoever asks."""
+class ExclusiveLock:
+    """Stands for the database's lock among processes."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -46,66 +46,66 @@ def own_server(tmp_path: Path) -> Iterator[MilvusLite]:
     server.stop()
 
 
-def home_at(url: str, turn: OneTurn, gallery_id: str = "testshared") -> MilvusHome:
-    return MilvusHome(MilvusServer(MilvusAddress.parse(url)), gallery_id, MODEL, turn)
+def storage_at(url: str, write_lock: ExclusiveLock, gallery_id: str = "testshared") -> MilvusIndexStorage:
+    return MilvusIndexStorage(MilvusServer(MilvusAddress.parse(url)), gallery_id, MODEL, write_lock)
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_keepers_that_share_an_index_agree_through_changes_of_all_of_them(milvus_lite: str, seed: int) -> None:
+def test_syncs_that_share_an_index_agree_while_all_of_them_change_it(milvus_lite: str, seed: int) -> None:
     print(f"seed {seed}")
     rng = random.Random(seed)
     gallery_id = f"test{token_hex(8)}"
 
-    async def test(homes: list[MilvusHome]) -> None:
-        turn = OneTurn()
-        feed = MemoryFeed()
-        feed.add(*range(1, 6))
-        for home in homes:
-            home.turn = turn
-        keepers = [IndexKeeper(feed, home, poll_seconds=0.01) for home in homes]
-        await asyncio.gather(*(keeper.start() for keeper in keepers))
-        assert feed.row_batches == 3, "one of them filled it, the others found it"
+    async def test(storages: list[MilvusIndexStorage]) -> None:
+        write_lock = ExclusiveLock()
+        change_log = MemoryChangeLog()
+        change_log.add(*range(1, 6))
+        for storage in storages:
+            storage.write_lock = write_lock
+        syncs = [IndexSync(change_log, storage, poll_seconds=0.01) for storage in storages]
+        await asyncio.gather(*(sync.start() for sync in syncs))
+        assert change_log.row_batches == 3, "only the first sync built the index"
 
-        async def writer(keeper: IndexKeeper, first: int) -> None:
+        async def writer(sync: IndexSync, first: int) -> None:
             for key in range(first, first + 15):
-                feed.add(key)
-                await keeper.catch_up()
+                change_log.add(key)
+                await sync.catch_up()
                 if rng.random() < 0.5:
-                    feed.remove(key)
-                    await keeper.catch_up()
-                    assert not await asyncio.to_thread(is_found, rng.choice(keepers).index, key)
+                    change_log.remove(key)
+                    await sync.catch_up()
+                    assert not await asyncio.to_thread(is_found, rng.choice(syncs).index, key)
                 else:
-                    assert await asyncio.to_thread(is_found, rng.choice(keepers).index, key)
+                    assert await asyncio.to_thread(is_found, rng.choice(syncs).index, key)
 
-        await asyncio.gather(*(writer(keeper, 100 * n) for n, keeper in enumerate(keepers, 1)))
-        for keeper in keepers:
-            assert all_keys(keeper.index) == feed.crops.keys()
-            assert keeper.index.last_sequence == feed.log[-1].sequence
-        for keeper in keepers:
-            await keeper.stop()
+        await asyncio.gather(*(writer(sync, 100 * n) for n, sync in enumerate(syncs, 1)))
+        for sync in syncs:
+            assert all_keys(sync.index) == change_log.crops.keys()
+            assert sync.index.last_sequence == change_log.changes[-1].sequence
+        for sync in syncs:
+            await sync.stop()
 
     with ExitStack() as stack:
-        homes = [stack.enter_context(home_on(milvus_lite, gallery_id)) for _ in range(3)]
-        run(test(homes))
+        storages = [stack.enter_context(storage_on(milvus_lite, gallery_id)) for _ in range(3)]
+        run(test(storages))
 
 
-def test_the_next_process_goes_on_where_the_last_one_ended(own_server: MilvusLite) -> None:
+def test_the_next_process_continues_from_the_last_change(own_server: MilvusLite) -> None:
     async def test() -> None:
-        feed = MemoryFeed()
-        feed.add(1, 2)
-        keeper = IndexKeeper(feed, home_at(own_server.url, OneTurn()))
-        await keeper.start()
-        await keeper.stop()
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2)
+        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()))
+        await sync.start()
+        await sync.stop()
         own_server.stop()
         own_server.start()
-        feed.add(3)
-        feed.remove(1)
-        feed.row_batches = 0
-        keeper = IndexKeeper(feed, home_at(own_server.url, OneTurn()))
-        await keeper.start()
-        assert all_keys(keeper.index) == {2, 3}
-        assert feed.row_batches == 0
-        await keeper.stop()
+        change_log.add(3)
+        change_log.remove(1)
+        change_log.row_batches = 0
+        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()))
+        await sync.start()
+        assert all_keys(sync.index) == {2, 3}
+        assert change_log.row_batches == 0
+        await sync.stop()
 
     run(test())
 
@@ -115,57 +115,57 @@ def test_it_is_rebuilt_where_the_database_does_not_fit_it(
     own_server: MilvusLite, logged: LogCapture, change: str
 ) -> None:
     async def test() -> None:
-        feed = MemoryFeed()
-        feed.add(1, 2, 3)
-        turn = OneTurn()
-        keepers = [IndexKeeper(feed, home_at(own_server.url, turn), poll_seconds=60) for _ in range(2)]
-        for keeper in keepers:
-            await keeper.start()
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2, 3)
+        write_lock = ExclusiveLock()
+        syncs = [IndexSync(change_log, storage_at(own_server.url, write_lock), poll_seconds=60) for _ in range(2)]
+        for sync in syncs:
+            await sync.start()
         if change == "trimmed":
-            feed.add(4, 5)
-            feed.remove(1)
-            feed.trimmed_to = 5
+            change_log.add(4, 5)
+            change_log.remove(1)
+            change_log.trimmed_to = 5
         else:
-            feed.crops.clear()
-            feed.log.clear()
-            feed.add(11, 12)
-        await asyncio.gather(*(keeper.catch_up() for keeper in keepers))
-        for keeper in keepers:
-            assert all_keys(keeper.index) == feed.crops.keys()
-            await keeper.stop()
+            change_log.crops.clear()
+            change_log.changes.clear()
+            change_log.add(11, 12)
+        await asyncio.gather(*(sync.catch_up() for sync in syncs))
+        for sync in syncs:
+            assert all_keys(sync.index) == change_log.crops.keys()
+            await sync.stop()
 
     run(test())
-    assert events(logged).count("is rebuilt") == 1, "the one that came second finds what the first one built"
+    assert events(logged).count("is rebuilt") == 1, "the second sync opens the index that the first one rebuilt"
 
 
-def test_while_its_server_is_away_it_is_not_ready_and_says_why_and_then_it_goes_on(
+def test_it_is_not_ready_during_an_outage_of_the_server_and_recovers(
     own_server: MilvusLite, logged: LogCapture
 ) -> None:
     async def test() -> None:
-        feed = MemoryFeed()
-        feed.add(1)
-        keeper = IndexKeeper(feed, home_at(own_server.url, OneTurn()), poll_seconds=0.05)
-        await keeper.start()
+        change_log = MemoryChangeLog()
+        change_log.add(1)
+        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
+        await sync.start()
         own_server.stop()
-        await until(lambda: not keeper.ready)
+        await until(lambda: not sync.ready)
         with pytest.raises(IndexNotReady, match=f"milvus://127.0.0.1:{own_server.port}"):
-            _ = keeper.index
+            _ = sync.index
         with pytest.raises(IndexUnreachable):
-            await keeper.catch_up()
-        feed.add(2)
+            await sync.catch_up()
+        change_log.add(2)
         own_server.start()
-        await until(lambda: keeper.ready)
-        await keeper.catch_up()
-        assert all_keys(keeper.index) == {1, 2}
-        await keeper.stop()
+        await until(lambda: sync.ready)
+        await sync.catch_up()
+        assert all_keys(sync.index) == {1, 2}
+        await sync.stop()
 
     run(test())
     assert "follows the database again" in events(logged)
 
 
-def test_a_server_that_was_started_anew_unnoticed_is_searched_as_before(own_server: MilvusLite) -> None:
-    with home_on(own_server.url) as home:
-        index = asyncio.run(home.rebuilt(nothing))
+def test_a_search_works_after_the_server_was_restarted(own_server: MilvusLite) -> None:
+    with storage_on(own_server.url) as storage:
+        index = asyncio.run(storage.rebuild(nothing))
         index.apply([crop(1), crop(2)])
         own_server.stop()
         own_server.start()
@@ -179,25 +179,25 @@ def test_a_server_that_was_started_anew_unnoticed_is_searched_as_before(own_serv
                 time.sleep(0.05)
 
 
-def test_an_index_whose_server_lost_its_data_is_built_again(own_server: MilvusLite, logged: LogCapture) -> None:
+def test_an_index_whose_server_lost_its_data_is_rebuilt(own_server: MilvusLite, logged: LogCapture) -> None:
     async def test() -> None:
-        feed = MemoryFeed()
-        feed.add(1, 2)
-        keeper = IndexKeeper(feed, home_at(own_server.url, OneTurn()), poll_seconds=0.05)
-        await keeper.start()
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2)
+        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
+        await sync.start()
         own_server.stop()
         shutil.rmtree(own_server.folder)
         own_server.start()
-        await until(lambda: "is rebuilt" in events(logged) and keeper.ready)
-        assert all_keys(keeper.index) == {1, 2}
-        await keeper.stop()
+        await until(lambda: "is rebuilt" in events(logged) and sync.ready)
+        assert all_keys(sync.index) == {1, 2}
+        await sync.stop()
 
     run(test())
 
 
-def test_a_server_that_is_not_there_is_told_by_its_address_and_no_password() -> None:
+def test_the_error_for_a_missing_server_has_its_address_but_not_the_password() -> None:
     with pytest.raises(
         IndexUnreachable, match=r"Milvus at milvus://127\.0\.0\.1:9/people .*PASSERBY_INDEX_URL"
-    ) as told:
+    ) as raised:
         MilvusServer(MilvusAddress.parse("milvus://root:hidden@127.0.0.1:9/people"))
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""What every adapter of the index port keeps to; for its filters and snapshots, see the files beside it."""
+"""The contract of every adapter; filters and snapshots have files of their own."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_an_added_crop_is_found_with_its_similarity(index: VectorIndex) -> None:
     assert (found.compared, found.gallery_size, index.size, index.last_sequence) == (11, 11, 11, 11)
 
 
-def test_a_removed_crop_is_found_no_more_and_the_others_are(index: VectorIndex) -> None:
+def test_a_removed_crop_is_not_found_and_the_others_are(index: VectorIndex) -> None:
     index.apply([crop(key) for key in range(1, 12)])
     index.apply([Removal(12, 3), Removal(13, 11), Removal(14, 1)])
     assert all_keys(index) == {2, 4, 5, 6, 7, 8, 9, 10}
@@ -32,7 +32,7 @@ def test_a_removed_crop_is_found_no_more_and_the_others_are(index: VectorIndex) 
     assert (index.size, index.last_sequence) == (8, 14)
 
 
-def test_everything_can_be_removed_and_come_again(index: VectorIndex) -> None:
+def test_all_crops_can_be_removed_and_added_again(index: VectorIndex) -> None:
     index.apply([crop(key) for key in range(1, 10)])
     index.apply([Removal(key + 9, key) for key in range(1, 10)])
     assert (index.size, all_keys(index)) == (0, set())
@@ -40,7 +40,7 @@ def test_everything_can_be_removed_and_come_again(index: VectorIndex) -> None:
     assert all(is_found(index, key) for key in range(1, 10))
 
 
-def test_changes_of_one_batch_happen_in_their_order(index: VectorIndex) -> None:
+def test_changes_of_a_batch_are_applied_in_their_order(index: VectorIndex) -> None:
     index.apply([crop(1), crop(2), Removal(3, 1), crop(1, sequence=4, vector=embedding(77)), Removal(5, 2)])
     assert keys(index.search(query_for(77), ANY, 5, min_similarity=0.9)) == [1]
     assert index.size == 1
@@ -55,14 +55,16 @@ def test_min_similarity_cuts_what_is_less_similar(index: VectorIndex) -> None:
     crops = [crop(key) for key in range(1, 10)]
     index.apply(crops)
     found = index.search(query_for(1), ANY, 9, min_similarity=0.0)
-    expected = {one.key for one, value in zip(crops, similarities(query_for(1), crops), strict=True) if value >= 0}
+    expected = {
+        addition.key for addition, value in zip(crops, similarities(query_for(1), crops), strict=True) if value >= 0
+    }
     assert set(keys(found)) == expected
     assert 1 <= len(expected) < 9
     assert found.compared == 9
     assert index.search(query_for(1), ANY, 9, min_similarity=1.5).hits == ()
 
 
-def test_equal_similarities_come_in_the_order_of_their_keys(index: VectorIndex) -> None:
+def test_hits_of_equal_similarity_are_sorted_by_key(index: VectorIndex) -> None:
     index.apply([crop(key, sequence, embedding(1)) for sequence, key in enumerate((9, 2, 14, 5, 30, 11, 1), 1)])
     assert keys(index.search(query_for(1), ANY, 10)) == [1, 2, 5, 9, 11, 14, 30]
     assert len({hit.similarity for hit in index.search(query_for(1), ANY, 10).hits}) == 1
@@ -78,7 +80,7 @@ def test_applying_changes_again_changes_nothing(index: VectorIndex) -> None:
     assert (index.size, index.last_sequence) == (2, 4)
 
 
-def test_a_key_that_is_there_is_not_there_twice_and_an_unknown_one_is_not_removed(index: VectorIndex) -> None:
+def test_adding_a_present_key_and_removing_an_absent_one_change_nothing(index: VectorIndex) -> None:
     index.apply([crop(1)])
     index.apply([crop(1, sequence=2), Removal(3, 1234)])
     assert all_keys(index) == {1}
@@ -87,7 +89,7 @@ def test_a_key_that_is_there_is_not_there_twice_and_an_unknown_one_is_not_remove
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_an_embedding_that_is_not_finite_is_refused_alone(index: VectorIndex, value: float) -> None:
+def test_only_the_embedding_that_is_not_finite_is_refused(index: VectorIndex, value: float) -> None:
     broken = embedding(2).copy()
     broken[2047] = value
     assert index.apply([crop(1), crop(2, vector=broken), crop(3)]) == (2,)
@@ -96,7 +98,7 @@ def test_an_embedding_that_is_not_finite_is_refused_alone(index: VectorIndex, va
     assert (index.size, index.last_sequence) == (3, 3)
 
 
-def test_an_embedding_of_another_length_is_refused_alone(index: VectorIndex) -> None:
+def test_only_the_embedding_of_another_length_is_refused(index: VectorIndex) -> None:
     assert index.apply([crop(1, vector=embedding(1)[:2047]), crop(2)]) == (1,)
     assert all_keys(index) == {2}
 

@@ -1,4 +1,4 @@
-"""What every adapter of the index port keeps to where searches have filters."""
+"""The contract of every adapter for searches with filters."""
 
 import json
 import random
@@ -14,7 +14,7 @@ from app.index.port import Addition, Filter, Removal, VectorIndex
 
 
 @pytest.mark.parametrize(
-    ("which", "expected"),
+    ("crop_filter", "expected"),
     [
         (Filter(), {1, 2, 3, 4, 5, 6}),
         (Filter(camera_ids=frozenset({"gate"})), {1, 2}),
@@ -46,9 +46,11 @@ from app.index.port import Addition, Filter, Removal, VectorIndex
         (replace(having(("colour", '"red"')), camera_ids=frozenset({"gate"}), captured_from=200), {2}),
     ],
 )
-def test_a_search_looks_only_at_what_passes_the_filter(index: VectorIndex, which: Filter, expected: set[int]) -> None:
+def test_a_search_finds_only_crops_that_pass_the_filter(
+    index: VectorIndex, crop_filter: Filter, expected: set[int]
+) -> None:
     index.apply(GALLERY)
-    found = index.search(query_for(1), which, 100)
+    found = index.search(query_for(1), crop_filter, 100)
     assert set(keys(found)) == expected
     assert (found.compared, found.gallery_size) == (len(expected), 6)
     assert [hit.similarity for hit in found.hits] == sorted((hit.similarity for hit in found.hits), reverse=True)
@@ -73,7 +75,8 @@ def test_filtered_searches_agree_with_brute_force_through_random_changes(index: 
 
 
 def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterator[Addition | Removal]:
-    """150 changes, keeping `gallery` in step; phases of growth and of shrinking, and some equal embeddings."""
+    """150 changes, also applied to `gallery`; the gallery grows and shrinks, and some embeddings are equal."""
+
     for sequence in range(1, 151):
         growing = sequence % 60 < 40
         if gallery and rng.random() < (0.2 if growing else 0.8):
@@ -97,8 +100,8 @@ def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterato
 
 def _random_attributes(rng: random.Random, sequence: int) -> str | None:
     values: dict[str, Any] = {"colour": ["red", "blue"], "lane": [1, "1", True, None], "number": [sequence, 7]}
-    told = {name: rng.choice(of) for name, of in values.items() if rng.random() < 0.5}
-    return json.dumps(told, sort_keys=True, separators=(",", ":")) if told else None
+    attributes = {name: rng.choice(of) for name, of in values.items() if rng.random() < 0.5}
+    return json.dumps(attributes, sort_keys=True, separators=(",", ":")) if attributes else None
 
 
 def _random_filter(rng: random.Random) -> Filter:
@@ -119,33 +122,34 @@ def _random_filter(rng: random.Random) -> Filter:
     )
 
 
-def _passes(which: Filter, one: Addition) -> bool:
-    columns = one.columns
-    told = json.loads(columns.attributes or "{}")
+def _passes(crop_filter: Filter, addition: Addition) -> bool:
+    columns = addition.columns
+    attributes = json.loads(columns.attributes or "{}")
     return (
-        (not which.camera_ids or columns.camera_id in which.camera_ids)
-        and columns.camera_id not in which.exclude_camera_ids
-        and (which.captured_from is None or columns.captured_at >= which.captured_from)
-        and (which.captured_to is None or columns.captured_at < which.captured_to)
-        and which.person_id in (None, columns.person_id)
-        and which.track_id in (None, columns.track_id)
+        (not crop_filter.camera_ids or columns.camera_id in crop_filter.camera_ids)
+        and columns.camera_id not in crop_filter.exclude_camera_ids
+        and (crop_filter.captured_from is None or columns.captured_at >= crop_filter.captured_from)
+        and (crop_filter.captured_to is None or columns.captured_at < crop_filter.captured_to)
+        and crop_filter.person_id in (None, columns.person_id)
+        and crop_filter.track_id in (None, columns.track_id)
         and all(
-            name in told and (type(told[name]), told[name]) == (type(json.loads(value)), json.loads(value))
-            for name, value in which.attributes
+            name in attributes
+            and (type(attributes[name]), attributes[name]) == (type(json.loads(value)), json.loads(value))
+            for name, value in crop_filter.attributes
         )
     )
 
 
-def _assert_exact(index: VectorIndex, gallery: dict[int, Addition], which: Filter, rng: random.Random) -> None:
+def _assert_exact(index: VectorIndex, gallery: dict[int, Addition], crop_filter: Filter, rng: random.Random) -> None:
     query = embedding(rng.randrange(80)).astype(np.float32)
     top_k = rng.choice([1, 3, 10, 200])
-    survivors = [one for one in gallery.values() if _passes(which, one)]
+    survivors = [addition for addition in gallery.values() if _passes(crop_filter, addition)]
     truth = similarities(query, survivors) if survivors else np.empty(0, np.float32)
-    found = index.search(query, which, top_k)
+    found = index.search(query, crop_filter, top_k)
     assert (found.compared, found.gallery_size) == (len(survivors), len(gallery))
     best = np.sort(truth)[::-1][:top_k]
     assert [hit.similarity for hit in found.hits] == pytest.approx(best.tolist(), abs=1e-5)
-    by_key = {one.key: value for one, value in zip(survivors, truth, strict=True)}
+    by_key = {addition.key: value for addition, value in zip(survivors, truth, strict=True)}
     assert len({hit.key for hit in found.hits}) == len(found.hits)
     for hit in found.hits:
         assert hit.similarity == pytest.approx(by_key[hit.key], abs=1e-5)

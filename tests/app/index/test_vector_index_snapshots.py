@@ -1,4 +1,4 @@
-"""What every adapter of the index port that lies in memory keeps to when it is saved and restored."""
+"""The contract of every adapter in memory for saving and restoring."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working:
     index.apply([*GALLERY, crop(7, camera="tür-ø", track="\N{SNOWMAN}", person=""), Removal(8, 2)])
     restored = adapter.restore(tmp_path, index.save(tmp_path), working)
     assert (restored.model_id, restored.size, restored.last_sequence) == (MODEL, 6, 8)
-    for which in (
+    for crop_filter in (
         ANY,
         Filter(person_id="anna"),
         Filter(person_id=""),
@@ -24,10 +24,12 @@ def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working:
         having(("größe", '"☃"')),
         having(("colour", '"red"')),
     ):
-        assert restored.search(query_for(4), which, 10) == index.search(query_for(4), which, 10)
+        assert restored.search(query_for(4), crop_filter, 10) == index.search(query_for(4), crop_filter, 10)
 
 
-def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+def test_a_restored_index_applies_the_changes_after_the_snapshot(
+    adapter: Adapter, working: Path, tmp_path: Path
+) -> None:
     index = adapter.new(working)
     index.apply(GALLERY)
     restored = adapter.restore(tmp_path, index.save(tmp_path), working)
@@ -38,8 +40,8 @@ def test_a_restored_index_goes_on_with_the_changes_after_it(adapter: Adapter, wo
         Removal(9, 6),
         crop(10, camera="yard"),
     ]
-    for one in (index, restored):
-        one.apply(later)
+    for updated in (index, restored):
+        updated.apply(later)
     assert restored.last_sequence == 10
     assert all_keys(restored) == {2, 3, 4, 5, 7, 10}
     assert all_keys(restored, having(("colour", '"red"'))) == {2, 4, 7}
@@ -55,7 +57,7 @@ def test_an_empty_index_can_be_saved(adapter: Adapter, working: Path, tmp_path: 
     assert is_found(restored, 3)
 
 
-def test_files_of_another_size_than_told_are_not_restored(adapter: Adapter, working: Path, tmp_path: Path) -> None:
+def test_files_that_do_not_match_the_state_are_not_restored(adapter: Adapter, working: Path, tmp_path: Path) -> None:
     index = adapter.new(working)
     index.apply(GALLERY)
     state = index.save(tmp_path)

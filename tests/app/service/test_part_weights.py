@@ -13,7 +13,7 @@ from factories import tiny_metadata, write_tiny_checkpoint
 from faults import until
 from running import embed, jpeg, search, stored
 
-from app.index.faiss_coarse import CoarseTier
+from app.index.segment import Segment
 from app.settings import Settings
 from model.architecture import PARTS
 
@@ -22,7 +22,7 @@ SHARES = np.array([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 
 CROPS = 60
 
-COARSE = {
+SEGMENT = {
     "index_exact_limit": 20,
     "index_narrow_limit": 0,
     "index_sifted_limit": 0,
@@ -39,7 +39,7 @@ def database_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'test.sqlite3'}"
 
 
-@pytest.fixture(params=["exact", "coarse", "milvus"])
+@pytest.fixture(params=["exact", "segment", "milvus"])
 def client(
     request: pytest.FixtureRequest,
     run: Callable[[Settings], httpx.Client],
@@ -53,25 +53,25 @@ def client(
     changes: dict[str, Any] = {"checkpoint": checkpoint}
     if request.param == "milvus":
         changes["index_url"] = request.getfixturevalue("milvus_lite")
-    if request.param == "coarse":
-        changes |= COARSE
+    if request.param == "segment":
+        changes |= SEGMENT
     client = run(settings.model_copy(update=changes))
     for seed in range(CROPS):
         stored(client, seed, camera="gate", person_id=f"p{seed}")
-    if request.param == "coarse":
-        _wait_for_coarse_tier(client, monkeypatch)
+    if request.param == "segment":
+        _wait_for_segment(client, monkeypatch)
     return client
 
 
-def _wait_for_coarse_tier(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare = CoarseTier.compare
+def _wait_for_segment(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    rank = Segment.rank
     compared = []
 
-    def counting(self: CoarseTier, *asked: Any) -> Any:
+    def counting(self: Segment, *asked: Any) -> Any:
         compared.append(asked)
-        return compare(self, *asked)
+        return rank(self, *asked)
 
-    monkeypatch.setattr(CoarseTier, "compare", counting)
+    monkeypatch.setattr(Segment, "rank", counting)
     until(lambda: search(client, jpeg(0)).status_code == 200 and len(compared) > 0)
 
 

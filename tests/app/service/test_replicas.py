@@ -13,7 +13,7 @@ import pytest
 from running import found, jpeg, search, stored
 
 from app.database import Database
-from app.gallery.feed import DatabaseChangeFeed
+from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.settings import Settings
 from bench.pictures import Pictures
 from bench.replica_visitors import visit
@@ -189,7 +189,7 @@ def test_a_service_that_slept_through_a_trim_finds_everything(
 
     async def trim() -> None:
         database = Database(settings.resolved_database_url)
-        feed = DatabaseChangeFeed(database, one.get("/models").json()[0]["model_id"], 2)
+        feed = DatabaseChangeLogReader(database, one.get("/models").json()[0]["model_id"], 2)
         while await feed.trim():
             pass
         await database.close()

@@ -13,7 +13,7 @@ from PIL import Image
 from running import embed, found, jpeg, search, stored
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Found, Hit
+from app.index.port import Hit, SearchResult
 from model.architecture import PARTS
 
 
@@ -86,7 +86,7 @@ def test_matches_are_ranked_by_stored_embeddings_in_whatever_order_the_index_giv
     ranked = search(client, jpeg(2)).json()["matches"]
     search_exactly = FaissIndex.search
 
-    def search_roughly(self: FaissIndex, *asked: Any) -> Found:
+    def search_roughly(self: FaissIndex, *asked: Any) -> SearchResult:
         """As an index that compresses embeddings does."""
         found = search_exactly(self, *asked)
         rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)

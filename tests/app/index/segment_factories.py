@@ -1,4 +1,4 @@
-"""Indexes in the process that are small and yet have both tiers."""
+"""Small indexes that have a segment."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from app.index.tuning import Tuning
 
 SMALL = Tuning(
     exact_limit=40,
-    code_dims=16,
+    pca_dims=16,
     code="SQ8",
-    cells=4,
-    probes=4,
+    nlist=4,
+    nprobe=4,
     candidates=500,
-    finalists=500,
-    narrow_limit=0,
-    sifted_limit=0,
-    fresh_limit=10,
+    refined=500,
+    exact_filter_limit=0,
+    refine_filter_limit=0,
+    flush_limit=10,
 )
 
 
@@ -27,19 +27,19 @@ def index_in(folder: Path, tuning: Tuning = SMALL) -> FaissIndex:
     return FaissIndex(MODEL, folder / "working", tuning)
 
 
-def coarse_index(folder: Path, count: int = 60, tuning: Tuning = SMALL) -> FaissIndex:
-    """An index of crops 1 to `count`, all of them in the coarse tier."""
+def index_with_segment(folder: Path, count: int = 60, tuning: Tuning = SMALL) -> FaissIndex:
+    """An index of crops 1 to `count`, all of them in the segment."""
     index = index_in(folder, tuning)
     index.load([crop(key) for key in range(1, count + 1)], count)
-    assert not index.upkeep()
-    assert index.coarse_size == count
+    assert not index.maintain()
+    assert index.segment_size == count
     return index
 
 
 def persons(count: int, crops: int, seed: int = 0) -> list[Addition]:
-    """Crops of persons, each of whose crops lie close to each other; crop by crop of all persons.
+    """Clustered embeddings: `crops` of each of `count` persons, ordered by crop, then by person.
 
-    As in real embeddings, a few hundred directions make up most of what differs.
+    As with real embeddings, a few hundred directions have most of the variance.
     """
     rng = np.random.default_rng(seed)
     sizes = (1 + np.arange(2048)) ** -0.7
@@ -54,5 +54,6 @@ def persons(count: int, crops: int, seed: int = 0) -> list[Addition]:
 
 
 def row_files(folder: Path) -> list[Path]:
-    """Of each coarse tier, that of its fine codes and that of its embeddings."""
+    """The files of all segments: for each, its SQ8 codes, then its embeddings."""
+
     return sorted((folder / "working").glob("*"))

@@ -1,73 +1,76 @@
-"""The change log as the index reads it."""
+"""Reads embeddings and the change log from the database, for the index."""
 
 from collections.abc import AsyncIterator, Sequence
 
 from app.database import Database
 from app.gallery.repository import GalleryRepository
-from app.index.keeper import ChangesTrimmed
 from app.index.port import Addition, Change
+from app.index.sync import ChangesTrimmed
 
-_CROPS_AT_ONCE = 2_000
-_TRIMMED_AT_ONCE = 5_000  # writers wait for this in the meantime
-_CHANNEL = "passerby_changes"  # what a trigger notifies on (migration 0002)
+_CROPS_PER_BATCH = 2_000
+_TRIMMED_PER_TRANSACTION = 5_000  # other writers wait for the transaction
+_CHANNEL = "passerby_changes"  # the channel of a trigger (migration 0002)
 
 
-class DatabaseChangeFeed:
-    """One model's embeddings and what happens to them, out of the database."""
+class DatabaseChangeLogReader:
+    """See `ChangeLogReader` in `app/index/sync.py`."""
 
     def __init__(self, database: Database, model_id: str, changes_kept: int) -> None:
-        """changes_kept: how many changes of each model trimming leaves, the newest."""
+        """changes_kept: number of the newest changes of each model that `trim` keeps."""
         self._database = database
         self._model_id = model_id
         self._changes_kept = changes_kept
 
     async def last_sequence(self) -> int:
-        """The number of the last change, be it trimmed by now; 0 where nothing ever changed."""
+        """Number of the last change, even if it is trimmed; 0 before the first."""
         async with self._database.read() as session:
             return await GalleryRepository(session).last_sequence(self._model_id)
 
     async def rows(self) -> AsyncIterator[Sequence[Addition]]:
-        """Every crop, in batches, each with sequence 0."""
+        """All crops in batches, each with sequence 0."""
         key = 0
         while True:
             async with self._database.read() as session:
-                found = await GalleryRepository(session).embedded_crops(key, self._model_id, _CROPS_AT_ONCE)
+                found = await GalleryRepository(session).embedded_crops(key, self._model_id, _CROPS_PER_BATCH)
             if not found:
                 return
             key = found[-1].key
             yield found
 
-    async def rows_of(self, keys: Sequence[int]) -> Sequence[Addition]:
-        """Those crops of these keys that there are, each with sequence 0."""
+    async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
+        """The existing crops of these keys, each with sequence 0."""
         found: list[Addition] = []
         async with self._database.read() as session:
             repository = GalleryRepository(session)
-            for start in range(0, len(keys), _CROPS_AT_ONCE):
-                found += await repository.embedded_crops_of(keys[start : start + _CROPS_AT_ONCE], self._model_id)
+            for start in range(0, len(keys), _CROPS_PER_BATCH):
+                found += await repository.embedded_crops_of(keys[start : start + _CROPS_PER_BATCH], self._model_id)
         return found
 
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
-        """The next changes in order. What came and is gone by now is told as a removal. Raises ChangesTrimmed."""
+        """The next changes in order. The addition of a crop that is deleted by now is given as a removal.
+
+        Raises ChangesTrimmed.
+        """
         async with self._database.read() as session:
             repository = GalleryRepository(session)
             trimmed_to = await repository.trimmed_to(self._model_id)
             if sequence < trimmed_to:
-                raise ChangesTrimmed(f"changes {sequence + 1} to {trimmed_to} are wanted, and the log has them no more")
+                raise ChangesTrimmed(f"changes {sequence + 1} to {trimmed_to} are no longer in the log")
             return await repository.changes(sequence, self._model_id, limit)
 
-    def hints(self) -> AsyncIterator[None]:
-        """An item when changes of any model were committed, by whatever process; none on SQLite."""
+    def notifications(self) -> AsyncIterator[None]:
+        """An item when any process has committed changes of any model; none on SQLite."""
         return self._database.notifications(_CHANNEL)
 
     async def trim(self) -> bool:
-        """Delete some of the changes, of all models, that need not be kept; whether there were any.
+        """Delete some of the changes, of all models, that need not be kept; False if there were none.
 
-        Several processes may do this at once.
+        Several processes may trim at once.
         """
         async with self._database.read() as session:
             repository = GalleryRepository(session)
             ends = {
-                model_id: await repository.oldest_changes(model_id, self._changes_kept, _TRIMMED_AT_ONCE)
+                model_id: await repository.oldest_changes(model_id, self._changes_kept, _TRIMMED_PER_TRANSACTION)
                 for model_id in await repository.logged_models()
             }
         trimmed = {model_id: end for model_id, end in ends.items() if end is not None}

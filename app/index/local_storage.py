@@ -1,4 +1,4 @@
-"""The home of an index that is in its process's memory: snapshots on disk, which keep it for the next process."""
+"""Index storage on the local disk: snapshots of an index that is in the process's memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,18 +9,18 @@ import structlog
 from app.index.port import SnapshotIndex
 from app.index.snapshots import SnapshotStore
 
-_SAVED_SHARE = 20  # of the gallery changes from one snapshot to the next, where that is more than was asked for
+_SAVED_SHARE = 20  # a snapshot is due after changes of 1/20 of the gallery, if that is more than `snapshot_every`
 
 _log = structlog.get_logger()
 
 
-class SnapshotHome:
-    """See `IndexHome`. A snapshot only makes the next start faster, so one that cannot be saved stops nothing."""
+class LocalIndexStorage:
+    """See `IndexStorage`. Snapshots only make the next start faster, so errors while saving are logged, not raised."""
 
     def __init__(
         self, snapshots: SnapshotStore, new_index: Callable[[], SnapshotIndex], snapshot_every: int = 10_000
     ) -> None:
-        """snapshot_every: changes from one snapshot to the next."""
+        """snapshot_every: number of changes between two snapshots."""
         self._snapshots = snapshots
         self._new_index = new_index
         self._snapshot_every = snapshot_every
@@ -29,23 +29,23 @@ class SnapshotHome:
         self._save_at_sequence = 0
         self._saving: asyncio.Task[None] | None = None
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """See `IndexHome`. Nobody else can change what is in this process."""
+    def write_lock(self) -> AbstractAsyncContextManager[None]:
+        """See `IndexStorage`. No lock is needed, as no other process can change the index."""
         return nullcontext()
 
-    async def existing(self) -> SnapshotIndex | None:
-        """See `IndexHome`."""
+    async def open(self) -> SnapshotIndex | None:
+        """See `IndexStorage`."""
         index = await asyncio.to_thread(self._snapshots.newest, self._new_index().model_id)
         if index is not None:
             _log.info("the index was restored from a snapshot", crops=index.size, last_sequence=index.last_sequence)
-            self._snapshot_taken(index.last_sequence, index.size)
+            self._record_snapshot(index.last_sequence, index.size)
             self._index = index
         return index
 
-    async def rebuilt(self, fill: Callable[[SnapshotIndex], Awaitable[None]]) -> SnapshotIndex:
-        """See `IndexHome`. What was wrong with the index was wrong with its snapshots: they go first."""
+    async def rebuild(self, fill: Callable[[SnapshotIndex], Awaitable[None]]) -> SnapshotIndex:
+        """See `IndexStorage`. Deletes all snapshots first, as they do not fit the database either."""
         self._index = None
-        await self._end_of_saving()
+        await self._wait_for_save()
         index = self._new_index()
         await asyncio.to_thread(self._snapshots.drop_all, index.model_id)
         await fill(index)
@@ -53,8 +53,8 @@ class SnapshotHome:
         self._index = index
         return index
 
-    async def keep(self) -> None:
-        """See `IndexHome`. Begins to save a snapshot where one is due."""
+    async def save_if_due(self) -> None:
+        """See `IndexStorage`. Saves in the background."""
         saving = self._saving is not None and not self._saving.done()
         if saving or self._index is None or self._index.last_sequence == self._saved_sequence:
             return
@@ -62,25 +62,25 @@ class SnapshotHome:
             self._saving = asyncio.create_task(self._save(self._index))
 
     async def close(self) -> None:
-        """See `IndexHome`. Saves a last snapshot if anything changed since the one before."""
-        await self._end_of_saving()
+        """See `IndexStorage`."""
+        await self._wait_for_save()
         if self._index is not None and self._index.last_sequence != self._saved_sequence:
             await self._save(self._index)
 
     async def _save(self, index: SnapshotIndex) -> None:
         try:
             state = await asyncio.to_thread(self._snapshots.save, index)
-        except Exception as error:  # a full disk, say
+        except Exception as error:  # such as a full disk
             _log.error("the index could not be saved", exc_info=error)
             self._save_at_sequence = index.last_sequence + self._snapshot_every
         else:
             _log.info("the index was saved", crops=state.size, last_sequence=state.last_sequence)
-            self._snapshot_taken(state.last_sequence, state.size)
+            self._record_snapshot(state.last_sequence, state.size)
 
-    def _snapshot_taken(self, last_sequence: int, size: int) -> None:
+    def _record_snapshot(self, last_sequence: int, size: int) -> None:
         self._saved_sequence = last_sequence
         self._save_at_sequence = last_sequence + max(self._snapshot_every, size // _SAVED_SHARE)
 
-    async def _end_of_saving(self) -> None:
+    async def _wait_for_save(self) -> None:
         if self._saving is not None:
             await self._saving

@@ -1,4 +1,4 @@
-"""Asking a vector index in a process of its own, so that its memory and its threads are nobody else's."""
+"""A vector index in a separate process, so that its memory and threads can be measured."""
 
 import multiprocessing
 import time
@@ -14,16 +14,16 @@ from bench.index.gallery import Gallery
 from bench.index.searchers import Query, Rows, Searcher
 
 COUNT = 10
-"""Matches that are asked for."""
+"""Matches of a search (top_k)."""
 
 Make = Callable[[Gallery], Searcher]
 
 
-class Asked:
-    """An index of a gallery, ready to be asked. Its methods run in its process, and raise what they raise there."""
+class IndexProcess:
+    """An index of a gallery in a separate process. Each method runs there; an exception becomes a RuntimeError here."""
 
     def __init__(self, make: Make, gallery: Gallery, name: str) -> None:
-        """make: a function of a module, as it is called there."""
+        """make: a module-level function, as it is pickled."""
         self.name = name
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
@@ -43,26 +43,26 @@ class Asked:
         self._here.close()
         self._process.join()
 
-    def recall(self, asked: slice, effort: int) -> float:
-        """The share of the true matches of some of the gallery's queries that is found."""
-        return float(self._ask("recall", asked, effort))
+    def recall(self, queries: slice, effort: int) -> float:
+        """Recall for a slice of the gallery's queries."""
+        return float(self._ask("recall", queries, effort))
 
-    def least_effort(self, asked: slice, recall: float) -> int | None:
-        """The least effort that finds that share, if any does."""
-        effort: int | None = self._ask("least_effort", asked, recall)
+    def least_effort(self, queries: slice, recall: float) -> int | None:
+        """The least effort that reaches a recall, or None."""
+        effort: int | None = self._ask("least_effort", queries, recall)
         return effort
 
-    def latencies(self, asked: slice, effort: int) -> list[float]:
-        """Milliseconds that each of some queries takes, one after the other."""
-        found: list[float] = self._ask("latencies", asked, effort)
+    def latencies(self, queries: slice, effort: int) -> list[float]:
+        """Milliseconds of each query, run one after the other."""
+        found: list[float] = self._ask("latencies", queries, effort)
         return found
 
     def throughput(self, effort: int, clients: int, seconds: float) -> float:
-        """Queries a second of several clients at once."""
+        """Queries a second of several concurrent clients."""
         return float(self._ask("throughput", effort, clients, seconds))
 
     def memory(self) -> float:
-        """MB."""
+        """Resident memory in MB."""
         return float(self._ask("memory"))
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -73,8 +73,8 @@ class Asked:
         return value
 
 
-class _Answers:
-    """What the other process does."""
+class _Requests:
+    """The methods of `IndexProcess`, in the separate process."""
 
     def __init__(self, searcher: Searcher, gallery: Gallery) -> None:
         self._searcher = searcher
@@ -85,18 +85,18 @@ class _Answers:
         self._searcher.build(self._gallery.embeddings)
         return time.perf_counter() - started
 
-    def recall(self, asked: slice, effort: int) -> float:
-        return share_found(
+    def recall(self, queries: slice, effort: int) -> float:
+        return recall_of(
             lambda query: self._searcher.search(query, COUNT, effort),
-            self._gallery.queries[asked],
-            self._gallery.true[asked],
+            self._gallery.queries[queries],
+            self._gallery.true[queries],
         )
 
-    def least_effort(self, asked: slice, recall: float) -> int | None:
-        return next((effort for effort in self._searcher.efforts if self.recall(asked, effort) >= recall), None)
+    def least_effort(self, queries: slice, recall: float) -> int | None:
+        return next((effort for effort in self._searcher.efforts if self.recall(queries, effort) >= recall), None)
 
-    def latencies(self, asked: slice, effort: int) -> list[float]:
-        return milliseconds(lambda query: self._searcher.search(query, COUNT, effort), self._gallery.queries[asked])
+    def latencies(self, queries: slice, effort: int) -> list[float]:
+        return milliseconds(lambda query: self._searcher.search(query, COUNT, effort), self._gallery.queries[queries])
 
     def throughput(self, effort: int, clients: int, seconds: float) -> float:
         def ask(client: int) -> int:
@@ -116,7 +116,7 @@ class _Answers:
 
 
 def milliseconds(search: Callable[[Query], object], queries: NDArray[np.float32]) -> list[float]:
-    """How long each query takes."""
+    """Milliseconds of each query."""
     found = []
     for query in queries:
         started = time.perf_counter()
@@ -125,8 +125,9 @@ def milliseconds(search: Callable[[Query], object], queries: NDArray[np.float32]
     return found
 
 
-def share_found(search: Callable[[Query], Rows], queries: NDArray[np.float32], true: NDArray[np.int64]) -> float:
-    """Recall: the share of the true matches among as many as are asked for."""
+def recall_of(search: Callable[[Query], Rows], queries: NDArray[np.float32], true: NDArray[np.int64]) -> float:
+    """Recall: the share of the true `COUNT` best matches that is found."""
+
     found = sum(
         len(set(search(query).tolist()) & set(rows[:COUNT].tolist())) for query, rows in zip(queries, true, strict=True)
     )
@@ -135,7 +136,7 @@ def share_found(search: Callable[[Query], Rows], queries: NDArray[np.float32], t
 
 def _serve(connection: Connection, make: Make, folder: Any) -> None:
     gallery = Gallery.open(folder)
-    answers = _Answers(make(gallery), gallery)
+    answers = _Requests(make(gallery), gallery)
     while True:
         try:
             method, arguments = connection.recv()

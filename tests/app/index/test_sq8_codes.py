@@ -1,4 +1,4 @@
-"""Codes of a byte a direction, by which candidates are sifted."""
+"""SQ8 codes, which refine candidates."""
 
 import random
 from pathlib import Path
@@ -6,46 +6,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.index.fine_codes import FineCodes, step_for
+from app.index.sq8_codes import Sq8Codes, step_for
 
 
 @pytest.mark.parametrize("dims", [16, 20, 256])
-def test_they_tell_about_the_similarities_of_projections(tmp_path: Path, dims: int) -> None:
+def test_they_approximate_the_similarities_of_projections(tmp_path: Path, dims: int) -> None:
     seed = random.randrange(1_000_000)
     print("seed:", seed)
     rng = np.random.default_rng(seed)
     projected = rng.standard_normal((500, dims)).astype(np.float32)
     query = rng.standard_normal(dims).astype(np.float32)
     step = step_for(projected)
-    codes = FineCodes(tmp_path / "codes", dims, step)
+    codes = Sq8Codes(tmp_path / "codes", dims, step)
     codes.write(np.arange(500), projected)
     rows = np.array([3, 499, 0, 77])
-    told = codes.similarities(query, rows) * step
-    assert told == pytest.approx(projected[rows] @ query, abs=0.1 * float(np.linalg.norm(query)))
+    approximate = codes.similarities(query, rows) * step
+    assert approximate == pytest.approx(projected[rows] @ query, abs=0.1 * float(np.linalg.norm(query)))
     codes.file.close()
 
 
-def test_numbers_beyond_the_largest_are_the_largest(tmp_path: Path) -> None:
-    codes = FineCodes(tmp_path / "codes", 8, 0.01)
+def test_numbers_out_of_range_are_clipped(tmp_path: Path) -> None:
+    codes = Sq8Codes(tmp_path / "codes", 8, 0.01)
     codes.write(np.array([0, 1]), np.full((2, 8), [[1.0], [-7.0]], np.float32).reshape(2, 8))
     assert codes.similarities(np.ones(8, np.float32), np.array([0, 1])).tolist() == [8 * 100, -8 * 127]
     codes.file.close()
 
 
-def test_the_sum_of_a_row_tells_whether_it_is_what_was_written(tmp_path: Path) -> None:
+def test_the_checksum_of_a_row_changes_with_its_content(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    codes = FineCodes(tmp_path / "codes", 20, 0.01)
+    codes = Sq8Codes(tmp_path / "codes", 20, 0.01)
     rows = np.arange(5)
     written = codes.write(rows, rng.standard_normal((5, 20)).astype(np.float32))
-    assert (codes.sums(rows) == written).all()
+    assert (codes.checksums(rows) == written).all()
     codes.clear(rows[2:3])
-    assert (codes.sums(rows) == written).tolist() == [True, True, False, True, True]
+    assert (codes.checksums(rows) == written).tolist() == [True, True, False, True, True]
     codes.file.close()
 
 
-def test_a_gallery_of_equal_crops_has_codes(tmp_path: Path) -> None:
+def test_projections_of_zero_have_codes(tmp_path: Path) -> None:
     nothing = np.zeros((3, 16), np.float32)
-    codes = FineCodes(tmp_path / "codes", 16, step_for(nothing))
+    codes = Sq8Codes(tmp_path / "codes", 16, step_for(nothing))
     codes.write(np.arange(3), nothing)
     assert codes.similarities(np.ones(16, np.float32), np.arange(3)).tolist() == [0, 0, 0]
     codes.file.close()

@@ -1,0 +1,302 @@
+"""Index sync: opens or rebuilds the index at the start, then applies the database's change log to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Protocol
+
+import structlog
+
+from app.index.port import Addition, Change, IndexLost, IndexUnreachable, VectorIndex
+
+_LOGGED_KEYS = 20
+_CHANGES_PER_BATCH = 500  # searches wait for about 4 ms while a batch is applied
+
+_log = structlog.get_logger()
+
+
+class IndexNotReady(Exception):
+    """There is no index to search: it is being loaded or rebuilt."""
+
+
+class ChangesTrimmed(Exception):
+    """The change log no longer holds all requested changes."""
+
+
+class DatabaseBehindIndex(Exception):
+    """The index holds changes that are not in the database."""
+
+
+class ChangeLogReader(Protocol):
+    """Reads the embeddings and the change log of one model from the database.
+
+    Changes become visible in the order of their sequence numbers: a later commit never has a lower number. Methods may
+    raise the exceptions of the database driver.
+    """
+
+    async def last_sequence(self) -> int:
+        """Number of the last committed change, even if it is trimmed; 0 before the first."""
+
+    def rows(self) -> AsyncIterator[Sequence[Addition]]:
+        """All crops in batches; their sequence numbers have no meaning. Changes may be committed in the meantime."""
+
+    async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
+        """The existing crops of these keys, each as in `rows`."""
+
+    async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:
+        """The next changes in ascending order, at most `limit`.
+
+        The addition of a crop that is deleted by now is given as a removal. Raises ChangesTrimmed if and only if the
+        log has lost a change after `sequence`.
+        """
+
+    def notifications(self) -> AsyncIterator[None]:
+        """An item whenever any process may have committed a change; may miss commits, end, or be empty."""
+
+    async def trim(self) -> bool:
+        """Delete some changes that need not be kept; False if there were none. Several processes may trim at once."""
+
+
+class IndexStorage(Protocol):
+    """Where an index is stored while no process runs: in snapshots on a disk, or on a server that processes share."""
+
+    def write_lock(self) -> AbstractAsyncContextManager[None]:
+        """A lock for changing the index; on a shared server, one process at a time holds it.
+
+        Without the lock, a slow process could add a crop that another process has removed since. May raise the
+        exceptions of the database driver.
+        """
+
+    async def open(self) -> VectorIndex | None:
+        """The stored index, or None if there is none that can be used. Raises IndexUnreachable."""
+
+    async def rebuild(self, fill: Callable[[VectorIndex], Awaitable[None]]) -> VectorIndex:
+        """Replace the stored index by a new one that `fill` fills. Raises IndexUnreachable and what `fill` raises."""
+
+    async def save_if_due(self) -> None:
+        """Save the index so that `open` finds it, if enough has changed since the last time."""
+
+    async def close(self) -> None:
+        """Save the index if it has changed. The index must not be used afterwards."""
+
+
+class IndexSync:
+    """Opens an index and keeps it in sync with a change log, by polling and whenever `catch_up` is called.
+
+    The database is the truth. If the index does not fit it (damaged snapshots, trimmed changes, a server that lost its
+    data, a database that was replaced or restored from a backup), the index is rebuilt from the database's rows, and
+    there is no index in the meantime.
+    """
+
+    def __init__(
+        self,
+        change_log: ChangeLogReader,
+        storage: IndexStorage,
+        *,
+        poll_seconds: float = 1.0,
+        trim_seconds: float = 60.0,
+    ) -> None:
+        """Set the intervals.
+
+        poll_seconds: longest time between two polls of the change log; a notification polls at once. trim_seconds: time
+        until the next trim after one that found nothing.
+        """
+        self._change_log = change_log
+        self._storage = storage
+        self._poll_seconds = poll_seconds
+        self._trim_seconds = trim_seconds
+        self._trim_at = 0.0
+        self._index: VectorIndex | None = None
+        self._not_ready_because = "the index is being loaded"
+        self._run_lock = asyncio.Lock()
+        self._next_run: asyncio.Task[None] | None = None
+        self._maintenance: asyncio.Task[None] | None = None
+        self._maintenance_failing = False
+        self._stopping = False
+        self._poll_now = asyncio.Event()
+        self._polling: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an index to search."""
+        return not self._not_ready_because
+
+    @property
+    def index(self) -> VectorIndex:
+        """The index to search. Raises IndexNotReady."""
+        if self._index is None or self._not_ready_because:
+            raise IndexNotReady(f"{self._not_ready_because}; try again in a moment")
+        return self._index
+
+    async def start(self) -> None:
+        """Open the index and start to follow the change log. Raises what the log and the storage raise."""
+        await self.catch_up()
+        self._polling = asyncio.create_task(self._poll())
+        self._listening = asyncio.create_task(self._listen())
+
+    async def stop(self) -> None:
+        """Stop following the change log, and close the storage and the index."""
+        self._stopping = True
+        self._poll_now.set()
+        if self._polling is not None and self._listening is not None:
+            await self._polling
+            self._listening.cancel()
+            await asyncio.wait([self._listening])
+        async with self._run_lock:  # let a run finish that callers of `catch_up` wait for
+            pass
+        await self._storage.close()
+        if self._index is not None:
+            await asyncio.to_thread(self._index.close)
+        if self._maintenance is not None:
+            await self._maintenance
+
+    async def catch_up(self) -> None:
+        """Return when the index holds everything that was committed before the call.
+
+        Raises what the log and the storage raise. Callers that come during a run share the next run, because the
+        current one may have read the log before they committed.
+        """
+        if self._next_run is None:
+            self._next_run = asyncio.create_task(self._run())
+        await asyncio.shield(self._next_run)
+
+    async def _run(self) -> None:
+        async with self._run_lock:
+            self._next_run = None
+            try:
+                async with self._storage.write_lock():
+                    await self._synchronize()
+            except IndexUnreachable as error:
+                self._not_ready_because = str(error)
+                raise
+
+    async def _synchronize(self) -> None:
+        if self._index is None:
+            self._index = await self._storage.open() or await self._storage.rebuild(self._fill)
+        last_sequence = await self._change_log.last_sequence()
+        try:
+            await self._apply_changes(self._index, last_sequence)
+        except (ChangesTrimmed, DatabaseBehindIndex, IndexLost) as error:
+            await self._discard_index(_reason(error))
+            self._index = await self._storage.rebuild(self._fill)  # the rows include all changes up to last_sequence
+        self._not_ready_because = ""
+
+    async def _fill(self, index: VectorIndex) -> None:
+        # Read before the rows: a change that is committed while they are read is then applied again afterwards.
+        last_sequence = await self._change_log.last_sequence()
+        await asyncio.to_thread(index.load, (), last_sequence)
+        crops = 0
+        async for rows in self._change_log.rows():
+            refused = await asyncio.to_thread(index.load, rows, last_sequence)
+            _log_refused(refused)
+            await self._maintain(index)
+            crops += len(rows) - len(refused)
+        _log.info("the index was built from the database's rows", crops=crops, last_sequence=last_sequence)
+
+    async def _apply_changes(self, index: VectorIndex, last_sequence: int) -> None:
+        applied = await asyncio.to_thread(_last_sequence, index)
+        if applied > last_sequence:
+            raise DatabaseBehindIndex("the database was replaced or restored from a backup")
+        while applied < last_sequence:
+            changes = await self._change_log.changes_after(applied, _CHANGES_PER_BATCH)
+            if not changes:
+                return
+            _log_refused(await asyncio.to_thread(index.apply, changes))
+            applied = changes[-1].sequence
+
+    async def _discard_index(self, reason: str) -> None:
+        """Close the index before the rebuild, so that its memory is free for the next one."""
+        _log.warning("the index is rebuilt from the database's rows", reason=reason)
+        self._not_ready_because = "the index is being rebuilt"
+        index, self._index = self._index, None
+        if index is not None:
+            await asyncio.to_thread(index.close)
+
+    async def _poll(self) -> None:
+        failing = False
+        while await self._wait_for_poll():
+            try:
+                await self.catch_up()
+                await self._trim_if_due()
+            except Exception as error:
+                if not failing:
+                    _log.error("the index cannot follow the database", exc_info=error)
+                failing = True
+                continue
+            if failing:
+                _log.info("the index follows the database again")
+            failing = False
+            await self._storage.save_if_due()
+            self._start_maintenance()
+
+    async def _wait_for_poll(self) -> bool:
+        """Wait for the next poll; False at the stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_seconds):
+                await self._poll_now.wait()
+        self._poll_now.clear()
+        return not self._stopping
+
+    async def _listen(self) -> None:
+        try:
+            async for _ in self._change_log.notifications():
+                self._poll_now.set()
+        except Exception as error:
+            _log.error("notifications of changes failed; the index only polls from now on", exc_info=error)
+
+    async def _trim_if_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._trim_at:
+            return
+        if await self._change_log.trim():
+            self._poll_now.set()  # there may be more to trim, at the next poll
+        else:
+            self._trim_at = now + self._trim_seconds
+
+    def _start_maintenance(self) -> None:
+        if self.ready and (self._maintenance is None or self._maintenance.done()):
+            self._maintenance = asyncio.create_task(self._maintain_and_repair(self.index))
+
+    async def _maintain_and_repair(self, index: VectorIndex) -> None:
+        """Run the index's maintenance, then load crops again whose embeddings are damaged."""
+        damaged = await self._maintain(index)
+        if not damaged:
+            return
+        logged_keys = list(damaged[:_LOGGED_KEYS])
+        _log.error("the disk has damaged embeddings, which are loaded again", crops=len(damaged), keys=logged_keys)
+        try:
+            async with self._run_lock:
+                rows = await self._change_log.rows_by_key(damaged)
+                _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
+        except Exception as error:  # the next maintenance reports the same crops
+            _log.error("damaged embeddings could not be loaded; trying again", exc_info=error)
+
+    async def _maintain(self, index: VectorIndex) -> Sequence[int]:
+        try:
+            damaged = await asyncio.to_thread(index.maintain)
+        except Exception as error:  # such as a full disk: searches are correct, but the index takes more memory
+            if not self._maintenance_failing:
+                _log.error("maintenance of the index failed", exc_info=error)
+            self._maintenance_failing = True
+            return ()
+        if self._maintenance_failing:
+            _log.info("maintenance of the index works again")
+        self._maintenance_failing = False
+        return damaged
+
+
+def _last_sequence(index: VectorIndex) -> int:
+    """Runs in a thread, because an index on a server makes a request for it."""
+    return index.last_sequence
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ChangesTrimmed):
+        return f"the change log no longer holds all changes that the index lacks: {error}"
+    return str(error)
+
+
+def _log_refused(keys: Sequence[int]) -> None:
+    if keys:
+        _log.error("crops cannot be searched: their embeddings are not 2048 finite numbers", keys=list(keys))

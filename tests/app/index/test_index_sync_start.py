@@ -1,0 +1,286 @@
+"""How the index sync opens or rebuilds the index, from nothing, a snapshot or the database's rows."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from index_factories import MODEL, all_keys, damage, is_found, store_in
+from segment_factories import SMALL
+from structlog.testing import LogCapture
+from sync_factories import MemoryChangeLog, events, run, save_snapshot, sync_of, until
+
+from app.index.sync import IndexNotReady
+from app.index.tuning import Tuning
+
+
+def test_it_starts_with_an_empty_database(tmp_path: Path) -> None:
+    async def test() -> None:
+        sync = sync_of(MemoryChangeLog(), tmp_path)
+        assert not sync.ready
+        with pytest.raises(IndexNotReady):
+            _ = sync.index
+        await sync.start()
+        assert sync.ready
+        assert (sync.index.size, sync.index.last_sequence) == (0, 0)
+        await sync.stop()
+
+    run(test())
+    assert store_in(tmp_path).newest(MODEL) is None
+
+
+def test_it_starts_from_the_rows_if_there_is_no_snapshot(tmp_path: Path) -> None:
+    async def test() -> None:
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2, 3, 4, 5)
+        change_log.remove(2)
+        change_log.trimmed_to = 6
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == {1, 3, 4, 5}
+        assert sync.index.last_sequence == 6
+        await sync.stop()
+
+    run(test())
+
+
+def test_a_change_committed_while_the_rows_are_read_is_not_lost(tmp_path: Path) -> None:
+    async def test() -> None:
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2, 3, 4)
+
+        def others_write() -> None:
+            change_log.during_rows = None
+            change_log.add(5)
+            change_log.remove(1, 4)
+
+        change_log.during_rows = others_write
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        await sync.catch_up()
+        assert all_keys(sync.index) == {2, 3, 5}
+        assert sync.index.last_sequence == 7
+        await sync.stop()
+
+    run(test())
+
+
+def test_it_starts_from_a_snapshot_and_the_changes_after_it(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(*range(1, 4))
+    save_snapshot(tmp_path, change_log)
+    change_log.add(*range(4, 1200))
+    change_log.remove(2, 1000)
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == change_log.crops.keys()
+        assert change_log.row_batches == 0
+        await sync.stop()
+
+    run(test())
+
+
+def test_it_starts_from_the_rows_if_all_snapshots_are_damaged(tmp_path: Path, logged: LogCapture) -> None:
+    change_log = MemoryChangeLog()
+    for key in (1, 2):
+        change_log.add(key)
+        save_snapshot(tmp_path, change_log)
+    for path in tmp_path.glob("*/embeddings.f16"):
+        path.write_bytes(path.read_bytes()[:-1])
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == {1, 2}
+        assert change_log.row_batches == 1
+        await sync.stop()
+
+    run(test())
+    assert events(logged).count("damaged") == 2
+    newest = store_in(tmp_path).newest(MODEL)
+    assert newest is not None
+    assert all_keys(newest) == {1, 2}
+
+
+def test_it_rebuilds_the_index_if_changes_were_trimmed(tmp_path: Path, logged: LogCapture) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1, 2)
+    save_snapshot(tmp_path, change_log)
+    change_log.add(3, 4)
+    change_log.remove(1)
+    change_log.trimmed_to = 4
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path, poll=0.01)
+        await sync.start()
+        assert not (tmp_path / "00000001").exists(), "a snapshot that is too old is deleted"
+        assert all_keys(sync.index) == {2, 3, 4}
+        assert sync.index.last_sequence == 5
+        await until((tmp_path / "00000001").exists)  # so that the next start need not rebuild
+        await sync.stop()
+
+    run(test())
+    assert "no longer holds all changes" in events(logged)
+
+
+def test_it_rebuilds_the_index_if_changes_are_trimmed_between_two_reads(tmp_path: Path) -> None:
+    async def test() -> None:
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2)
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        change_log.add(3, 4)
+
+        async def trim() -> None:
+            change_log.trimmed_to = 3
+
+        change_log.after_read = trim
+        await sync.catch_up()
+        assert all_keys(sync.index) == {1, 2, 3, 4}
+        assert sync.index.last_sequence == 4
+        await sync.stop()
+
+    run(test())
+
+
+def test_it_rebuilds_the_index_again_if_changes_are_trimmed_during_a_rebuild(tmp_path: Path) -> None:
+    async def test() -> None:
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2, 3)
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        change_log.add(4, 5)
+        change_log.trimmed_to = 5
+
+        def write_and_trim() -> None:
+            change_log.during_rows = None
+            change_log.add(6, 7)
+            change_log.remove(1)
+            change_log.trimmed_to = 7
+
+        change_log.during_rows = write_and_trim
+        await sync.catch_up()
+        await sync.catch_up()
+        assert all_keys(sync.index) == {2, 3, 4, 5, 6, 7}
+        await sync.stop()
+
+    run(test())
+
+
+def test_a_snapshot_of_a_database_that_was_replaced_is_not_used_now_or_later(
+    tmp_path: Path, logged: LogCapture
+) -> None:
+    former = MemoryChangeLog()
+    former.add(*range(1, 11))
+    save_snapshot(tmp_path, former)
+    change_log = MemoryChangeLog()
+    change_log.add(21, 22)
+
+    async def process_that_is_killed() -> None:
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == {21, 22}
+
+    async def next_process() -> None:
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == change_log.crops.keys()
+        await sync.stop()
+
+    run(process_that_is_killed())
+    assert "replaced or restored" in events(logged)
+    change_log.add(*range(23, 43))  # now the database has more changes than the snapshot
+    run(next_process())
+
+
+def test_it_rebuilds_the_index_if_the_running_database_is_replaced(tmp_path: Path, logged: LogCapture) -> None:
+    async def test() -> None:
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2, 3)
+        sync = sync_of(change_log, tmp_path, snapshot_every=1, poll=0.01)
+        await sync.start()
+        await until(lambda: len(list(tmp_path.glob("0*"))) == 1)
+        change_log.crops.clear()
+        change_log.changes.clear()
+        change_log.add(11, 12)
+        ready_during_rebuild: list[bool] = []
+        change_log.during_rows = lambda: ready_during_rebuild.append(sync.ready)
+        await until(lambda: sync.ready and sync.index.last_sequence == 2)
+        assert all_keys(sync.index) == {11, 12}
+        assert ready_during_rebuild == [False]
+        await sync.stop()
+
+    run(test())
+    assert "replaced or restored" in events(logged)
+    newest = store_in(tmp_path).newest(MODEL)
+    assert newest is not None
+    assert all_keys(newest) == {11, 12}
+
+
+def test_a_start_that_fails_leaves_it_not_ready_and_can_be_repeated(tmp_path: Path) -> None:
+    async def test() -> None:
+        change_log = MemoryChangeLog()
+        change_log.add(1, 2, 3)
+
+        def fail() -> None:
+            change_log.error = ConnectionError("the database is gone")
+
+        change_log.during_rows = fail
+        sync = sync_of(change_log, tmp_path)
+        with pytest.raises(ConnectionError):
+            await sync.start()
+        assert not sync.ready
+        await sync.stop()
+        change_log.error = change_log.during_rows = None
+        await sync.catch_up()
+        assert all_keys(sync.index) == {1, 2, 3}
+
+    run(test())
+
+
+def test_it_is_not_ready_before_all_changes_are_applied(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    save_snapshot(tmp_path, change_log)
+    change_log.add(2)
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path)
+        has_read, go_on = asyncio.Event(), asyncio.Event()
+
+        async def block() -> None:
+            has_read.set()
+            await go_on.wait()
+
+        change_log.after_read = block
+
+        starting = asyncio.create_task(sync.start())
+        await has_read.wait()
+        assert not sync.ready
+        go_on.set()
+        await starting
+        assert all_keys(sync.index) == {1, 2}
+        await sync.stop()
+
+    run(test())
+
+
+def test_embeddings_that_the_disk_damaged_are_loaded_again(tmp_path: Path, logged: LogCapture) -> None:
+    tuning = replace(SMALL, flush_limit=Tuning.flush_limit)
+    change_log = MemoryChangeLog()
+    change_log.add(*range(1, 61))
+    save_snapshot(tmp_path, change_log, tuning)
+    damage(tmp_path / "00000001" / "embeddings.rows", row=30)
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path, poll=0.01, tuning=tuning)
+        await sync.start()
+        await until(lambda: "damaged embeddings" in events(logged))
+        await until(lambda: is_found(sync.index, 31))
+        assert all_keys(sync.index) == set(range(1, 61))
+        assert change_log.row_batches == 0
+        await sync.stop()
+
+    run(test())
