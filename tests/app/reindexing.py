@@ -27,7 +27,7 @@ def progress(client: httpx.Client) -> dict[str, Any]:
     return told
 
 
-def answers_by(client: httpx.Client) -> str:
+def active_model(client: httpx.Client) -> str:
     """The name of the model that answers, as readiness tells it."""
     return str(client.get("/health/ready").json()["model_id"]).split("-")[0]
 
@@ -35,6 +35,6 @@ def answers_by(client: httpx.Client) -> str:
 def wait_for(client: httpx.Client, name: str, seconds: float = 30) -> None:
     """Wait until a model answers."""
     deadline = time.monotonic() + seconds
-    while answers_by(client) != name:
+    while active_model(client) != name:
         assert time.monotonic() < deadline, progress(client)
         time.sleep(0.02)

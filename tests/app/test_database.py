@@ -187,7 +187,7 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
         order: list[str] = []
 
         async def slow() -> None:
-            async with first.index_turn():
+            async with first.index_lock():
                 order.append("first begins")
                 await asyncio.sleep(0.3)
                 async with second.write() as session:
@@ -196,7 +196,7 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
 
         async def late() -> None:
             await asyncio.sleep(0.1)
-            async with second.index_turn():
+            async with second.index_lock():
                 order.append("second begins")
 
         await asyncio.gather(slow(), late())
@@ -208,7 +208,7 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
 
 def test_a_turn_ends_with_what_was_done_in_it(postgresql: Callable[[], str]) -> None:
     async def fail(database: Database) -> None:
-        async with database.index_turn():
+        async with database.index_lock():
             raise ConnectionError
 
     async def work(database: Database) -> None:

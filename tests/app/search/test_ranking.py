@@ -126,7 +126,7 @@ def test_a_part_that_pictures_cancel_out_counts_for_nothing() -> None:
         ({"global": -1}, "0 or more"),
         ({"global": float("inf")}, "finite"),
         ({"global": float("nan")}, "finite"),
-        (dict.fromkeys(PARTS, 0), "nothing is left to compare"),
+        (dict.fromkeys(PARTS, 0), "all weights are 0"),
     ],
 )
 def test_weights_that_mean_nothing_are_refused(named: dict[str, float], complaint: str) -> None:

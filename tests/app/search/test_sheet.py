@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.search.sheet import MOST_DRAWN, MOST_QUERIES, Sheet, SheetMatch, can_draw, draw_sheet
+from app.search.sheet import MAX_MATCHES, MAX_QUERIES, Sheet, SheetMatch, can_draw, draw_sheet
 
 RED = (200, 20, 20)
 NIGHT = datetime(2026, 3, 16, 23, 59, 58, tzinfo=timezone(timedelta(hours=1), "CET"))
@@ -125,7 +125,7 @@ def test_without_matches_the_sheet_says_so() -> None:
 
 
 def test_a_thousand_matches_give_a_sheet_of_bounded_size_that_says_so() -> None:
-    full = drawn([match(rank, None) for rank in range(1, MOST_DRAWN + 1)])
+    full = drawn([match(rank, None) for rank in range(1, MAX_MATCHES + 1)])
     over = drawn([match(rank, None) for rank in range(1, 1001)])
     assert over.shape == full.shape
     assert over.shape[0] <= 5520
@@ -137,7 +137,7 @@ def test_a_thousand_matches_give_a_sheet_of_bounded_size_that_says_so() -> None:
 def test_more_queries_than_fit_are_counted_instead_of_drawn() -> None:
     many = drawn(queries=[picture()] * 50)
     assert many.shape[0] < 1000
-    assert reddish(many).sum() == pytest.approx(reddish(drawn(queries=[picture()] * MOST_QUERIES)).sum(), rel=0.02)
+    assert reddish(many).sum() == pytest.approx(reddish(drawn(queries=[picture()] * MAX_QUERIES)).sum(), rel=0.02)
 
 
 def test_a_better_match_has_a_longer_bar() -> None:

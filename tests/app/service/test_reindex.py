@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from faults import background, busy_with, scripted_service, until
-from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from reindexing import active_model, other_checkpoint, progress, reindex, wait_for
 from running import embed, found, jpeg, running_service, search, stored
 from scripted_engine import ScriptedEngine, flat
 
@@ -43,12 +43,12 @@ def test_the_database_says_which_model_answers_not_the_setting(run: Run, setting
         (crop,) = stored(client, 1)
     other = settings.model_copy(update={"checkpoint": other_checkpoint(tmp_path)})
     with running_service(other) as client:
-        assert answers_by(client) == "tiny"
+        assert active_model(client) == "tiny"
         assert found(client, 1) == [crop["id"]]
         reindex(client, other_checkpoint(tmp_path))
         wait_for(client, "other")
     client = run(settings)
-    assert answers_by(client) == "other"
+    assert active_model(client) == "other"
     assert found(client, 1) == [crop["id"]]
 
 
@@ -152,14 +152,14 @@ def test_a_service_that_has_not_seen_the_change_sees_it_where_it_must(
     reindex(one, other_checkpoint(tmp_path))
     wait_for(one, "other")
     (new,) = stored(one, 100)
-    assert answers_by(searcher) == answers_by(poster) == "tiny"
+    assert active_model(searcher) == active_model(poster) == "tiny"
     late = search(searcher, jpeg(1)).json()
     assert late["model_id"].startswith("tiny-")
     assert late["matches"][0]["crop"]["id"] == crops[1]["id"]
     assert found(searcher, 100, top_k=1, consistency="session") == [new["id"]]
-    assert answers_by(searcher) == "other"
+    assert active_model(searcher) == "other"
     assert embed(poster, jpeg(200)).json()["model_id"].startswith("other-")
-    assert answers_by(poster) == "other"
+    assert active_model(poster) == "other"
 
 
 def test_a_service_that_cannot_load_the_model_that_answers_says_so_and_stores_nothing(
@@ -179,11 +179,11 @@ def test_a_service_that_cannot_load_the_model_that_answers_says_so_and_stores_no
     assert "is gone" in refused.json()["detail"]
     ready = two.get("/health/ready")
     assert ready.status_code == 503
-    assert "other-0123456789ab answers, but cannot be loaded here" in ready.json()["detail"]
+    assert "other-0123456789ab is the active model, but cannot be loaded here" in ready.json()["detail"]
     assert len(found(one, 2, top_k=10)) == 1
     kept.write_bytes(content)
     assert embed(two, jpeg(2)).status_code == 201
-    assert answers_by(two) == "other"
+    assert active_model(two) == "other"
     assert len(found(one, 2, top_k=10, consistency="session")) == 2
 
 
@@ -193,7 +193,7 @@ def test_a_service_that_cannot_load_the_model_that_answers_says_so_and_stores_no
 def test_the_model_that_answers_is_refused_as_the_next_one(client: httpx.Client, tiny_checkpoint: Path) -> None:
     answer = reindex(client, tiny_checkpoint)
     assert answer.status_code == 409
-    assert "answers already" in answer.json()["detail"]
+    assert "is already the active model" in answer.json()["detail"]
     assert progress(client)["state"] == "idle"
 
 
@@ -220,7 +220,7 @@ def test_a_second_model_is_refused_while_one_is_to_take_over(client: httpx.Clien
     # Of crops whose pictures are gone, too many to go on unasked, so that the first does not get done.
     lose_pictures(client, stored(client, *range(20)), tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_held(client)
+    wait_until_blocked(client)
     answer = reindex(client, other_checkpoint(tmp_path, "third"))
     assert answer.status_code == 409
     assert "other-" in answer.json()["detail"]
@@ -256,15 +256,15 @@ def test_many_pictures_that_are_gone_hold_the_change_up_until_somebody_decides(
     crops = stored(client, *range(20))
     pictures = lose_pictures(client, crops[:15], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert "15 of 20" in progress(client)["trouble"]
-    assert answers_by(client) == "tiny"
+    assert active_model(client) == "tiny"
     for path, content in list(pictures.items())[:3]:
         path.write_bytes(content)
     reindex(client, other_checkpoint(tmp_path))  # the three are tried again
     until(lambda: progress(client)["unreadable"] == 12 and progress(client)["done"] == 8)
-    assert answers_by(client) == "tiny"
-    assert reindex(client, other_checkpoint(tmp_path), lossy="true").status_code == 202
+    assert active_model(client) == "tiny"
+    assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     wait_for(client, "other")
     assert progress(client)["unreadable"] == 12
 
@@ -276,7 +276,7 @@ def test_what_is_given_up_leaves_nothing_behind(client: httpx.Client, settings: 
     crops = stored(client, *range(40))
     lose_pictures(client, crops[:15], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert progress(client)["done"] > 0
     assert client.delete("/reindex").status_code == 204
     until(lambda: not progress(client)["dropping"])
@@ -284,7 +284,7 @@ def test_what_is_given_up_leaves_nothing_behind(client: httpx.Client, settings: 
     assert (told["state"], told["model_id"], told["unreadable"]) == ("idle", None, 0)
     assert [model["model_id"].split("-")[0] for model in client.get("/models").json()] == ["tiny"]
     assert found(client, 30, top_k=1) == [crops[30]["id"]]
-    assert reindex(client, other_checkpoint(tmp_path), lossy="true").status_code == 202
+    assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     wait_for(client, "other")
     assert len(found(client, 30, top_k=1000)) == 25, "the index of the first attempt was not taken for this one's"
 
@@ -313,5 +313,5 @@ def lose_pictures(client: httpx.Client, crops: list[dict[str, Any]], tmp_path: P
     return lost
 
 
-def wait_until_held(client: httpx.Client) -> None:
+def wait_until_blocked(client: httpx.Client) -> None:
     until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None)

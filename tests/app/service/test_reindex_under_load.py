@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import until
-from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from reindexing import active_model, other_checkpoint, progress, reindex, wait_for
 from running import stored
 from serving import ServiceProcess
 
@@ -130,4 +130,4 @@ def test_services_on_one_postgresql_change_together_also_where_the_one_at_work_i
             wait_for(again.client, "other")
             time.sleep(1)
         assert set(models_that_answered(ledger)) == {"tiny", "other"}
-        assert answers_by(two.client) == answers_by(again.client) == "other"
+        assert active_model(two.client) == active_model(again.client) == "other"

@@ -266,7 +266,7 @@ def test_weights_are_kept_with_the_search_and_leave_the_parts_as_they_are(
         ('{"global": -1}', "0 or more"),
         ('{"global": 1e999}', "finite"),
         ('{"legs": 1}', "there is no part legs"),
-        (json.dumps(dict.fromkeys(PARTS, 0)), "nothing is left to compare"),
+        (json.dumps(dict.fromkeys(PARTS, 0)), "all weights are 0"),
     ],
 )
 def test_weights_that_mean_nothing_are_an_error(client: httpx.Client, wrong: str, detail: str) -> None:

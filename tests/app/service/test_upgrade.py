@@ -56,7 +56,7 @@ def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
     return said
 
 
-def wait_until_held(client: httpx.Client) -> None:
+def wait_until_blocked(client: httpx.Client) -> None:
     until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None, 120)
 
 
@@ -95,7 +95,7 @@ def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
         body = refused.json()
         assert (body["type"], body["model_id"]) == ("urn:passerby:problem:not-ready", TINY)
         assert (body["embedded"], body["total"]) == (CROPS_AT_ONCE, CROPS)
-        assert f"{TINY} answers once it has embedded all crops, and has embedded 32 of 41" in body["detail"]
+        assert f"{TINY} becomes active once it has embedded all crops, and has embedded 32 of 41" in body["detail"]
     said = wait_until_ready(client)
     for status, body in said:
         assert (body["gallery_size"] if status == 200 else body["total"]) == CROPS
@@ -104,7 +104,7 @@ def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
     assert [found(client, seed, top_k=1) for seed in (0, 17, 39)] == [[ids[0]], [ids[17]], [ids[39]]]
     after = progress(client)
     assert (after["state"], after["answering_model_id"], after["done"]) == ("idle", TINY, CROPS)
-    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
+    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded again, in the background"]
     assert (begun["level"], begun["model_id"], begun["embedded"], begun["total"]) == ("warning", TINY, 0, CROPS)
     assert any(one["event"] == "crops are being embedded" and one["total"] == CROPS for one in log())
     assert any(one["event"] == "all crops are embedded" for one in log())
@@ -134,7 +134,7 @@ def test_crops_that_come_before_the_first_upgrade_is_done_are_stored_and_found_t
     write_old_gallery(settings, FIRST, range(20))
     lost = lose_pictures(settings, range(15))  # which keep it from being done
     with running_service(settings) as client:
-        wait_until_held(client)
+        wait_until_blocked(client)
         (crop,) = stored(client, 100)
         assert search(client, jpeg(100)).status_code == 503
     for path, content in lost.items():
@@ -149,7 +149,7 @@ def test_no_crop_is_stored_that_the_model_that_answers_elsewhere_would_not_find(
     write_old_gallery(settings, LAST, range(20))
     lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert embed(client, jpeg(100)).status_code == 503
 
     def counts() -> tuple[int, int]:
@@ -169,15 +169,15 @@ def test_many_pictures_that_are_gone_keep_it_from_being_ready_and_it_says_what_t
     write_old_gallery(settings, tables, range(20))
     lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     until(lambda: "15 of 20" in health(client)[1]["detail"], 60)
     status, body = health(client)
     assert (status, body["embedded"], body["total"]) == (503, 5, 20)
-    assert f"passerby reindex --model {TINY} --lossy" in body["detail"]
+    assert f"passerby reindex --model {TINY} --allow-missing" in body["detail"]
     refused = search(client, jpeg(16))
     assert refused.status_code == 503
     assert "Retry-After" not in refused.headers, "waiting alone does not help"
-    assert client.post("/reindex", data={"model_id": TINY, "lossy": "true"}).status_code == 202
+    assert client.post("/reindex", data={"model_id": TINY, "allow_missing": "true"}).status_code == 202
     assert wait_until_ready(client)[-1][1]["gallery_size"] == 5
     assert progress(client)["unreadable"] == 15
 
@@ -187,9 +187,9 @@ def test_pictures_that_are_back_are_embedded_after_a_restart(run: Run, settings:
     ids = write_old_gallery(settings, tables, range(20))
     lost = lose_pictures(settings, range(15))
     with running_service(settings) as client:
-        wait_until_held(client)
+        wait_until_blocked(client)
     with running_service(settings) as client:
-        wait_until_held(client)  # nor does a restart alone let it take over
+        wait_until_blocked(client)  # nor does a restart alone let it take over
         assert health(client)[0] == 503
     for path, content in lost.items():
         path.write_bytes(content)
@@ -203,7 +203,7 @@ def test_a_small_gallery_without_any_picture_is_not_green_and_empty(run: Run, se
     write_old_gallery(settings, tables, range(3))
     lose_pictures(settings, range(3))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert health(client)[0] == 503
 
 
@@ -234,7 +234,7 @@ def test_a_model_that_shipped_before_answers_until_this_versions_model_takes_ove
     assert {(status, body["gallery_size"]) for status, body in said} == {(200, CROPS)}
     assert said[-1][1]["model_id"] == TINY
     assert found(client, 7, top_k=1) == [ids[7]]
-    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
+    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded again, in the background"]
     assert (begun["reason"], begun["total"]) == (f"{SUPERSEDED_MODEL} shipped with an earlier version", CROPS)
 
 
@@ -254,7 +254,7 @@ def test_a_model_that_shipped_before_goes_on_where_no_picture_is_left(
     write_old_gallery(settings, LAST, range(3), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
     lose_pictures(settings, range(3))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert (health(client)[0], health(client)[1]["gallery_size"]) == (200, 3)
 
 
@@ -283,7 +283,7 @@ def test_crops_that_were_lost_knowingly_do_not_keep_a_gallery_from_being_ready(
     with running_service(settings) as client:
         stored(client, *range(20))
         lose_pictures(settings, range(15))
-        reindex(client, other_checkpoint(tmp_path), lossy="true")
+        reindex(client, other_checkpoint(tmp_path), allow_missing="true")
         assert wait_until_ready(client)[-1][1]["gallery_size"] == 5
     assert health(run(settings))[0] == 200
 
@@ -296,8 +296,8 @@ def test_the_lost_checkpoint_answers_again_when_it_is_posted(run: Run, settings:
     write_old_gallery(settings, LAST, range(20), "other-0123456789ab")
     lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
-    assert "other-0123456789ab answers, but cannot be loaded here" in health(client)[1]["detail"]
+    wait_until_blocked(client)
+    assert "other-0123456789ab is the active model, but cannot be loaded here" in health(client)[1]["detail"]
     assert reindex(client, old).status_code == 202
     status, body = health(client)
     assert (status, body["model_id"], body["gallery_size"]) == (200, "other-0123456789ab", 20)
@@ -311,7 +311,7 @@ def test_another_model_can_take_the_place_of_the_one_that_is_to_answer(
     write_old_gallery(settings, FIRST, range(20))
     lost = lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert client.delete("/reindex").status_code == client.delete(f"/models/{TINY}").status_code == 409
     for path, content in lost.items():
         path.write_bytes(content)
