@@ -46,7 +46,7 @@ def tolerance(kind: str) -> float:
 
 @pytest.fixture(scope="module")
 def engines(kind: str) -> Engines:
-    """The bundled checkpoint on three cores, which embed side by side, or together where there is a lone batch."""
+    """The bundled checkpoint on three cores: a worker for each core, and a single-request engine with all of them."""
     return load_engines(BUNDLED.with_suffix(".onnx"), kind, threads=3)
 
 

@@ -13,13 +13,13 @@ from factories import encoded, picture
 from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 
+from app.embedding.crop_queue import QueuedCrop
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, Engines, load_engines
 from app.embedding.frames import Box
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import CutResult, EmbeddedCrop, EmbeddedCut, EmbeddingService, Result
-from app.embedding.waiting import WaitingCrop
 
 
 @asynccontextmanager
@@ -209,7 +209,7 @@ def test_pixels_are_let_go_of_as_soon_as_their_crops_are_embedded() -> None:
         most = 0
 
         def embed(self, crops: np.ndarray) -> np.ndarray:
-            self.most = max(self.most, alive(DecodedCrop), alive(WaitingCrop))
+            self.most = max(self.most, alive(DecodedCrop), alive(QueuedCrop))
             return super().embed(crops)
 
     engine = Watching()
@@ -218,7 +218,7 @@ def test_pixels_are_let_go_of_as_soon_as_their_crops_are_embedded() -> None:
         gc.collect()  # what other tests left
         async with running(engine) as service:
             results = await service.embed([flat(1)] * 256, Priority.BULK)
-            await until(lambda: alive(DecodedCrop) == alive(WaitingCrop) == 0)
+            await until(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)
             assert kinds(results) == ["crop"] * 256
 
     asyncio.run(scenario())

@@ -27,9 +27,9 @@ def test_an_engine_that_computes_something_else_is_refused(tmp_path: Path) -> No
         check(load_engines(write_tiny_checkpoint(tmp_path / "other.onnx", other)).workers[0])
 
 
-def test_a_checkpoint_without_reference_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_without_reference_embeddings_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check(load_engines(write_tiny_checkpoint(tmp_path / "plain.onnx")).workers[0])
-    assert "carries no reference embeddings" in caplog.text
+    assert "has no reference embeddings" in caplog.text
 
 
 class Timed:
