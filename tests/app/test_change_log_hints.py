@@ -81,8 +81,8 @@ def test_a_lost_connection_is_made_again_and_said_once(postgresql: Callable[[], 
 
     run(test())
     assert [entry["event"] for entry in logged.entries] == [
-        "the database notifies no more; trying again",
-        "the database notifies again",
+        "the connection for notifications is lost; reconnecting",
+        "the connection for notifications is back",
     ]
 
 
@@ -99,8 +99,8 @@ def test_a_database_that_cannot_be_reached_is_tried_again_and_said_once(
 
     run(test())
     assert [entry["event"] for entry in logged.entries] == [
-        "the database notifies no more; trying again",
-        "the database notifies again",
+        "the connection for notifications is lost; reconnecting",
+        "the connection for notifications is back",
     ]
 
 

@@ -60,7 +60,7 @@ def test_nothing_to_check_is_said_before_anything_starts(passerby: Callable[...,
     (tmp_path / "cam" / "1.jpg").write_bytes(b"")
     ran = passerby("demo", "--data", tmp_path, "--check")
     assert ran.code == 2
-    assert "names no person whom two cameras saw" in ran.err
+    assert "has no person whom two cameras saw" in ran.err
 
 
 def start_demo(crops: Path, checkpoint: Path, temporary: Path, *options: str) -> subprocess.Popen[str]:

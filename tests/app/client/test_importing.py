@@ -39,14 +39,14 @@ def test_every_crop_arrives_with_its_metadata(passerby: Passerby, service: Any, 
     assert {"camera_id": "gate", "captured_at": "2024-05-01T00:07:00+02:00", "person_id": "p7",
             "attributes": {"lane": 7}} in service.crops.values()  # fmt: skip
     assert "100 crops of 1 camera, listed in a CSV manifest" in ran.out
-    assert "100 stored, 0 there already" in ran.out
+    assert "100 stored, 0 existing" in ran.out
 
 
 def test_a_second_run_stores_nothing_twice(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     passerby("import", write_crops(tmp_path, 40))
     ran = passerby("import", write_crops(tmp_path, 50))
     assert ran.code == 0
-    assert "10 stored, 40 there already" in ran.out
+    assert "10 stored, 40 existing" in ran.out
     assert len(service.crops) == 50
 
 
@@ -80,7 +80,7 @@ def test_a_busy_service_gets_the_pause_that_it_asks_for(passerby: Passerby, serv
 def test_a_damaged_crop_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 40, {7: b"damaged"}))
     assert ran.code == 1
-    assert "39 stored, 0 there already, 1 failed" in ran.out
+    assert "39 stored, 0 existing, 1 failed" in ran.out
     assert f"{tmp_path / '0007.jpg'}: it is damaged" in ran.out
 
 
@@ -130,7 +130,7 @@ def test_a_failing_service_ends_the_import_which_a_second_run_completes(
     service.fail_after = None
     ran = passerby("import", source)
     assert ran.code == 0
-    assert f"{320 - stored} stored, {stored} there already" in ran.out
+    assert f"{320 - stored} stored, {stored} existing" in ran.out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")

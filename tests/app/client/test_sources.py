@@ -59,7 +59,7 @@ def test_market_distractors_are_nobody_and_junk_is_left_out_and_counted(tmp_path
 
 def test_stray_files_are_counted_by_kind(tmp_path: Path) -> None:
     touch(tmp_path / "0002_c1s1_000451_03.jpg", tmp_path / "Thumbs.db", tmp_path / "._0002_c1s1_000451_03.jpg")
-    assert "left alone: 2 (.jpg, .db)" in read_source(tmp_path).notes
+    assert "ignored files: 2 (.jpg, .db)" in read_source(tmp_path).notes
 
 
 def test_the_parts_of_market_are_not_taken_for_cameras(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_exif_says_when_with_its_zone(tmp_path: Path, suffix: str) -> None:
     captured_at = source.items[0].captured_at
     assert captured_at == datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     assert captured_at.utcoffset() == timedelta(hours=2)
-    assert source.notes == ("captured as the EXIF data say: 1",)
+    assert source.notes == ("captured_at from EXIF DateTimeOriginal: 1",)
 
 
 def test_exif_without_zone_is_in_this_computers(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_flat_folder_needs_a_camera(tmp_path: Path) -> None:
 
 def test_folders_in_a_flat_folder_are_not_dropped_in_silence(tmp_path: Path) -> None:
     touch(tmp_path / "1.jpg", tmp_path / "night" / "2.jpg")
-    assert "left alone: 1 (night)" in read_source(tmp_path, "gate").notes
+    assert "ignored files: 1 (night)" in read_source(tmp_path, "gate").notes
 
 
 def test_loose_pictures_beside_camera_folders_are_not_dropped_in_silence(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def folder_of_texts(folder: Path) -> Path:
         (lambda folder: folder / "nowhere", "there is nothing at"),
         (text_file, "neither a folder nor a CSV file"),
         (lambda folder: folder, "holds no crop to import"),
-        (folder_of_texts, r"holds no crop to import; left alone: 1 \(.txt\)"),
+        (folder_of_texts, r"holds no crop to import; ignored files: 1 \(.txt\)"),
     ],
 )
 def test_anything_else_is_refused_with_what_would_do(
