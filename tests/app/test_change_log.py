@@ -49,7 +49,7 @@ def follow_two_raw_transactions(
     return waits, told
 
 
-def test_a_transaction_of_somebody_else_waits_for_the_one_before_so_that_no_change_is_skipped(
+def test_foreign_transactions_are_serialised_so_that_no_change_is_skipped(
     postgresql: Callable[[], str],
 ) -> None:
     assert follow_two_raw_transactions(postgresql(), INSERT) == (True, [1, 2])
@@ -73,14 +73,14 @@ def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], 
 
 
 @pytest.mark.parametrize("number", ["currval('changes_sequence_seq')", "1"])
-def test_a_number_that_somebody_gives_or_drew_before_does_not_count(postgresql: Callable[[], str], number: str) -> None:
+def test_a_sequence_number_in_the_insert_is_overwritten(postgresql: Callable[[], str], number: str) -> None:
     url = postgresql()
     insert = f"INSERT INTO changes (sequence, model_id, crop_key, what) VALUES ({number}, %s, %s, -1)"
     drawn_before = "SELECT nextval('changes_sequence_seq')"
     assert follow_two_raw_transactions(url, insert, drawn_before) == (True, [1, 2])
 
 
-def test_copy_draws_numbers_in_order_too(postgresql: Callable[[], str]) -> None:
+def test_copy_draws_numbers_in_order(postgresql: Callable[[], str]) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database:
@@ -94,7 +94,7 @@ def test_copy_draws_numbers_in_order_too(postgresql: Callable[[], str]) -> None:
     run(test())
 
 
-def test_somebody_else_waits_for_a_unit_of_work_also_before_that_logs_anything(postgresql: Callable[[], str]) -> None:
+def test_a_foreign_transaction_waits_for_a_unit_of_work_that_has_not_logged_yet(postgresql: Callable[[], str]) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database, database.write():
@@ -106,7 +106,7 @@ def test_somebody_else_waits_for_a_unit_of_work_also_before_that_logs_anything(p
     run(test())
 
 
-def test_a_deadlock_with_somebody_else_ends_with_an_error_and_is_not_for_ever(postgresql: Callable[[], str]) -> None:
+def test_a_deadlock_with_a_foreign_transaction_ends_with_an_error(postgresql: Callable[[], str]) -> None:
     """Who changes rows before the log may meet a unit of work that has the lock and wants these rows."""
 
     async def test() -> None:

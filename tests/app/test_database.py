@@ -138,7 +138,7 @@ def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
     on(database_url, work)
 
 
-def test_writers_of_several_processes_come_one_after_the_other(database_url: str) -> None:
+def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
     """Two Database objects stand for two processes: the second may not begin before the first has committed."""
 
     async def work(first: Database) -> None:
@@ -177,7 +177,7 @@ def test_readers_do_not_wait_for_writers(database_url: str) -> None:
     on(database_url, work)
 
 
-def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers_do_not_wait_for_it(
+def test_the_index_lock_excludes_other_processes_but_not_writers(
     postgresql: Callable[[], str],
 ) -> None:
     url = postgresql()
@@ -206,7 +206,7 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
     on(url, work)
 
 
-def test_a_turn_ends_with_what_was_done_in_it(postgresql: Callable[[], str]) -> None:
+def test_the_index_lock_is_released_after_an_error(postgresql: Callable[[], str]) -> None:
     async def fail(database: Database) -> None:
         async with database.index_lock():
             raise ConnectionError

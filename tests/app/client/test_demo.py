@@ -55,7 +55,7 @@ def test_a_port_that_is_in_use_is_refused(passerby: Callable[..., Any], tmp_path
     assert f"port {port} is in use" in ran.err
 
 
-def test_nothing_to_check_is_said_before_anything_starts(passerby: Callable[..., Any], tmp_path: Path) -> None:
+def test_nothing_to_check_is_an_error_before_anything_starts(passerby: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "cam").mkdir()
     (tmp_path / "cam" / "1.jpg").write_bytes(b"")
     ran = passerby("demo", "--data", tmp_path, "--check")

@@ -63,13 +63,13 @@ def test_large_crops_make_small_requests(passerby: Passerby, service: Any, tmp_p
     assert sorted(service.request_sizes) == [1, 2, 2]
 
 
-def test_a_busy_service_is_asked_again(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_a_request_to_a_busy_service_is_retried(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     service.busy_answers = 6
     assert passerby("import", write_crops(tmp_path, 100)).code == 0
     assert len(service.crops) == 100
 
 
-def test_a_busy_service_gets_the_pause_that_it_asks_for(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_retries_honour_retry_after(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     service.busy_answers, service.retry_after = 1, "2"
     begin = time.monotonic()
     passerby("import", write_crops(tmp_path, 1))
@@ -84,7 +84,7 @@ def test_a_damaged_crop_fails_alone(passerby: Passerby, service: Any, tmp_path: 
     assert f"{tmp_path / '0007.jpg'}: it is damaged" in ran.out
 
 
-def test_a_crop_that_gets_its_request_refused_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_a_crop_for_which_a_request_is_refused_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 70, {7: b"poison", 40: b"poison"}))
     assert ran.code == 1
     assert len(service.crops) == 68
@@ -161,13 +161,13 @@ def test_ctrl_c_stops_cleanly_and_a_second_run_completes(passerby: Passerby, ser
     assert len(service.crops) == 640
 
 
-def test_no_service_is_told_in_one_sentence(passerby: Passerby, tmp_path: Path) -> None:
+def test_an_unreachable_service_is_one_sentence(passerby: Passerby, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 1), "--url", "http://127.0.0.1:9")
     assert ran.code == 2
     assert ran.err == "error: no Passerby answers at http://127.0.0.1:9; start one with `passerby serve`\n"
 
 
-def test_the_api_key_is_sent_and_asked_for(
+def test_the_api_key_is_sent_and_requested(
     passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_crops(tmp_path, 1)

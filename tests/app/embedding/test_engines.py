@@ -144,7 +144,7 @@ def test_an_onnx_file_for_another_input_is_refused(onnx_kind: EngineKind, tmp_pa
         load_engines(path, onnx_kind)
 
 
-def test_engines_say_what_they_run_on(tiny_checkpoint: Path, torch_checkpoint: Path) -> None:
+def test_engines_report_their_runtime_and_device(tiny_checkpoint: Path, torch_checkpoint: Path) -> None:
     assert load_engines(tiny_checkpoint, "onnx").runs_on == "the CPU, with ONNX Runtime"
     torch = pytest.importorskip("torch")
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU, as torch finds no GPU"

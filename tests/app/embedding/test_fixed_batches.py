@@ -52,7 +52,7 @@ def test_any_number_of_crops_is_embedded_as_each_alone(embedder: Embedder, count
     assert (found - alone).abs().max() < 1e-5
 
 
-def test_float16_gives_the_embeddings_that_an_engine_has_to_give_more_nearly_than_bfloat16() -> None:
+def test_float16_is_closer_to_the_reference_embeddings_than_bfloat16() -> None:
     checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
     network = load_embedder(checkpoint)
     crops = torch.from_numpy(np.ascontiguousarray(patches(4, checkpoint.metadata.input.size, seed=5)))

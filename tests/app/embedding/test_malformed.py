@@ -145,7 +145,7 @@ def check(file: File, result: Result, engine: Engine) -> str:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # which Pillow gives, and which say nothing more
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_good_files_among_ten_thousand_bad_ones_are_embedded_rightly_in_flat_memory(tiny_checkpoint: Path) -> None:
+def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(tiny_checkpoint: Path) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)

@@ -57,7 +57,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     asyncio.run(scenario())
 
 
-def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -> None:
+def test_an_engine_that_hangs_sets_trouble_and_does_not_delay_the_stop() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -72,7 +72,7 @@ def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -
     asyncio.run(scenario())
 
 
-def test_an_engine_that_hangs_is_not_waited_for_and_works_again_when_it_goes_on() -> None:
+def test_callers_of_a_hanging_engine_fail_and_it_works_again_afterwards() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:

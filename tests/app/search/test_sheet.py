@@ -109,7 +109,7 @@ def test_matches_fill_rows_from_the_left() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"no picture at all", picture()[:60]], ids=["gone", "text", "cut"])
-def test_a_picture_that_is_gone_or_damaged_leaves_its_place_and_harms_no_other(content: bytes | None) -> None:
+def test_a_missing_or_damaged_picture_is_marked_and_affects_no_other(content: bytes | None) -> None:
     together = reddish(drawn([match(1, content), match(2)]))
     alone = reddish(drawn([match(1)]))
     assert extent(together) == pytest.approx(extent(alone), abs=2)

@@ -95,7 +95,7 @@ def test_an_engine_that_raises_whatever_it_is_given_is_not_ready_until_it_works_
         assert told(embed(client, flat(1))) == ["created"]
 
 
-def test_an_engine_that_hangs_keeps_nobody_waiting_and_is_ready_when_it_goes_on(settings: Settings) -> None:
+def test_requests_fail_while_the_engine_hangs_and_succeed_afterwards(settings: Settings) -> None:
     engine = ScriptedEngine()
     impatient = settings.model_copy(update={"stall_seconds": 4.0})
     with scripted_service(impatient, engine) as client, background() as threads:
@@ -112,7 +112,7 @@ def test_an_engine_that_hangs_keeps_nobody_waiting_and_is_ready_when_it_goes_on(
         assert client.get("/health/ready").json()["gallery_size"] == 1, "nothing of those who were sent away is stored"
 
 
-def test_when_the_engine_dies_everybody_is_answered_and_nobody_else_is_accepted(settings: Settings) -> None:
+def test_when_the_engine_dies_all_requests_are_answered_and_no_more_accepted(settings: Settings) -> None:
     engine = ScriptedEngine()
     with scripted_service(settings, engine) as client, background() as threads:
         assert told(embed(client, flat(8))) == ["created"]

@@ -53,7 +53,7 @@ def test_a_crop_can_come_back_after_its_deletion(client: httpx.Client) -> None:
     assert client.get(second["image_url"]).content == jpeg(1)
 
 
-def test_pages_hold_every_crop_once_while_new_ones_come(client: httpx.Client) -> None:
+def test_pages_hold_every_crop_once_while_new_ones_are_stored(client: httpx.Client) -> None:
     expected = []
     for minute in (3, 1, 2, 1):
         crops = stored(
@@ -73,13 +73,13 @@ def test_pages_hold_every_crop_once_while_new_ones_come(client: httpx.Client) ->
     assert times == sorted(times, reverse=True)
 
 
-def test_a_cursor_that_is_none_of_ours_is_an_error(client: httpx.Client) -> None:
+def test_an_invalid_cursor_is_an_error(client: httpx.Client) -> None:
     for wrong in ("x", "AAAA", "é"):
         answer = client.get("/crops", params={"cursor": wrong})
         assert (answer.status_code, answer.json()["where"]) == (422, "cursor")
 
 
-def test_cameras_come_with_their_first_crop_and_can_be_described(client: httpx.Client) -> None:
+def test_cameras_are_created_with_their_first_crop_and_can_be_updated(client: httpx.Client) -> None:
     stored(client, 1, 2, camera="gate")
     told = client.put("/cameras/gate", json={"name": "North gate", "place": "Gate 3", "time_zone": "Europe/Vienna"})
     assert told.status_code == 200
@@ -93,7 +93,7 @@ def test_cameras_come_with_their_first_crop_and_can_be_described(client: httpx.C
 
 
 @pytest.mark.parametrize("wrong", [{}, {"name": ""}, {"name": "x", "time_zone": "Mars/Olympus"}, {"name": "x", "a": 1}])
-def test_a_camera_is_described_rightly_or_not_at_all(client: httpx.Client, wrong: dict[str, object]) -> None:
+def test_an_invalid_camera_is_refused(client: httpx.Client, wrong: dict[str, object]) -> None:
     assert client.put("/cameras/gate", json=wrong).status_code == 422
     assert client.get("/cameras").json() == []
 

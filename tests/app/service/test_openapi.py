@@ -68,7 +68,7 @@ def test_the_document_asks_for_a_key_only_where_one_is_set(client: httpx.Client,
     assert "security" not in open_to_all.get("/openapi.json").json()["paths"]["/crops"]["get"]
 
 
-def test_an_address_tells_all_its_methods(client: httpx.Client) -> None:
+def test_a_405_lists_all_methods_of_the_path(client: httpx.Client) -> None:
     assert client.patch("/crops/" + "0" * 26).headers["allow"] == "DELETE, GET"
 
 

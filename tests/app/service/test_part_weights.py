@@ -89,7 +89,7 @@ def by_hand(query: np.ndarray, crops: np.ndarray, named: dict[str, float]) -> tu
 
 
 @pytest.mark.parametrize("named", [{}, {"global": 0, "upper_half": 3}, {"bottom_third": 8, "lower_half": 0.5}])
-def test_matches_rank_by_what_parts_count_for(client: httpx.Client, named: dict[str, float]) -> None:
+def test_matches_are_ranked_with_the_weights_of_parts(client: httpx.Client, named: dict[str, float]) -> None:
     query, *crops = embeddings(client, 777, *range(CROPS))
     similarities, cosines = by_hand(query, np.stack(crops), named)
     answer = search(client, jpeg(777), part_weights=json.dumps(named), top_k=CROPS).json()
@@ -108,7 +108,7 @@ def test_matches_rank_by_what_parts_count_for(client: httpx.Client, named: dict[
     assert cut == [match for match in matches if match["similarity"] >= least]
 
 
-def test_several_pictures_and_crops_of_the_gallery_ask_with_the_same_shares(client: httpx.Client) -> None:
+def test_queries_of_pictures_and_of_crops_use_the_same_shares(client: httpx.Client) -> None:
     one, other, *crops = embeddings(client, 5, 777, *range(CROPS))
     query = (one + other) / 2
     query *= (np.sqrt(SHARES) / np.linalg.norm(query, axis=1))[:, np.newaxis]

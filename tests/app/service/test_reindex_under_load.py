@@ -59,9 +59,7 @@ def wait_until_done(service: ServiceProcess, crops: int) -> None:
     assert told["done"] < told["total"]
 
 
-def test_a_reindex_that_is_killed_goes_on_and_no_answer_on_the_way_is_wrong(
-    settings: Settings, tmp_path: Path, seed: int
-) -> None:
+def test_a_killed_reindex_resumes_and_no_answer_is_wrong(settings: Settings, tmp_path: Path, seed: int) -> None:
     service = ServiceProcess(settings)
     ports = [service.port]
     try:
@@ -83,9 +81,7 @@ def test_a_reindex_that_is_killed_goes_on_and_no_answer_on_the_way_is_wrong(
         service.kill()
 
 
-def test_sigterm_in_the_middle_ends_the_service_soon_and_the_next_one_goes_on(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_sigterm_stops_a_reindex_soon_and_the_next_service_resumes_it(settings: Settings, tmp_path: Path) -> None:
     service = ServiceProcess(settings)
     try:
         service.wait_until_ready()
@@ -101,7 +97,7 @@ def test_sigterm_in_the_middle_ends_the_service_soon_and_the_next_one_goes_on(
         service.kill()
 
 
-def test_services_on_one_postgresql_change_together_also_where_the_one_at_work_is_killed(
+def test_services_on_one_postgresql_switch_together_also_after_a_kill(
     settings: Settings, tmp_path: Path, seed: int
 ) -> None:
     if not settings.resolved_database_url.startswith("postgresql"):

@@ -69,7 +69,7 @@ def gallery(client: httpx.Client) -> list[str]:
     return sorted(ids)
 
 
-def test_a_service_that_is_terminated_under_load_keeps_what_it_acknowledged_and_nothing_else(
+def test_sigterm_under_load_keeps_exactly_the_acknowledged_crops(
     settings: Settings,
 ) -> None:
     seed = random.randrange(2**32)
@@ -93,9 +93,7 @@ def test_a_service_that_is_terminated_under_load_keeps_what_it_acknowledged_and_
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_that_is_still_being_sent_is_answered_before_the_service_stops(
-    settings: Settings, how: signal.Signals
-) -> None:
+def test_a_request_in_transfer_is_answered_before_the_service_stops(settings: Settings, how: signal.Signals) -> None:
     service = ServiceProcess(settings)
     try:
         service.wait_until_ready()
