@@ -1,4 +1,4 @@
-"""The change log keeps its order, whoever writes."""
+"""The change log keeps its order for all writers."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ from app.gallery.repository import GalleryRepository
 def follow_two_raw_transactions(
     url: str, second_insert: str, drawn_before: str | None = None
 ) -> tuple[bool, list[int]]:
-    """Two transactions that know nothing of the service, of which the second would commit first.
+    """Two foreign transactions, of which the second would commit first.
 
     Whether the second waits for the first, and the keys of the changes that a reader is told who looks all the time.
     """
@@ -56,7 +56,7 @@ def test_foreign_transactions_are_serialised_so_that_no_change_is_skipped(
 
 
 def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], str]) -> None:
-    """That the test above shows something."""
+    """Proves that the test above can fail."""
     url = postgresql()
 
     async def as_it_was() -> None:
@@ -107,7 +107,7 @@ def test_a_foreign_transaction_waits_for_a_unit_of_work_that_has_not_logged_yet(
 
 
 def test_a_deadlock_with_a_foreign_transaction_ends_with_an_error(postgresql: Callable[[], str]) -> None:
-    """Who changes rows before the log may meet a unit of work that has the lock and wants these rows."""
+    """A transaction that changes rows before the log can deadlock with a unit of work that holds the lock."""
 
     async def test() -> None:
         url = postgresql()

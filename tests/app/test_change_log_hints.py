@@ -1,4 +1,4 @@
-"""PostgreSQL tells of changes, and is listened to again after it was lost."""
+"""PostgreSQL's notifications of changes, also after a lost connection."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +46,7 @@ async def is_notified(hints: asyncio.Semaphore, within: float) -> bool:
 
 
 def end_listening(url: str) -> int:
-    """End the connections that listen; how many there were."""
+    """Terminate the listening connections; returns their number."""
     query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'passerby, listening%'"
     with psycopg.connect(url, autocommit=True) as connection:
         return len(connection.execute(query + " AND datname = current_database()").fetchall())
@@ -75,7 +75,7 @@ def test_a_lost_connection_is_reconnected_and_logged_once(postgresql: Callable[[
         async with opened(url) as database, listens(feed_of(database)) as hints:
             assert await is_notified(hints, within=5)
             assert end_listening(url) == 1
-            assert await is_notified(hints, within=5)  # for what was missed meanwhile
+            assert await is_notified(hints, within=5)  # for notifications that were missed meanwhile
             await add_crops(database, 1)
             assert await is_notified(hints, within=5)
 

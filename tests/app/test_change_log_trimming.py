@@ -1,4 +1,4 @@
-"""The change log is trimmed, and who needs what is gone is told so."""
+"""Trimming of the change log; readers of trimmed changes get an error."""
 
 import asyncio
 from typing import Any
@@ -43,7 +43,7 @@ def test_trimming_keeps_the_newest_changes_of_each_model(database_url: str, monk
 
 
 def test_trimming_counts_changes_not_numbers(database_url: str) -> None:
-    """Between two changes of a model lie those of others."""
+    """The sequence numbers of one model's changes have gaps, as all models share the sequence."""
 
     async def test() -> None:
         async with opened(database_url) as database:
@@ -91,7 +91,7 @@ def test_a_log_that_trimming_emptied_keeps_its_last_sequence(database_url: str) 
 
 
 def test_several_processes_may_trim_at_once(database_url: str) -> None:
-    """The one that decided first and deletes last takes nothing back."""
+    """The process that decided first and deletes last does not lower the trimmed sequence."""
 
     async def test() -> None:
         async with opened(database_url) as database, opened(database_url) as second:

@@ -66,7 +66,7 @@ def test_processes_that_start_together_migrate_once(database_url: str) -> None:
 
 
 def test_processes_may_open_a_new_sqlite_file_at_the_same_moment(tmp_path: Path) -> None:
-    """Of a hundred times that four did, some failed at once when each switched the file to write-ahead logging."""
+    """A regression test: the switch to write-ahead logging failed immediately in a few of a hundred runs."""
 
     async def open_together(path: Path) -> list[str]:
         databases = [Database(f"sqlite:///{path}") for _ in range(4)]
@@ -139,7 +139,7 @@ def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
 
 
 def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
-    """Two Database objects stand for two processes: the second may not begin before the first has committed."""
+    """Two Database objects stand for two processes: the second must not begin before the first has committed."""
 
     async def work(first: Database) -> None:
         second = Database(database_url)

@@ -1,4 +1,4 @@
-"""How the address of a Milvus server is told in a setting."""
+"""Parsing of a Milvus server's address."""
 
 import pytest
 from pydantic import ValidationError

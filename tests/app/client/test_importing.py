@@ -1,4 +1,4 @@
-"""Importing over a real socket: everything arrives once, whatever happens on the way."""
+"""Importing over a real socket: each crop arrives once, despite errors."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ Passerby = Callable[..., Any]
 
 
 def write_crops(folder: Path, count: int, special: dict[int, bytes] | None = None) -> Path:
-    """Crops of one camera and one minute each, with a manifest; `special` gives some of them other bytes."""
+    """Crops of one camera, a minute apart, with a manifest; `special` replaces the bytes of some."""
     folder.mkdir(exist_ok=True)
     lines = ["file,camera_id,captured_at,person_id,attributes"]
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Searching over a real socket: what is asked, and what is shown."""
+"""Searching over a real socket: the request and the printed matches."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What can be imported, and how what cannot be is refused."""
+"""The sources of imports, and the errors for others."""
 
 import os
 from collections.abc import Callable
@@ -205,7 +205,7 @@ def test_a_manifest_in_another_encoding_is_refused(tmp_path: Path) -> None:
         read_source(path)
 
 
-# Anything else
+# Other sources
 
 
 def text_file(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Embedding in a process of its own: the same embeddings, bad files alone, and no process that outlives the service."""
+"""Embedding in a separate process: equal embeddings, bad files fail alone, the process ends with its parent."""
 
 import asyncio
 import os

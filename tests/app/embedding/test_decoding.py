@@ -1,4 +1,4 @@
-"""Decoding: what may come in, what comes out, and that nothing but PictureError ever escapes."""
+"""Decoding: accepted formats, limits, pixels, and that only PictureError is raised."""
 
 import random
 import struct
@@ -80,7 +80,7 @@ def test_an_invalid_orientation_is_ignored(orientation: int) -> None:
     assert decoded(encoded(picture(4), exif=exif(orientation))).facts.width == 64
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # which Pillow gives, and which say nothing more
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings
 def test_a_broken_exif_block_is_ignored() -> None:
     good = encoded(picture(4), exif=exif(6))
     at = good.index(b"Exif\0\0") + 6

@@ -43,7 +43,7 @@ def kinds(results: list[Result]) -> list[str]:
 
 
 def alive(kind: type) -> int:
-    """How many objects of a class there are."""
+    """The number of objects of a class in memory."""
     return sum(type(one) is kind for one in gc.get_objects())
 
 
@@ -53,7 +53,7 @@ def decoded(registry: CollectorRegistry) -> float:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what threads bring about."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -215,7 +215,7 @@ def test_pixels_are_freed_as_soon_as_their_crops_are_embedded() -> None:
     engine = Watching()
 
     async def scenario() -> None:
-        gc.collect()  # what other tests left
+        gc.collect()  # objects of other tests
         async with running(engine) as service:
             results = await service.embed([flat(1)] * 256, Priority.BULK)
             await until(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)

@@ -1,4 +1,4 @@
-"""All engines: the same contract, and clear words when a checkpoint does not fit."""
+"""All engines: the same contract, and clear errors for checkpoints that do not fit."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""Frames: a box of one is the crop that a file of those pixels would be, and is kept as a file of its own."""
+"""Frames: a box gives the same crop as a file of its pixels, and is stored as a JPEG."""
 
 import threading
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""OpenVINO: the network that ONNX Runtime runs, in bfloat16 only where it stays that; its vendor is told nothing."""
+"""OpenVINO: embeddings equal to ONNX Runtime's, bfloat16 only where it is accurate enough, no telemetry."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ ONNX = BUNDLED.with_suffix(".onnx")
 
 
 def referenced(path: Path) -> Path:
-    """A tiny checkpoint that carries its embeddings of the reference crops."""
+    """A tiny checkpoint with reference embeddings."""
     plain = load_engines(write_tiny_checkpoint(path.with_stem("plain"))).workers[0]
     reference = Reference.of(plain.embed, plain.metadata.input.size)
     return write_tiny_checkpoint(path, tiny_metadata().model_copy(update={"reference": reference}))
@@ -75,7 +75,7 @@ def test_bfloat16_is_used_where_it_reproduces_the_reference_embeddings(tmp_path:
 
 @pytest.mark.skipif(not has_bfloat16(), reason="the processor has no instructions for bfloat16")
 def test_bfloat16_is_not_used_where_it_changes_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled network moves little: so the limit is put above what it reaches."""
+    """The bundled network's embeddings change little, so the limit is raised above their cosine."""
     rough = openvino_engine.OpenVinoEngine(ONNX, threads=1, precision="bfloat16")
     reached = rough.metadata.reference.lowest_cosine(rough.embed, rough.metadata.input.size)
     monkeypatch.setattr(openvino_engine, "BFLOAT16_COSINE", (1 + reached) / 2)
@@ -111,7 +111,7 @@ print(*Path.home().iterdir())
 
 
 def test_no_telemetry_is_sent(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """In a process of its own, as it would be told when OpenVINO is imported, from a file in the user's home."""
+    """In a separate process, as the import of OpenVINO would send it, by a file in the user's home."""
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
     asked = [sys.executable, "-c", _LOAD, str(tiny_checkpoint)]
     ended = subprocess.run(asked, env=home, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The batch queue: full batches, bounded admission, and faults that hurt only those whom they concern."""
+"""The batch queue: full batches, bounded admission, and faults that affect only their callers."""
 
 import asyncio
 import random
@@ -140,7 +140,7 @@ def test_crops_of_a_cancelled_caller_never_reach_the_engine() -> None:
             leaves.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaves
-            more = embedding(queue, [3] * 15)  # the places are free again
+            more = embedding(queue, [3] * 15)  # the capacity is free again
             await asyncio.sleep(0)
             engine.go.set()
             assert seen(await stays) == [1, 2]

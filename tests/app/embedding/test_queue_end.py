@@ -100,7 +100,7 @@ def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_works_a
         async with running(engine, stall_seconds=0.05) as queue:
             assert seen(await queue.embed([crop(1)] * 3, BULK)) == ["error"] * 3
             assert "even with a blank crop" in (queue.trouble or "")
-            assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it is asked all the same
+            assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it still gets crops
             engine.largest_batch = 100
             await until(lambda: queue.trouble is None)
             assert seen(await queue.embed([crop(2)], BULK)) == [2]

@@ -1,4 +1,4 @@
-"""Before an engine serves: it is compared with its checkpoint, and its batches are chosen by measurement."""
+"""Before an engine serves: the check of its embeddings, and the measurement of its batch size."""
 
 import time
 from pathlib import Path

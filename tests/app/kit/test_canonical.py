@@ -1,4 +1,4 @@
-"""Canonical JSON: equal values have one text, unequal ones two."""
+"""Canonical JSON: values have equal texts exactly if they are equal."""
 
 import itertools
 import json

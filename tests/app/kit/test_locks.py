@@ -1,4 +1,4 @@
-"""What threads wait at."""
+"""The readers-writer lock."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

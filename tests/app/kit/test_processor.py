@@ -1,4 +1,4 @@
-"""What the processor can do, as the system says."""
+"""Detection of processor features."""
 
 from pathlib import Path
 

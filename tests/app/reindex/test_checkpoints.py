@@ -1,4 +1,4 @@
-"""Checkpoints that services share: whole or refused, on this disk or elsewhere."""
+"""The checkpoint store, local and remote: complete checkpoints, or errors."""
 
 import asyncio
 import os

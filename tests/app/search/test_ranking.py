@@ -1,4 +1,4 @@
-"""Parts that count differently: the query's scaling and the similarity of a match are the same arithmetic."""
+"""Weighted parts: the scaled query's dot product equals the similarity of a match."""
 
 import random
 
@@ -22,7 +22,7 @@ UNEQUAL = np.sqrt([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 
 
 def parts(seed: int, lengths: np.ndarray = EQUAL) -> Parts:
-    """A random embedding `(8, 256)` whose parts have these lengths."""
+    """A random embedding `(8, 256)` whose parts have these norms."""
     drawn = np.random.default_rng(seed).standard_normal((8, 256))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * lengths[:, np.newaxis]).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""The contact sheet: what is on it, and that odd pictures and names do not keep it from being drawn."""
+"""The contact sheet: its content, and robustness to odd pictures and names."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone

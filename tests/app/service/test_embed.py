@@ -1,4 +1,4 @@
-"""`POST /embed`: crops come in, each with its own outcome."""
+"""`POST /embed`: crops are stored, each with its own outcome."""
 
 import json
 from collections.abc import Callable

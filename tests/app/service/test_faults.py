@@ -1,4 +1,4 @@
-"""Whatever happens to the process, its disk and its database: what was acknowledged is found, and nothing else is."""
+"""After faults of the process, its disk and its database, exactly the acknowledged crops are found."""
 
 import random
 import tempfile

@@ -10,7 +10,7 @@ from app.settings import Settings
 
 
 def image_files(settings: Settings) -> int:
-    """How many image files there are."""
+    """The number of image files."""
     return sum(path.is_file() for path in (settings.data_dir / "images").rglob("*"))
 
 
@@ -108,7 +108,7 @@ def test_many_clients_posting_the_same_crops_make_each_once(client: httpx.Client
 
 
 def test_posting_and_deleting_the_same_picture_at_once_never_loses_an_image(client: httpx.Client) -> None:
-    """Many crops share one image file; deletions and new crops of it run against each other."""
+    """Many crops share one image file; deletions race with new crops of it."""
 
     def come_and_go(number: int) -> None:
         for round_ in range(6):

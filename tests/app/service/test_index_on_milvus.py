@@ -1,4 +1,4 @@
-"""Services whose index is on a Milvus server: alone, beside each other, and while the server is away."""
+"""Services with an index on a Milvus server: one, several, and while the server is down."""
 
 import time
 from collections.abc import Callable, Iterator

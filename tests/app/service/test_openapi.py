@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: whatever is asked, no 5xx and no undocumented answer comes."""
+"""The OpenAPI document is correct: no request gets a 5xx or an undocumented response."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_a_frame_is_drawn_as_a_file_picker_and_its_boxes_are_left_empty(client: 
 
 
 def test_filters_and_weights_in_json_are_left_empty(client: httpx.Client) -> None:
-    """Else Swagger UI would send its example, and quietly leave crops out."""
+    """Otherwise Swagger UI sends its example, and searches leave crops out silently."""
     document = client.get("/openapi.json").json()
     form = document["components"]["schemas"]["Body_search_search_post"]["properties"]
     listing = {one["name"]: one for one in document["paths"]["/crops"]["get"]["parameters"]}

@@ -1,4 +1,4 @@
-"""Searches by a model whose parts count differently, on each kind of index."""
+"""Searches with a model that weights its parts, on each kind of index."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def client(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> httpx.Client:
-    """A client of a service with such a model and `CROPS` crops, which that kind of index has."""
+    """A client of a service with such a model and `CROPS` crops in that kind of index."""
     metadata = tiny_metadata(name="unequal")
     checkpoint = write_tiny_checkpoint(tmp_path / "unequal.onnx", metadata, part_weights=np.sqrt(SHARES).tolist())
     changes: dict[str, Any] = {"checkpoint": checkpoint}
@@ -76,7 +76,7 @@ def _wait_for_coarse_tier(client: httpx.Client, monkeypatch: pytest.MonkeyPatch)
 
 
 def embeddings(client: httpx.Client, *seeds: int) -> np.ndarray:
-    """Those of pictures, `(N, 8, 256)`."""
+    """The embeddings of pictures, `(N, 8, 256)`."""
     answer = embed(client, *map(jpeg, seeds), store="false", include="parts").json()
     return np.array([list(item["embedding"]["parts"].values()) for item in answer["items"]])
 

@@ -1,4 +1,4 @@
-"""Two services on one database: each finds what the other stores, and neither serves what either has deleted."""
+"""Two services on one database: each finds the other's crops, and neither serves deleted ones."""
 
 import random
 import threading
@@ -21,12 +21,12 @@ from bench.replica_visitors import visit
 Run = Callable[[Settings], httpx.Client]
 Pair = tuple[httpx.Client, httpx.Client]
 NEVER = 600.0
-"""Seconds between looks at the database that no test lives to see."""
+"""Seconds between polls of the database: none happens during a test."""
 
 
 @pytest.fixture
 def start(run: Run, settings: Settings, tmp_path: Path) -> Callable[[float], Pair]:
-    """Start two services that look at the database so often (seconds)."""
+    """Start two services with this poll interval (seconds)."""
 
     def start(poll_seconds: float) -> Pair:
         shared = {"images_url": (tmp_path / "images").as_uri(), "index_poll_seconds": poll_seconds}
@@ -46,7 +46,7 @@ def postgresql_url(settings: Settings) -> str:
 
 
 def hold_up_hints(url: str) -> None:
-    """From now on PostgreSQL tells nobody of changes, as if every notification were lost."""
+    """Disable PostgreSQL's notifications of changes."""
     if url.startswith("postgresql"):
         with psycopg.connect(url) as connection:
             connection.execute("DROP TRIGGER tell_changes ON changes")
@@ -66,7 +66,7 @@ def until(true: Callable[[], bool], seconds: float) -> None:
 
 @contextmanager
 def no_listening(url: str) -> Iterator[None]:
-    """End every connection that listens as soon as it is there."""
+    """Terminate every listening connection immediately."""
     stop = threading.Event()
 
     def end_all() -> None:
@@ -82,7 +82,7 @@ def no_listening(url: str) -> Iterator[None]:
     ending.join()
 
 
-# how soon
+# latency
 
 
 def test_postgresql_notifies_the_other_service_at_once(start: Callable[[float], Pair], postgresql_url: str) -> None:
@@ -177,7 +177,7 @@ def test_a_search_by_crops_is_filled_up(start: Callable[[float], Pair], settings
     assert not set(best[:2]) & set(again)
 
 
-# the change log's end
+# trimming
 
 
 def test_a_service_that_missed_trimmed_changes_finds_everything(

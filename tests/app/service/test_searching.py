@@ -1,4 +1,4 @@
-"""`POST /search`: ranked matches, filters that hold, and searches that are kept."""
+"""`POST /search`: ranked matches, filters, stored searches."""
 
 import json
 import random
@@ -87,7 +87,7 @@ def test_matches_are_ranked_by_stored_embeddings_and_not_in_the_order_of_the_ind
     search_exactly = FaissIndex.search
 
     def search_roughly(self: FaissIndex, *asked: Any) -> Found:
-        """As an index that compresses embeddings does."""
+        """Like an index that compresses embeddings."""
         found = search_exactly(self, *asked)
         rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
         return replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))

@@ -1,4 +1,4 @@
-"""The service as a whole: safe by default, honest about its state, in step after a restart and beside others."""
+"""The service as a whole: secure defaults, readiness, restarts, several services."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_the_index_comes_back_from_the_rows_alone(run: Run, settings: Settings) 
 
 
 def test_a_snapshot_of_another_gallery_is_not_used(run: Run, settings: Settings, tmp_path: Path) -> None:
-    """The other database has seen more changes, so that numbers alone would not tell the two apart."""
+    """The other database has more changes, so sequence numbers alone do not distinguish the two."""
     from running import running_service
 
     with running_service(settings) as client:
@@ -130,7 +130,7 @@ def test_without_database_connections_clients_get_503(run: Run, settings: Settin
 
 
 def test_an_unexpected_error_closes_the_connection_with_a_header(client: httpx.Client, settings: Settings) -> None:
-    """The server closes it anyway; a client that was not told would send its next request into nothing."""
+    """The server closes it anyway; without the header the client's next request would race with that."""
     images = settings.data_dir / "images"
     images.mkdir(parents=True, exist_ok=True)
     for folder in range(256):
