@@ -60,12 +60,12 @@ class CropStore:
         self._index = model.index
         self._model_id = model.id
         self._known_cameras: set[str] = set()  # saves a statement; cameras are never deleted
-        self._looks = Turns[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOKUP)
+        self._lookups = Turns[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOKUP)
         self._writes = Turns[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
 
     async def find(self, identities: Collection[Identity]) -> StoredCrops:
         """Stored crops with an embedding of the model, by identity; when this returns searches find them."""
-        known = await self._looks.do(identities)
+        known = await self._lookups.do(identities)
         if known:  # another request or service may have committed them without updating this index yet
             await self._index.catch_up()
         return known

@@ -17,23 +17,23 @@ def follow_two_raw_transactions(
 ) -> tuple[bool, list[int]]:
     """Two foreign transactions, of which the second would commit first.
 
-    Whether the second waits for the first, and the keys of the changes that a reader is told who looks all the time.
+    Returns whether the second waits for the first, and the keys of the changes that a polling reader sees.
     """
-    told: list[int] = []
+    seen: list[int] = []
     last = 0
 
-    async def look() -> None:
+    async def poll() -> None:
         nonlocal last
         async with opened(url) as database:
             for change in await feed_of(database).changes_after(last, 10):
-                told.append(change.key)
+                seen.append(change.key)
                 last = change.sequence
 
     def commit_second() -> None:
         second.execute(second_insert, (MODEL, 2))
         second.commit()
 
-    run(look())
+    run(poll())
     with psycopg.connect(url) as first, psycopg.connect(url) as second:
         if drawn_before:
             second.execute(drawn_before)  # type: ignore[arg-type]
@@ -42,11 +42,11 @@ def follow_two_raw_transactions(
         committing.start()
         committing.join(0.5)
         waits = committing.is_alive()
-        run(look())
+        run(poll())
         first.commit()
         committing.join()
-        run(look())
-    return waits, told
+        run(poll())
+    return waits, seen
 
 
 def test_foreign_transactions_are_serialised_so_that_no_change_is_skipped(
@@ -67,9 +67,9 @@ def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], 
     with psycopg.connect(url) as connection:
         connection.execute("DROP TRIGGER draw_change_sequence ON changes")
         connection.execute("ALTER TABLE changes ALTER COLUMN sequence SET DEFAULT nextval('changes_sequence_seq')")
-    waits, told = follow_two_raw_transactions(url, INSERT)
+    waits, seen = follow_two_raw_transactions(url, INSERT)
     assert not waits
-    assert told == [2]
+    assert seen == [2]
 
 
 @pytest.mark.parametrize("number", ["currval('changes_sequence_seq')", "1"])

@@ -85,7 +85,12 @@ async def _journal_mode(database: Database) -> str:
 
 
 def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: str) -> None:
-    told: list[dict[str, object]] = [{}, {"colour": "red"}, {"lane": 1.0, "colour": "red"}, {"note": "\x00"}] * 400
+    values: list[dict[str, object]] = [
+        {},
+        {"colour": "red"},
+        {"lane": 1.0, "colour": "red"},
+        {"note": "\x00"},
+    ] * 400
 
     def back_to_the_first_tables(connection: Connection) -> None:
         config = Config()
@@ -103,7 +108,9 @@ def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: s
             add_camera(session, "gate")
             session.add(Image(sha256="0", media_type="image/png", width=1, height=1, bytes=1))
             await session.flush()
-            await GalleryRepository(session).add_crops([crop(number, told[number]) for number in range(len(told))])
+            await GalleryRepository(session).add_crops(
+                [crop(number, attributes) for number, attributes in enumerate(values)]
+            )
         assert await count(database, colour="red") == 0
         async with database.engine.connect() as connection:
             await connection.run_sync(back_to_the_first_tables)

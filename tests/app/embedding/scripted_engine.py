@@ -42,9 +42,9 @@ class ScriptedEngine:
         self.go.wait()
         self.busy.clear()
         if DIES in values:
-            raise SystemExit("the engine was told to die")
+            raise SystemExit("scripted death")
         if RAISES in values:
-            raise RuntimeError("the engine was told to raise")
+            raise RuntimeError("scripted error")
         if len(values) > self.largest_batch:
             raise MemoryError("the batch is too large")
         parts = np.empty((len(values), len(PARTS), PART_DIM), dtype=np.float32)

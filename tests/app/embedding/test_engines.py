@@ -120,8 +120,8 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(
     for package in ("onnxruntime", "openvino", "torch"):
         monkeypatch.setitem(sys.modules, package, None)
     extra = {"onnx": "cpu", "openvino": "openvino", "torch": "gpu"}[kind]
-    told = rf"the {kind} engine needs the extra `{extra}`: pip install 'passerby\[{extra}\]'"
-    with pytest.raises(EngineError, match=told):
+    message = rf"the {kind} engine needs the extra `{extra}`: pip install 'passerby\[{extra}\]'"
+    with pytest.raises(EngineError, match=message):
         load_engines(write_tiny_checkpoint(tmp_path / "tiny.onnx").rename(tmp_path / f"tiny.{suffix}"), kind)
 
 

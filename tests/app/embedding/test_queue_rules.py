@@ -142,7 +142,7 @@ class QueueRules(RuleBasedStateMachine):
             if not request.task.cancelled():
                 assert request.task.done() == self.is_complete(request)
                 if request.task.done():
-                    assert told(request.task.result()) == self.right_answer(request)
+                    assert numbers_of(request.task.result()) == self.right_answer(request)
 
     @invariant()
     def what_waits_and_what_was_dropped_is_counted(self) -> None:
@@ -161,7 +161,7 @@ class QueueRules(RuleBasedStateMachine):
         for request in self.requests:
             assert request.task.done()
             if not request.task.cancelled():
-                assert told(request.task.result()) == self.right_answer(request)
+                assert numbers_of(request.task.result()) == self.right_answer(request)
         self.runner.close()
 
     # the model
@@ -205,7 +205,7 @@ class QueueRules(RuleBasedStateMachine):
             self.runner.run(asyncio.sleep(0.0005))
 
 
-def told(outcomes: Sequence[Outcome]) -> list[int | None]:
+def numbers_of(outcomes: Sequence[Outcome]) -> list[int | None]:
     """The number in each crop's parts; None for an error."""
     return [None if isinstance(outcome, EngineError) else int(outcome.max()) for outcome in outcomes]
 

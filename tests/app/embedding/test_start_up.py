@@ -16,8 +16,8 @@ from model.reference import Reference
 def test_an_engine_that_reproduces_the_reference_embeddings_passes(tmp_path: Path) -> None:
     plain = load_engines(write_tiny_checkpoint(tmp_path / "plain.onnx")).workers[0]
     reference = Reference.of(plain.embed, (64, 32))
-    told = tiny_metadata().model_copy(update={"reference": reference})
-    check(load_engines(write_tiny_checkpoint(tmp_path / "told.onnx", told)).workers[0])
+    metadata = tiny_metadata().model_copy(update={"reference": reference})
+    check(load_engines(write_tiny_checkpoint(tmp_path / "reference.onnx", metadata)).workers[0])
 
 
 def test_an_engine_with_other_embeddings_is_refused(tmp_path: Path) -> None:

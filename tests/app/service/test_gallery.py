@@ -81,10 +81,10 @@ def test_an_invalid_cursor_is_an_error(client: httpx.Client) -> None:
 
 def test_cameras_are_created_with_their_first_crop_and_can_be_updated(client: httpx.Client) -> None:
     stored(client, 1, 2, camera="gate")
-    told = client.put("/cameras/gate", json={"name": "North gate", "place": "Gate 3", "time_zone": "Europe/Vienna"})
-    assert told.status_code == 200
-    assert client.get("/cameras/gate").json() == told.json()
-    assert (told.json()["crops"], told.json()["name"]) == (2, "North gate")
+    response = client.put("/cameras/gate", json={"name": "North gate", "place": "Gate 3", "time_zone": "Europe/Vienna"})
+    assert response.status_code == 200
+    assert client.get("/cameras/gate").json() == response.json()
+    assert (response.json()["crops"], response.json()["name"]) == (2, "North gate")
     stored(client, 3, camera="gate")
     assert client.get("/cameras/gate").json()["name"] == "North gate"
     client.put("/cameras/lobby", json={"name": "Lobby"})

@@ -52,11 +52,11 @@ def slow_checkpoint(folder: Path) -> Path:
 def wait_until_done(service: ServiceProcess, crops: int) -> None:
     """Return when so many crops are embedded."""
     deadline = time.monotonic() + 60
-    while (told := progress(service.client))["done"] < crops:
-        assert told["state"] == "embedding", "it was over too soon: this test shows nothing"
-        assert time.monotonic() < deadline, told
+    while (state := progress(service.client))["done"] < crops:
+        assert state["state"] == "embedding", "the reindex ended too early for this test"
+        assert time.monotonic() < deadline, state
         time.sleep(0.01)
-    assert told["done"] < told["total"]
+    assert state["done"] < state["total"]
 
 
 def test_a_killed_reindex_resumes_and_no_answer_is_wrong(settings: Settings, tmp_path: Path, seed: int) -> None:

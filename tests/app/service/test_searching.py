@@ -175,10 +175,10 @@ def test_attributes_of_any_kind_pass_in_searches_as_in_lists(client: httpx.Clien
     values += [True, False, None, "", "1", "a", "A", "ä", 'a"', "a\\", "\u2028", "\x7f", [1], [1.0], {"a": 1}, {}]
     names = ["a", "A", "a b", 'a":1', "", "$", "[0]", "0"]
 
-    def told() -> str:
+    def random_attributes() -> str:
         return json.dumps({name: rng.choice(values) for name in rng.sample(names, rng.randrange(1, 5))})
 
-    items = [{"attributes": json.loads(told())} for _ in range(60)]
+    items = [{"attributes": json.loads(random_attributes())} for _ in range(60)]
     crops = embed(client, *(jpeg(number) for number in range(60)), items=json.dumps(items)).json()["items"]
     assert {crop["status"] for crop in crops} == {"created"}
     for _ in range(40):
