@@ -127,8 +127,8 @@ async def embed(
             model_id, outcomes = model.id, list(await cancel_on_disconnect(disconnect, posted.embed(model.embedding)))
     wanted = set(include or ())
     named = zip(posted.names, outcomes, strict=True)
-    items = [_item(index, name, outcome, wanted) for index, (name, outcome) in enumerate(named)]
-    return EmbedAnswer(model_id=model_id, items=items)
+    embedded = [_item(index, name, outcome, wanted) for index, (name, outcome) in enumerate(named)]
+    return EmbedAnswer(model_id=model_id, items=embedded)
 
 
 async def _store(
