@@ -103,7 +103,7 @@ def test_without_a_usable_exif_time_the_modification_time_is_used(tmp_path: Path
     source = read_source(tmp_path)
     assert source.items[0].captured_at == datetime.fromtimestamp(1_700_000_000, UTC)
     assert source.items[0].captured_at.tzinfo is not None
-    assert "captured when the file was last modified" in source.notes[0]
+    assert "captured_at from the last modification" in source.notes[0]
 
 
 def test_invalid_pictures_are_left_to_the_service(tmp_path: Path) -> None:
