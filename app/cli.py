@@ -35,12 +35,8 @@ SourceArgument = Annotated[
 CameraOption = Annotated[
     str | None, typer.Option("--camera", help="The camera, if the source is a folder of nothing but pictures")
 ]
-FailuresOption = Annotated[
-    Path | None, typer.Option(help="A CSV file to be written that lists every crop that was not stored")
-]
-ImagesArgument = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE", help="A picture of the person, or several of the same")
-]
+FailuresOption = Annotated[Path | None, typer.Option(help="Write a CSV file that lists every crop that was not stored")]
+ImagesArgument = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="One or several pictures of the person")]
 TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
 ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude-camera", help="Not this camera; can be repeated")]
@@ -50,9 +46,7 @@ AttributesOption = Annotated[
 ]
 WeightsOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="JSON", help='Factors of what parts count for, 1 by default: \'{"upper_half": 2, "lower_half": 0}\''
-    ),
+    typer.Option(metavar="JSON", help='Weights of the parts, 1 by default: \'{"upper_half": 2, "lower_half": 0}\''),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the service's answer and nothing else")]
 DataOption = Annotated[
@@ -60,13 +54,13 @@ DataOption = Annotated[
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", metavar="MODEL", help="A checkpoint's file, or the id of a model that answered before"),
+    typer.Option("--model", metavar="MODEL", help="A checkpoint's file, or the id of a model that was active before"),
 ]
-LossyOption = Annotated[
-    bool, typer.Option("--lossy", help="Take over even where many stored pictures cannot be read any more")
+AllowMissingOption = Annotated[
+    bool, typer.Option("--allow-missing", help="Switch even if many stored pictures cannot be read any more")
 ]
 GiveUpOption = Annotated[
-    bool, typer.Option("--give-up", help="The model that was to take over shall not; its embeddings are deleted")
+    bool, typer.Option("--give-up", help="Cancel the switch to the next model, and delete its embeddings")
 ]
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Stop after the search, and fail if the query's person is not first")
@@ -90,7 +84,7 @@ ToOption = Annotated[datetime | None, typer.Option("--to", parser=_moment, metav
 
 @commands.command()
 def serve(host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None) -> None:
-    """Run the service. Everything else that can be set comes from the environment, PASSERBY_..."""
+    """Run the service. All other settings come from the environment, PASSERBY_..."""
     from app.server import serve as run_service
     from app.settings import Settings
 
@@ -98,11 +92,11 @@ def serve(host: HostOption = None, port: PortOption = None, data_dir: DataDirOpt
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise ClientError("; ".join(_complaint(one) for one in error.errors())) from error
+        raise ClientError("; ".join(_setting_error(fault) for fault in error.errors())) from error
     run_service(settings)
 
 
-def _complaint(error: Any) -> str:
+def _setting_error(error: Any) -> str:
     name = f"PASSERBY_{'_'.join(map(str, error['loc'])).upper()}: " if error["loc"] else ""
     return name + str(error["msg"]).removeprefix("Value error, ")
 
@@ -114,7 +108,7 @@ def import_(
     camera_id: CameraOption = None,
     failures: FailuresOption = None,
 ) -> None:
-    """Put crops into the gallery. It can be stopped and run again at any time: nothing is stored twice."""
+    """Import crops into the gallery. It can be stopped and run again at any time: no crop is stored twice."""
     from app.client.importing import run_import
 
     raise typer.Exit(run_import(source, url, camera_id, failures, console))
@@ -133,7 +127,7 @@ def search(
     part_weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask where the person of a picture was seen. Times without a zone are in this computer's."""
+    """Search for the person of a picture. Times without a zone are in this computer's time zone."""
     from app.client.searching import read_picture, run_search
 
     query = Query(
@@ -151,18 +145,21 @@ def search(
 
 @commands.command()
 def reindex(
-    model: ModelOption = None, url: UrlOption = DEFAULT_URL, lossy: LossyOption = False, give_up: GiveUpOption = False
+    model: ModelOption = None,
+    url: UrlOption = DEFAULT_URL,
+    allow_missing: AllowMissingOption = False,
+    give_up: GiveUpOption = False,
 ) -> None:
-    """Let another model answer: embed all stored pictures with it, in the service, then change over in one step.
+    """Switch to another model, after the service has embedded all stored pictures with it.
 
-    The service does the work and goes on by itself, also after it was stopped; this only watches.
+    The service does the work, and continues after a restart; this command only shows the progress.
     """
-    from app.client.reindexing import give_up as run_give_up
+    from app.client.reindexing import cancel as run_cancel
     from app.client.reindexing import run_reindex
 
     if (model is None) != give_up:
         raise ClientError("give either --model MODEL or --give-up")
-    raise typer.Exit(run_give_up(url, console) if model is None else run_reindex(model, lossy, url, console))
+    raise typer.Exit(run_cancel(url, console) if model is None else run_reindex(model, allow_missing, url, console))
 
 
 @commands.command()
@@ -172,7 +169,7 @@ def demo(
     check: CheckOption = False,
     port: PortOption = None,
 ) -> None:
-    """Show everything at once: start a service, import crops, search, stay up."""
+    """Show all steps: start a service, import crops, search, keep running."""
     from app.client.demo import run_demo
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the demo's service ends with the demo
@@ -180,7 +177,7 @@ def demo(
 
 
 def main() -> None:
-    """Run a command; what its user got wrong is one sentence and exit code 2."""
+    """Run a command; a ClientError is printed as one sentence, with exit code 2."""
     try:
         commands()
     except ClientError as error:

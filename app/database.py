@@ -20,10 +20,10 @@ from app.listening import notifications
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 _WRITES = "passerby_writes"
-_WRITE_LOCK = 0x7061_7373_6572  # any number that no other user of a shared PostgreSQL takes; migration 0002 has it too
+_WRITE_LOCK = 0x7061_7373_6572  # an arbitrary number; migration 0002 repeats it
 _MIGRATION_LOCK = _WRITE_LOCK + 1
 _INDEX_LOCK = _WRITE_LOCK + 2
-_ALONE_LOCK = _WRITE_LOCK + 3
+_REINDEX_LOCK = _WRITE_LOCK + 3
 _SQLITE_BUSY_MS = 30_000
 _SWITCH_RETRY_SECONDS = 0.01
 
@@ -45,10 +45,10 @@ class Table(DeclarativeBase):
 class Database:
     """One database, SQLite or PostgreSQL.
 
-    Writing units of work come one after the other, in this process and in all others. That keeps the change log honest:
-    sequence numbers become visible in their order, so whoever reads up to one number has missed none below it. For who
-    writes without this class, SQLite lets in one writer at a time by itself, and on PostgreSQL a trigger of the change
-    log takes the same lock (migration 0002).
+    Writing units of work are serialised, in this process and across processes. So the sequence numbers of the change
+    log become visible in ascending order, and a reader that has read up to one number has missed none below it. Writers
+    that do not use this class are serialised, too: by SQLite itself, and on PostgreSQL by a trigger of the change log
+    that takes the same lock (migration 0002).
     """
 
     def __init__(self, url: str) -> None:
@@ -62,7 +62,7 @@ class Database:
         if self._sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = create_async_engine(parsed.set(drivername=drivers[self._kind]), pool_pre_ping=not self._sqlite)
-        # Of PostgreSQL's levels the first at which several statements see one state; reading never fails at it.
+        # The lowest level at which several statements see one snapshot; read-only transactions never fail at it.
         self._reading = (
             self.engine if self._sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
@@ -73,13 +73,13 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """A unit of work that only reads; it sees one state of the database."""
+        """A unit of work that only reads, from one snapshot of the database."""
         async with AsyncSession(self._reading, expire_on_commit=False) as session:
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A unit of work that writes: committed where the block ends, rolled back where it raises."""
+        """A unit of work that writes: committed at the end of the block, rolled back where the block raises."""
         async with self._local_lock, self.engine.connect() as connection:
             await self._lock_for_writing(connection, _WRITE_LOCK)
             async with AsyncSession(connection, expire_on_commit=False) as session:
@@ -88,10 +88,10 @@ class Database:
             await connection.commit()
 
     @asynccontextmanager
-    async def index_turn(self) -> AsyncIterator[None]:
-        """Keep other processes from changing an index that they share, while the block lasts.
+    async def index_lock(self) -> AsyncIterator[None]:
+        """Hold the lock for changes of an index that several processes share.
 
-        On PostgreSQL; SQLite's one process needs no such thing.
+        SQLite serves one process, which needs no lock.
         """
         if self._sqlite:
             yield
@@ -101,37 +101,37 @@ class Database:
             yield
 
     def notifications(self, channel: str) -> AsyncIterator[None]:
-        """An item whenever any process has notified on a channel, and one at first; on SQLite, which cannot, none."""
+        """An item at the start and after each notification on a channel by any process; none on SQLite."""
         if self._sqlite:
             return _nothing()
         _, parameters = self.engine.dialect.create_connect_args(self.engine.url)
         return notifications(parameters, channel)
 
     async def migrate(self) -> None:
-        """Bring the tables up to date; of several processes that start together one does it, the others wait."""
+        """Apply the migrations; a lock serialises processes that start together."""
         async with self.engine.connect() as connection:
             await self._lock_for_writing(connection, _MIGRATION_LOCK)
             await connection.run_sync(_upgrade)
             await connection.commit()
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[bool]:
-        """Whether no other process is in such a block: True for one at a time, and for the next when that one dies.
+    async def try_lock(self) -> AsyncIterator[bool]:
+        """Try to take the lock of the reindex worker: True for one process at a time. The lock ends with its process.
 
-        On SQLite, which has no such locks, always True: there, work done twice is to do no harm.
+        Always True on SQLite, which has no such locks; there, work must tolerate being done twice.
         """
         if self._sqlite:
             yield True
             return
         async with self.engine.connect() as connection:
             autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            lock = {"lock": _ALONE_LOCK}
-            got = await autocommit.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock)
+            lock = {"lock": _REINDEX_LOCK}
+            acquired = await autocommit.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock)
             try:
-                yield bool(got)
+                yield bool(acquired)
             finally:
-                if got:
-                    await connection.invalidate()  # which ends the session, and the lock with it, whatever happened
+                if acquired:
+                    await connection.invalidate()  # ends the session and thereby releases the lock
 
     async def close(self) -> None:
         """Close all connections."""
@@ -147,11 +147,11 @@ class Database:
 
 async def _nothing() -> AsyncIterator[None]:
     return
-    yield  # which makes this an iterator
+    yield  # makes this function a generator
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # transactions begin in _begin_sqlite, not where the driver guesses
+    connection.isolation_level = None  # _begin_sqlite begins transactions, not the driver
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_MS}")
     connection.run_async(_write_ahead)
@@ -161,9 +161,9 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 async def _write_ahead(connection: aiosqlite.Connection) -> None:
-    """Switch the file to write-ahead logging, with retries where other connections switch it at the same time.
+    """Switch the file to write-ahead logging, with retries: connections race for the switch.
 
-    SQLite refuses all but one of these switches immediately, whatever the busy timeout, to avoid a deadlock.
+    SQLite refuses all but one of them immediately, whatever the busy timeout, to avoid a deadlock.
     """
     latest = time.monotonic() + _SQLITE_BUSY_MS / 1000
     while True:

@@ -1,4 +1,4 @@
-"""The engines that can run checkpoints, and what has to be installed for each."""
+"""The engines that can run checkpoints, and the package that each needs."""
 
 from importlib.util import find_spec
 from typing import Literal
@@ -13,7 +13,7 @@ _EXTRAS: dict[EngineKind, str] = {"onnx": "cpu", "openvino": "openvino", "torch"
 
 
 def is_installed(kind: EngineKind) -> bool:
-    """Whether there is what an engine stands on."""
+    """Whether the package that an engine needs is installed."""
     return find_spec(_PACKAGES[kind]) is not None
 
 

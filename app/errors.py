@@ -1,4 +1,4 @@
-"""What can go wrong, and the one table that says how each kind is told over HTTP (RFC 9457, problem+json)."""
+"""The service's errors, and the one table that maps each kind to problem+json (RFC 9457)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.embedding.engine import EngineError
 from app.embedding.queue import QueueClosed, QueueFull
 from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
-from app.kit.leaving import ClientLeft
+from app.kit.disconnect import ClientDisconnected
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -45,10 +45,10 @@ class NotReady(PasserbyError):
     """A part of the service that the request needs does not work now."""
 
 
-class TakingOver(NotReady):
-    """No model can answer yet: the one that is to has not embedded all crops.
+class EmbeddingIncomplete(NotReady):
+    """No model is active yet, because the next one has not embedded all crops.
 
-    embedded, total: crops; retry_after: seconds until it has, as far as is known, or None where it waits for somebody.
+    embedded, total: crops; retry_after: estimated seconds until it has, None where an operator must act first.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class TakingOver(NotReady):
 
 
 class Conflict(PasserbyError):
-    """What is asked for cannot be done beside what is under way."""
+    """The request conflicts with the present state or a running operation."""
 
 
 class Problem(BaseModel):
@@ -99,11 +99,11 @@ _KINDS: dict[type[Exception], _Kind] = {
     QueueClosed: _Kind(503, "not-accepting", "The service accepts no pictures now"),
     OperationalError: _Kind(503, "database", "The database does not work now"),
     InterfaceError: _Kind(503, "database", "The database does not work now"),
-    ClientLeft: _Kind(499, "client-left", "The client left"),  # nobody reads it, but log and metrics tell it
+    ClientDisconnected: _Kind(499, "client-left", "The client disconnected"),  # only for log and metrics
 }
 
 KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)
-"""Every exception that `problem_of` has its own form for."""
+"""Every exception that `problem_of` takes."""
 
 _BY_STATUS = {
     400: _Kind(400, "bad-request", "The request cannot be read"),
@@ -115,28 +115,28 @@ _BY_STATUS = {
 
 
 def problem_of(error: Exception, **extra: Any) -> Problem:
-    """The form of one of KNOWN_ERRORS that a client sees."""
+    """The problem for one of KNOWN_ERRORS."""
     kind = next(_KINDS[base] for base in type(error).__mro__ if base in _KINDS)
     slug = kind.slug
     if isinstance(error, InvalidRequest):
         extra["where"] = error.where
-    if isinstance(error, TakingOver):
+    if isinstance(error, EmbeddingIncomplete):
         extra |= {"model_id": error.model_id, "embedded": error.embedded, "total": error.total}
     if isinstance(error, PictureError):
         slug = f"{kind.slug}-{error.kind}"
     detail = str(error)
-    if isinstance(error, DBAPIError):  # the statement and its values are nobody else's business
+    if isinstance(error, DBAPIError):  # clients must not see the statement and its values
         detail = f"{error.orig}; try again in a moment"
     return _problem(_Kind(kind.status, slug, kind.title), detail, extra)
 
 
 def problem_of_status(status: int, detail: str, **extra: Any) -> Problem:
-    """The form of an error that only has an HTTP status."""
+    """The problem for an error that only has an HTTP status."""
     return _problem(_BY_STATUS.get(status, _Kind(status, "error", "The request failed")), detail, extra)
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What an endpoint documents of the errors that it answers."""
+    """The OpenAPI responses for an endpoint's errors."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _description(status), "content": content} for status in (*statuses, 401)}
 

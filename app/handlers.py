@@ -1,4 +1,4 @@
-"""Turns every error that leaves an endpoint into problem+json."""
+"""Exception handlers that respond with problem+json."""
 
 import math
 
@@ -10,7 +10,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from app.embedding.queue import QueueFull
-from app.errors import KNOWN_ERRORS, MEDIA_TYPE, InvalidRequest, Problem, TakingOver, problem_of, problem_of_status
+from app.errors import (
+    KNOWN_ERRORS,
+    MEDIA_TYPE,
+    EmbeddingIncomplete,
+    InvalidRequest,
+    Problem,
+    problem_of,
+    problem_of_status,
+)
 
 log = structlog.get_logger("app.errors")
 
@@ -26,16 +34,16 @@ def handle_errors(app: FastAPI) -> None:
 
 async def _known(_: Request, error: Exception) -> Response:
     headers = {}
-    if isinstance(error, QueueFull | TakingOver) and error.retry_after is not None:
+    if isinstance(error, QueueFull | EmbeddingIncomplete) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     problem = problem_of(error)
-    if problem.status >= 500 and not isinstance(error, TakingOver):  # of which the log tells the progress
+    if problem.status >= 500 and not isinstance(error, EmbeddingIncomplete):  # the reindex worker logs the progress
         log.error("request failed", error=str(error), kind=type(error).__name__)
     return _respond(problem, headers)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    """The validation of parameters and bodies; every fault is told, not only the first."""
+    """Validation errors of parameters and bodies; reports all of them."""
     if not isinstance(error, RequestValidationError):
         raise error
     faults = [
@@ -56,7 +64,7 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """The methods of all operations at the request's address; the framework names those of the first alone."""
+    """The methods of all operations at the request's path; the framework names only those of the first route."""
     return sorted(
         method.upper()
         for template, operations in request.app.openapi()["paths"].items()
@@ -67,8 +75,10 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _unexpected(_: Request, error: Exception) -> Response:
     log.error("request failed unexpectedly", exc_info=error)
-    problem = problem_of_status(500, "an error that we did not foresee; the service's log tells more")
-    return _respond(problem, {"Connection": "close"})  # as the server does, or the client's next request meets its end
+    problem = problem_of_status(500, "an unexpected error; the service's log has the details")
+    return _respond(
+        problem, {"Connection": "close"}
+    )  # uvicorn closes the connection, too; without the header the client's next request may race with that
 
 
 def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:

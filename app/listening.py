@@ -1,4 +1,4 @@
-"""Listening to what PostgreSQL notifies, on a connection of its own that comes back when it is lost."""
+"""Listens to PostgreSQL's notifications on a separate connection, and reconnects when it is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -8,10 +8,10 @@ import psycopg
 import structlog
 from psycopg.sql import SQL, Identifier
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before a lost connection is made again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before a reconnect
 _CONNECTION: Mapping[str, Any] = {
     "connect_timeout": 10,
-    # Nothing is ever sent on this connection, so nothing else would tell that the other end is gone.
+    # Nothing is sent on this connection, so only keep-alives detect that the server is gone.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -21,9 +21,9 @@ _log = structlog.get_logger()
 
 
 async def notifications(connection_parameters: Mapping[str, Any], channel: str) -> AsyncIterator[None]:
-    """An item whenever PostgreSQL notifies on a channel; also when listening begins, for what was missed before.
+    """An item for each notification on a channel; also after each connect, for notifications that were missed before.
 
-    A connection that is lost or cannot be made raises nothing: it is made again, after pauses that grow.
+    A lost or failed connection raises nothing: it is retried with exponential back-off.
     """
     name = f"passerby, listening to {channel}"
     parameters = {**_CONNECTION, "application_name": name, **connection_parameters}
@@ -34,14 +34,16 @@ async def notifications(connection_parameters: Mapping[str, Any], channel: str) 
             async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as connection:
                 await connection.execute(SQL("LISTEN {}").format(Identifier(channel)))
                 if lost:
-                    _log.info("the database notifies again", channel=channel)
+                    _log.info("the connection for notifications is back", channel=channel)
                 lost, pause = False, _FIRST_PAUSE
                 yield None
                 async for _ in connection.notifies():
                     yield None
         except psycopg.Error as error:
             if not lost:
-                _log.warning("the database notifies no more; trying again", channel=channel, error=str(error).strip())
+                _log.warning(
+                    "the connection for notifications is lost; reconnecting", channel=channel, error=str(error).strip()
+                )
             lost = True
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

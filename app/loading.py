@@ -1,4 +1,4 @@
-"""Which model a service starts with, and how one is loaded: checkpoint, engines, and the index of its embeddings."""
+"""Loads models: checkpoint, engines, embedding service, and the index of the model's embeddings."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,21 +13,20 @@ from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.embedding.start_up import best_batch_size, check
-from app.gallery.answering import RunningModel
+from app.gallery.active_model import RunningModel
 from app.gallery.model_repository import ModelRepository
 from app.index.sync import IndexSync
 from app.reindex.checkpoints import CheckpointStore
-from app.reindex.succession import Succession
+from app.reindex.startup import StartupModel
 from app.settings import Settings
 from model.errors import CheckpointError
 
 
 class ModelLoader:
-    """Loads models by their ids, with engines as the settings say.
+    """Loads models by id, with the engines of the settings.
 
-    The database says which model answers. The settings' checkpoint does so where nothing has answered yet, and takes
-    over where nothing answers that finds all crops; otherwise it only serves as this service's own form of the model
-    that it holds.
+    The database names the active model. The configured checkpoint becomes active in a new gallery, and the next model
+    where no usable model has embedded all crops (`StartupModel`). Otherwise it is only a local copy of its model.
     """
 
     def __init__(
@@ -39,42 +38,42 @@ class ModelLoader:
         metrics: EmbeddingMetrics,
         new_index: Callable[[str], Awaitable[IndexSync]],
     ) -> None:
-        """new_index: makes what keeps the index of a model, by its id."""
+        """new_index: makes the index of a model, by the model's id."""
         self._settings = settings
         self._database = database
         self._checkpoints = checkpoints
         self._limits = limits
         self._metrics = metrics
         self._new_index = new_index
-        self._own_id: str | None = None
+        self._configured_id: str | None = None
 
-    async def start(self, own: Engines | None) -> RunningModel:
-        """The model that answers or, where none does, the one that is to, running.
+    async def start(self, configured: Engines | None) -> RunningModel:
+        """Run the active model or, where none is active, the next one.
 
-        own: the engines of the settings' checkpoint, where they are loaded already.
+        configured: the engines of the configured checkpoint, if they are loaded already.
         Raises EngineError, CheckpointError, and what the database raises.
         """
         path = self._settings.resolved_checkpoint
-        if own is None:
-            own = await self.engines(path)
-        self._own_id = own.metadata.model_id
-        running = await Succession(self._database, self._checkpoints, self._own_id, path).settle()
-        return await (self._run(own) if running == self._own_id else self.load(running))
+        if configured is None:
+            configured = await self.engines(path)
+        self._configured_id = configured.metadata.model_id
+        model_id = await StartupModel(self._database, self._checkpoints, self._configured_id, path).resolve()
+        return await (self._run(configured) if model_id == self._configured_id else self.load(model_id))
 
     async def load(self, model_id: str) -> RunningModel:
-        """Any model that is known, running. Raises EngineError, CheckpointError, and what the database raises."""
-        if model_id == self._own_id:
-            own = await self.engines(self._settings.resolved_checkpoint)
-            if own.metadata.model_id == model_id:  # else another file has taken its place since
-                return await self._run(own)
+        """Run a model of the database. Raises EngineError, CheckpointError, and what the database raises."""
+        if model_id == self._configured_id:
+            configured = await self.engines(self._settings.resolved_checkpoint)
+            if configured.metadata.model_id == model_id:  # the file may have been replaced since the start
+                return await self._run(configured)
         return await self._run(await self.engines(await self._path(model_id)))
 
     async def engines(self, path: Path) -> Engines:
-        """A checkpoint's engines, which have proved that they compute rightly. Raises EngineError, CheckpointError."""
+        """A checkpoint's engines, after the check of the reference embeddings. Raises EngineError, CheckpointError."""
         return await asyncio.to_thread(self._engines, path)
 
     def in_background(self, checkpoint: Path) -> BackgroundEmbedder:
-        """What embeds with a checkpoint in the background."""
+        """A background embedder with a checkpoint."""
         return BackgroundEmbedder(checkpoint, self._settings.engine, self._settings.threads, self._limits)
 
     def _engines(self, path: Path) -> Engines:
@@ -89,7 +88,7 @@ class ModelLoader:
         async with self._database.read() as session:
             model = await ModelRepository(session).model(model_id)
         if model is None:
-            raise CheckpointError(f"no checkpoint of {model_id} is kept")
+            raise CheckpointError(f"no checkpoint of {model_id} is stored")
         return await self._checkpoints.path(model.checkpoint)
 
     async def _run(self, engines: Engines) -> RunningModel:

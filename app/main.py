@@ -1,4 +1,4 @@
-"""`create_app`: puts the domains together."""
+"""`create_app`: wires the domains."""
 
 import asyncio
 import shutil
@@ -17,7 +17,7 @@ from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
-from app.gallery.answering import Answering
+from app.gallery.active_model import ActiveModel
 from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
@@ -48,7 +48,7 @@ VERSION = version("passerby")
 def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     """The service as an ASGI application; its parts start and stop with the application's lifespan.
 
-    `engines`: what is loaded already; by default those of the settings' checkpoint.
+    `engines`: loaded engines to use; by default those of the configured checkpoint.
     """
     registry = CollectorRegistry()
 
@@ -57,7 +57,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         async with running_parts(settings, registry, engines) as parts:
             provide(app, settings, registry, *parts)
             yield
-        provide(app)  # nothing: FastAPI's caches keep an application for ever, and with it would keep its networks
+        provide(app)  # drop the parts: FastAPI's caches keep an application for ever, which would keep its networks
 
     app = FastAPIOffline(
         title="Passerby",
@@ -75,7 +75,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         },
     )
     app.add_middleware(
-        BodyLimit, most_bytes=settings.max_request_bytes, elsewhere={"/reindex": settings.max_checkpoint_bytes}
+        BodyLimit, max_bytes=settings.max_request_bytes, by_path={"/reindex": settings.max_checkpoint_bytes}
     )
     app.add_middleware(RequestLog, registry=registry)
     handle_errors(app)
@@ -93,7 +93,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
 async def running_parts(
     settings: Settings, registry: CollectorRegistry, engines: Engines | None
 ) -> AsyncIterator[tuple[object, ...]]:
-    """Start every part in its order, and stop them in the opposite one."""
+    """Start the parts in order, and stop them in reverse order."""
     async with AsyncExitStack() as stack:
         database = Database(settings.resolved_database_url)
         stack.push_async_callback(database.close)
@@ -107,27 +107,27 @@ async def running_parts(
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
         models = ModelLoader(settings, database, checkpoints, limits, EmbeddingMetrics(registry), new_sync)
         model = await models.start(engines)
-        answering = Answering(database, model, models.load, settings.index_poll_seconds)
-        stack.push_async_callback(answering.stop)
-        await answering.start()
+        active_model = ActiveModel(database, model, models.load, settings.index_poll_seconds)
+        stack.push_async_callback(active_model.stop)
+        await active_model.start()
 
         images = ImageStore(settings.resolved_images_url)
-        gallery = GalleryService(database, images, answering)
-        await gallery.delete_doomed_images()
-        search = SearchService(database, images, answering)
+        gallery = GalleryService(database, images, active_model)
+        await gallery.delete_orphaned_images()
+        search = SearchService(database, images, active_model)
         worker = ReindexWorker(
-            database, images, answering, checkpoints, models.in_background, settings.index_poll_seconds
+            database, images, active_model, checkpoints, models.in_background, settings.index_poll_seconds
         )
         await worker.start()
         stack.push_async_callback(worker.stop)
-        reindex = ReindexService(database, checkpoints, answering, worker, models)
-        yield database, answering, gallery, search, reindex
+        reindex = ReindexService(database, checkpoints, active_model, worker, models)
+        yield database, active_model, gallery, search, reindex
 
 
 def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:
-    """Where this process keeps snapshots of its indexes, which are of several models while that is changed."""
+    """The snapshots of this process's indexes: one index a model, so two during a reindex."""
     working = _working(settings, gallery_id)
-    shutil.rmtree(working, ignore_errors=True)  # what a process that was killed left there
+    shutil.rmtree(working, ignore_errors=True)  # left by a killed process
     return SnapshotStore(working.parent, partial(FaissIndex.restore, working=working, tuning=_tuning(settings)))
 
 
@@ -148,10 +148,10 @@ async def index_storage(
     if address is None:
         new_index = partial(FaissIndex, model_id, _working(settings, gallery_id), _tuning(settings))
         return LocalIndexStorage(snapshots, new_index, settings.snapshot_every)
-    from app.index.milvus import MilvusIndexStorage, MilvusServer  # what it imports is an extra
+    from app.index.milvus import MilvusIndexStorage, MilvusServer  # pymilvus is an extra
 
     server = await asyncio.to_thread(MilvusServer, address)
-    return MilvusIndexStorage(server, gallery_id, model_id, database.index_turn)
+    return MilvusIndexStorage(server, gallery_id, model_id, database.index_lock)
 
 
 def _working(settings: Settings, gallery_id: str) -> Path:

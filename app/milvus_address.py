@@ -1,4 +1,4 @@
-"""Where a Milvus server is reached, as a setting tells it."""
+"""The address of a Milvus server, parsed from a setting."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -10,7 +10,7 @@ _FORM = "milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE]"
 
 @dataclass(frozen=True)
 class MilvusAddress:
-    """Host, port and database of a server, and who asks. As text it tells no user and no password."""
+    """Host, port, database and credentials of a server. Its text form has no credentials."""
 
     host: str
     port: int
@@ -20,17 +20,17 @@ class MilvusAddress:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """What a URL such as `milvus://user:password@milvus:19530/passerby` names. Raises ValueError.
+        """Parse a URL such as `milvus://user:password@milvus:19530/passerby`. Raises ValueError.
 
-        User and password may be percent-encoded. The message repeats nothing of the URL, which may hold a password.
+        User and password may be percent-encoded. The error message does not repeat the URL, as it may hold a password.
         """
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise ValueError(f"the URL of an index has the form {_FORM}") from error
-        more = parts.query or parts.fragment or "/" in parts.path.strip("/")
-        if parts.scheme != _SCHEME or not host or not port or more or bool(parts.username) != bool(parts.password):
+        excess = parts.query or parts.fragment or "/" in parts.path.strip("/")
+        if parts.scheme != _SCHEME or not host or not port or excess or bool(parts.username) != bool(parts.password):
             raise ValueError(f"the URL of an index has the form {_FORM}")
         return cls(host, port, parts.path.strip("/"), unquote(parts.username or ""), unquote(parts.password or ""))
 

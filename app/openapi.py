@@ -1,4 +1,4 @@
-"""The OpenAPI document, where it has to say more than FastAPI finds out by itself."""
+"""Completes the OpenAPI document that FastAPI generates."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ Matches are candidates to look at. They never prove who somebody is.
 TAGS = [
     {"name": "search", "description": "Where else was this person seen?"},
     {"name": "crops", "description": "The gallery: pictures of one person each, cut from a camera's frames."},
-    {"name": "cameras", "description": "Where crops come from. A camera comes to be with its first crop."},
+    {"name": "cameras", "description": "Where crops come from. A camera is created with its first crop."},
     {"name": "service", "description": "Health, metrics, and the model that is in use."},
 ]
 
 
 def describe(app: FastAPI, needs_api_key: bool) -> None:
-    """Complete the document: files that Swagger UI draws as file pickers, errors as problem+json, the key if needed."""
+    """Complete the document: file pickers for Swagger UI, errors as problem+json, the API key if needed."""
     generate = app.openapi
 
     def complete() -> dict[str, Any]:
@@ -55,9 +55,9 @@ def _leave_out_security(document: dict[str, Any]) -> None:
 
 
 def _leave_out_null(document: dict[str, Any]) -> None:
-    """Forms and queries cannot say null, only say nothing: what is optional there is just not required.
+    """Remove `null` from the types of optional form and query fields, which can be left out but cannot be null.
 
-    Without this, Swagger UI draws a text box for an optional list of files.
+    Without this, Swagger UI shows a text box for an optional list of files.
     """
     places = [field for form in _forms(document) for field in form["properties"].values()]
     for operations in document["paths"].values():
@@ -71,7 +71,7 @@ def _leave_out_null(document: dict[str, Any]) -> None:
 
 
 def _leave_optional_fields_empty(document: dict[str, Any]) -> None:
-    """Swagger UI fills in an invented value, and sends it, wherever neither a default nor an example says otherwise."""
+    """Add empty examples: Swagger UI sends an invented value for fields without a default or an example."""
     for form in _forms(document):
         for name, field in form["properties"].items():
             if name not in form.get("required", []) and "default" not in field:
@@ -83,7 +83,7 @@ def _forms(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mark_binary(node: Any) -> None:
-    """Swagger UI draws a text box for a list of files unless its items say `format: binary`."""
+    """Add `format: binary` to files: Swagger UI shows a text box for a list of files without it."""
     if isinstance(node, dict):
         if node.get("contentMediaType") == "application/octet-stream":
             node["format"] = "binary"

@@ -1,4 +1,4 @@
-"""What happens to every request: its size is bounded; it gets an id, one log line, and its place in the metrics."""
+"""Middleware for every request: a limit of its body, a request id, one log line, metrics."""
 
 import re
 import time
@@ -12,43 +12,43 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADER = "X-Request-ID"
-_SOUND = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/health/", "/metrics")
 
 log = structlog.get_logger("app.requests")
 
 
 class BodyLimit:
-    """ASGI middleware. A body that is larger than allowed is refused: by what it declares, or where it gets there."""
+    """ASGI middleware that refuses large bodies, by their declared length or as soon as they exceed the limit."""
 
-    def __init__(self, app: ASGIApp, most_bytes: int, elsewhere: Mapping[str, int]) -> None:
-        """elsewhere: the most bytes at addresses that have a limit of their own."""
+    def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int]) -> None:
+        """by_path: the limits in bytes of paths that do not have the general one."""
         self._app = app
-        self._most_bytes = most_bytes
-        self._elsewhere = elsewhere
+        self._max_bytes = max_bytes
+        self._by_path = by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most_bytes = self._elsewhere.get(scope["path"], self._most_bytes)
+        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         declared = Headers(scope=scope).get("content-length", "")
-        received = int(declared) if declared.isdecimal() and int(declared) > most_bytes else 0
+        received = int(declared) if declared.isdecimal() and int(declared) > max_bytes else 0
 
         async def counted() -> Message:
             nonlocal received
-            if received <= most_bytes:
+            if received <= max_bytes:
                 message = await receive()
                 received += len(message.get("body", b""))
-                if received <= most_bytes:
+                if received <= max_bytes:
                     return message
-            raise HTTPException(413, f"the request's body is larger than {most_bytes:,} bytes; send less at once")
+            raise HTTPException(413, f"the request's body is larger than {max_bytes:,} bytes; send less at once")
 
         await self._app(scope, counted, send)
 
 
 class RequestLog:
-    """ASGI middleware. A sound X-Request-ID is taken over, else one is made; the answer carries it."""
+    """ASGI middleware that logs and measures requests. The response has the request's X-Request-ID, or a new one."""
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
@@ -64,7 +64,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(_HEADER, "")
-        request_id = given if _SOUND.fullmatch(given) else token_hex(8)
+        request_id = given if _VALID.fullmatch(given) else token_hex(8)
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -79,9 +79,9 @@ class RequestLog:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                self._note(scope, status, time.perf_counter() - began)
+                self._record(scope, status, time.perf_counter() - began)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         self._seconds.labels(scope["method"], route, status).observe(seconds)
         if not scope["path"].startswith(_QUIET):

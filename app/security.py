@@ -1,4 +1,4 @@
-"""Who may use the service: whoever sends its API key."""
+"""Authentication by an API key."""
 
 import secrets
 from typing import Annotated
@@ -13,16 +13,16 @@ from app.settings import Settings
 _API_KEY = APIKeyHeader(
     name="X-API-Key",
     auto_error=False,
-    description="What PASSERBY_API_KEY was set to when the service started; nothing where it was not set",
+    description="The value of PASSERBY_API_KEY at the service's start; not needed where it was not set",
 )
 
 
 async def require_api_key(
     settings: Annotated[Settings, Depends(provided(Settings))], given: Annotated[str | None, Security(_API_KEY)]
 ) -> None:
-    """Let a request pass if no API key is set or it has the right one. Raises Unauthorised."""
+    """Accept a request if no API key is set or it has the right one. Raises Unauthorised."""
     if settings.api_key is None:
         return
-    wanted = settings.api_key.get_secret_value()
-    if given is None or not secrets.compare_digest(given.encode(), wanted.encode()):
+    expected = settings.api_key.get_secret_value()
+    if given is None or not secrets.compare_digest(given.encode(), expected.encode()):
         raise Unauthorised("send the service's API key in the header X-API-Key")

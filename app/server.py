@@ -11,9 +11,9 @@ from app.settings import Settings
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are answered first, then the process exits with 0."""
+    """Serve until SIGINT or SIGTERM; running requests are finished first, then the process exits with 0."""
     configure_logging(settings.log_format, settings.log_level)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down, then raises the signal once more
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down, then raises the signal again
     uvicorn.run(
         create_app(settings),
         host=settings.host,

@@ -1,4 +1,4 @@
-"""Everything that an operator can set, from the environment (prefix PASSERBY_) or the command line."""
+"""The service's settings, from the environment (prefix PASSERBY_) or the command line."""
 
 import ipaddress
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from model.checkpoint import BUNDLED
 
 
 class Settings(BaseSettings):
-    """The settings of one service process. Raises pydantic's ValidationError for values that make no sense."""
+    """The settings of one service process. Raises pydantic's ValidationError for invalid values."""
 
     model_config = SettingsConfigDict(env_prefix="PASSERBY_", env_ignore_empty=True, frozen=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     )
     index_url: str | None = Field(
         None,
-        description="milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE], whose data all services on one PostgreSQL share; "
+        description="milvus://[USER:PASSWORD@]HOST:PORT[/DATABASE], shared by all services on one PostgreSQL; "
         "by default FAISS in this process",
     )
     images_url: str | None = Field(
@@ -37,24 +37,28 @@ class Settings(BaseSettings):
 
     checkpoint: Path | None = Field(
         None,
-        description="A .onnx or .safetensors checkpoint; the bundled one by default. It answers in a new gallery; in "
-        "others, what answers already does, until `passerby reindex`, or unless it is lost or of an earlier version",
+        description="A .onnx or .safetensors checkpoint; the bundled one by default. It is the active model of a new "
+        "gallery; others keep their active model until `passerby reindex`, unless it is lost or of an earlier version",
     )
     engine: EngineKind = Field(
         "auto",
-        description="What runs checkpoints: `onnx` (ONNX Runtime) or `openvino` those that end in .onnx, `torch` those "
-        "that end in .safetensors. `auto` takes ONNX Runtime or torch",
+        description="The engine: `onnx` (ONNX Runtime) or `openvino` for .onnx checkpoints, `torch` for .safetensors. "
+        "`auto` selects ONNX Runtime or torch",
     )
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int | None = Field(
-        None, ge=1, le=1024, description="Most crops that the engine is given at once; measured at start by default"
+        None, ge=1, le=1024, description="Largest batch of the engine; measured at start by default"
     )
-    queue_capacity: int = Field(1024, ge=1, description="Most crops that wait for the engine; more are answered 429")
+    queue_capacity: int = Field(
+        1024, ge=1, description="Most crops in the queue of each priority; requests beyond it get 429"
+    )
 
-    stall_seconds: float = Field(60.0, gt=0, description="Longest that one batch may take; then the engine hangs")
+    stall_seconds: float = Field(
+        60.0, gt=0, description="Seconds that one batch may take before the engine counts as hanging"
+    )
 
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    max_checkpoint_bytes: int = Field(2 * 1024**3, ge=1024, description="Largest checkpoint that `reindex` takes")
+    max_checkpoint_bytes: int = Field(2 * 1024**3, ge=1024, description="Largest checkpoint that `reindex` accepts")
     max_files: int = Field(256, ge=1, le=10_000, description="Most pictures, or boxes of a frame, in one request")
     max_pixels: int = Field(50_000_000, ge=1024, description="Most pixels of one picture")
     min_side: int = Field(16, ge=1, description="Least pixels of a picture's or box's width and height")
@@ -63,12 +67,12 @@ class Settings(BaseSettings):
     index_poll_seconds: float = Field(
         1.0,
         gt=0,
-        description="How often other processes' changes are looked for, where PostgreSQL does not tell of them",
+        description="Seconds between polls for other processes' changes; PostgreSQL also notifies of them",
     )
     changes_kept: int = Field(
-        1_000_000,  # small beside the embeddings, which have 4 KiB each, and more than come while a service is away
+        1_000_000,  # small compared to the embeddings of 4 KiB each; covers the usual downtime of a service
         ge=1,
-        description="Changes of each model that the log keeps; an index that is further behind is built from all crops",
+        description="Changes of each model kept in the log; an index that is further behind is rebuilt from all crops",
     )
 
     index_exact_limit: int = Field(
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
 
     @field_validator("index_url")
     @classmethod
-    def _can_be_reached(cls, url: str | None) -> str | None:
+    def _is_valid_address(cls, url: str | None) -> str | None:
         if url is not None:
             MilvusAddress.parse(url)
             if find_spec("pymilvus") is None:
@@ -110,13 +114,13 @@ class Settings(BaseSettings):
 
     @field_validator("engine")
     @classmethod
-    def _can_run(cls, engine: EngineKind) -> EngineKind:
+    def _is_installed(cls, engine: EngineKind) -> EngineKind:
         if engine != "auto" and not is_installed(engine):
             raise ValueError(need_of(engine))
         return engine
 
     @model_validator(mode="after")
-    def _safe_by_default(self) -> "Settings":
+    def _needs_key_beyond_loopback(self) -> "Settings":
         if self.api_key is None and not is_loopback(self.host):
             raise ValueError(
                 f"listening on {self.host} lets others reach the gallery: set PASSERBY_API_KEY, or listen on 127.0.0.1"
@@ -130,7 +134,7 @@ class Settings(BaseSettings):
 
     @property
     def index_address(self) -> MilvusAddress | None:
-        """The server that keeps the index, or None where this process does."""
+        """The index server's address; None where the index is in this process."""
         return None if self.index_url is None else MilvusAddress.parse(self.index_url)
 
     @property
@@ -140,30 +144,30 @@ class Settings(BaseSettings):
 
     @property
     def resolved_checkpoint(self) -> Path:
-        """The checkpoint, by default the bundled one in the form that what is installed can run."""
+        """The checkpoint, by default the bundled one in a form that an installed engine can run."""
         runs_onnx = self.engine == "openvino" or is_installed("onnx")
         return self.checkpoint or BUNDLED.with_suffix(".onnx" if runs_onnx else ".safetensors")
 
     @property
     def checkpoints_url(self) -> str:
-        """Where checkpoints that were ever to answer are kept: beside the images, as every service needs them."""
+        """The checkpoint store, beside the images, as all services share it."""
         if self.images_url is None:
             return self.checkpoints_dir.as_uri()
         return f"{self.images_url.rstrip('/')}/checkpoints"
 
     @property
     def checkpoints_dir(self) -> Path:
-        """Where this service's copies of checkpoints lie."""
+        """The folder of this service's local copies of checkpoints."""
         return self.data_dir.resolve() / "checkpoints"
 
     @property
     def snapshots_dir(self) -> Path:
-        """Where snapshots of the index lie."""
+        """The folder of the index's snapshots."""
         return self.data_dir.resolve() / "snapshots"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Whether `host` is a loopback address."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""Runs the migrations, on the connection that app/database.py gives or, from the command line, on the set database."""
+"""Runs the migrations, on the connection of app/database.py or, from the command line, on the configured database."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`passerby demo`: from pictures to ranked matches with a service of its own, each step printed."""
+"""`passerby demo`: starts a service, imports crops, searches, and prints each step."""
 
 import asyncio
 import os
@@ -28,25 +28,25 @@ TOP_K = 10
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 
-# A demo must neither write into the operator's gallery nor ask a browser for the operator's key.
+# The demo must not write into the operator's gallery or need the operator's key.
 _NOT_FOR_THE_DEMO = ("PASSERBY_API_KEY", "PASSERBY_DATABASE_URL", "PASSERBY_IMAGES_URL")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One crop to be the query, the others for the gallery, and cameras whose matches would prove nothing."""
+    """The query's crop, the gallery's crops, and the cameras to leave out of the search."""
 
     query: SourceItem
     gallery: tuple[SourceItem, ...]
     exclude_camera_ids: tuple[str, ...]
     seen_elsewhere: tuple[str, ...]
-    """The other cameras that saw the query's person, as far as the source says who is who."""
+    """The other cameras that saw the query's person, where the source has person ids."""
 
 
 def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: bool, console: Console) -> int:
-    """Import, search, show; stay up until Ctrl-C, or with `check` stop: the exit code. Raises ClientError.
+    """Import, search and show; then run until Ctrl-C, or stop with `check`; the exit code. Raises ClientError.
 
-    `data` is any source that can be imported; without it a gallery is drawn. `port` is a free one by default.
+    data: any source of an import, by default drawn crops; port: by default a free one.
     """
     with tempfile.TemporaryDirectory(prefix="passerby-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -55,7 +55,7 @@ def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: 
         show_source(source, console)
         trial = choose_trial(source.items)
         if check and not trial.seen_elsewhere:
-            raise ClientError(f"there is nothing to check: {data} names no person whom two cameras saw")
+            raise ClientError(f"there is nothing to check: {data} has no person whom two cameras saw")
         port = _loopback_port(port)
         _step(console, 2, "The service")
         with _service(folder, port, console) as (url, process):
@@ -67,17 +67,17 @@ def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: 
             _step(console, 4, "The search")
             found = _search(trial, url, console)
             show_matches(found, console)
-            right = _judge(trial, found, console)
+            is_first = _check_first(trial, found, console)
             if check:
-                return 0 if right else 1
+                return 0 if is_first else 1
             _stay_up(url, folder, process, console)
             return 0
 
 
 def choose_trial(items: Sequence[SourceItem]) -> Trial:
-    """The first crop of the person whom most cameras saw, or of all crops if no person is named.
+    """A trial with the first crop of the person whom most cameras saw, or the first of all if no person is known.
 
-    Its camera is left out of the search where there are others, so that every match is across cameras.
+    The query's camera is left out of the search if there are others, so every match is across cameras.
     """
     cameras: dict[str, set[str]] = defaultdict(set)
     for item in items:
@@ -116,10 +116,10 @@ def _read(data: Path, camera_id: str | None, console: Console) -> Source:
 
 
 def _loopback_port(wanted: int | None) -> int:
-    """A port that nobody listens on, so that no other service can be taken for the demo's own."""
+    """A free port."""
     for port in (wanted,) if wanted else (PREFERRED_PORT, 0):
         with socket.socket() as probe:
-            if os.name == "posix":  # connections that linger do not count; on Windows it would share ports
+            if os.name == "posix":  # ignores connections in TIME_WAIT; on Windows it would share ports
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
@@ -131,7 +131,7 @@ def _loopback_port(wanted: int | None) -> int:
 
 @contextmanager
 def _service(folder: Path, port: int, console: Console) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A service in a process of its own; its address while it is ready, its end afterwards."""
+    """Run a service in a separate process; yields its URL when it is ready."""
     log, data_dir = folder / "service.log", folder / "data"
     serve = ("serve", "--host", HOST, "--port", str(port), "--data-dir", str(data_dir))
     console.print(f"passerby {' '.join(serve)}", highlight=False, soft_wrap=True)
@@ -159,7 +159,7 @@ def _service(folder: Path, port: int, console: Console) -> Iterator[tuple[str, s
 
 
 def _environment() -> Mapping[str, str]:
-    """With this very package in reach, even if the current folder holds another one that is called `app`."""
+    """The environment of the service, with this package first in PYTHONPATH."""
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_DEMO}
     reach = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(reach)}
@@ -202,19 +202,19 @@ def _search(trial: Trial, url: str, console: Console) -> Found:
         console.print(
             f"Left out: crops by {query.camera_id}, so that every match is by another camera", highlight=False
         )
-    asked = Query([read_picture(query.path)], TOP_K, exclude_camera_ids=trial.exclude_camera_ids)
-    return asyncio.run(search(asked, ServiceClient(url, None)))
+    request = Query([read_picture(query.path)], TOP_K, exclude_camera_ids=trial.exclude_camera_ids)
+    return asyncio.run(search(request, ServiceClient(url, None)))
 
 
-def _judge(trial: Trial, found: Found, console: Console) -> bool:
-    """Whether the query's person comes first; what cannot be judged is not spoken of."""
+def _check_first(trial: Trial, found: Found, console: Console) -> bool:
+    """Whether the query's person is ranked first; False without output where that cannot be checked."""
     if not trial.seen_elsewhere:
         return False
     first = found.answer.matches[0].crop.person_id if found.answer.matches else None
-    right = first == trial.query.person_id
-    told = "[green]is first[/]" if right else f"[red]is not first[/], but {escape(first or 'nobody')} is"
-    console.print(f"The query's person, {escape(trial.query.person_id or '')}, {told}", highlight=False)
-    return right
+    is_first = first == trial.query.person_id
+    verdict = "[green]is first[/]" if is_first else f"[red]is not first[/], but {escape(first or 'nobody')} is"
+    console.print(f"The query's person, {escape(trial.query.person_id or '')}, {verdict}", highlight=False)
+    return is_first
 
 
 def _stay_up(url: str, folder: Path, process: subprocess.Popen[bytes], console: Console) -> None:

@@ -20,9 +20,9 @@ API_KEY_VARIABLE = "PASSERBY_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 _CONNECT_SECONDS = 5.0
-_ANSWER_SECONDS = 300.0  # a full queue of large pictures on a slow CPU takes minutes
-_KEEPALIVE_SECONDS = 2.0  # uvicorn hangs up after 5 s: no request is to meet a closing connection
-_PATIENCE_SECONDS = 600.0  # all waiting for a busy service together, for one request
+_RESPONSE_SECONDS = 300.0  # a full queue of large pictures on a slow CPU takes minutes
+_KEEPALIVE_SECONDS = 2.0  # uvicorn closes idle connections after 5 s; this avoids a race with that
+_MAX_WAIT_SECONDS = 600.0  # sum of all pauses before retries of one request
 _DEFAULT_PAUSE_SECONDS = 1.0
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -30,7 +30,7 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Picture:
-    """The bytes of a picture file, and the file's name."""
+    """A picture file's name and bytes."""
 
     name: str
     content: bytes
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Upload:
-    """A crop to be stored; `metadata` is its object in the form field `items` of `POST /embed`."""
+    """A crop to store; `metadata` is its object in the form field `items` of `POST /embed`."""
 
     picture: Picture
     metadata: Mapping[str, Any]
@@ -46,9 +46,9 @@ class Upload:
 
 @dataclass(frozen=True)
 class Query:
-    """Pictures of one person, and which crops of the gallery to look at (all of them by default).
+    """Pictures of one person, and filters of the gallery.
 
-    `attributes` and `part_weights` are JSON texts as `POST /search` takes them.
+    `attributes` and `part_weights` are JSON texts as in `POST /search`.
     """
 
     pictures: Sequence[Picture]
@@ -72,14 +72,14 @@ class Problem(BaseModel):
 
 
 class EmbeddedItem(BaseModel):
-    """What became of one uploaded crop."""
+    """The outcome of one uploaded crop."""
 
     status: Literal["created", "existing", "failed"]
     problem: Problem | None = None
 
 
 class EmbedAnswer(BaseModel):
-    """What became of each uploaded crop, in order."""
+    """The outcome of each uploaded crop, in order."""
 
     items: list[EmbeddedItem]
 
@@ -112,7 +112,7 @@ class SearchAnswer(BaseModel):
 
 
 class Model(BaseModel):
-    """A model of the service; `runs_on` is known of the one in use."""
+    """A model of the service; `runs_on` is only set for the one in use."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -128,7 +128,7 @@ class UnreadableCrop(BaseModel):
 
 
 class ReindexAnswer(BaseModel):
-    """Which model answers, and how far the one is that is to take over. Checkpoints are told by their SHA-256."""
+    """The active model and the progress of the next one. Checkpoints are identified by their SHA-256."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -146,9 +146,9 @@ class ReindexAnswer(BaseModel):
 
 
 class ServiceClient:
-    """The service at a URL. Every method raises Unreachable or Refused, each with a sentence for the user.
+    """The service at a URL. Every method raises Unreachable or Refused, each with a message for the user.
 
-    An answer of 429 is no error: the request is sent again after the pause that the service asks for.
+    A response of 429 is not an error: the request is retried after the pause that the service asks for.
     """
 
     def __init__(self, url: str, api_key: str | None) -> None:
@@ -156,13 +156,13 @@ class ServiceClient:
         try:
             host = urlsplit(url).hostname or ""
         except ValueError as error:
-            raise ClientError(_no_url(url)) from error
+            raise ClientError(_not_a_url(url)) from error
         self.has_key = api_key is not None
         self._http = httpx.AsyncClient(
             headers={"X-API-Key": api_key} if api_key else {},
-            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+            timeout=httpx.Timeout(_RESPONSE_SECONDS, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_SECONDS),
-            # A proxy of the environment stands before other machines, never before this one.
+            # Use proxies of the environment, but not for this machine.
             trust_env=not is_loopback(host),
         )
 
@@ -178,7 +178,7 @@ class ServiceClient:
         await self._http.aclose()
 
     async def check_ready(self) -> None:
-        """Return if the service takes requests."""
+        """Raise an error unless the service is ready."""
         await self._send("GET", "/health/ready")
 
     async def models(self) -> list[Model]:
@@ -186,7 +186,7 @@ class ServiceClient:
         return self._parse(RootModel[list[Model]], await self._send("GET", "/models")).root
 
     async def embed(self, uploads: Sequence[Upload]) -> list[EmbeddedItem]:
-        """Store crops in one request: what became of each, in order."""
+        """Store crops in one request; the outcome of each, in order."""
         items = [dict(upload.metadata) for upload in uploads]
         text = await self._send(
             "POST",
@@ -194,17 +194,17 @@ class ServiceClient:
             data={"items": json.dumps(items, default=datetime.isoformat)},
             files=_files([upload.picture for upload in uploads]),
         )
-        answered = self._parse(EmbedAnswer, text).items
-        if len(answered) != len(uploads):
-            raise ClientError(f"{self.url} answered for {len(answered)} crops of the {len(uploads)} sent")
-        return answered
+        items_out = self._parse(EmbedAnswer, text).items
+        if len(items_out) != len(uploads):
+            raise ClientError(f"{self.url} reported {len(items_out)} crops of the {len(uploads)} sent")
+        return items_out
 
     async def search(self, query: Query) -> SearchAnswer:
         """The best matches of the gallery."""
         return self._parse(SearchAnswer, await self.search_json(query))
 
     async def search_json(self, query: Query) -> str:
-        """The best matches of the gallery: the JSON text just as the service sends it."""
+        """The best matches of the gallery, as the JSON text of the response."""
         form = {
             "top_k": str(query.top_k),
             "camera_ids": list(query.camera_ids),
@@ -218,43 +218,43 @@ class ServiceClient:
         return await self._send("POST", "/search", data=form, files=_files(query.pictures))
 
     async def reindex(self) -> ReindexAnswer:
-        """Which model answers, and how far the next one is."""
+        """The active model, and the progress of the next one."""
         return self._parse(ReindexAnswer, await self._send("GET", "/reindex"))
 
-    async def begin_reindex(self, checkpoint: Path, lossy: bool) -> ReindexAnswer:
-        """Let the model of a checkpoint take over. Raises ClientError where the file cannot be read."""
+    async def begin_reindex(self, checkpoint: Path, allow_missing: bool) -> ReindexAnswer:
+        """Switch to the model of a checkpoint. Raises ClientError where the file cannot be read."""
         try:
             with checkpoint.open("rb") as file:
                 files = {"checkpoint": (checkpoint.name, file)}
-                text = await self._send("POST", "/reindex", data={"lossy": str(lossy)}, files=files)
+                text = await self._send("POST", "/reindex", data={"allow_missing": str(allow_missing)}, files=files)
         except OSError as error:
             raise ClientError(f"cannot read {checkpoint}: {error.strerror}") from error
         return self._parse(ReindexAnswer, text)
 
-    async def begin_reindex_again(self, model_id: str, lossy: bool) -> ReindexAnswer:
-        """Let a model take over whose checkpoint the service has."""
-        text = await self._send("POST", "/reindex", data={"model_id": model_id, "lossy": str(lossy)})
+    async def begin_reindex_stored(self, model_id: str, allow_missing: bool) -> ReindexAnswer:
+        """Switch to a model whose checkpoint the service has."""
+        text = await self._send("POST", "/reindex", data={"model_id": model_id, "allow_missing": str(allow_missing)})
         return self._parse(ReindexAnswer, text)
 
-    async def give_up_reindex(self) -> None:
-        """Let the model that was to take over not do so."""
+    async def cancel_reindex(self) -> None:
+        """Cancel the switch to the next model."""
         await self._send("DELETE", "/reindex")
 
     def absolute(self, url: str) -> str:
-        """A URL of an answer, which may be relative, in full."""
+        """A URL of a response as an absolute one."""
         return urljoin(f"{self.url}/", url)
 
     async def _send(self, method: str, path: str, **body: Any) -> str:
         waited = 0.0
         while True:
             response = await self._exchange(method, path, **body)
-            pause = _asked_pause(response)
-            if pause is None or waited + pause > _PATIENCE_SECONDS:
+            pause = _retry_pause(response)
+            if pause is None or waited + pause > _MAX_WAIT_SECONDS:
                 break
             await asyncio.sleep(pause)
             waited += pause
         if not response.is_success:
-            raise Refused(self._complaint(response), response.status_code)
+            raise Refused(self._error_message(response), response.status_code)
         return response.text
 
     async def _exchange(self, method: str, path: str, **body: Any) -> httpx.Response:
@@ -263,17 +263,17 @@ class ServiceClient:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(f"no Passerby answers at {self.url}; start one with `passerby serve`") from error
         except httpx.TimeoutException as error:
-            raise Unreachable(f"{self.url} gave no answer within {_ANSWER_SECONDS:.0f} seconds") from error
+            raise Unreachable(f"{self.url} gave no answer within {_RESPONSE_SECONDS:.0f} seconds") from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ClientError(_no_url(self.url)) from error
+            raise ClientError(_not_a_url(self.url)) from error
         except httpx.TransportError as error:
-            what = str(error) or type(error).__name__
-            raise Unreachable(f"the connection to {self.url} broke: {what}") from error
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"the connection to {self.url} broke: {reason}") from error
 
-    def _complaint(self, response: httpx.Response) -> str:
+    def _error_message(self, response: httpx.Response) -> str:
         if response.status_code == 401:
-            what = "refuses the API key in" if self.has_key else "asks for an API key: set"
-            return f"{self.url} {what} {API_KEY_VARIABLE}"
+            reason = "refuses the API key in" if self.has_key else "asks for an API key: set"
+            return f"{self.url} {reason} {API_KEY_VARIABLE}"
         try:
             problem = str(Problem.model_validate_json(response.content))
         except ValidationError:
@@ -289,7 +289,7 @@ class ServiceClient:
             raise ClientError(f"{self.url} does not answer as Passerby does: {where}: {first['msg']}") from error
 
 
-def _no_url(url: str) -> str:
+def _not_a_url(url: str) -> str:
     return f"{url!r} is no URL of a service; write http://HOST:PORT"
 
 
@@ -297,12 +297,12 @@ def _files(pictures: Sequence[Picture]) -> list[tuple[str, tuple[str, bytes]]]:
     return [("files", (picture.name, picture.content)) for picture in pictures]
 
 
-def _asked_pause(response: httpx.Response) -> float | None:
-    """Seconds after which a busy service wants the request again; None if it does not."""
-    asked = response.headers.get("Retry-After")
-    if response.status_code != 429 and not (response.status_code == 503 and asked):
+def _retry_pause(response: httpx.Response) -> float | None:
+    """Seconds until the request may be retried; None where it must not be."""
+    retry_after = response.headers.get("Retry-After")
+    if response.status_code != 429 and not (response.status_code == 503 and retry_after):
         return None
     try:
-        return max(float(asked), 0.1)
-    except (TypeError, ValueError):  # no header, or a date, which services behind a proxy may send
+        return max(float(retry_after), 0.1)
+    except (TypeError, ValueError):  # no header, or a date, which a proxy may send
         return _DEFAULT_PAUSE_SECONDS

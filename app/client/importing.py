@@ -18,13 +18,13 @@ from app.client.sources import Source, SourceItem, read_source
 
 REQUESTS_IN_FLIGHT = 4
 CROPS_PER_REQUEST = 32
-BYTES_PER_REQUEST = 16 * 1024 * 1024  # with the requests in flight, what the import holds in memory at most
+BYTES_PER_REQUEST = 16 * 1024 * 1024  # times REQUESTS_IN_FLIGHT, the bound of the import's memory
 FAILURES_SHOWN = 20
 
 INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C stopped, as shells have it."""
+"""The exit code after Ctrl-C, as in shells."""
 
-_FAULT_OF_AN_ITEM = frozenset({400, 413, 422})
+_ITEM_ERRORS = frozenset({400, 413, 422})
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Failure:
 
 @dataclass
 class Tally:
-    """What became of the crops so far."""
+    """The counts of outcomes so far."""
 
     created: int = 0
     existing: int = 0
@@ -45,16 +45,16 @@ class Tally:
 
     @property
     def handled(self) -> int:
-        """How many crops the service or the disk gave an answer for."""
+        """How many crops have an outcome."""
         return self.created + self.existing + len(self.failures)
 
 
 def run_import(source: Path, url: str, camera_id: str | None, failures_file: Path | None, console: Console) -> int:
-    """Import a source and print what became of it: the exit code. Raises ClientError.
+    """Import a source and print the outcome; the exit code. Raises ClientError.
 
-    Whatever stops it, crops that the service answered for are stored, and a second run finds them `existing`.
+    After an interruption, crops that the service has acknowledged are stored; a second run finds them `existing`.
     """
-    asyncio.run(_check(url))  # before the files are read, which takes long where there are many
+    asyncio.run(_check(url))  # before reading many files, which takes long
     with console.status(f"Reading {escape(str(source))}"):
         read = read_source(source, camera_id)
     show_source(read, console)
@@ -67,13 +67,13 @@ def run_import(source: Path, url: str, camera_id: str | None, failures_file: Pat
     finally:
         show_tally(tally, len(read.items), failures_file, console)
     if stopped:
-        console.print("[yellow]Stopped.[/] The same command goes on where this one stopped.")
+        console.print("[yellow]Stopped.[/] The same command resumes the import.")
         return INTERRUPTED
     return 1 if tally.failures else 0
 
 
 def show_source(source: Source, console: Console) -> None:
-    """Print how many crops a source holds, how they are laid out, and what is to be known of them."""
+    """Print a source's number of crops, its layout and its notes."""
     cameras = len({item.camera_id for item in source.items})
     console.print(f"{_count(len(source.items), 'crop')} of {_count(cameras, 'camera')}, {source.layout}")
     for note in source.notes:
@@ -99,7 +99,7 @@ async def _send_all(
     batches = _batches(items)
 
     async def send_batches() -> None:
-        for batch in batches:  # one iterator for all senders: each takes the next batch when it is free
+        for batch in batches:  # all senders share one iterator
             await _send(await asyncio.to_thread(_read, batch, tally), service, tally)
             progressed()
 
@@ -113,7 +113,7 @@ async def _send_all(
 
 
 def _batches(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
-    """Runs of items that make one request each."""
+    """Group items into requests."""
     batch: list[SourceItem] = []
     total = 0
     for item in items:
@@ -130,7 +130,7 @@ def _batches(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # reading it will say why
+    except OSError:  # reading the file will report the error
         return 0
 
 
@@ -162,13 +162,13 @@ def _read(batch: Iterable[SourceItem], tally: Tally) -> list[_Loaded]:
 
 
 async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> None:
-    """Send crops in one request; if it is refused as a whole, in halves, so that a bad crop fails alone."""
+    """Send crops in one request; if it is refused as a whole, retry in halves, so a bad crop fails alone."""
     if not crops:
         return
     try:
         answers = await service.embed([crop.upload() for crop in crops])
     except Refused as refused:
-        if refused.status not in _FAULT_OF_AN_ITEM:
+        if refused.status not in _ITEM_ERRORS:
             raise
         if len(crops) == 1:
             tally.failures.append(Failure(crops[0].item.path, str(refused)))
@@ -179,7 +179,7 @@ async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> N
         return
     for crop, answer in zip(crops, answers, strict=True):
         if answer.status == "failed":
-            problem = str(answer.problem or "the service does not say why")
+            problem = str(answer.problem or "the service gave no reason")
             tally.failures.append(Failure(crop.item.path, problem))
         elif answer.status == "created":
             tally.created += 1
@@ -188,8 +188,8 @@ async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> N
 
 
 def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Console) -> None:
-    """Print what became of `total` crops and the first failures; `failures_file` gets all of them."""
-    parts = [f"{tally.created:,} stored", f"{tally.existing:,} there already"]
+    """Print the outcomes of `total` crops and the first failures; `failures_file` gets all of them."""
+    parts = [f"{tally.created:,} stored", f"{tally.existing:,} existing"]
     if tally.failures:
         parts.append(f"[red]{len(tally.failures):,} failed[/]")
     if tally.handled < total:
@@ -216,7 +216,7 @@ def _write_failures(failures: Iterable[Failure], path: Path) -> None:
 
 
 class _CropsPerSecond(ProgressColumn):
-    """How many crops a second were handled of late."""
+    """The recent speed in crops a second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

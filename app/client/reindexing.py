@@ -1,4 +1,4 @@
-"""`passerby reindex`: lets another checkpoint answer, and shows how far that is."""
+"""`passerby reindex`: switches to another model, and shows the progress."""
 
 import asyncio
 import hashlib
@@ -11,113 +11,113 @@ from app.client.errors import ClientError, Unreachable
 from app.client.http import ReindexAnswer, ServiceClient
 from app.client.importing import INTERRUPTED
 
-_LOOK_SECONDS = 0.5
-_PATIENCE_SECONDS = 60.0  # for a service that is being started again
+_POLL_SECONDS = 0.5
+_MAX_WAIT_SECONDS = 60.0  # for a service that restarts
 _LISTED = 20
 
 
-def run_reindex(model: str, lossy: bool, url: str, console: Console) -> int:
-    """Let a model take over and wait until it does: the exit code. Raises ClientError.
+def run_reindex(model: str, allow_missing: bool, url: str, console: Console) -> int:
+    """Switch to a model and wait until it is active; the exit code. Raises ClientError.
 
-    model: a checkpoint's file, or the id of a model that answered before. The work is the service's: whatever stops
-    this, running it again shows how far that is.
+    model: a checkpoint's file, or the id of a model that was active before. The service does the work: after an
+    interruption, the same command shows the progress again.
     """
     try:
-        return asyncio.run(_run(model, lossy, url, console))
+        return asyncio.run(_run(model, allow_missing, url, console))
     except KeyboardInterrupt:
-        console.print("[yellow]Not watched any more.[/] The service goes on; the same command shows how far it is.")
+        console.print("[yellow]Interrupted.[/] The service goes on; the same command shows the progress.")
         return INTERRUPTED
 
 
-def give_up(url: str, console: Console) -> int:
-    """Let the model that was to take over not do so: the exit code. Raises ClientError."""
-    asyncio.run(_give_up(url))
-    console.print("Given up. The present model goes on answering; what was embedded with the other is being deleted.")
+def cancel(url: str, console: Console) -> int:
+    """Cancel the switch to the next model; the exit code. Raises ClientError."""
+    asyncio.run(_cancel(url))
+    console.print("Cancelled. The active model stays; the embeddings of the other one are being deleted.")
     return 0
 
 
-async def _give_up(url: str) -> None:
+async def _cancel(url: str) -> None:
     async with ServiceClient.at(url) as service:
-        await service.give_up_reindex()
+        await service.cancel_reindex()
 
 
-async def _run(model: str, lossy: bool, url: str, console: Console) -> int:
+async def _run(model: str, allow_missing: bool, url: str, console: Console) -> int:
     async with ServiceClient.at(url) as service:
-        told = await service.reindex()
-        if _answers(told, model):
-            console.print(f"{told.answering_model_id} answers already.")
+        status = await service.reindex()
+        if _is_active(status, model):
+            console.print(f"{status.answering_model_id} is already the active model.")
             return 0
-        if lossy or not _is_next(told, model) or told.state == "held":
-            told = await _begin(service, model, lossy)
-        return await _watch(service, told, console)
+        if allow_missing or not _is_next(status, model) or status.state == "held":
+            status = await _begin(service, model, allow_missing)
+        return await _watch(service, status, console)
 
 
-def _answers(told: ReindexAnswer, model: str) -> bool:
+def _is_active(status: ReindexAnswer, model: str) -> bool:
     if Path(model).is_file():
-        return _sha256(Path(model)) == told.answering_checkpoint
-    return model == told.answering_model_id
+        return _sha256(Path(model)) == status.answering_checkpoint
+    return model == status.answering_model_id
 
 
-def _is_next(told: ReindexAnswer, model: str) -> bool:
+def _is_next(status: ReindexAnswer, model: str) -> bool:
     if Path(model).is_file():
-        return _sha256(Path(model)) == told.checkpoint
-    return model == told.model_id
+        return _sha256(Path(model)) == status.checkpoint
+    return model == status.model_id
 
 
-async def _begin(service: ServiceClient, model: str, lossy: bool) -> ReindexAnswer:
+async def _begin(service: ServiceClient, model: str, allow_missing: bool) -> ReindexAnswer:
     path = Path(model)
-    if path.suffix in (".onnx", ".safetensors"):  # which no model's id ends in
-        return await service.begin_reindex(path, lossy)
-    return await service.begin_reindex_again(model, lossy)
+    if path.suffix in (".onnx", ".safetensors"):  # no model id ends in these
+        return await service.begin_reindex(path, allow_missing)
+    return await service.begin_reindex_stored(model, allow_missing)
 
 
-async def _watch(service: ServiceClient, told: ReindexAnswer, console: Console) -> int:
-    wanted = told.model_id
+async def _watch(service: ServiceClient, status: ReindexAnswer, console: Console) -> int:
+    model_id = status.model_id
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("reindex", total=None, speed="")
-        while told.model_id == wanted:
-            speed = f"{told.crops_per_second:.0f} crops/s" if told.crops_per_second else ""
-            bar.update(task, total=told.total, completed=told.done, speed=speed)
-            if told.state == "held":
+        while status.model_id == model_id:
+            speed = f"{status.crops_per_second:.0f} crops/s" if status.crops_per_second else ""
+            bar.update(task, total=status.total, completed=status.done, speed=speed)
+            if status.state == "held":
                 bar.stop()
                 console.print(
-                    f"{wanted} is held: {told.trouble or 'see GET /reindex'}",
+                    f"{model_id} is blocked: {status.trouble or 'see GET /reindex'}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,
                 )
                 return 1
-            await asyncio.sleep(_LOOK_SECONDS)
-            told = await _look(service)
-        bar.update(task, total=told.total, completed=told.done, speed="")
-    return _show_end(told, wanted, console)
+            await asyncio.sleep(_POLL_SECONDS)
+            status = await _poll(service)
+        bar.update(task, total=status.total, completed=status.done, speed="")
+    return _show_end(status, model_id, console)
 
 
-async def _look(service: ServiceClient) -> ReindexAnswer:
+async def _poll(service: ServiceClient) -> ReindexAnswer:
     waited = 0.0
     while True:
         try:
             return await service.reindex()
         except Unreachable:
-            if waited >= _PATIENCE_SECONDS:
+            if waited >= _MAX_WAIT_SECONDS:
                 raise
-            await asyncio.sleep(_LOOK_SECONDS)
-            waited += _LOOK_SECONDS
+            await asyncio.sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
 
 
-def _show_end(told: ReindexAnswer, wanted: str | None, console: Console) -> int:
-    if told.answering_model_id != wanted:
-        console.print(f"{wanted} was given up; {told.answering_model_id or 'no model'} answers.")
+def _show_end(status: ReindexAnswer, model_id: str | None, console: Console) -> int:
+    if status.answering_model_id != model_id:
+        console.print(f"{model_id} was cancelled; the active model is {status.answering_model_id or 'none'}.")
         return 1
-    console.print(f"{wanted} answers.")
-    if not told.unreadable:
+    console.print(f"{model_id} is the active model.")
+    if not status.unreadable:
         return 0
-    console.print(f"{told.unreadable:,} crops could not be embedded, so it does not find them:")
-    for one in told.unreadable_crops[:_LISTED]:
-        console.print(f"  {one.crop_id}: {one.problem}", markup=False, highlight=False, soft_wrap=True)
-    if told.unreadable > _LISTED:
-        console.print(f"  and {told.unreadable - _LISTED:,} more")
+    console.print(f"{status.unreadable:,} crops could not be embedded, so searches do not find them:")
+    for crop in status.unreadable_crops[:_LISTED]:
+        console.print(f"  {crop.crop_id}: {crop.problem}", markup=False, highlight=False, soft_wrap=True)
+    if status.unreadable > _LISTED:
+        console.print(f"  and {status.unreadable - _LISTED:,} more")
     return 1
 
 

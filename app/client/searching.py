@@ -1,4 +1,4 @@
-"""`passerby search`: asks where the person of a picture was seen, and shows the ranked matches."""
+"""`passerby search`: searches with pictures of a person, and shows the ranked matches."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ from rich.table import Table
 from app.client.errors import ClientError
 from app.client.http import Match, Picture, Query, SearchAnswer, ServiceClient
 
-WIDE = 100  # characters; in a narrower terminal columns stand closer, and there are fewer
+WIDE = 100  # characters; a narrower terminal gets a denser table with fewer columns
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found; `sheet_url` is the full address of its contact sheet."""
+    """A search's answer; `sheet_url` is the absolute URL of its contact sheet."""
 
     answer: SearchAnswer
     sheet_url: str
@@ -28,7 +28,7 @@ class Found:
 
 
 def run_search(query: Query, url: str, as_json: bool, console: Console) -> None:
-    """Search and print the matches as a table, or the service's answer as it came. Raises ClientError."""
+    """Search and print the matches as a table, or the service's JSON unchanged. Raises ClientError."""
     if as_json:
         print(asyncio.run(_search_json(query, url)))
     else:
@@ -36,7 +36,7 @@ def run_search(query: Query, url: str, as_json: bool, console: Console) -> None:
 
 
 def read_picture(path: Path) -> Picture:
-    """A picture file as it lies on the disk. Raises ClientError."""
+    """Read a picture file. Raises ClientError."""
     try:
         return Picture(path.name, path.read_bytes())
     except OSError as error:
@@ -51,13 +51,13 @@ async def search(query: Query, service: ServiceClient) -> Found:
 
 
 def show_matches(found: Found, console: Console) -> None:
-    """Print ranked matches and the address of their contact sheet."""
+    """Print ranked matches and the URL of their contact sheet."""
     answer = found.answer
     console.print(_table(answer.matches, wide=console.width >= WIDE) if answer.matches else "No match.")
     console.print(f"{answer.compared:,} of {answer.gallery_size:,} crops compared", highlight=False)
     console.print(f"Contact sheet: {found.sheet_url}", soft_wrap=True)
     if found.needs_key:
-        console.print("A browser is refused there; Authorize with the API key in /docs, and ask for the sheet in it")
+        console.print("The sheet needs the API key: in a browser, open /docs, authorize, and request the sheet there")
 
 
 async def _search_json(query: Query, url: str) -> str:
@@ -85,13 +85,13 @@ def _table(matches: Sequence[Match], wide: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, int(wide), 0, 0))
     for name, _ in columns:
         table.add_column(name, no_wrap=True)
-    table.add_column("crop", overflow="fold")  # an id that is cut cannot be asked for
+    table.add_column("crop", overflow="fold")  # ids must be complete to be usable
     for match in matches:
         table.add_row(*(cell(match) for _, cell in columns), match.crop.id)
     return table
 
 
 def _local_time(moment: datetime, with_zone: bool) -> str:
-    """A time as the clock beside the camera shows it, which is how its contact sheet has it too."""
+    """A time in the zone of the camera, as on the contact sheet."""
     text = f"{moment:%Y-%m-%d %H:%M:%S}"
     return f"{text} {moment.tzname()}" if with_zone else text

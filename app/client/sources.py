@@ -1,4 +1,4 @@
-"""What can be imported: it reads a folder or a CSV manifest into an ordered list of crops."""
+"""Reads the sources of imports, folders or CSV manifests, into ordered lists of crops."""
 
 import csv
 import json
@@ -19,12 +19,12 @@ from model.datasets.base import JUNK
 from model.datasets.market1501 import market_name
 
 MANIFEST = "manifest.csv"
-"""A folder that holds a file of this name is read through it."""
+"""A folder with a file of this name is read by this manifest."""
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 MARKET_EPOCH = datetime(2015, 1, 1, tzinfo=UTC)
-"""When Market-1501 is said to begin: its crops carry the numbers of a sequence and a frame, but no clock."""
+"""The assumed start of Market-1501, whose names have numbers of sequence and frame, but no time."""
 
 MARKET_FRAMES_PER_SECOND = 25
 MARKET_SEQUENCE = timedelta(hours=2)  # from one sequence's start to the next; the longest has 1.8 hours
@@ -51,7 +51,7 @@ class SourceItem:
 
 @dataclass(frozen=True)
 class Source:
-    """Crops in the order of their import, how they were laid out, and what the user should know of them."""
+    """Crops in the order of their import, the source's layout, and notes for the user."""
 
     layout: str
     items: tuple[SourceItem, ...]
@@ -59,7 +59,7 @@ class Source:
 
 
 def read_source(source: Path, camera_id: str | None = None) -> Source:
-    """Read what lies at `source`; `camera_id` is for a folder of nothing but pictures. Raises SourceError."""
+    """Read a source; `camera_id` is for a folder that holds only pictures. Raises SourceError."""
     try:
         read = _read_folder(source, camera_id) if source.is_dir() else _read_file(source, camera_id)
     except OSError as error:
@@ -118,10 +118,10 @@ def _read_market(entries: Iterable[Path]) -> Source:
                     path,
                     camera_id=f"c{match[2]}",
                     captured_at=_market_time(sequence=int(match[3]), frame=int(match[4])),
-                    person_id=match[1] if int(match[1]) else None,  # 0000: distractors, which are nobody
+                    person_id=match[1] if int(match[1]) else None,  # 0000: distractors without an identity
                 )
             )
-    notes = ["there is no clock: sequence 1 is said to begin on 2015-01-01 UTC, every other two hours after the last"]
+    notes = ["the names have no time: sequence 1 is assumed to begin on 2015-01-01 UTC, each next one two hours later"]
     if junk:
         notes.append(f"left out as junk (person -1): {junk:,}")
     return Source("named as in Market-1501", tuple(items), (*notes, *_strays_note(strays)))
@@ -167,7 +167,7 @@ def _read_camera_folders(root: Path, folders: Iterable[Path], loose: list[Path])
 
 
 def _refuse_market(folder: Path, pictures: list[Path]) -> None:
-    """The folders of Market-1501 are its parts: no camera is called bounding_box_test."""
+    """Refuse the folders of Market-1501, such as bounding_box_test, as folders of cameras."""
     if named := next((path for path in pictures if market_name(path.name)), None):
         raise SourceError(
             f"{folder} is no camera's folder: it holds Market-1501 names such as {named.name}; "
@@ -188,7 +188,7 @@ class _Clock:
         self._by_exif = self._by_file = 0
 
     def read(self, path: Path) -> datetime:
-        """EXIF DateTimeOriginal, in this computer's zone if it has none; or the file's last modification."""
+        """EXIF DateTimeOriginal, in this computer's time zone if it has none; else the time of last modification."""
         captured_at = _exif_time(path)
         if captured_at is not None:
             self._by_exif += 1
@@ -198,9 +198,9 @@ class _Clock:
 
     def notes(self) -> Iterator[str]:
         if self._by_exif:
-            yield f"captured as the EXIF data say: {self._by_exif:,}"
+            yield f"captured_at from EXIF DateTimeOriginal: {self._by_exif:,}"
         if self._by_file:
-            yield f"captured when the file was last modified, for want of EXIF DateTimeOriginal: {self._by_file:,}"
+            yield f"captured_at from the last modification, without EXIF DateTimeOriginal: {self._by_file:,}"
 
 
 def _exif_time(path: Path) -> datetime | None:
@@ -212,7 +212,7 @@ def _exif_time(path: Path) -> datetime | None:
         if offset:
             return datetime.strptime(f"{original} {offset}", "%Y:%m:%d %H:%M:%S %z")
         return datetime.strptime(original, "%Y:%m:%d %H:%M:%S").astimezone()
-    except Exception:  # Pillow's are of many kinds; what is no picture at all is refused by the service
+    except Exception:  # Pillow raises many kinds of errors; the service refuses files that are no pictures
         return None
 
 
@@ -244,7 +244,7 @@ def _read_manifest(path: Path) -> Source:
 class _ManifestRow:
     manifest: Path
     line: int
-    values: Mapping[str | None, Any]  # what no column's name belongs to comes under None
+    values: Mapping[str | None, Any]  # values beyond the last column are under None
 
     def item(self) -> SourceItem:
         if None in self.values:
@@ -296,15 +296,15 @@ class _ManifestRow:
     def _text(self, column: str) -> str | None:
         return (self.values.get(column) or "").strip() or None
 
-    def _error(self, column: str, what: str) -> SourceError:
-        return SourceError(f"{self.manifest}, line {self.line}, column {column}: {what}")
+    def _error(self, column: str, problem: str) -> SourceError:
+        return SourceError(f"{self.manifest}, line {self.line}, column {column}: {problem}")
 
 
 # Files
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files and the folders in a folder, each sorted by name; hidden folders are no part of it."""
+    """The files and the folders in a folder, each sorted by name, without hidden folders."""
     entries = sorted(folder.iterdir())
     folders = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
     return [path for path in entries if path.is_file()], folders
@@ -325,4 +325,4 @@ def _partition(entries: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 def _strays_note(strays: list[Path]) -> Iterator[str]:
     if strays:
         kinds = Counter(path.suffix.lower() or path.name for path in strays)
-        yield f"left alone: {len(strays):,} ({', '.join(kind for kind, _ in kinds.most_common(5))})"
+        yield f"ignored files: {len(strays):,} ({', '.join(kind for kind, _ in kinds.most_common(5))})"

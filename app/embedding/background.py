@@ -1,6 +1,6 @@
-"""Embedding in a process of its own that gives way to the service: for work that nobody waits for.
+"""Embeds in a separate process of low priority, for background work.
 
-A thread of the service would not do: one that gives way while it holds the interpreter's lock makes everybody wait.
+A low-priority thread of the service would delay all other threads while it holds the GIL.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from app.embedding.worker import outcomes_of
 from app.engine_kinds import EngineKind
 
 NICENESS = 10
-"""Beside the service's own threads, one of this process gets about a tenth of a core (Linux, CFS)."""
+"""A thread of this process gets about a tenth of a core that it shares with a thread of the service (Linux, CFS)."""
 
 _STOP_SECONDS = 5.0
 
 Embedded = NDArray[np.float32] | str
-"""The parts of a crop, `(8, 256)`, or why there are none."""
+"""The parts `(8, 256)` of a crop, or the reason why there are none."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class _Task:
 
 
 class BackgroundEmbedder:
-    """A process that embeds files with one checkpoint. It ends with the process that started it, however that ends."""
+    """A process that embeds files with one checkpoint. It ends when its parent process ends, even by a kill."""
 
     def __init__(self, checkpoint: Path, kind: EngineKind, threads: int | None, limits: PictureLimits) -> None:
-        """checkpoint, kind, threads: as `load_engines` takes them."""
+        """checkpoint, kind, threads: as for `load_engines`."""
         self._task = _Task(checkpoint, kind, threads, limits)
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = ThreadPoolExecutor(1, "background-embedder")
 
     async def __aenter__(self) -> "BackgroundEmbedder":
-        self._process = await asyncio.to_thread(_started)
+        self._process = await asyncio.to_thread(_start_process)
         try:
             trouble = await self._exchange(self._task)
             if trouble is not None:
@@ -67,22 +67,22 @@ class BackgroundEmbedder:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return
-        process.kill()  # it keeps nothing that could be lost
+        process.kill()  # it has no state to lose
         self._thread.shutdown(wait=False)
         await asyncio.to_thread(process.wait, _STOP_SECONDS)
-        with suppress(BrokenPipeError):  # where it had ended before it took in all that it was sent
+        with suppress(BrokenPipeError):  # it may have ended before it read everything
             process.stdin.close()
         process.stdout.close()
 
     async def embed(self, contents: Sequence[bytes]) -> list[Embedded]:
-        """What has become of each file, in their order. Raises EngineError where the process has ended."""
-        answer: list[Embedded] = await self._exchange(list(contents))
-        return answer
+        """One outcome for each file, in order. Raises EngineError where the process has ended."""
+        embedded: list[Embedded] = await self._exchange(list(contents))
+        return embedded
 
     async def _exchange(self, message: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, message)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._exchange_blocking, message)
 
-    def _ask(self, message: object) -> Any:
+    def _exchange_blocking(self, message: object) -> Any:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise EngineError("the background process is not running")
@@ -93,64 +93,66 @@ class BackgroundEmbedder:
             raise EngineError(f"the process that embeds in the background ended: {error!r}") from error
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start_process() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def main() -> None:
-    """Embed what comes on the standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which ends this process
+    """Serve pickled requests on the standard input until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service handles Ctrl-C, and ends this process
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output of libraries must not mix with responses
     try:
-        _serve(sys.stdin.buffer, answers)
+        _serve(sys.stdin.buffer, responses)
     except (EOFError, BrokenPipeError):
         return
 
 
-def _serve(questions: BinaryIO, answers: BinaryIO) -> None:
-    task: _Task = pickle.load(questions)
+def _serve(requests: BinaryIO, responses: BinaryIO) -> None:
+    task: _Task = pickle.load(requests)
     try:
-        engines = load_engines(task.checkpoint, task.kind, task.threads).workers  # one for lone crops takes memory
+        engines = load_engines(
+            task.checkpoint, task.kind, task.threads
+        ).workers  # the single-request engine is not kept
         for engine in set(engines):
             check(engine)
     except Exception as error:
-        _send(answers, f"{type(error).__name__}: {error}")
+        _send(responses, f"{type(error).__name__}: {error}")
         return
-    _send(answers, None)
+    _send(responses, None)
     with ThreadPoolExecutor(len(engines)) as threads:
         while True:
-            _send(answers, _embedded(pickle.load(questions), engines, task.limits, threads))
+            _send(responses, _embed(pickle.load(requests), engines, task.limits, threads))
 
 
-def _embedded(
+def _embed(
     contents: Sequence[bytes], engines: Sequence[Engine], limits: PictureLimits, threads: ThreadPoolExecutor
 ) -> list[Embedded]:
-    """Shared out among the engines, each in a thread."""
-    share = -(-len(contents) // len(engines))
-    shares = [contents[i : i + share] for i in range(0, len(contents), share)]
-    one_large = threading.Lock()
+    """Embed files with all engines, each with an equal share in its own thread."""
+    size = -(-len(contents) // len(engines))
+    shares = [contents[i : i + size] for i in range(0, len(contents), size)]
+    large = threading.Lock()
     jobs = [
-        threads.submit(_embedded_by, engine, some, limits, one_large)
-        for engine, some in zip(engines, shares, strict=False)
+        threads.submit(_embed_share, engine, share, limits, large)
+        for engine, share in zip(engines, shares, strict=False)
     ]
-    return [one for job in jobs for one in job.result()]
+    return [outcome for job in jobs for outcome in job.result()]
 
 
-def _embedded_by(engine: Engine, contents: Sequence[bytes], limits: PictureLimits, large: Any) -> list[Embedded]:
-    decoded = [_decoded(content, engine, limits, large) for content in contents]
-    pixels = [one.pixels for one in decoded if isinstance(one, DecodedCrop)]
+def _embed_share(engine: Engine, contents: Sequence[bytes], limits: PictureLimits, large: Any) -> list[Embedded]:
+    decoded = [_decode(content, engine, limits, large) for content in contents]
+    pixels = [crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]
     outcomes = iter(outcomes_of(engine, np.stack(pixels)) if pixels else ())
-    answers: list[Embedded] = []
-    for one in decoded:
-        outcome = next(outcomes) if isinstance(one, DecodedCrop) else one
-        answers.append(outcome if isinstance(outcome, np.ndarray) else str(outcome))
-    return answers
+    embedded: list[Embedded] = []
+    for crop in decoded:
+        outcome = next(outcomes) if isinstance(crop, DecodedCrop) else crop
+        embedded.append(outcome if isinstance(outcome, np.ndarray) else str(outcome))
+    return embedded
 
 
-def _decoded(content: bytes, engine: Engine, limits: PictureLimits, large: Any) -> DecodedCrop | PictureError:
+def _decode(content: bytes, engine: Engine, limits: PictureLimits, large: Any) -> DecodedCrop | PictureError:
     try:
         return decode(content, limits, engine.metadata.input, large)
     except PictureError as error:

@@ -1,14 +1,14 @@
-"""What only a GPU needs: the network recorded as a CUDA graph for one batch size, with pinned buffers around it."""
+"""A network captured as a CUDA graph for one batch size, with pinned input and output buffers."""
 
 import torch
 from torch import Tensor, nn
 
 WARM_UPS = 3
-"""Calls before a recording, in which cuDNN chooses its kernels."""
+"""Calls before the capture, in which cuDNN chooses its kernels."""
 
 
 class CudaGraphStep:
-    """See Step. Half precision by autocast: bfloat16 would move embeddings by more than 1e-3."""
+    """See Step. Computes in float16 by autocast; bfloat16 would change embeddings by more than 1e-3."""
 
     def __init__(self, embedder: nn.Module, device: torch.device, size: int, shape: tuple[int, int]) -> None:
         """embedder: on the device, channels last. shape: (height, width) in pixels."""
@@ -36,4 +36,4 @@ class CudaGraphStep:
 
 
 def _half() -> torch.autocast:
-    return torch.autocast("cuda", torch.float16, cache_enabled=False)  # cached casts would not be in the graph
+    return torch.autocast("cuda", torch.float16, cache_enabled=False)  # cached casts would not be captured

@@ -1,4 +1,4 @@
-"""From the bytes of a picture to a crop in the network's input size, or to why it cannot be used."""
+"""Checks and decodes pictures to crops in the network's input size."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -59,13 +59,13 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What sets a picture upright, by its EXIF orientation."""
+"""The transposition that sets a picture upright, by its EXIF orientation."""
 
 _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class PictureError(Exception):
-    """The bytes are no picture that can be used; `kind` says why, the message what to do."""
+    """The picture cannot be used; `kind` is the reason, the message says what to do."""
 
     def __init__(self, kind: PictureErrorKind, message: str) -> None:
         super().__init__(message)
@@ -74,9 +74,9 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """What a picture may be: at most `max_pixels` and `max_bytes`, each side of `min_side` pixels or more.
+    """The limits of a picture: at most `max_pixels` and `max_bytes`, each side at least `min_side` pixels.
 
-    Pillow refuses pictures of more than 179 million pixels by itself, whatever `max_pixels` says.
+    Pillow refuses pictures of more than 179 million pixels, whatever `max_pixels` is.
     """
 
     max_pixels: int = 50_000_000
@@ -86,7 +86,7 @@ class PictureLimits:
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What a file holds; `width` and `height` are the upright picture's, in pixels."""
+    """Format and size of a file; `width` and `height` are those of the upright picture, in pixels."""
 
     media_type: MediaType
     width: int
@@ -95,7 +95,7 @@ class PictureFacts:
 
 @dataclass(frozen=True, eq=False)
 class DecodedCrop:
-    """A picture that can be embedded; `pixels` `(h, w, 3)` uint8 RGB has the input's size."""
+    """A decoded picture; pixels: `(h, w, 3)` uint8 RGB in the network's input size."""
 
     facts: PictureFacts
     pixels: NDArray[np.uint8]
@@ -109,10 +109,9 @@ def decode(
 ) -> DecodedCrop:
     """Check and decode a JPEG, PNG or WebP picture; of an animation the first frame.
 
-    EXIF orientation is applied. What is transparent becomes the mean colour of `input_format`, which is zero
-    after normalisation: the network learned from erased boxes that it says nothing. `large` is held while a
-    picture of more than LARGE_PIXELS is decoded: a lock that threads share bounds their memory. Raises
-    PictureError.
+    EXIF orientation is applied. Transparent pixels get the mean colour of `input_format`, which is zero after
+    normalisation; the network has learned from random erasing to ignore it. `large` is held while a picture of more
+    than LARGE_PIXELS is decoded: a lock that threads share bounds their memory. Raises PictureError.
     """
     media_type = _check_bytes(content, limits)
     with _picture_errors(limits), _opened(content, media_type, limits) as picture, _held(large, picture):
@@ -134,7 +133,7 @@ def whole_frame(
     input_format: InputFormat,
     large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> Iterator[Image.Image]:
-    """All pixels of a frame as RGB, upright and opaque as `decode` makes them; `large` is held as long as they last.
+    """All pixels of a frame as RGB, upright and opaque as in `decode`; `large` is held during the context.
 
     Raises PictureError.
     """
@@ -161,7 +160,7 @@ def _check_bytes(content: bytes, limits: PictureLimits) -> MediaType:
 
 @contextmanager
 def _picture_errors(limits: PictureLimits) -> Iterator[None]:
-    """What Pillow raises becomes a PictureError."""
+    """Convert Pillow's exceptions to PictureError."""
     try:
         yield
     except PictureError:
@@ -177,10 +176,10 @@ def _picture_errors(limits: PictureLimits) -> Iterator[None]:
 
 
 def _opened(content: bytes, media_type: MediaType, limits: PictureLimits) -> Image.Image:
-    """A picture of which the header alone was read, and found good."""
+    """A picture with a checked header; its pixels are not decoded yet."""
     picture = Image.open(BytesIO(content), formats=(_PILLOW_FORMATS[media_type],))
     _check_size(*picture.size, limits)
-    if media_type == "image/png" and _PNG_END not in content:  # which Pillow forgives
+    if media_type == "image/png" and _PNG_END not in content:  # Pillow accepts such a file
         raise PictureError("damaged", "the file is damaged or cut off: the PNG has no end")
     return picture
 
@@ -203,11 +202,11 @@ def _check_size(width: int, height: int, limits: PictureLimits) -> None:
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """Decode a picture and say what sets it upright; a broken EXIF block is passed over, as the pixels are good."""
-    picture.load()  # a PNG may have its EXIF block behind the pixels
+    """Decode a picture and return the transposition that sets it upright; a broken EXIF block is ignored."""
+    picture.load()  # the EXIF block of a PNG may follow the pixels
     try:
         return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow answers malformed EXIF with struct.error, SyntaxError and more
+    except Exception:  # Pillow raises struct.error, SyntaxError and more for malformed EXIF
         return None
 
 

@@ -1,4 +1,4 @@
-"""The engine port: what turns crops into parts, and which engine a checkpoint gets."""
+"""The engine port, from crops to parts, and the choice of a checkpoint's engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,58 +14,58 @@ from model.checkpoint import CheckpointMetadata
 
 
 class EngineError(Exception):
-    """An engine cannot be set up, or failed on a crop."""
+    """An engine cannot be loaded, or failed on a crop."""
 
 
 class Engine(Protocol):
-    """A network ready to embed, of one checkpoint."""
+    """A loaded network of one checkpoint."""
 
     @property
     def metadata(self) -> CheckpointMetadata:
-        """What the checkpoint says about itself, its input size among it."""
+        """The checkpoint's metadata, including its input size."""
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32, each part L2-normalised times its weight.
 
-        Blocks. The parts of a crop do not depend on the other crops of the call. `crops` is not kept.
+        Blocks. The parts of a crop do not depend on the other crops of the call. `crops` is not kept after the call.
         """
 
 
 @dataclass(frozen=True)
 class Engines:
-    """The engines of one checkpoint that embed side by side.
+    """The engines of one checkpoint.
 
-    Each of `workers` is called from a thread of its own; an engine that stands there several times can be called from
-    several threads at once. A batch that no other is beside is for `lone`, where there is one: it takes all cores, of
-    which a worker takes its share. `runs_on` says with what they compute and where, for people to read.
+    workers: one for each worker thread; an engine that occurs several times can be called from several threads at once.
+    single_request: computes with all cores, for a batch while all other workers are idle; None where there is none, as
+    for a single worker. runs_on: the runtime and the device, for display.
     """
 
     workers: Sequence[Engine]
-    lone: Engine | None = None
+    single_request: Engine | None = None
     runs_on: str = "the CPU"
 
     @property
     def metadata(self) -> CheckpointMetadata:
-        """What the checkpoint says about itself."""
+        """The checkpoint's metadata."""
         return self.workers[0].metadata
 
     @property
     def with_all_cores(self) -> Engine:
-        """What a lone batch is given to."""
-        return self.lone or self.workers[0]
+        """The engine for a batch while all other workers are idle."""
+        return self.single_request or self.workers[0]
 
     @property
     def different(self) -> Sequence[Engine]:
-        """All of them, none twice."""
-        lone = [] if self.lone is None else [self.lone]
-        return list(dict.fromkeys([*self.workers, *lone]))
+        """All engines, each once."""
+        single_request = [] if self.single_request is None else [self.single_request]
+        return list(dict.fromkeys([*self.workers, *single_request]))
 
 
 def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> Engines:
-    """Load a checkpoint with engines of that kind, for each GPU or else for the CPU; `auto` goes by the suffix alone.
+    """Load a checkpoint with engines of a kind, on each GPU or else on the CPU; `auto` depends on the suffix only.
 
-    `threads` is how many they compute with on the CPU; None takes every core that the process may use. Raises
-    EngineError, or model.errors.CheckpointError where the file itself cannot be used.
+    threads: for computing on the CPU; None uses every core that the process may use. Raises EngineError, and
+    model.errors.CheckpointError where the file cannot be used.
     """
     fitting = KINDS_OF_SUFFIX.get(checkpoint.suffix)
     if fitting is None:

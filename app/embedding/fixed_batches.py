@@ -1,4 +1,4 @@
-"""Batches of any size through a network that was made ready for a few sizes alone."""
+"""Runs batches of any size through a network that is prepared for a few fixed sizes."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -8,21 +8,21 @@ from torch import Tensor
 
 
 class Step(Protocol):
-    """A network made ready for batches of one size.
+    """A network prepared for batches of one size.
 
-    inputs: `(size, height, width, 3)` uint8 in the host's memory, to be filled before each call.
+    inputs: `(size, height, width, 3)` uint8 in host memory, filled before each call.
     """
 
     @property
     def inputs(self) -> Tensor:
-        """The buffer."""
+        """The input buffer."""
 
     def __call__(self) -> Tensor:
-        """Embed what is in the buffer: `(size, 8, 256)` float32 in the host's memory, until the next call."""
+        """Embed the content of the buffer: `(size, 8, 256)` float32 in host memory, valid until the next call."""
 
 
 class FixedBatches:
-    """Embeds in the smallest ready size that holds all crops; more than the largest go in several calls."""
+    """Embeds with the smallest prepared size that holds all crops; more than the largest need several calls."""
 
     def __init__(self, steps: Mapping[int, Step]) -> None:
         self._steps = dict(sorted(steps.items()))
@@ -36,5 +36,5 @@ class FixedBatches:
     def _embed(self, crops: Tensor) -> Tensor:
         count = len(crops)
         step = next(step for size, step in self._steps.items() if size >= count)
-        step.inputs[:count] = crops  # the rows behind hold older crops, which change nothing
+        step.inputs[:count] = crops  # further rows hold old crops, whose outputs are ignored
         return step()[:count].clone()

@@ -1,4 +1,4 @@
-"""From a frame and the boxes of people in it to crops, each with a file of its own."""
+"""Cuts the boxes of people out of a frame, as crops with a JPEG each."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from model.checkpoint import InputFormat
 from model.transforms import to_input
 
 JPEG_QUALITY = 95
-"""With full colour resolution: embedding the file again nearly gives the embedding of the frame's own pixels."""
+"""With full colour resolution, the file's embedding is nearly that of the frame's own pixels."""
 
 _MOST_JPEG_SIDE = 65_500
 
@@ -23,9 +23,9 @@ PixelBox = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Box:
-    """Where a person is: upper left corner and size in pixels of an upright frame.
+    """The box of a person: upper left corner and size in pixels of an upright frame.
 
-    It may be fractional, and may reach over the frame's edges, as those of detectors do.
+    It may be fractional and may extend beyond the frame, as boxes of detectors do.
     """
 
     x: float
@@ -34,22 +34,22 @@ class Box:
     height: float
 
     def within(self, frame: tuple[int, int], min_side: int) -> PixelBox:
-        """The pixels of a frame (width, height) that it shows, each side to the nearest border between pixels.
+        """The box in whole pixels of a frame (width, height), rounded and clipped to the frame.
 
-        What reaches over the frame's edges is cut off. Raises PictureError where nothing is left, or less than
-        `min_side` pixels of a side.
+        Raises PictureError where it lies outside the frame, or a side has less than `min_side` pixels.
         """
         left, right = _borders(self.x, self.width, frame[0])
         top, bottom = _borders(self.y, self.height, frame[1])
         width, height = right - left, bottom - top
         if min(width, height) >= min_side:
             return left, top, width, height
-        told = f"{self} of a frame of {frame[0]} x {frame[1]} pixels"
+        described = f"{self} of a frame of {frame[0]} x {frame[1]} pixels"
         hint = "a box is [x, y, width, height] in pixels of the upright frame"
         if not (_meets(self.x, self.width, frame[0]) and _meets(self.y, self.height, frame[1])):
-            raise PictureError("outside-frame", f"{told} shows nothing of it: {hint}")
+            raise PictureError("outside-frame", f"{described} shows nothing of it: {hint}")
         raise PictureError(
-            "too-small", f"{told} shows {max(width, 0)} x {max(height, 0)} of it, each side needs {min_side}: {hint}"
+            "too-small",
+            f"{described} shows {max(width, 0)} x {max(height, 0)} of it, each side needs {min_side}: {hint}",
         )
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Box:
 
 @dataclass(frozen=True, eq=False)
 class CutCrop:
-    """A crop cut out of a frame. `content`: a JPEG file of it; `decoded`: made of the frame's own pixels in `box`."""
+    """A crop cut out of a frame. content: its JPEG; decoded: from the frame's own pixels in `box`."""
 
     content: bytes
     box: PixelBox
@@ -72,15 +72,15 @@ def cut(
     input_format: InputFormat,
     large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> list[CutCrop | PictureError]:
-    """Decode a frame once, in all its pixels, and cut the boxes out; one that cannot be used fails alone.
+    """Decode a frame once, at full size, and cut the boxes out; an unusable box fails alone.
 
-    The same frame and box always give the same file. `large` is held as long as the frame of more than LARGE_PIXELS
-    lasts, see `decode`. Raises PictureError where the frame itself cannot be used, or the boxes have more pixels
-    together than one picture may have.
+    The same frame and box always give the same file. `large` is held while a frame of more than LARGE_PIXELS is in
+    memory, see `decode`. Raises PictureError where the frame itself cannot be used, or where all boxes together have
+    more pixels than one picture may have.
     """
     with whole_frame(frame, limits, input_format, large) as picture:
         areas = [_area(box, picture.size, limits) for box in boxes]
-        _check_together([area for area in areas if not isinstance(area, PictureError)], limits)
+        _check_total_pixels([area for area in areas if not isinstance(area, PictureError)], limits)
         return [area if isinstance(area, PictureError) else _cut(picture, area, input_format) for area in areas]
 
 
@@ -96,7 +96,7 @@ def _area(box: Box, frame: tuple[int, int], limits: PictureLimits) -> PixelBox |
     return area
 
 
-def _check_together(areas: Sequence[PixelBox], limits: PictureLimits) -> None:
+def _check_total_pixels(areas: Sequence[PixelBox], limits: PictureLimits) -> None:
     pixels = sum(width * height for _, _, width, height in areas)
     if pixels > limits.max_pixels:
         raise PictureError(
@@ -111,12 +111,12 @@ def _cut(frame: Image.Image, area: PixelBox, input_format: InputFormat) -> CutCr
     picture = frame.crop((x, y, x + width, y + height))
     pixels = to_input(picture, input_format.size, input_format.interpolation)
     file = BytesIO()
-    picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4", comment=b"")  # not the frame's comment
+    picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4", comment=b"")  # without the frame's comment
     return CutCrop(file.getvalue(), area, DecodedCrop(PictureFacts("image/jpeg", width, height), pixels))
 
 
 def _borders(start: float, length: float, most: int) -> tuple[int, int]:
-    """Where a stretch begins and ends, rounded, within 0 and `most`."""
+    """The ends of an interval, rounded and clipped to 0 and `most`."""
     begin, end = (math.floor(min(max(edge, 0), most) + 0.5) for edge in (start, start + length))
     return begin, end
 

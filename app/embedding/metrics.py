@@ -1,4 +1,4 @@
-"""What can be watched of embedding: how much waits, how full batches are, and where the time goes."""
+"""The metrics of embedding: queue length, batch sizes, times."""
 
 from collections.abc import Callable
 
@@ -52,12 +52,14 @@ class EmbeddingMetrics:
             registry=registry,
         )
         self.failed = Counter("passerby_embedding_failed", "Crops that the engine failed on", registry=registry)
-        self.dropped = Counter("passerby_embedding_dropped", "Crops that nobody waited for any more", registry=registry)
+        self.dropped = Counter(
+            "passerby_embedding_dropped", "Crops that were cancelled before the engine took them", registry=registry
+        )
 
     def watch(self, queue: Callable[[], int]) -> None:
-        """Count what waits in a queue, which is one of several while the model is changed."""
+        """Include a queue in the queue length; there are several during a switch of the model."""
         self._queues.add(queue)
 
     def forget(self, queue: Callable[[], int]) -> None:
-        """Count a queue no more."""
+        """Exclude a queue from the queue length."""
         self._queues.discard(queue)

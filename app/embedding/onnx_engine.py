@@ -1,4 +1,4 @@
-"""The engine for ONNX checkpoints that is taken by itself: ONNX Runtime on the CPU."""
+"""The default engine for ONNX checkpoints: ONNX Runtime on the CPU."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from model.onnx_session import open_session, run_session
 
 
 class OnnxEngine:
-    """See Engine. It can be called from several threads at once, each of which computes with `threads` threads."""
+    """See Engine. Several threads may call it at once; each call computes with `threads` threads."""
 
     def __init__(self, checkpoint: Path, threads: int) -> None:
         """Raises CheckpointError."""
@@ -25,11 +25,11 @@ class OnnxEngine:
 
 
 def onnx_engines(checkpoint: Path, cores: int) -> Engines:
-    """A worker for each core, and all cores together for a lone batch. Raises CheckpointError.
+    """A worker for each core, and a single-request engine with all cores. Raises CheckpointError.
 
-    Threads that compute a batch together wait for each other after every layer: one that comes late, because decoding
-    or the database had its core, holds up all others. So while enough batches wait, each core computes one alone.
+    Threads that compute one batch synchronise after every layer. One that is late, because decoding or the database
+    used its core, delays all others. So each core computes its own batch while several are queued.
     """
     worker = OnnxEngine(checkpoint, threads=1)
-    lone = OnnxEngine(checkpoint, cores) if cores > 1 else None
-    return Engines([worker] * cores, lone, "the CPU, with ONNX Runtime")
+    single_request = OnnxEngine(checkpoint, cores) if cores > 1 else None
+    return Engines([worker] * cores, single_request, "the CPU, with ONNX Runtime")

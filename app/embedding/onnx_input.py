@@ -1,4 +1,4 @@
-"""What the graph of an ONNX checkpoint takes, and what its metadata says of that."""
+"""Checks the inputs of an ONNX graph against the checkpoint's metadata."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from model.errors import CheckpointError
 
 
 def check_input(checkpoint: Path, inputs: Mapping[str, Sequence[object]], metadata: CheckpointMetadata) -> None:
-    """Compare the graph's inputs, each the sizes of all dimensions but the batch's, with the metadata.
+    """Compare the sizes of the graph's inputs, without the batch dimension, with the metadata.
 
     Raises CheckpointError.
     """

@@ -1,4 +1,4 @@
-"""Another engine for ONNX checkpoints: OpenVINO on the CPU, in bfloat16 where that is the same network still."""
+"""The optional engine for ONNX checkpoints: OpenVINO on the CPU, in bfloat16 where embeddings keep their accuracy."""
 
 import sys
 from pathlib import Path
@@ -15,22 +15,22 @@ from app.kit.processor import has_bfloat16
 from model.checkpoint import METADATA_KEY, CheckpointMetadata, parse_metadata
 from model.errors import CheckpointError
 
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # else the import below is reported to its vendor
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # otherwise importing openvino sends telemetry to its vendor
 import openvino  # noqa: E402
 
 Precision = Literal["float32", "bfloat16"]
 
 BFLOAT16_COSINE = 0.9995
-"""What embeddings of the reference crops have to reach in bfloat16. The bundled networks reach 0.99980 and 0.99961, and
-rank held-out persons as in single precision; `mgn-mobilenet_v2` of 0.1.0 reaches 0.9963."""
+"""The lowest cosine to the reference embeddings accepted in bfloat16. The bundled networks reach 0.99980 and 0.99961,
+and rank held-out persons as in single precision; `mgn-mobilenet_v2` of 0.1.0 reaches 0.9963."""
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVinoEngine:
-    """See Engine. As many calls at once as it is made for share its threads evenly; further ones wait.
+    """See Engine. `calls` concurrent calls share its threads evenly; further ones wait.
 
-    The batch's size is left open: networks for fixed sizes would each take memory, and be no faster.
+    The batch size is dynamic: networks compiled for fixed sizes take memory each and are no faster.
     """
 
     def __init__(self, checkpoint: Path, threads: int, calls: int = 1, precision: Precision = "float32") -> None:
@@ -39,7 +39,7 @@ class OpenVinoEngine:
         network, self.metadata = _read(core, checkpoint)
         self.precision = precision
         hints = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # by itself, it takes bfloat16 even where that is slower
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # the default is bfloat16 even where that is slower
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": calls,
             "ENABLE_HYPER_THREADING": True,  # `threads` counts logical cores, as everywhere
@@ -54,30 +54,32 @@ class OpenVinoEngine:
             self._idle.put(compiled.create_infer_request())
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See Engine. Raises EngineError where crops have another size, of which OpenVINO itself may say nothing."""
+        """See Engine. Raises EngineError for crops of another size, which OpenVINO may accept silently."""
         if crops.shape[1:] != (*self.metadata.input.size, 3):
             raise EngineError(f"crops are {self.metadata.input.size} pixels and RGB, not an array of {crops.shape}")
         request = self._idle.get()
         try:
-            parts: NDArray[np.float32] = request.infer({"crops": crops})["parts"].copy()  # its memory is used again
+            parts: NDArray[np.float32] = request.infer({"crops": crops})[
+                "parts"
+            ].copy()  # the request reuses its memory
         finally:
             self._idle.put(request)
         return parts
 
 
 def openvino_engines(checkpoint: Path, cores: int, precision: Precision | None = None) -> Engines:
-    """A worker for each core, and all cores together for a lone batch, as `onnx_engines` has them.
+    """A worker for each core, and a single-request engine with all cores, as in `onnx_engines`.
 
-    precision: that of `best_precision` where none is given. Raises CheckpointError.
+    precision: by default that of `best_precision`. Raises CheckpointError.
     """
     precision = precision or best_precision(checkpoint)
     worker = OpenVinoEngine(checkpoint, cores, cores, precision)
-    lone = OpenVinoEngine(checkpoint, cores, 1, precision) if cores > 1 else None
-    return Engines([worker] * cores, lone, f"the CPU, with OpenVINO in {precision}")
+    single_request = OpenVinoEngine(checkpoint, cores, 1, precision) if cores > 1 else None
+    return Engines([worker] * cores, single_request, f"the CPU, with OpenVINO in {precision}")
 
 
 def best_precision(checkpoint: Path) -> Precision:
-    """bfloat16 where the processor has it and the checkpoint's reference shows that embeddings stay what they are.
+    """bfloat16 where the processor has it and the reference embeddings are reproduced closely enough.
 
     Raises CheckpointError.
     """
@@ -90,11 +92,11 @@ def best_precision(checkpoint: Path) -> Precision:
     cosine = metadata.reference.lowest_cosine(engine.embed, metadata.input.size)
     precision: Precision = "bfloat16" if cosine >= BFLOAT16_COSINE else "float32"
     structlog.get_logger().info(
-        "OpenVINO's precision is chosen by what bfloat16 makes of the reference crops",
+        "OpenVINO's precision is chosen by the reference embeddings",
         model_id=metadata.model_id,
         precision=precision,
         cosine=round(cosine, 5),
-        wanted=BFLOAT16_COSINE,
+        required=BFLOAT16_COSINE,
     )
     return precision
 
@@ -115,5 +117,5 @@ def _read(core: Any, checkpoint: Path) -> tuple[Any, CheckpointMetadata]:
 
 
 def _size(dimension: Any) -> int | None:
-    """The size of a dimension, None where it is left open."""
+    """The size of a dimension, None where it is dynamic."""
     return dimension.get_length() if dimension.is_static else None

@@ -1,4 +1,4 @@
-"""The batch queue: crops of all requests go through the engines in full batches; a bad one fails alone."""
+"""The batch queue: joins crops of concurrent requests into batches for the engines; a bad crop fails alone."""
 
 import asyncio
 import math
@@ -10,39 +10,39 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.embedding.crop_queue import CropQueue, Priority, QueuedCrop
 from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.waiting import Priority, WaitingCrop, WaitingRoom
 from app.embedding.worker import EngineWorker, Outcome
 
 __all__ = ["BatchQueue", "EmbedAdmitted", "Outcome", "Priority", "QueueClosed", "QueueFull"]
 
 EmbedAdmitted = Callable[[Sequence[NDArray[np.uint8]]], Awaitable[list[Outcome]]]
-"""Embeds crops `(height, width, 3)` for which places are reserved; the outcomes come in their order."""
+"""Embeds admitted crops `(height, width, 3)`; returns the outcomes in their order."""
 
 
 class QueueFull(Exception):
-    """So many crops wait that a request is not accepted; in about `retry_after` seconds there is room."""
+    """The queue is full and the request is refused; it has space in about `retry_after` seconds."""
 
     def __init__(self, retry_after: float) -> None:
-        super().__init__(f"too many crops wait to be embedded: try again in {retry_after:.0f} s")
+        super().__init__(f"too many crops are queued: try again in {retry_after:.0f} s")
         self.retry_after = retry_after
 
 
 class QueueClosed(Exception):
-    """The queue accepts no more crops, because the service stops or because its engine died."""
+    """The queue accepts no more crops, because the service stops or its engine died."""
 
 
 class BatchQueue:
-    """Gathers crops of many callers into batches for engines of one checkpoint, each in a thread of its own.
+    """Joins crops of concurrent callers into batches for the engines of one checkpoint, each in its own thread.
 
-    There is no artificial delay: a batch is whatever waits when an engine becomes free (see WaitingRoom). At
-    most `capacity` crops of each priority are accepted and not yet answered, so that bulk work never shuts
-    searches out; a request larger than that is accepted when nothing else of its priority is there. An engine
-    that hangs in a batch, or fails on a blank crop too, is in `trouble` until it works again; one that hangs is not
-    waited for: all who wait are answered, and nobody else is accepted. One that dies takes the queue with it.
+    There is no artificial delay: a batch is everything queued when a worker becomes free (see CropQueue). At most
+    `capacity` crops of each priority are in the queue, so bulk work never keeps searches out; a larger request is
+    accepted when no other crops of its priority are in the queue. An engine that hangs in a batch, or fails on a blank
+    crop, sets `trouble` until it works again. While it hangs, all waiting callers get an error, and no crops are
+    accepted. An engine that dies closes the queue.
 
-    All methods belong to the event loop that called `start`.
+    All methods must be called in the event loop that called `start`.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class BatchQueue:
         capacity: int = 1024,
         stall_seconds: float = 60.0,
     ) -> None:
-        """`stall_seconds`: how long one batch may keep the engine busy before it counts as hanging."""
+        """stall_seconds: how long one batch may take before the engine counts as hanging."""
         self._metrics = metrics
         self._capacity = capacity
         self._stall_seconds = stall_seconds
         self._size = engines.metadata.input.size
-        self._room = WaitingRoom["_Request"](self._size, max_batch, len(engines.workers))
+        self._crops = CropQueue["_Request"](self._size, max_batch, len(engines.workers))
         self._requests: set[_Request] = set()
         self._accepted = dict.fromkeys(Priority, 0)
         self._nothing_accepted = asyncio.Event()
@@ -70,8 +70,8 @@ class BatchQueue:
         self._workers = [
             EngineWorker(
                 engine,
-                engines.lone,
-                self._room,
+                engines.single_request,
+                self._crops,
                 metrics,
                 stall_seconds,
                 lambda crops, outcomes: self._call_in_loop(lambda: self._deliver(crops, outcomes)),
@@ -94,18 +94,18 @@ class BatchQueue:
             worker.start(f"embedding-engine-{number}")
 
     async def stop(self, drain_seconds: float = 30.0) -> None:
-        """Accept nothing more, finish what was accepted, and end the engines' threads.
+        """Accept no more crops, finish the accepted ones, and end the engines' threads.
 
-        Whoever still waits after `drain_seconds` gets an EngineError.
+        Callers that still wait after `drain_seconds` get an EngineError.
         """
         if self._closed_because is None:
             self._closed_because = "the service is shutting down"
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
                 await self._nothing_accepted.wait()
-                self._room.close()
+                self._crops.close()
                 await self._workers_ended.wait()
-        self._room.close()
+        self._crops.close()
         self._fail_all(f"the engine did not finish within the {drain_seconds:.0f} s that it had to shut down")
         self._metrics.forget(self._waiting)
         if self._watching is not None:
@@ -119,13 +119,13 @@ class BatchQueue:
     @property
     def ended(self) -> bool:
         """Whether no crop will be embedded any more, not even an admitted one."""
-        return self._workers_ended.is_set() or self._room.closed
+        return self._workers_ended.is_set() or self._crops.closed
 
     @contextmanager
     def admit(self, count: int, priority: Priority) -> Iterator[EmbedAdmitted]:
-        """Reserve places for `count` crops for as long as the context lasts, before any work goes into them.
+        """Reserve capacity for `count` crops during the context, before they are decoded.
 
-        Gives what embeds these crops, in one call or several, also when the queue is stopped meanwhile.
+        Yields a function that embeds these crops, in one or several calls, also after the queue was stopped.
         Raises QueueFull, QueueClosed.
         """
         refused = self._closed_because or self._hanging
@@ -144,7 +144,7 @@ class BatchQueue:
     async def embed(self, crops: Sequence[NDArray[np.uint8]], priority: Priority) -> list[Outcome]:
         """The outcomes of crops `(height, width, 3)` uint8 in their order. Raises QueueFull, QueueClosed.
 
-        A caller that is cancelled takes its crops out of the queue.
+        Cancelling the call removes its crops from the queue.
         """
         with self.admit(len(crops), priority) as embed:
             return await embed(crops)
@@ -160,13 +160,13 @@ class BatchQueue:
         if self.ended:
             self._fail_all("the engine has ended")
         else:
-            self._room.put([WaitingCrop(crop, priority, request, i) for i, crop in enumerate(crops)])
+            self._crops.put([QueuedCrop(crop, priority, request, i) for i, crop in enumerate(crops)])
         try:
             return await request.answer
         finally:
             self._requests.discard(request)
             if request.answer.cancelled():
-                self._metrics.dropped.inc(self._room.drop(request))
+                self._metrics.dropped.inc(self._crops.drop(request))
 
     @property
     def _hanging(self) -> str | None:
@@ -176,17 +176,17 @@ class BatchQueue:
         return next(filter(None, map(trouble, self._workers)), None)
 
     async def _watch(self) -> None:
-        """Answer those who wait for an engine that hangs, and try one that fails until it works again."""
+        """Fail the callers of an engine that hangs, and retry a failing one with a blank crop until it works."""
         while True:
             await asyncio.sleep(min(1.0, self._stall_seconds / 4))
             if self._requests and self._hanging is not None:
                 structlog.get_logger().critical("the engine hangs", requests=len(self._requests))
                 self._fail_all(self._hanging)
-            if any(worker.failing for worker in self._workers) and not len(self._room):
-                self._room.put([WaitingCrop(self._blank, Priority.SEARCH, _Request(1), 0)])
+            if any(worker.failing for worker in self._workers) and not len(self._crops):
+                self._crops.put([QueuedCrop(self._blank, Priority.SEARCH, _Request(1), 0)])
 
     def _waiting(self) -> int:
-        return len(self._room)
+        return len(self._crops)
 
     def _account(self, count: int, priority: Priority) -> None:
         self._accepted[priority] += count
@@ -201,11 +201,11 @@ class BatchQueue:
 
     def _fail_all(self, reason: str) -> None:
         for request in self._requests:
-            self._room.drop(request)
+            self._crops.drop(request)
             request.fail(reason)
 
-    def _deliver(self, crops: Sequence[WaitingCrop["_Request"]], outcomes: Sequence[Outcome]) -> None:
-        self._room.prepare()
+    def _deliver(self, crops: Sequence[QueuedCrop["_Request"]], outcomes: Sequence[Outcome]) -> None:
+        self._crops.prepare()
         for crop, outcome in zip(crops, outcomes, strict=True):
             crop.owner.settle(crop.position, outcome)
 
@@ -214,18 +214,18 @@ class BatchQueue:
         if not self._running:
             self._workers_ended.set()
         if death is not None:
-            self._room.close()
+            self._crops.close()
             self._closed_because = f"the engine died of {death!r}; the service must be restarted"
             self._fail_all(self._closed_because)
 
     def _call_in_loop(self, callback: Callable[[], None]) -> None:
-        """From an engine's thread."""
-        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        """Schedule a callback in the event loop, from an engine's thread."""
+        with suppress(RuntimeError):  # the loop is closed, so no caller waits
             self._loop.call_soon_threadsafe(callback)
 
 
 class _Request:
-    """Crops of one call and what has become of them so far."""
+    """The crops of one call and their outcomes so far."""
 
     def __init__(self, count: int) -> None:
         self.answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
@@ -238,7 +238,7 @@ class _Request:
             self.answer.set_result([self._outcomes[i] for i in range(self._count)])
 
     def fail(self, reason: str) -> None:
-        """Settle what is still open."""
+        """Settle all pending crops with an error."""
         for position in range(self._count):
             if position not in self._outcomes:
                 self.settle(position, EngineError(reason))

@@ -1,4 +1,4 @@
-"""The embedding service: files in, embedded crops out, each file on its own."""
+"""The embedding service: decodes files or frames, and embeds their crops; each fails alone."""
 
 import asyncio
 import math
@@ -20,12 +20,12 @@ from app.kit.cores import available_cores
 from model.checkpoint import CheckpointMetadata
 
 FILES_PER_JOB = 8
-"""How many files a decoding thread takes at once: few enough to share a request out, enough to be cheap."""
+"""Files for one job of a decoding thread: few enough to spread a request over threads, enough to be cheap."""
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedCrop:
-    """What a file holds and its crop's parts, `(8, 256)` float32, each L2-normalised times its weight."""
+    """An embedded file. parts: `(8, 256)` float32, each L2-normalised times its weight."""
 
     facts: PictureFacts
     parts: NDArray[np.float32]
@@ -33,7 +33,7 @@ class EmbeddedCrop:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedCut:
-    """A crop cut out of a frame: its own file and what it holds, its pixels in the frame, and its parts `(8, 256)`."""
+    """An embedded box of a frame. content: its JPEG; box: its area in the frame; parts: `(8, 256)` float32."""
 
     content: bytes
     facts: PictureFacts
@@ -58,7 +58,7 @@ class EmbeddingService:
         decode_threads: int | None = None,
         stall_seconds: float = 60.0,
     ) -> None:
-        """`max_batch`, `capacity`, `stall_seconds`: see BatchQueue. `decode_threads`: of each priority; by default one
+        """`max_batch`, `capacity`, `stall_seconds`: see BatchQueue. `decode_threads`: for each priority; by default one
         a core.
         """
         self._metadata = engines.metadata
@@ -68,23 +68,23 @@ class EmbeddingService:
         self._max_batch = max_batch
         self._queue = BatchQueue(engines, metrics, max_batch, capacity, stall_seconds)
         threads = decode_threads or available_cores()
-        self._decoders = {  # two, so that a search does not wait until bulk work is decoded
+        self._decoders = {  # one for each priority, so a search does not wait for bulk decoding
             priority: ThreadPoolExecutor(threads, f"decode-{priority.name.lower()}") for priority in Priority
         }
         self._workers = len(engines.workers)
         self._batches_ahead = self._workers + math.ceil(threads * FILES_PER_JOB / max_batch)
-        """Of one request: one in each engine, and as many as occupy the decoding threads."""
-        self._one_large = threading.Lock()
+        """Batches of one request in progress: one in each engine, and as many as occupy the decoding threads."""
+        self._large_lock = threading.Lock()
         self._warm = False
 
     @property
     def metadata(self) -> CheckpointMetadata:
-        """What the checkpoint says about itself."""
+        """The checkpoint's metadata."""
         return self._metadata
 
     @property
     def runs_on(self) -> str:
-        """With what the engines compute and where, for people to read."""
+        """The runtime and the device, for display."""
         return self._runs_on
 
     @property
@@ -104,15 +104,15 @@ class EmbeddingService:
         self._warm = True
 
     async def stop(self, drain_seconds: float = 30.0) -> None:
-        """Finish what was accepted, for at most `drain_seconds`, then stop."""
+        """Finish the accepted crops, for at most `drain_seconds`, then stop."""
         await self._queue.stop(drain_seconds)
         for decoder in self._decoders.values():
             decoder.shutdown(wait=False)
 
     async def embed(self, contents: Sequence[bytes], priority: Priority) -> list[Result]:
-        """What has become of each file, in their order: one that cannot be used fails alone.
+        """Embed files; one outcome for each, in order: an unusable file fails alone.
 
-        Files are decoded while others of the same request are in the engine, but no further ahead than keeps it
+        Files are decoded while others of the same request are in the engine, but only as far ahead as keeps the engine
         busy: a large request holds the pixels of a few batches. Raises QueueFull, QueueClosed.
         """
         ahead = asyncio.Semaphore(self._batches_ahead)
@@ -122,23 +122,23 @@ class EmbeddingService:
             return list(chain.from_iterable(results))
 
     async def embed_frame(self, frame: bytes, boxes: Sequence[Box], priority: Priority) -> list[CutResult]:
-        """What has become of each box of a frame, in their order: one that cannot be used fails alone.
+        """Embed boxes of a frame; one outcome for each, in order: an unusable box fails alone.
 
-        The frame is decoded once, and only until its crops are cut out. Raises PictureError where it cannot be used;
-        QueueFull, QueueClosed.
+        The frame is decoded once, and freed when its crops are cut out. Raises PictureError where the frame cannot be
+        used; QueueFull, QueueClosed.
         """
         with self._queue.admit(len(boxes), priority) as embed:
             loop = asyncio.get_running_loop()
             cuts = await loop.run_in_executor(self._decoders[priority], self._cut, frame, boxes)
-            outcomes = iter(await embed([one.decoded.pixels for one in cuts if isinstance(one, CutCrop)]))
-            return [one if isinstance(one, PictureError) else _cut_result(one, next(outcomes)) for one in cuts]
+            outcomes = iter(await embed([crop.decoded.pixels for crop in cuts if isinstance(crop, CutCrop)]))
+            return [crop if isinstance(crop, PictureError) else _cut_result(crop, next(outcomes)) for crop in cuts]
 
     async def _embed_batch(
         self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted, ahead: asyncio.Semaphore
     ) -> list[Result]:
         async with ahead:
             if self._queue.ended:
-                return [EngineError("the service ended before this file's turn came")] * len(contents)
+                return [EngineError("the service stopped before this file was embedded")] * len(contents)
             decoded = await self._decode_all(contents, priority)
             outcomes = iter(await embed([crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]))
             return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
@@ -146,32 +146,34 @@ class EmbeddingService:
     async def _decode_all(self, contents: Sequence[bytes], priority: Priority) -> list[DecodedCrop | PictureError]:
         loop = asyncio.get_running_loop()
         jobs = [
-            loop.run_in_executor(self._decoders[priority], self._decode_some, contents[i : i + FILES_PER_JOB])
+            loop.run_in_executor(self._decoders[priority], self._decode_share, contents[i : i + FILES_PER_JOB])
             for i in range(0, len(contents), FILES_PER_JOB)
         ]
         return list(chain.from_iterable(await asyncio.gather(*jobs)))
 
-    def _decode_some(self, contents: Sequence[bytes]) -> list[DecodedCrop | PictureError]:
+    def _decode_share(self, contents: Sequence[bytes]) -> list[DecodedCrop | PictureError]:
         return [self._decode(content) for content in contents]
 
     def _decode(self, content: bytes) -> DecodedCrop | PictureError:
         with self._metrics.decode_seconds.time():
             try:
-                return decode(content, self._limits, self.metadata.input, self._one_large)
+                return decode(content, self._limits, self.metadata.input, self._large_lock)
             except PictureError as error:
                 self._metrics.rejected.labels(error.kind).inc()
-                return PictureError(error.kind, str(error))  # the one that was raised keeps its frames, with the files
+                return PictureError(
+                    error.kind, str(error)
+                )  # a copy, as the traceback of the raised one references the files
 
     def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CutCrop | PictureError]:
         with self._metrics.cut_seconds.time():
             try:
-                cuts = cut(frame, boxes, self._limits, self.metadata.input, self._one_large)
+                cuts = cut(frame, boxes, self._limits, self.metadata.input, self._large_lock)
             except PictureError as error:
                 self._metrics.rejected.labels(error.kind).inc(len(boxes))
                 raise
-        for one in cuts:
-            if isinstance(one, PictureError):
-                self._metrics.rejected.labels(one.kind).inc()
+        for crop in cuts:
+            if isinstance(crop, PictureError):
+                self._metrics.rejected.labels(crop.kind).inc()
         return cuts
 
 
@@ -179,7 +181,7 @@ def _result(crop: DecodedCrop, outcome: Outcome) -> Result:
     return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop.facts, outcome)
 
 
-def _cut_result(one: CutCrop, outcome: Outcome) -> CutResult:
+def _cut_result(crop: CutCrop, outcome: Outcome) -> CutResult:
     if isinstance(outcome, EngineError):
         return outcome
-    return EmbeddedCut(one.content, one.decoded.facts, one.box, outcome)
+    return EmbeddedCut(crop.content, crop.decoded.facts, crop.box, outcome)

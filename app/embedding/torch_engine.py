@@ -16,10 +16,10 @@ GPU_BATCHES = (1, 4, 16, 64, 128)
 
 
 class TorchEngine:
-    """See Engine. Single precision on the CPU; on a GPU half precision, recorded for a few batch sizes."""
+    """See Engine. Single precision on the CPU; half precision on a GPU, captured for a few batch sizes."""
 
     def __init__(self, checkpoint: Path, device: torch.device, threads: int) -> None:
-        """threads: what torch computes with on the CPU, in the whole process. Raises CheckpointError."""
+        """threads: of torch on the CPU, for the whole process. Raises CheckpointError."""
         loaded = load_checkpoint(checkpoint)
         self.metadata = loaded.metadata
         embedder = channels_last(loaded, device)
@@ -40,7 +40,7 @@ class TorchEngine:
 
 
 def channels_last(checkpoint: Checkpoint, device: torch.device) -> Embedder:
-    """The network of a checkpoint on a device, in the memory layout that convolutions are fastest in.
+    """The network of a checkpoint on a device, in the channels-last layout, which is fastest for convolutions.
 
     Raises CheckpointError.
     """

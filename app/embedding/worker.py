@@ -1,4 +1,4 @@
-"""An engine at work in a thread of its own: it takes batches, and what fails in them fails alone."""
+"""A thread that runs an engine on batches of the queue; a bad crop fails alone."""
 
 import threading
 import time
@@ -9,41 +9,41 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from app.embedding.crop_queue import Batch, CropQueue, Owner, Priority, QueuedCrop
 from app.embedding.engine import Engine, EngineError
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.waiting import Batch, Owner, Priority, WaitingCrop, WaitingRoom
 from model.architecture import PART_DIM, PARTS
 
 Outcome = NDArray[np.float32] | EngineError
-"""The parts of one crop, `(8, 256)`, or why there are none."""
+"""The parts `(8, 256)` of one crop, or the error."""
 
 _NOT_FINITE = "the engine gave numbers for this crop that are not finite"
 
 
 class EngineWorker(Generic[Owner]):
-    """Runs an engine on what waits in a room, until the room is closed and empty; lone batches go to the `lone` engine.
+    """Runs an engine on the batches of a queue, until the queue is closed and empty.
 
-    A batch that fails is halved until the crop that it fails on stands alone, which also gets a batch through that was
-    too large for the memory. `deliver` and `end` are called in the engine's thread: with the outcomes of a batch, and
-    once with what killed the engine, or None.
+    A batch that is single goes to the single-request engine. A batch that fails is halved recursively until the bad
+    crop is alone; this also handles a batch that was too large for the memory. `deliver` and `end` are called in the
+    worker's thread: with the outcomes of each batch, and once at the end with the fatal exception, or None.
     """
 
     def __init__(
         self,
         engine: Engine,
-        lone: Engine | None,
-        room: WaitingRoom[Owner],
+        single_request: Engine | None,
+        crops: CropQueue[Owner],
         metrics: EmbeddingMetrics,
         stall_seconds: float,
-        deliver: Callable[[Sequence[WaitingCrop[Owner]], Sequence[Outcome]], None],
+        deliver: Callable[[Sequence[QueuedCrop[Owner]], Sequence[Outcome]], None],
         end: Callable[[BaseException | None], None],
     ) -> None:
-        """`stall_seconds`: how long one batch may keep the engine busy before it counts as hanging."""
+        """stall_seconds: how long one batch may take before the engine counts as hanging."""
         self.crops_per_second: float | None = None
         self.failing: str | None = None
         self._engine = engine
-        self._lone = lone or engine
-        self._room = room
+        self._single_request = single_request or engine
+        self._crops = crops
         self._metrics = metrics
         self._stall_seconds = stall_seconds
         self._deliver = deliver
@@ -58,7 +58,7 @@ class EngineWorker(Generic[Owner]):
 
     @property
     def hanging(self) -> str | None:
-        """That the engine hangs in a batch, if it does; any thread may ask."""
+        """The error message where the engine hangs in a batch, else None; any thread may call."""
         busy_since = self._busy_since
         if busy_since is None or time.monotonic() - busy_since < self._stall_seconds:
             return None
@@ -69,15 +69,15 @@ class EngineWorker(Generic[Owner]):
         try:
             while self._serve_next():
                 pass
-        except BaseException as error:  # whatever ends this thread, those who wait must learn of it
+        except BaseException as error:  # waiting callers must get an error, whatever ends this thread
             death = error
             structlog.get_logger().critical("the engine died", exc_info=error)
         finally:
             self._end(death)
 
     def _serve_next(self) -> bool:
-        """Serve a batch, of which nothing is kept; False when none comes any more."""
-        batch = self._room.take()
+        """Serve one batch, and drop all references to it; False when the queue is closed and empty."""
+        batch = self._crops.take()
         if batch is None:
             return False
         self._serve(batch)
@@ -88,7 +88,7 @@ class EngineWorker(Generic[Owner]):
         self._busy_since = started
         for crop in batch.crops:
             self._queue_seconds[crop.priority].observe(started - crop.since)
-        engine = self._lone if batch.lone else self._engine
+        engine = self._single_request if batch.single else self._engine
         outcomes = outcomes_of(engine, batch.pixels)
         seconds = time.monotonic() - started
         self.failing = self._failure_on_blank(engine) if _all_failed(outcomes) else None
@@ -101,13 +101,13 @@ class EngineWorker(Generic[Owner]):
         self.crops_per_second = 0.8 * (self.crops_per_second or speed) + 0.2 * speed
 
     def _failure_on_blank(self, engine: Engine) -> str | None:
-        """How an engine fails on a blank crop, if it does: so a broken engine is told from poisoned crops."""
+        """The error of an engine on a blank crop, or None. It distinguishes a broken engine from bad crops."""
         (outcome,) = outcomes_of(engine, self._blank)
         return f"even with a blank crop, {outcome}" if isinstance(outcome, EngineError) else None
 
 
 def outcomes_of(engine: Engine, pixels: NDArray[np.uint8]) -> list[Outcome]:
-    """What an engine makes of crops `(N, height, width, 3)`; one that it fails on fails alone."""
+    """An engine's outcomes for crops `(N, height, width, 3)`; a crop that it fails on fails alone."""
     try:
         parts = engine.embed(pixels)
         if parts.shape != (len(pixels), len(PARTS), PART_DIM):

@@ -14,19 +14,19 @@ def pairs_of(attributes: Mapping[str, Any]) -> frozenset[Pair]:
 
 
 def lines_of(attributes: Mapping[str, Any]) -> str | None:
-    """What the database looks through: each pair on a line of its own, with line ends around it; None for no pairs."""
+    """The text in which the database looks for pairs: one line for each, between newlines; None for no pairs."""
     if not attributes:
         return None
     return "\n" + "".join(f"{_member(*pair)}\n" for pair in sorted(pairs_of(attributes)))
 
 
 def line_of(pair: Pair) -> str:
-    """What is in `lines_of` some attributes if, and only if, the pair is among them: JSON texts have no line ends."""
+    """A substring of `lines_of(attributes)` exactly if the attributes have the pair: canonical JSON has no newlines."""
     return f"\n{_member(*pair)}\n"
 
 
 def text_of(lines: str | None) -> str | None:
-    """What an index holds, the canonical text of the whole object, from `lines_of` the attributes."""
+    """The canonical JSON of the whole object, as an index holds it, from `lines_of(attributes)`."""
     return None if lines is None else "{" + lines[1:-1].replace("\n", ",") + "}"
 
 

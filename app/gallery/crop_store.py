@@ -1,4 +1,4 @@
-"""Crops looked up and stored for several requests at once, which share a statement or a transaction."""
+"""Looks up and stores the crops of concurrent requests in shared statements and transactions (group commit)."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.database import Database
 from app.embedding.frames import PixelBox
-from app.gallery.answering import ModelChanged, RunningModel
+from app.gallery.active_model import ModelChanged, RunningModel
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
@@ -23,14 +23,14 @@ from app.kit.times import now_microseconds, utc_offset_seconds
 from model.architecture import PART_DIM, PARTS
 
 CROPS_A_TRANSACTION = 128
-"""Of several requests together; searches, which are kept too, wait for its end."""
+"""Of all requests in it. Searches are stored too, and wait until the transaction ends."""
 
-CROPS_A_LOOK = 512
+CROPS_A_LOOKUP = 512
 
 
 @dataclass(frozen=True)
 class EmbeddedNewCrop:
-    """A crop that is to be stored. parts: `(8, 256)` float32."""
+    """A crop to store. parts: `(8, 256)` float32."""
 
     metadata: CropMetadata
     picture: Picture
@@ -39,7 +39,7 @@ class EmbeddedNewCrop:
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """What became of a new crop. parts: `(8, 256)` float32; box: what was cut out of the frame, if it came as one."""
+    """The outcome of a posted crop. parts: `(8, 256)` float32; box: its pixels in the frame, for a box of a frame."""
 
     status: Literal["created", "existing"]
     crop: Crop
@@ -52,33 +52,33 @@ StoredCrops = dict[Identity, StoredCrop]
 
 
 class CropStore:
-    """The gallery's crops with one model's embeddings, by what makes two crops the same."""
+    """The gallery's crops with one model's embeddings, by identity."""
 
     def __init__(self, database: Database, images: ImageStore, model: RunningModel) -> None:
         self._database = database
         self._images = images
         self._index = model.index
         self._model_id = model.id
-        self._known_cameras: set[str] = set()  # saves a statement; cameras never go
-        self._looks = AsyncBatcher[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOK)
+        self._known_cameras: set[str] = set()  # saves a statement; cameras are never deleted
+        self._lookups = AsyncBatcher[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOKUP)
         self._writes = AsyncBatcher[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
 
     async def find(self, identities: Collection[Identity]) -> StoredCrops:
-        """Those of the crops that are there, embedded by the model; when this returns they can be found."""
-        known = await self._looks.run(identities)
-        if known:  # the request, or the service, that stored them may not have got so far
+        """Stored crops with an embedding of the model, by identity; when this returns searches find them."""
+        known = await self._lookups.run(identities)
+        if known:  # another request or service may have committed them without updating this index yet
             await self._index.catch_up()
         return known
 
     async def store(self, crops: NewCrops) -> StoredCrops:
         """Store crops: image files, then everything else, then the index.
 
-        When this returns they are durable and can be found. Raises ModelChanged where another model embeds new
-        crops by now; then nothing is stored.
+        When this returns they are durable and can be found. Raises ModelChanged where another model became active
+        meanwhile; then nothing is stored.
         """
         if not crops:
             return {}
-        await store_files(self._images, [one.picture for one in crops.values()])
+        await store_files(self._images, [crop.picture for crop in crops.values()])
         stored = await self._writes.run(crops)
         await self._index.catch_up()
         return stored
@@ -97,21 +97,21 @@ class CropStore:
         return [{identity: found[identity] for identity in request if identity in found} for request in requests]
 
     async def _write(self, requests: Sequence[NewCrops]) -> list[StoredCrops]:
-        """What became of the crops of several requests; one that was in several is created by the first."""
+        """The outcomes for several requests; a crop that is in several of them is `created` for the first."""
         crops: dict[Identity, EmbeddedNewCrop] = {}
         for request in requests:
-            crops |= {identity: one for identity, one in request.items() if identity not in crops}
+            crops |= {identity: crop for identity, crop in request.items() if identity not in crops}
         async with self._database.write() as session:
-            if (await ModelRepository(session).active()).storing != self._model_id:
-                raise ModelChanged(f"{self._model_id} embeds no more crops")
+            if (await ModelRepository(session).roles()).embedding_id != self._model_id:
+                raise ModelChanged(f"{self._model_id} no longer embeds new crops")
             rows, created = await self._insert(GalleryRepository(session), crops)
         self._known_cameras |= {camera_id for camera_id, _, _ in crops}
         stored = []
         for request in requests:
             stored.append(
                 {
-                    identity: StoredCrop("created" if identity in created else "existing", rows[identity], one.parts)
-                    for identity, one in request.items()
+                    identity: StoredCrop("created" if identity in created else "existing", rows[identity], crop.parts)
+                    for identity, crop in request.items()
                 }
             )
             created -= request.keys()
@@ -120,15 +120,15 @@ class CropStore:
     async def _insert(
         self, repository: GalleryRepository, crops: NewCrops
     ) -> tuple[dict[Identity, Crop], set[Identity]]:
-        """The rows of all crops, and which of them are new."""
+        """The rows of all crops, and the identities of the new ones."""
         await repository.add_cameras({camera_id for camera_id, _, _ in crops} - self._known_cameras, now_microseconds())
-        await record(repository, self._images, [one.picture for one in crops.values()])
+        await record(repository, self._images, [crop.picture for crop in crops.values()])
         rows = await repository.crops_by_identity(crops.keys())
         known = await repository.embeddings([crop.key for crop in rows.values()], self._model_id)
-        new = {identity: _row(identity, one.metadata) for identity, one in crops.items() if identity not in rows}
+        new = {identity: _row(identity, crop.metadata) for identity, crop in crops.items() if identity not in rows}
         await repository.add_crops(list(new.values()))
         rows |= new
-        vectors = {rows[identity].key: one.parts.reshape(-1) for identity, one in crops.items()}
+        vectors = {rows[identity].key: crop.parts.reshape(-1) for identity, crop in crops.items()}
         await repository.add_embeddings(
             {key: vector for key, vector in vectors.items() if key not in known}, self._model_id
         )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import InvalidRequest, problem_of, problem_responses
-from app.gallery.answering import Answering
+from app.gallery.active_model import ActiveModel
 from app.gallery.crop_store import StoredCrop
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
 from app.gallery.metadata import CropMetadata
@@ -28,8 +28,8 @@ from app.gallery.schemas import (
     Name,
 )
 from app.gallery.service import GalleryService
+from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
 from app.kit.forms import Several
-from app.kit.leaving import Departure, departure_of, unless_left
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
 from app.settings import Settings
@@ -38,11 +38,11 @@ router = APIRouter()
 
 GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
-AnsweringDep = Annotated[Answering, Depends(provided(Answering))]
-DepartureDep = Annotated[Departure, Depends(departure_of)]
+ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
+DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
 Include = Literal["embedding", "vector", "parts"]
 Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
-CropIdPath = Annotated[CropId, Path(description="A crop's id, as `POST /embed` and matches tell it")]
+CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers of `POST /embed` and `POST /search`")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
 
 _IMAGE: dict[int | str, dict[str, Any]] = {
@@ -59,8 +59,8 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
 )
 async def embed(
     gallery: GalleryDep,
-    answering: AnsweringDep,
-    departure: DepartureDep,
+    active_model: ActiveModelDep,
+    disconnect: DisconnectDep,
     settings: SettingsDep,
     files: Annotated[
         Several[UploadFile] | None, File(description="One or many crops: jpeg, png or webp, one person each")
@@ -77,38 +77,38 @@ async def embed(
     ] = None,
     camera_id: Annotated[
         CameraId | None,
-        Form(description="Which camera saw them; new ones come to be", examples=["gate-north"]),
+        Form(description="The camera; an unknown one is created", examples=["gate-north"]),
     ] = None,
     captured_at: Annotated[
-        Instant | None, Form(description="When, with the zone", examples=["2026-05-04T17:30:00+02:00"])
+        Instant | None, Form(description="The time, with its zone", examples=["2026-05-04T17:30:00+02:00"])
     ] = None,
-    track_id: Annotated[Name | None, Form(description="The track, where all crops are of one")] = None,
-    person_id: Annotated[Name | None, Form(description="The person, where it is known")] = None,
+    track_id: Annotated[Name | None, Form(description="The track, if all crops belong to one")] = None,
+    person_id: Annotated[Name | None, Form(description="The person, if known")] = None,
     attributes: Annotated[
         str | None,
         Form(
-            description="A JSON object, kept and given back as it is; searches can ask for its values",
+            description="A JSON object, stored and returned unchanged; searches can filter by its values",
             examples=['{"lane": 2}'],
         ),
     ] = None,
     items: Annotated[
         str | None,
         Form(
-            description="A JSON array with an object for each file or box, in order, whose camera_id, captured_at, "
-            "track_id, person_id and attributes hold for that crop alone"
+            description="A JSON array with an object for each file or box, in order: its camera_id, captured_at, "
+            "track_id, person_id and attributes override the request's for that crop"
         ),
     ] = None,
-    store: Annotated[bool, Form(description="false: embed only, keep nothing; no metadata is needed then")] = True,
+    store: Annotated[bool, Form(description="false: embed only, store nothing; then no metadata is needed")] = True,
     include: Annotated[
         Several[Include] | None,
-        Form(description="embedding: give embeddings back; or only their vector or parts"),
+        Form(description="embedding: return embeddings; or only their vector or parts"),
     ] = None,
 ) -> EmbedAnswer:
     """Embeds crops and stores them with their pictures and metadata, so that searches find them.
 
-    They come as files of their own, or as boxes of one frame; the service cuts those out and keeps each as a JPEG.
+    Crops are posted as files, or as boxes of one frame; the service cuts the boxes out and stores each as a JPEG.
     Every file or box has its own outcome, in the order given: one that cannot be used fails alone. The same bytes, or
-    the same box of the same frame, by the same camera at the same time are the same crop: posting them again changes
+    the same box of the same frame, from the same camera at the same time are the same crop: posting them again changes
     nothing and answers `existing`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
@@ -121,24 +121,25 @@ async def embed(
     )
     form = EmbedForm(shared, parse_items(items, len(posted.names)))
     if store:
-        model_id, outcomes = await _store(gallery, form, posted, departure)
+        model_id, outcomes = await _store(gallery, form, posted, disconnect)
     else:
-        with answering.use() as model:
-            model_id, outcomes = model.id, list(await unless_left(departure, posted.embed(model.embedding)))
+        with active_model.use() as model:
+            model_id, outcomes = model.id, list(await cancel_on_disconnect(disconnect, posted.embed(model.embedding)))
     wanted = set(include or ())
-    answers = [_item(i, name, one, wanted) for i, (name, one) in enumerate(zip(posted.names, outcomes, strict=True))]
-    return EmbedAnswer(model_id=model_id, items=answers)
+    named = zip(posted.names, outcomes, strict=True)
+    embedded = [_item(index, name, outcome, wanted) for index, (name, outcome) in enumerate(named)]
+    return EmbedAnswer(model_id=model_id, items=embedded)
 
 
 async def _store(
-    gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame, departure: Departure
+    gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame, disconnect: Disconnect
 ) -> tuple[str, list[Outcome]]:
-    """By which model, and what became of each crop: one whose metadata is wrong fails before it is looked at."""
-    told = form.metadata(len(posted.names))
-    good = {place: one for place, one in enumerate(told) if isinstance(one, CropMetadata)}
-    stored = await posted.store(gallery, good, departure)
+    """The model's id and the outcome of each crop: one with wrong metadata fails before its picture is decoded."""
+    metadata = form.metadata(len(posted.names))
+    valid = {position: item for position, item in enumerate(metadata) if isinstance(item, CropMetadata)}
+    stored = await posted.store(gallery, valid, disconnect)
     outcomes = iter(stored.outcomes)
-    return stored.model_id, [next(outcomes) if isinstance(one, CropMetadata) else one for one in told]
+    return stored.model_id, [next(outcomes) if isinstance(item, CropMetadata) else item for item in metadata]
 
 
 def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Include]) -> EmbedItem:
@@ -178,7 +179,7 @@ async def list_crops(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> CropPage:
-    """One page of the crops that pass all filters. Pages neither skip nor repeat crops while new ones come."""
+    """One page of the crops that pass all filters. Pages neither skip nor repeat crops when new ones are stored."""
     which = crop_filter(
         camera_ids,
         exclude_camera_ids,
@@ -192,10 +193,10 @@ async def list_crops(
         before = None if cursor is None else decode_cursor(cursor)
     except ValueError as error:
         raise InvalidRequest(f"{error}: give next_cursor of the page before", "cursor") from error
-    crops, following = await gallery.page(which, before, limit)
+    crops, next_position = await gallery.page(which, before, limit)
     return CropPage(
         items=[CropOut.of(crop) for crop in crops],
-        next_cursor=None if following is None else encode_cursor(following),
+        next_cursor=None if next_position is None else encode_cursor(next_position),
     )
 
 
@@ -213,7 +214,7 @@ async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
     responses={**_IMAGE, **problem_responses(404, 422, 503)},
 )
 async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
-    """The picture, byte for byte as it was posted; of a box of a frame, the JPEG that was cut out."""
+    """The picture, byte for byte as it was posted; for a box of a frame, the JPEG that was cut out."""
     content, facts = await gallery.image(crop_id)
     return Response(
         content,
@@ -230,7 +231,7 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     responses=problem_responses(404, 422, 503),
 )
 async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
-    """Deletes a crop, its embedding and its picture. No search finds it any more from then on."""
+    """Deletes a crop, its embedding and its picture. No later search finds it."""
     await gallery.delete(crop_id)
 
 
@@ -242,7 +243,7 @@ async def list_cameras(gallery: GalleryDep) -> list[CameraOut]:
 
 @router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 422, 503))
 async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
-    """A camera, and how many crops come from it."""
+    """A camera, and how many crops it has."""
     return CameraOut.of(*await gallery.camera(camera_id))
 
 
@@ -253,5 +254,5 @@ async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     responses=problem_responses(400, 413, 422, 503),
 )
 async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
-    """Names a camera and says where it is; also before its first crop."""
+    """Sets a camera's name, place and time zone; creates the camera if it has no crop yet."""
     return CameraOut.of(*await gallery.put_camera(camera_id, camera.name, camera.place, camera.time_zone))

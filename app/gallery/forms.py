@@ -1,4 +1,4 @@
-"""From HTTP to the gallery's own values: filters, and which metadata of `POST /embed` belongs to which crop."""
+"""Parses form and query fields: filters, and the metadata of each crop of a `POST /embed`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,15 +23,15 @@ _BOXES = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFlo
 
 @dataclass(frozen=True)
 class EmbedForm:
-    """A request's metadata, and what single crops say otherwise (`items`, one JSON object a crop)."""
+    """A request's shared metadata, and what `items` (one JSON object a crop) overrides for single crops."""
 
     shared: ItemMetadata
     items: Sequence[dict[str, Any]]
 
     def metadata(self, count: int) -> list[CropMetadata | InvalidRequest]:
-        """The metadata of each of `count` crops, or what it lacks or has wrong.
+        """The metadata of each of `count` crops, or what is wrong with it.
 
-        Raises InvalidRequest where that holds for all of them, because nothing is told of single ones.
+        Raises InvalidRequest where the shared metadata is wrong and there are no `items`.
         """
         if not self.items:
             return [_complete(self.shared)] * count
@@ -39,8 +39,8 @@ class EmbedForm:
 
     def _of_item(self, index: int) -> CropMetadata | InvalidRequest:
         try:
-            own = _parse_item(self.items[index], index)
-            return _complete(self.shared.model_copy(update=own.model_dump(exclude_none=True)))
+            item = _parse_item(self.items[index], index)
+            return _complete(self.shared.model_copy(update=item.model_dump(exclude_none=True)))
         except InvalidRequest as error:
             return error
 
@@ -54,7 +54,7 @@ def crop_filter(
     track_id: str | None,
     attributes: Mapping[str, Any] | None,
 ) -> Filter:
-    """The filters that listing and searching share; None lets everything pass."""
+    """The filters that listing and searching share; None does not filter."""
     return Filter(
         camera_ids=frozenset(camera_ids or ()),
         exclude_camera_ids=frozenset(exclude_camera_ids or ()),
@@ -67,7 +67,7 @@ def crop_filter(
 
 
 def parse_attributes(text: str | None) -> dict[str, Any] | None:
-    """The field `attributes` of a crop that comes, or of a filter. Raises InvalidRequest."""
+    """The field `attributes` of a new crop or of a filter. Raises InvalidRequest."""
     if text is None:
         return None
     try:
@@ -78,21 +78,21 @@ def parse_attributes(text: str | None) -> dict[str, Any] | None:
         ) from error
 
 
-def parse_boxes(text: str, most: int) -> list[Box]:
-    """The form field `boxes`, at least one and at most `most`. Raises InvalidRequest."""
+def parse_boxes(text: str, max_boxes: int) -> list[Box]:
+    """The form field `boxes`, 1 to `max_boxes` of them. Raises InvalidRequest."""
     try:
         boxes = [Box(*numbers) for numbers in _BOXES.validate_json(text, strict=True)]
     except ValidationError as error:
         raise InvalidRequest(
             f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {first_fault(error)}", "boxes"
         ) from error
-    if not 1 <= len(boxes) <= most:
-        raise InvalidRequest(f"boxes has {len(boxes)} boxes: give 1 to {most} at once", "boxes")
+    if not 1 <= len(boxes) <= max_boxes:
+        raise InvalidRequest(f"boxes has {len(boxes)} boxes: give 1 to {max_boxes} at once", "boxes")
     return boxes
 
 
 def parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
-    """The form field `items`, an object for each crop or nothing at all. Raises InvalidRequest."""
+    """The form field `items`, one object for each crop; empty where it is not given. Raises InvalidRequest."""
     if text is None:
         return []
     try:
@@ -104,15 +104,17 @@ def parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
     return items
 
 
-def _complete(told: ItemMetadata) -> CropMetadata:
-    if told.camera_id is None:
+def _complete(metadata: ItemMetadata) -> CropMetadata:
+    if metadata.camera_id is None:
         raise InvalidRequest("camera_id is missing: say which camera the crop comes from", "camera_id")
-    if told.captured_at is None:
+    if metadata.captured_at is None:
         raise InvalidRequest(
             "captured_at is missing: say when the crop was captured, such as 2026-05-04T17:30:00+02:00",
             "captured_at",
         )
-    return CropMetadata(told.camera_id, told.captured_at, told.track_id, told.person_id, told.attributes or {})
+    return CropMetadata(
+        metadata.camera_id, metadata.captured_at, metadata.track_id, metadata.person_id, metadata.attributes or {}
+    )
 
 
 def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
@@ -123,7 +125,7 @@ def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
 
 
 def first_fault(error: ValidationError) -> str:
-    """What is wrong first, and where."""
+    """The first validation error, with its location."""
     fault = error.errors()[0]
     where = ".".join(map(str, fault["loc"]))
     return f"{where}: {fault['msg']}" if where else fault["msg"]

@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from app.kit.files import write_atomically
 
 _WRITERS = 8
-"""Files written at once: waiting for a disk or an object store costs no processor, and disks sync several at a time."""
+"""Files written in parallel: the threads wait for the disk or the object store, and use little CPU."""
 
 
 class ImageStore:
@@ -24,15 +24,15 @@ class ImageStore:
         self._writers = ThreadPoolExecutor(_WRITERS, "images")
 
     async def put(self, images: Mapping[str, bytes]) -> None:
-        """Store images by hash; what is already there is left as it is."""
+        """Store images by hash; existing files are left as they are."""
         await asyncio.to_thread(self._put_all, images)
 
     async def missing(self, hashes: Iterable[str]) -> list[str]:
-        """Which of the images are not there."""
+        """The images that have no file."""
         return await asyncio.to_thread(lambda: [sha256 for sha256 in hashes if not self._exists(self._path(sha256))])
 
     async def read(self, sha256: str) -> bytes | None:
-        """An image's bytes, or None if it is not there."""
+        """An image's bytes; None if it has no file."""
         try:
             content: bytes = await asyncio.to_thread(self._files.cat_file, self._path(sha256))
         except FileNotFoundError:
@@ -40,7 +40,7 @@ class ImageStore:
         return content
 
     async def delete(self, sha256: str) -> None:
-        """Delete an image, if it is there."""
+        """Delete an image's file, if it exists."""
         try:
             await asyncio.to_thread(self._files.rm_file, self._path(sha256))
         except FileNotFoundError:
@@ -53,7 +53,7 @@ class ImageStore:
         path = self._path(sha256)
         if self._exists(path):
             return
-        if self._local:  # object stores publish a file when it is whole; a local one must be made to
+        if self._local:  # object stores publish only complete files
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(Path(path), content)
         else:

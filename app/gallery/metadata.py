@@ -1,4 +1,4 @@
-"""What is told of a crop, beside its picture."""
+"""The metadata of a crop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from app.kit.times import to_microseconds
 
 @dataclass(frozen=True)
 class CropMetadata:
-    """What a camera pipeline tells of a crop; `captured_at` is aware."""
+    """A crop's metadata as it was posted; `captured_at` is an aware datetime."""
 
     camera_id: str
     captured_at: datetime
@@ -20,5 +20,5 @@ class CropMetadata:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def identity(self, sha256: str) -> Identity:
-        """The same bytes by the same camera at the same time are the same crop."""
+        """The same bytes from the same camera at the same time are the same crop."""
         return self.camera_id, to_microseconds(self.captured_at), sha256

@@ -1,4 +1,4 @@
-"""Pictures that are to stay: their files and their rows, kept in step while others delete."""
+"""Stores pictures, their files and their rows, safely beside concurrent deletions."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from app.gallery.repository import GalleryRepository
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as it came, the digest that names it, and what was found in it."""
+    """A picture as it was posted, its digest, and its format and size."""
 
     content: bytes
     sha256: str
@@ -18,15 +18,15 @@ class Picture:
 
 
 async def store_files(images: ImageStore, pictures: Collection[Picture]) -> None:
-    """Write the pictures' files: the slow step, to be taken before the transaction begins."""
+    """Write the pictures' files. This is slow, so it is done before the transaction begins."""
     await images.put({picture.sha256: picture.content for picture in pictures})
 
 
 async def record(repository: GalleryRepository, images: ImageStore, pictures: Collection[Picture]) -> None:
-    """Within a writing unit of work, note that the pictures are used.
+    """Insert the pictures' rows, within a writing unit of work.
 
-    A deletion may have taken a file after `store_files` saw it; none can while this unit of work lasts, so what is
-    missing now is written again.
+    A concurrent deletion may have removed a file after `store_files` found it. Writers are serialised, so no file is
+    removed during this unit of work, which writes missing files again.
     """
     by_hash = {picture.sha256: picture for picture in pictures}
     await repository.add_images(

@@ -1,4 +1,4 @@
-"""What `POST /embed` is given to embed: files, or a frame with boxes."""
+"""The pictures of a `POST /embed`: files, or a frame with boxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,23 +12,26 @@ from app.errors import InvalidRequest
 from app.gallery.forms import parse_boxes
 from app.gallery.metadata import CropMetadata
 from app.gallery.service import GalleryService, NewBox, NewCrop, Stored
-from app.kit.leaving import Departure
+from app.kit.disconnect import Disconnect
 
 
 @dataclass(frozen=True)
 class PostedFiles:
-    """Crops, each in a file of its own."""
+    """Crops, one file each."""
 
     contents: Sequence[bytes]
     names: Sequence[str | None]
 
     async def embed(self, embedding: EmbeddingService) -> Sequence[Result]:
-        """What has become of each file, nothing stored. Raises QueueFull, QueueClosed."""
+        """Embed each file without storing it. Raises QueueFull, QueueClosed."""
         return await embedding.embed(self.contents, Priority.BULK)
 
-    async def store(self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure) -> Stored:
-        """What has become of the files whose places `told` names. Raises QueueFull, QueueClosed, ClientLeft."""
-        return await gallery.store([NewCrop(self.contents[place], one) for place, one in told.items()], departure)
+    async def store(
+        self, gallery: GalleryService, metadata: Mapping[int, CropMetadata], disconnect: Disconnect
+    ) -> Stored:
+        """Store the files that have metadata, by position. Raises QueueFull, QueueClosed, ClientDisconnected."""
+        crops = [NewCrop(self.contents[position], item) for position, item in metadata.items()]
+        return await gallery.store(crops, disconnect)
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,21 @@ class PostedFrame:
     names: Sequence[str | None]
 
     async def embed(self, embedding: EmbeddingService) -> Sequence[CutResult]:
-        """What has become of each box, nothing stored. Raises PictureError, QueueFull, QueueClosed."""
+        """Embed each box without storing it. Raises PictureError, QueueFull, QueueClosed."""
         return await embedding.embed_frame(self.content, self.boxes, Priority.BULK)
 
-    async def store(self, gallery: GalleryService, told: Mapping[int, CropMetadata], departure: Departure) -> Stored:
-        """What has become of the boxes whose places `told` names. Raises what `embed` does, and ClientLeft."""
-        crops = [NewBox(self.boxes[place], one) for place, one in told.items()]
-        return await gallery.store_frame(self.content, crops, departure)
+    async def store(
+        self, gallery: GalleryService, metadata: Mapping[int, CropMetadata], disconnect: Disconnect
+    ) -> Stored:
+        """Store the boxes that have metadata, by position. Raises what `embed` does, and ClientDisconnected."""
+        crops = [NewBox(self.boxes[position], item) for position, item in metadata.items()]
+        return await gallery.store_frame(self.content, crops, disconnect)
 
 
 async def read_posted(
-    files: Sequence[UploadFile] | None, frame: UploadFile | None, boxes: str | None, most_boxes: int
+    files: Sequence[UploadFile] | None, frame: UploadFile | None, boxes: str | None, max_boxes: int
 ) -> PostedFiles | PostedFrame:
-    """The form fields `files`, `frame` and `boxes`. Raises InvalidRequest where they are not exactly one of the two."""
+    """The form fields `files`, or `frame` and `boxes`. Raises InvalidRequest unless exactly one of the two is given."""
     if bool(files) == (frame is not None or boxes is not None):
         raise InvalidRequest("give either files, or frame and boxes: which people are to be embedded?", "files")
     if files:
@@ -61,5 +66,5 @@ async def read_posted(
         raise InvalidRequest("frame is missing: post the picture that the boxes are to be cut from", "frame")
     if boxes is None:
         raise InvalidRequest("boxes is missing: say where in the frame people are, as [[x, y, width, height]]", "boxes")
-    parsed = parse_boxes(boxes, most_boxes)
+    parsed = parse_boxes(boxes, max_boxes)
     return PostedFrame(await frame.read(), parsed, [frame.filename] * len(parsed))

@@ -18,11 +18,11 @@ from app.gallery.tables import (
     Camera,
     Change,
     Crop,
-    DoomedImage,
     Embedding,
     Gallery,
     Image,
     ImageUse,
+    OrphanedImage,
     TrimmedChanges,
 )
 from app.index import port as index
@@ -36,12 +36,12 @@ _INDEXED = (
     Crop.person_id,
     Crop.attribute_lines,
 )
-"""What an index holds of a crop."""
+"""The columns that an index holds of a crop."""
 
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 Identity = tuple[str, int, str]
-"""What makes two crops the same: camera_id, captured_at, image_sha256."""
+"""The natural key of a crop: camera_id, captured_at, image_sha256."""
 
 
 class GalleryRepository:
@@ -51,7 +51,7 @@ class GalleryRepository:
         self._session = session
 
     async def gallery_id(self) -> str:
-        """What tells this gallery from all others."""
+        """The gallery's id."""
         return (await self._session.scalars(select(Gallery.id))).one()
 
     # cameras
@@ -70,7 +70,7 @@ class GalleryRepository:
         return {row[0]: row[1] for row in rows}
 
     async def known_cameras(self, camera_ids: Collection[str]) -> set[str]:
-        """Those of the ids that belong to a camera."""
+        """Those of the ids that belong to an existing camera."""
         return set(await self._session.scalars(select(Camera.id).where(Camera.id.in_(camera_ids))))
 
     def add(self, camera: Camera) -> None:
@@ -78,14 +78,14 @@ class GalleryRepository:
         self._session.add(camera)
 
     async def add_cameras(self, camera_ids: Collection[str], created_at: int) -> None:
-        """Add those of the cameras that are not there yet, each named by its id."""
-        rows = [{"id": one, "name": one, "created_at": created_at} for one in sorted(camera_ids)]
+        """Insert the cameras that do not exist yet, each named by its id."""
+        rows = [{"id": camera_id, "name": camera_id, "created_at": created_at} for camera_id in sorted(camera_ids)]
         await self._add_missing(Camera, rows)
 
     # crops
 
     async def crops_by_identity(self, identities: Collection[Identity]) -> dict[Identity, Crop]:
-        """Those of the identities that are crops already."""
+        """Existing crops, by identity."""
         if not identities:
             return {}
         columns = tuple_(Crop.camera_id, Crop.captured_at, Crop.image_sha256)
@@ -109,7 +109,7 @@ class GalleryRepository:
         return (await self._session.scalars(query)).all()
 
     async def add_crops(self, crops: Sequence[Crop]) -> None:
-        """Insert crops and give them their keys. They do not become part of the unit of work."""
+        """Insert crops and set their keys. The objects do not become part of the session."""
         if not crops:
             return
         inserting = insert(_table(Crop)).returning(Crop.id, Crop.key)
@@ -119,7 +119,7 @@ class GalleryRepository:
             crop.key = keys[crop.id]
 
     async def delete_crop(self, crop: Crop) -> None:
-        """Delete a crop with its embeddings, log that, and doom its image if nothing else refers to it."""
+        """Delete a crop and its embeddings, log it, and mark its image as orphaned if nothing else refers to it."""
         models = await self._session.scalars(select(Embedding.model_id).where(Embedding.crop_key == crop.key))
         self._session.add_all(Change(model_id=model_id, crop_key=crop.key, what=REMOVED) for model_id in models.all())
         await self._session.execute(delete(Embedding).where(Embedding.crop_key == crop.key))
@@ -127,23 +127,23 @@ class GalleryRepository:
         sha256 = crop.image_sha256
         if not await self._is_image_used(sha256):
             await self._session.execute(delete(Image).where(Image.sha256 == sha256))
-            await self._session.merge(DoomedImage(sha256=sha256))
+            await self._session.merge(OrphanedImage(sha256=sha256))
 
     # images
 
     async def image(self, sha256: str) -> Image | None:
-        """The facts of one image."""
+        """The row of one image."""
         return await self._session.get(Image, sha256)
 
     async def add_images(self, images: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add the facts of images, by hash, that are not there yet; none of them is doomed any more."""
+        """Insert the rows of images, by hash, that do not exist yet; none of them stays marked as orphaned."""
         await self._add_missing(Image, [{"sha256": sha256, **images[sha256]} for sha256 in sorted(images)])
-        doomed = images.keys() & set(await self.doomed_images())
-        if doomed:
-            await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256.in_(doomed)))
+        orphaned = images.keys() & set(await self.orphaned_images())
+        if orphaned:
+            await self._session.execute(delete(OrphanedImage).where(OrphanedImage.sha256.in_(orphaned)))
 
     def use_images(self, owner_id: str, hashes: Sequence[str]) -> None:
-        """Note that something else than a crop refers to images, in this order."""
+        """Store references to images from something other than a crop, in this order."""
         self._session.add_all(
             ImageUse(owner_id=owner_id, position=position, image_sha256=sha256)
             for position, sha256 in enumerate(hashes)
@@ -154,13 +154,13 @@ class GalleryRepository:
         query = select(ImageUse.image_sha256).where(ImageUse.owner_id == owner_id).order_by(ImageUse.position)
         return (await self._session.scalars(query)).all()
 
-    async def doomed_images(self) -> Sequence[str]:
-        """The hashes of images whose files are to be deleted."""
-        return (await self._session.scalars(select(DoomedImage.sha256))).all()
+    async def orphaned_images(self) -> Sequence[str]:
+        """The hashes of images whose files must be deleted."""
+        return (await self._session.scalars(select(OrphanedImage.sha256))).all()
 
-    async def forget_doomed_image(self, sha256: str) -> None:
-        """Note that an image's file is deleted."""
-        await self._session.execute(delete(DoomedImage).where(DoomedImage.sha256 == sha256))
+    async def remove_orphaned_image(self, sha256: str) -> None:
+        """Remove the mark of an image whose file is deleted."""
+        await self._session.execute(delete(OrphanedImage).where(OrphanedImage.sha256 == sha256))
 
     async def _is_image_used(self, sha256: str) -> bool:
         by_crop = exists().where(Crop.image_sha256 == sha256)
@@ -170,7 +170,7 @@ class GalleryRepository:
     # embeddings and the change log
 
     async def embeddings(self, crop_keys: Collection[int], model_id: str) -> dict[int, NDArray[np.float16]]:
-        """One model's embeddings `(2048,)` by crop key; crops that it has not embedded are left out."""
+        """One model's embeddings `(2048,)` float16 by crop key; crops that it has not embedded are left out."""
         if not crop_keys:
             return {}
         query = select(Embedding.crop_key, Embedding.vector).where(
@@ -200,18 +200,18 @@ class GalleryRepository:
         return {row[0]: row[1] for row in rows}
 
     async def last_sequence(self, model_id: str) -> int:
-        """The number of the last change of one model's embeddings, be it trimmed by now; 0 where there was none."""
+        """The number of the last change of one model's embeddings, trimmed or not; 0 where there was none."""
         last = select(func.max(Change.sequence)).where(Change.model_id == model_id).scalar_subquery()
         number: int = (await self._session.scalars(select(func.coalesce(last, _trimmed_to(model_id), 0)))).one()
         return number
 
     async def trimmed_to(self, model_id: str) -> int:
-        """The number of the last change of one model's embeddings that the log has no more; 0 where it has all."""
+        """The number of the last trimmed change of one model's embeddings; 0 where none was trimmed."""
         number: int = (await self._session.scalars(select(func.coalesce(_trimmed_to(model_id), 0)))).one()
         return number
 
     async def changes(self, after: int, model_id: str, limit: int) -> list[index.Change]:
-        """The next changes of one model's embeddings. What came and is gone by now is told as a removal."""
+        """The next changes of one model's embeddings. An addition whose crop is deleted is reported as a removal."""
         of_model = and_(Embedding.crop_key == Change.crop_key, Embedding.model_id == model_id)
         query = (
             select(Change.sequence, Change.crop_key, Change.what, *_INDEXED)
@@ -233,9 +233,9 @@ class GalleryRepository:
         ]
 
     async def logged_models(self) -> list[str]:
-        """The models that the change log has changes of."""
+        """The ids of all models in the change log."""
         models: list[str] = []
-        # A look into the index for each; DISTINCT would read all of it.
+        # A loose index scan: one look-up for each model; DISTINCT would read the whole index.
         while model_id := await self._session.scalar(
             select(func.min(Change.model_id)).where(Change.model_id > (models[-1] if models else ""))
         ):
@@ -243,14 +243,14 @@ class GalleryRepository:
         return models
 
     async def oldest_changes(self, model_id: str, kept: int, most: int) -> int | None:
-        """Where to trim one model's changes to, so that the newest `kept` stay and no more than `most` go.
+        """The last of one model's changes to trim, so that the newest `kept` stay and `most` at most are trimmed.
 
-        None where there are no more than `kept`.
+        None where the model has `kept` changes or fewer.
         """
         of_model = Change.model_id == model_id
         first, last = (select(f(Change.sequence)).where(of_model).scalar_subquery() for f in (func.min, func.max))
         numbers = await self._session.scalar(select(last - first + 1))
-        if numbers is None or numbers <= kept:  # the usual case, which costs next to nothing
+        if numbers is None or numbers <= kept:  # the usual case, answered from the index
             return None
         sequences = select(Change.sequence).where(of_model)
         end = await self._session.scalar(sequences.order_by(Change.sequence.desc()).offset(kept).limit(1))
@@ -261,13 +261,13 @@ class GalleryRepository:
         return to
 
     async def trim_changes(self, model_id: str, to: int) -> None:
-        """Delete one model's changes up to a number, and note that."""
+        """Delete one model's changes up to a number, and store that number."""
         await self._session.execute(delete(Change).where(Change.model_id == model_id, Change.sequence <= to))
-        note = self._insert(TrimmedChanges).values(model_id=model_id, sequence=to)
-        further = note.excluded.sequence > TrimmedChanges.sequence  # another process may have been faster
+        row = self._insert(TrimmedChanges).values(model_id=model_id, sequence=to)
+        further = row.excluded.sequence > TrimmedChanges.sequence  # another process may have trimmed further
         await self._session.execute(
-            note.on_conflict_do_update(
-                index_elements=["model_id"], set_={"sequence": note.excluded.sequence}, where=further
+            row.on_conflict_do_update(
+                index_elements=["model_id"], set_={"sequence": row.excluded.sequence}, where=further
             )
         )
 
@@ -278,13 +278,13 @@ class GalleryRepository:
         )
 
     async def embedded_crops_of(self, keys: Collection[int], model_id: str) -> list[index.Addition]:
-        """Those of these crops that have one model's embedding, each with sequence 0."""
+        """Crops with these keys and one model's embedding, each with sequence 0."""
         return await self._additions(_embedded(model_id).where(Embedding.crop_key.in_(keys)))
 
     async def embedded_crops_by_key(
         self, keys: Collection[int], model_id: str
     ) -> dict[int, tuple[Crop, NDArray[np.float16]]]:
-        """Crops with one model's embedding, by key; those that are gone are left out."""
+        """Crops with one model's embedding, by key; deleted crops are left out."""
         query = (
             select(Crop, Embedding.vector)
             .join(Embedding, Embedding.crop_key == Crop.key)
@@ -294,22 +294,22 @@ class GalleryRepository:
 
     async def _additions(self, query: Select[*tuple[Any, ...]]) -> list[index.Addition]:
         return [
-            index.Addition(0, key, _unpack(vector), _columns(told))
-            for key, vector, *told in await self._session.execute(query)
+            index.Addition(0, key, _unpack(vector), _columns(columns))
+            for key, vector, *columns in await self._session.execute(query)
         ]
 
     async def _add_missing(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert rows, by their columns, but for those whose key is there."""
+        """Insert rows whose key does not exist yet."""
         if rows:
             await self._session.execute(self._insert(table).on_conflict_do_nothing(), rows)
 
     def _insert(self, table: type[Table]) -> Any:
-        """A statement that can say what happens where the key is there already."""
+        """The dialect's insert, which supports ON CONFLICT."""
         return _INSERTS[self._session.get_bind().dialect.name](_table(table))
 
 
 def _table(rows: type[Table]) -> sqlalchemy.Table:
-    """For statements that go round SQLAlchemy's unit of work, which takes several times as long to insert a row."""
+    """For inserts that bypass SQLAlchemy's unit of work, which takes several times as long for each row."""
     return Table.metadata.tables[rows.__tablename__]
 
 
@@ -318,13 +318,15 @@ def _trimmed_to(model_id: str) -> ScalarSelect[int]:
 
 
 def _values(row: Table) -> dict[str, Any]:
-    """What a new row holds, but for the number that the database gives it."""
+    """The values of a new row without its generated key."""
     table = _table(type(row))
-    return {one.key: getattr(row, one.key) for one in table.columns if one is not table.autoincrement_column}
+    return {
+        column.key: getattr(row, column.key) for column in table.columns if column is not table.autoincrement_column
+    }
 
 
 def _embedded(model_id: str) -> Select[*tuple[Any, ...]]:
-    """Crops with one model's embedding, as an index holds them."""
+    """The query of crops with one model's embedding, with `_INDEXED`."""
     return (
         select(Embedding.crop_key, *_INDEXED)
         .join(Crop, Crop.key == Embedding.crop_key)
@@ -336,9 +338,9 @@ def _unpack(vector: bytes) -> NDArray[np.float16]:
     return np.frombuffer(vector, dtype=_STORED)
 
 
-def _columns(told: Sequence[Any]) -> index.CropColumns:
-    """From `_INDEXED`, but for the vector."""
-    camera_id, captured_at, track_id, person_id, lines = told
+def _columns(values: Sequence[Any]) -> index.CropColumns:
+    """values: of `_INDEXED` without the vector."""
+    camera_id, captured_at, track_id, person_id, lines = values
     return index.CropColumns(camera_id, captured_at, track_id, person_id, text_of(lines))
 
 
@@ -356,7 +358,7 @@ def _conditions(which: index.Filter) -> list[ColumnElement[bool]]:
         conditions.append(Crop.person_id == which.person_id)
     if which.track_id is not None:
         conditions.append(Crop.track_id == which.track_id)
-    # Not LIKE, which takes "Red" for "red" on SQLite.
+    # Not LIKE, which ignores case on SQLite.
     lines = Crop.attribute_lines
     conditions += [func.replace(lines, line_of(pair), "") != lines for pair in sorted(which.attributes)]
     return conditions

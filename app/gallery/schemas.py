@@ -1,4 +1,4 @@
-"""What goes in and out of the gallery over HTTP."""
+"""The gallery's HTTP schemas."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from app.kit.times import from_microseconds
 from model.architecture import PARTS
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-_MOST_ATTRIBUTE_BYTES = 16_384
+_MAX_ATTRIBUTE_BYTES = 16_384
 
 
 def _in_range(moment: datetime) -> datetime:
@@ -26,7 +26,7 @@ def _in_range(moment: datetime) -> datetime:
 
 
 def _no_number(moment: object) -> object:
-    """A number would be taken for seconds since 1970, in a zone that nobody said."""
+    """Refuse numbers, which pydantic takes for seconds since 1970 UTC."""
     if isinstance(moment, int | float) or (
         isinstance(moment, str) and moment.replace(".", "").lstrip("+-").isdecimal()
     ):
@@ -39,8 +39,8 @@ def _small_json(attributes: dict[str, Any]) -> dict[str, Any]:
         size = len(json.dumps(attributes, allow_nan=False).encode())
     except (ValueError, RecursionError) as error:
         raise ValueError("must be plain JSON without NaN and infinity") from error
-    if size > _MOST_ATTRIBUTE_BYTES:
-        raise ValueError(f"must not be larger than {_MOST_ATTRIBUTE_BYTES} bytes, is {size}")
+    if size > _MAX_ATTRIBUTE_BYTES:
+        raise ValueError(f"must not be larger than {_MAX_ATTRIBUTE_BYTES} bytes, is {size}")
     return attributes
 
 
@@ -61,7 +61,7 @@ TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_know
 
 
 class ItemMetadata(BaseModel):
-    """What is told of one file; what is left out here is taken from the request."""
+    """The metadata of one file; fields that are left out are taken from the request."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -82,11 +82,11 @@ class CropOut(BaseModel):
     person_id: str | None
     attributes: dict[str, Any]
     image_url: str = Field(description="Where the picture is, on this service")
-    created_at: datetime = Field(description="When the crop came into the gallery")
+    created_at: datetime = Field(description="When the crop was stored")
 
     @classmethod
     def of(cls, crop: Crop) -> "CropOut":
-        """The outer form of a row."""
+        """The schema of a row."""
         return cls(
             id=crop.id,
             camera_id=crop.camera_id,
@@ -102,8 +102,8 @@ class CropOut(BaseModel):
 class EmbeddingOut(BaseModel):
     """An embedding, whole, by part, or both. The whole has norm 1, and the parts are its eight slices.
 
-    The dot product of two embeddings is their similarity. A part's norm is the weight that the model gives it, so its
-    square says what share the part has in similarities: 1/8 where all eight count the same.
+    The dot product of two embeddings is their similarity. A part's norm is the weight that the model gives it, and the
+    square of the norm is the part's share of similarities: 1/8 where all eight count the same.
     """
 
     vector: list[float] | None = Field(description="2048 numbers")
@@ -119,38 +119,38 @@ class EmbeddingOut(BaseModel):
 
 
 class EmbedItem(BaseModel):
-    """What became of one file or box."""
+    """The outcome of one file or box."""
 
     index: int = Field(description="The file's or box's place in the request, from 0")
     filename: str | None = Field(description="The file's name; of a box, its frame's")
     status: Literal["created", "existing", "embedded", "failed"] = Field(
-        description="created: new in the gallery; existing: it was there before; embedded: not stored, as asked; "
+        description="created: new in the gallery; existing: it was stored before; embedded: not stored, as asked; "
         "failed: see the problem"
     )
     crop: CropOut | None = None
     box: tuple[int, int, int, int] | None = Field(
-        None, description="What was cut out of the frame: x, y, width, height, in whole pixels and within its edges"
+        None, description="The area cut out of the frame: x, y, width, height, in whole pixels and within its edges"
     )
     embedding: EmbeddingOut | None = None
     problem: Problem | None = None
 
 
 class EmbedAnswer(BaseModel):
-    """What became of every file or box, in the order in which they were given."""
+    """The outcome of every file or box, in the order in which they were posted."""
 
     model_id: str
     items: list[EmbedItem]
 
 
 class CropPage(BaseModel):
-    """Some crops, latest first."""
+    """A page of crops, latest first."""
 
     items: list[CropOut]
     next_cursor: str | None = Field(description="Give this as `cursor` to get the next page; null on the last")
 
 
 class CameraIn(BaseModel):
-    """What is told of a camera."""
+    """The description of a camera."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -163,7 +163,7 @@ class CameraIn(BaseModel):
     place: Name | None = None
     time_zone: TimeZone | None = Field(
         None,
-        description="Where local times of contact sheets are to be in; by default as the crops were posted",
+        description="The time zone of local times on contact sheets; by default that of the crops as posted",
     )
 
 
@@ -179,7 +179,7 @@ class CameraOut(BaseModel):
 
     @classmethod
     def of(cls, camera: Camera, crops: int) -> "CameraOut":
-        """The outer form of a row."""
+        """The schema of a row."""
         return cls(
             id=camera.id,
             name=camera.name,

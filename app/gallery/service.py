@@ -1,4 +1,4 @@
-"""The gallery's rules: how crops and cameras come, are read and go."""
+"""The gallery's rules: how crops and cameras are stored, read and deleted."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from app.embedding.frames import Box
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import NotFound
-from app.gallery.answering import Answering, ModelChanged, RunningModel
+from app.gallery.active_model import ActiveModel, ModelChanged, RunningModel
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
@@ -19,14 +19,14 @@ from app.gallery.pictures import Picture
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
 from app.index.port import Filter
+from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
-from app.kit.leaving import Departure, unless_left
 from app.kit.times import now_microseconds
 
 
 @dataclass(frozen=True)
 class NewCrop:
-    """A crop that a camera pipeline gives as a file."""
+    """A crop that is posted as a file."""
 
     content: bytes
     metadata: CropMetadata
@@ -34,79 +34,79 @@ class NewCrop:
 
 @dataclass(frozen=True)
 class NewBox:
-    """A crop that a camera pipeline gives as a box of a frame."""
+    """A crop that is posted as a box of a frame."""
 
     box: Box
     metadata: CropMetadata
 
 
 Failure = PictureError | EngineError
-"""Why there is no crop."""
+"""Why a crop was not stored."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of crops, in order, and the one model that embedded all of them."""
+    """The outcome of each crop, in order, and the model that embedded all of them."""
 
     model_id: str
     outcomes: Sequence[StoredCrop | Failure]
 
 
 class GalleryService:
-    """Everything that can be done with the gallery, but for searching it."""
+    """Stores, reads and deletes crops and cameras."""
 
-    def __init__(self, database: Database, images: ImageStore, answering: Answering) -> None:
+    def __init__(self, database: Database, images: ImageStore, active_model: ActiveModel) -> None:
         self._database = database
         self._images = images
-        self._answering = answering
-        self._crops = CropStore(database, images, answering.now)
-        self._crops_of = answering.now
+        self._active_model = active_model
+        self._store_model = active_model.current
+        self._crop_store = CropStore(database, images, self._store_model)
 
     # crops
 
-    async def store(self, crops: Sequence[NewCrop], departure: Departure) -> Stored:
+    async def store(self, crops: Sequence[NewCrop], disconnect: Disconnect) -> Stored:
         """Embed crops and store them; when this returns they are durable and can be found.
 
-        One outcome for each, in order: a picture that cannot be used fails alone. Raises QueueFull, QueueClosed, or
-        ClientLeft where the client leaves before all are embedded, and then nothing is stored; NotReady.
+        Returns one outcome for each, in order: an unusable picture fails alone. Raises QueueFull, QueueClosed,
+        NotReady, and ClientDisconnected where the client disconnects before all are embedded; then nothing is stored.
         """
-        return await self._by_the_model_that_answers(partial(self._store, crops, departure))
+        return await self._with_active_model(partial(self._embed_and_store, crops, disconnect))
 
-    async def store_frame(self, frame: bytes, crops: Sequence[NewBox], departure: Departure) -> Stored:
-        """Cut crops out of a frame, then embed and store them as `store` does, each with a file of its own.
+    async def store_frame(self, frame: bytes, crops: Sequence[NewBox], disconnect: Disconnect) -> Stored:
+        """Cut crops out of a frame, then embed and store them as `store` does, each with its own file.
 
         Raises PictureError where the frame cannot be used.
         """
-        return await self._by_the_model_that_answers(partial(self._store_frame, frame, crops, departure))
+        return await self._with_active_model(partial(self._embed_and_store_frame, frame, crops, disconnect))
 
-    async def _by_the_model_that_answers(
+    async def _with_active_model(
         self, work: Callable[[RunningModel, CropStore], Awaitable[list[StoredCrop | Failure]]]
     ) -> Stored:
-        """Do some work, again where the model was changed meanwhile: what one model embedded, another never answers."""
-        if self._answering.trouble is not None:  # before anything is embedded in vain
-            await self._answering.refresh()
+        """Run `work` with the active model; retry if the model changed, so embeddings of two models never mix."""
+        if self._active_model.trouble is not None:  # raise NotReady before embedding anything
+            await self._active_model.refresh()
         while True:
-            with self._answering.use() as model:
-                if self._crops_of is not model:
-                    self._crops, self._crops_of = CropStore(self._database, self._images, model), model
+            with self._active_model.use() as model:
+                if self._store_model is not model:
+                    self._crop_store, self._store_model = CropStore(self._database, self._images, model), model
                 try:
-                    return Stored(model.id, await work(model, self._crops))
+                    return Stored(model.id, await work(model, self._crop_store))
                 except ModelChanged:
                     pass
-            await self._answering.refresh()
+            await self._active_model.refresh()
 
-    async def _store(
-        self, crops: Sequence[NewCrop], departure: Departure, model: RunningModel, store: CropStore
+    async def _embed_and_store(
+        self, crops: Sequence[NewCrop], disconnect: Disconnect, model: RunningModel, store: CropStore
     ) -> list[StoredCrop | Failure]:
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
         known = await store.find(set(identities))
-        fresh = {i: crop for i, crop in zip(identities, crops, strict=True) if i not in known}
-        embedding = model.embedding.embed([crop.content for crop in fresh.values()], Priority.BULK)
-        outcomes = await unless_left(departure, embedding)
+        new = {identity: crop for identity, crop in zip(identities, crops, strict=True) if identity not in known}
+        embedding = model.embedding.embed([crop.content for crop in new.values()], Priority.BULK)
+        outcomes = await cancel_on_disconnect(disconnect, embedding)
         failed: dict[Identity, Failure] = {}
         embedded: dict[Identity, EmbeddedNewCrop] = {}
-        for (identity, crop), outcome in zip(fresh.items(), outcomes, strict=True):
+        for (identity, crop), outcome in zip(new.items(), outcomes, strict=True):
             if isinstance(outcome, EmbeddedCrop):
                 picture = Picture(crop.content, identity[2], outcome.facts)
                 embedded[identity] = EmbeddedNewCrop(crop.metadata, picture, outcome.parts)
@@ -114,29 +114,35 @@ class GalleryService:
                 failed[identity] = outcome
         stored = known | await store.store(embedded)
         return [
-            failed.get(i) or _told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True)
+            failed.get(identity) or _reported(stored[identity], repeated)
+            for identity, repeated in zip(identities, _repeated(identities), strict=True)
         ]
 
-    async def _store_frame(
+    async def _embed_and_store_frame(
         self,
         frame: bytes,
         crops: Sequence[NewBox],
-        departure: Departure,
+        disconnect: Disconnect,
         model: RunningModel,
         store: CropStore,
     ) -> list[StoredCrop | Failure]:
         embedding = model.embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
-        results = await unless_left(departure, embedding)
-        cuts = [(crop, one) for crop, one in zip(crops, results, strict=True) if isinstance(one, EmbeddedCut)]
+        results = await cancel_on_disconnect(disconnect, embedding)
+        cuts = [(crop, cut) for crop, cut in zip(crops, results, strict=True) if isinstance(cut, EmbeddedCut)]
         hashes = await sha256_of_all([cut.content for _, cut in cuts])
         embedded = [
             EmbeddedNewCrop(crop.metadata, Picture(cut.content, sha256, cut.facts), cut.parts)
             for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
         ]
-        identities = [one.metadata.identity(one.picture.sha256) for one in embedded]
+        identities = [crop.metadata.identity(crop.picture.sha256) for crop in embedded]
         stored = await store.store(dict(zip(identities, embedded, strict=True)))
-        answers = (_told(stored[i], again) for i, again in zip(identities, _again(identities), strict=True))
-        return [replace(next(answers), box=one.box) if isinstance(one, EmbeddedCut) else one for one in results]
+        reported = (
+            _reported(stored[identity], repeated)
+            for identity, repeated in zip(identities, _repeated(identities), strict=True)
+        )
+        return [
+            replace(next(reported), box=result.box) if isinstance(result, EmbeddedCut) else result for result in results
+        ]
 
     async def crop(self, crop_id: str) -> Crop:
         """One crop. Raises NotFound."""
@@ -149,7 +155,7 @@ class GalleryService:
     async def page(
         self, which: Filter, before: tuple[int, int] | None, limit: int
     ) -> tuple[Sequence[Crop], tuple[int, int] | None]:
-        """Crops that pass the filter, latest first, and the position to go on from, if there are more."""
+        """A page of crops that pass the filter, latest first, and the position of the next page; None on the last."""
         async with self._database.read() as session:
             crops = await GalleryRepository(session).page(which, before, limit + 1)
         if len(crops) <= limit:
@@ -158,7 +164,7 @@ class GalleryService:
         return crops[:limit], (last.captured_at, last.key)
 
     async def image(self, crop_id: str) -> tuple[bytes, Image]:
-        """The picture of a crop as it was posted, and its facts. Raises NotFound."""
+        """The picture of a crop as it was posted, and its row. Raises NotFound."""
         crop = await self.crop(crop_id)
         async with self._database.read() as session:
             facts = await GalleryRepository(session).image(crop.image_sha256)
@@ -168,24 +174,24 @@ class GalleryService:
         return content, facts
 
     async def delete(self, crop_id: str) -> None:
-        """Delete a crop; when this returns it is found no more and its image is gone. Raises NotFound."""
+        """Delete a crop; when this returns no search finds it and its image is deleted. Raises NotFound."""
         async with self._database.write() as session:
             repository = GalleryRepository(session)
             crop = await repository.crop(crop_id)
             if crop is None:
                 raise NotFound(f"there is no crop {crop_id}")
             await repository.delete_crop(crop)
-        with self._answering.use() as model:
+        with self._active_model.use() as model:
             await model.index.catch_up()
-        await self.delete_doomed_images()
+        await self.delete_orphaned_images()
 
-    async def delete_doomed_images(self) -> None:
-        """Delete the files of images that nothing refers to; also those that a crash left over."""
+    async def delete_orphaned_images(self) -> None:
+        """Delete the files of orphaned images, also those that a crash left behind."""
         async with self._database.write() as session:
             repository = GalleryRepository(session)
-            for sha256 in await repository.doomed_images():
+            for sha256 in await repository.orphaned_images():
                 await self._images.delete(sha256)
-                await repository.forget_doomed_image(sha256)
+                await repository.remove_orphaned_image(sha256)
 
     # cameras
 
@@ -209,7 +215,7 @@ class GalleryService:
     async def put_camera(
         self, camera_id: str, name: str, place: str | None, time_zone: str | None
     ) -> tuple[Camera, int]:
-        """Describe a camera; it need not exist before."""
+        """Create or update a camera."""
         async with self._database.write() as session:
             repository = GalleryRepository(session)
             camera = await repository.camera(camera_id)
@@ -220,12 +226,12 @@ class GalleryService:
         return await self.camera(camera_id)
 
 
-def _again(identities: Sequence[Identity]) -> list[bool]:
-    """Of each, whether the same stands before it."""
+def _repeated(identities: Sequence[Identity]) -> list[bool]:
+    """For each identity, whether it occurs before."""
     first = {identity: position for position, identity in reversed(list(enumerate(identities)))}
     return [first[identity] < position for position, identity in enumerate(identities)]
 
 
-def _told(one: StoredCrop, again: bool) -> StoredCrop:
-    """How a crop is answered that was given before in the same request, or not."""
-    return replace(one, status="existing") if again else one
+def _reported(crop: StoredCrop, repeated: bool) -> StoredCrop:
+    """The outcome to report: a repetition within a request is `existing`."""
+    return replace(crop, status="existing") if repeated else crop

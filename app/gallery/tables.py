@@ -21,18 +21,18 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database import Table
 
 KEY = BigInteger().with_variant(Integer, "sqlite")
-"""A row number: SQLite counts by itself only in a column of exactly this type."""
+"""A row number. SQLite generates row numbers only in a column of exactly this type."""
 
 ADDED, REMOVED = 1, -1
-"""What a row of the change log says happened."""
+"""The values of `Change.what`."""
 
-ANSWERS, NEXT, KEPT, DROPPED = "answers", "next", "kept", "dropped"
-"""Which model answers (one does), which one crops are embedded with so that it can (one at most), which ones answered
-before and could again, and which ones' embeddings are being deleted."""
+ACTIVE, NEXT, KEPT, DROPPED = "answers", "next", "kept", "dropped"
+"""The states of a model: active (one at most); crops are embedded with it so that it can become active (one at most);
+active before, its embeddings kept; its embeddings are being deleted."""
 
 
 class Gallery(Table):
-    """The one row that tells this gallery from all others, so that no index saved for another is taken for its own."""
+    """The gallery's id, in one row. Snapshots and collections carry it, so an index of another gallery is refused."""
 
     __tablename__ = "gallery"
 
@@ -52,7 +52,7 @@ class Camera(Table):
 
 
 class Image(Table):
-    """The facts of a stored image file, which is named by its content's hash."""
+    """Format and size of a stored image file, which is named by its content's hash."""
 
     __tablename__ = "images"
 
@@ -63,8 +63,8 @@ class Image(Table):
     bytes: Mapped[int] = mapped_column(BigInteger)
 
 
-class DoomedImage(Table):
-    """An image that nothing refers to any more, whose file is still to be deleted."""
+class OrphanedImage(Table):
+    """An image that nothing refers to any more and whose file must be deleted."""
 
     __tablename__ = "doomed_images"
 
@@ -72,7 +72,7 @@ class DoomedImage(Table):
 
 
 class ImageUse(Table):
-    """An image that something else than a crop refers to, such as a stored search by its id."""
+    """A reference to an image from something other than a crop, such as a stored search."""
 
     __tablename__ = "image_uses"
 
@@ -84,7 +84,7 @@ class ImageUse(Table):
 
 
 class Crop(Table):
-    """One image of one person. `key` is the crop's number in the index, `id` its name outside."""
+    """One image of one person. `key` identifies the crop in the index, `id` in the HTTP API."""
 
     __tablename__ = "crops"
 
@@ -92,7 +92,7 @@ class Crop(Table):
     id: Mapped[str] = mapped_column(String(26), unique=True)
     camera_id: Mapped[str] = mapped_column(ForeignKey("cameras.id"))
     captured_at: Mapped[int] = mapped_column(BigInteger)
-    utc_offset: Mapped[int] = mapped_column(Integer)  # seconds, of the zone that captured_at was told in
+    utc_offset: Mapped[int] = mapped_column(Integer)  # seconds, of the zone in which captured_at was posted
     track_id: Mapped[str | None] = mapped_column(String(200))
     person_id: Mapped[str | None] = mapped_column(String(200))
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -106,12 +106,12 @@ class Crop(Table):
         Index("ix_crops_person_id", "person_id"),
         Index("ix_crops_track_id", "track_id"),
         Index("ix_crops_image_sha256", "image_sha256"),
-        {"sqlite_autoincrement": True},  # the key of a deleted crop is never given to another
+        {"sqlite_autoincrement": True},  # SQLite must not reuse the key of a deleted crop
     )
 
 
 class Embedding(Table):
-    """What one model made of a crop: 2048 numbers of two bytes (float16, little-endian)."""
+    """One model's embedding of a crop: 2048 float16 numbers, little-endian."""
 
     __tablename__ = "embeddings"
 
@@ -125,23 +125,23 @@ class Embedding(Table):
 
 
 class KnownModel(Table):
-    """A model that crops were, are or will be embedded with, and whose turn it is to answer."""
+    """A model that embeds crops, did so or will, with its state."""
 
     __tablename__ = "models"
 
     model_id: Mapped[str] = mapped_column(String(128), primary_key=True)
-    checkpoint: Mapped[str] = mapped_column(String(128))  # its name among the stored checkpoints
-    state: Mapped[str] = mapped_column(String(16))  # one of ANSWERS, NEXT, KEPT, DROPPED
+    checkpoint: Mapped[str] = mapped_column(String(128))  # its name in the checkpoint store
+    state: Mapped[str] = mapped_column(String(16))  # one of ACTIVE, NEXT, KEPT, DROPPED
     created_at: Mapped[int] = mapped_column(BigInteger)
-    lossy: Mapped[bool] = mapped_column(Boolean)  # whether it may answer though many pictures cannot be read
-    crops_per_second: Mapped[float | None] = mapped_column(Float)  # of late, while crops are embedded for it
-    trouble: Mapped[str | None] = mapped_column(Text)  # why that does not go on
+    allow_missing: Mapped[bool] = mapped_column("lossy", Boolean)  # become active even if many pictures are unreadable
+    crops_per_second: Mapped[float | None] = mapped_column(Float)  # recently, while it embeds stored crops
+    trouble: Mapped[str | None] = mapped_column(Text)  # why embedding does not go on
 
 
 class Change(Table):
-    """The change log that every index follows: one row for each embedding that came or went.
+    """The change log that every index applies: one row for each embedding that was added or removed.
 
-    On PostgreSQL a trigger draws the sequence numbers, so that they become visible in their order whoever writes.
+    On PostgreSQL a trigger draws the sequence numbers, so they become visible in ascending order, whoever writes.
     """
 
     __tablename__ = "changes"
@@ -158,7 +158,7 @@ class Change(Table):
 
 
 class TrimmedChanges(Table):
-    """How far the change log of one model is gone: up to this number, and no further."""
+    """The last change of a model that was trimmed from the change log."""
 
     __tablename__ = "trimmed_changes"
 

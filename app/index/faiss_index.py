@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from app.index.checks import checked_query, refused_additions
 from app.index.columns import FREE, Columns
 from app.index.nearest import PartialResult
-from app.index.port import Addition, Change, Filter, Hit, Removal, SavedState, SearchResult, SnapshotError
+from app.index.port import Addition, Change, Filter, Hit, IndexResult, Removal, SavedState, SnapshotError
 from app.index.row_numbers import CHUNK_ROWS, chunks
 from app.index.segment import Segment
 from app.index.tuning import Tuning
@@ -115,7 +115,7 @@ class FaissIndex:
 
     def search(
         self, query: NDArray[np.float32], crop_filter: Filter, top_k: int, min_similarity: float | None = None
-    ) -> SearchResult:
+    ) -> IndexResult:
         """See `VectorIndex`."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
@@ -180,7 +180,7 @@ class FaissIndex:
             raise SnapshotError(f"{folder} holds {index.size} crops, but should hold {state.size}")
         return index
 
-    def _search_batch(self, searches: "Sequence[_Search]") -> list[SearchResult]:
+    def _search_batch(self, searches: "Sequence[_Search]") -> list[IndexResult]:
         """The results of one search, or of several that have no filter and the same `top_k`.
 
         All NumPy and FAISS calls of a search happen here, where only a few threads run at once. Elsewhere, the threads
@@ -360,7 +360,7 @@ class _Closing(Exception):
     """Cancels maintenance because the index is closed."""
 
 
-def _merged(results: Sequence[PartialResult], top_k: int, min_similarity: float | None, size: int) -> SearchResult:
+def _merged(results: Sequence[PartialResult], top_k: int, min_similarity: float | None, size: int) -> IndexResult:
     """The best hits of the buffer and the segment."""
     keys = np.concatenate([result.keys for result in results])
     similarities = np.concatenate([result.similarities for result in results])
@@ -370,4 +370,4 @@ def _merged(results: Sequence[PartialResult], top_k: int, min_similarity: float 
     hits = tuple(
         Hit(key, similarity) for key, similarity in zip(keys[best].tolist(), similarities[best].tolist(), strict=True)
     )
-    return SearchResult(hits, compared=sum(result.compared for result in results), gallery_size=size)
+    return IndexResult(hits, compared=sum(result.compared for result in results), gallery_size=size)

@@ -23,9 +23,9 @@ from app.index.port import (
     Filter,
     Hit,
     IndexLost,
+    IndexResult,
     IndexUnreachable,
     Removal,
-    SearchResult,
     VectorIndex,
 )
 from app.milvus_address import MilvusAddress
@@ -153,7 +153,7 @@ class MilvusIndex:
 
     def search(
         self, query: NDArray[np.float32], crop_filter: Filter, top_k: int, min_similarity: float | None = None
-    ) -> SearchResult:
+    ) -> IndexResult:
         """See `VectorIndex`. Raises ValueError also if `top_k` is above MOST_HITS."""
         query = checked_query(query)
         if not 1 <= top_k <= MOST_HITS:
@@ -171,7 +171,7 @@ class MilvusIndex:
         if min_similarity is not None:
             best = best[similarities[best] >= min_similarity]
         hits = tuple(map(Hit, keys[best].tolist(), similarities[best].tolist()))
-        return SearchResult(hits, compared, size.result())
+        return IndexResult(hits, compared, size.result())
 
     def maintain(self) -> Sequence[int]:
         """See `VectorIndex`. The server runs its own maintenance."""

@@ -85,7 +85,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class IndexResult:
     """Hits, best first; `compared`: number of crops that passed the filter; `gallery_size`: number of all crops."""
 
     hits: tuple[Hit, ...]
@@ -138,7 +138,7 @@ class VectorIndex(Protocol):
 
     def search(
         self, query: NDArray[np.float32], crop_filter: Filter, top_k: int, min_similarity: float | None = None
-    ) -> SearchResult:
+    ) -> IndexResult:
         """Of the crops that pass the filter, the `top_k` most similar to a query `(2048,)`, or all if there are fewer.
 
         Hits of equal similarity are sorted by key; if several compete for the last place, any of them may get it.

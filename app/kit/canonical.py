@@ -1,22 +1,22 @@
-"""JSON values as texts that are equal where the values are."""
+"""Canonical JSON: equal values have equal texts."""
 
 import json
 from typing import Any
 
 _WHOLE_IN_FLOATS = 2**53
-"""From here on floats skip whole numbers: such a float stands for a range, and is no integer's equal."""
+"""Larger floats cannot represent every integer, so a whole float is not converted to an integer from here on."""
 
 
 def canonical_json(value: Any) -> str:
-    """One text for each JSON value: keys sorted, no blanks, no escapes but the needed ones; 1.0 is 1, true is not."""
+    """The canonical text of a JSON value: sorted keys, no blanks, minimal escapes; 1.0 becomes 1, true stays true."""
     return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _canonical(one) for name, one in value.items()}
+        return {name: _canonical(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_canonical(one) for one in value]
+        return [_canonical(item) for item in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_IN_FLOATS:
         return int(value)
     return value

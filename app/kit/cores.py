@@ -1,4 +1,4 @@
-"""How many cores there are for this process."""
+"""The number of cores that this process may use."""
 
 import math
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def available_cores() -> int:
-    """How many cores this process may use: those it may run on, and no more than its container's quota."""
+    """The cores in this process's affinity mask, limited by its container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, _quota(Path("/sys/fs/cgroup")))))
 
 
 def _quota(cgroup: Path) -> float:
-    """Cores that a container may use at once, by either version of Linux control groups; infinity where unlimited."""
+    """A container's CPU quota in cores, from cgroups v2 or v1; infinity where unlimited."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Writing files so that they survive a crash and a power cut."""
+"""Durable, atomic writes of files."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all at any moment, and to stay on return. Raises OSError."""
+    """Write a file atomically; it is durable when this returns. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -21,14 +21,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return once the content of a file is on the disk. Raises OSError."""
+    """Flush a file's content to the disk. Raises OSError."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
-    """Return once the names in a folder are on the disk. Raises OSError."""
-    if os.name == "nt":  # Windows opens no folders, and keeps their entries safe by itself
+    """Flush a folder's entries to the disk. Raises OSError."""
+    if os.name == "nt":  # Windows cannot open folders, and flushes their entries itself
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

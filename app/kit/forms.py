@@ -12,4 +12,4 @@ def _without_blanks(values: object) -> object:
 
 
 Several = Annotated[list[Value], BeforeValidator(_without_blanks)]
-"""A field that may be given several times. Browsers send one left empty as a blank, which counts as nothing."""
+"""A field that may be repeated. Browsers send an empty field as a blank value, which is dropped."""

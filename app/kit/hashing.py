@@ -1,4 +1,4 @@
-"""The one digest by which contents are named."""
+"""SHA-256, the hash that names contents."""
 
 import asyncio
 import hashlib
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def sha256_hex(content: bytes) -> str:
-    """64 hexadecimal digits."""
+    """The SHA-256 digest, 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 async def sha256_of_all(contents: Sequence[bytes]) -> list[str]:
-    """The digest of each, taken in a thread: contents of a request may be many megabytes."""
+    """The digest of each, computed in a thread, as the contents of a request may be many megabytes."""
     return await asyncio.to_thread(lambda: [sha256_hex(content) for content in contents])

@@ -1,4 +1,4 @@
-"""Identifiers that sort by the time at which they were made."""
+"""Identifiers that sort by creation time."""
 
 import secrets
 import time
@@ -7,7 +7,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26
 
 ID_PATTERN = rf"^[{_ALPHABET}]{{{_LENGTH}}}$"
-"""What every identifier made here looks like."""
+"""The pattern of all identifiers."""
 
 
 def new_id() -> str:

@@ -1,4 +1,4 @@
-"""A lock for threads that lets many readers in together, or one writer alone."""
+"""A readers-writer lock for threads."""
 
 import threading
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 
 class ReadersWriterLock:
-    """Many readers together or one writer alone. A waiting writer holds back the readers that come after it.
+    """Held by many readers or by one writer. A waiting writer blocks later readers.
 
-    So a stream of readers cannot starve a writer, and a reader waits no longer than for the readers that run and
-    the writers that came before it. Not reentrant: a thread that holds the lock must not ask for it again.
+    So readers cannot starve a writer, and a reader waits only for running readers and earlier writers. Not reentrant: a
+    thread that holds the lock must not acquire it again.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class ReadersWriterLock:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold the lock together with other readers."""
+        """Hold the lock as a reader."""
         with self._entrance, self._readers_changed:
             self._readers += 1
         try:
@@ -31,7 +31,7 @@ class ReadersWriterLock:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the lock alone."""
+        """Hold the lock as the writer."""
         with self._entrance:
             with self._readers_changed:
                 self._readers_changed.wait_for(lambda: self._readers == 0)

@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor names the last row of a page, so that pages neither skip nor repeat rows while rows come."""
+"""Keyset pagination: a cursor is the position of a page's last row, so inserts neither shift nor repeat rows."""
 
 import base64
 import binascii
@@ -13,10 +13,10 @@ def encode_cursor(position: tuple[int, int]) -> str:
 
 
 def decode_cursor(cursor: str) -> tuple[int, int]:
-    """The position in a cursor. Raises ValueError if no page ever ended with it."""
+    """The position in a cursor. Raises ValueError for a malformed cursor."""
     try:
         content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         first, second = _FORMAT.unpack(content)
     except (binascii.Error, struct.error, ValueError) as error:
-        raise ValueError(f"{cursor!r} is no cursor of ours") from error
+        raise ValueError(f"{cursor!r} is no valid cursor") from error
     return first, second

@@ -1,4 +1,4 @@
-"""What the processor can do."""
+"""Features of the processor."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether it has instructions for bfloat16, as Linux says of x86 processors; elsewhere, nothing says so."""
+    """Whether the processor has instructions for bfloat16; detected on x86 Linux only, False elsewhere."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Gives endpoints the parts that an application was put together from, each by its class."""
+"""Provides endpoints with the application's parts, by class."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,7 +14,7 @@ def provide(app: FastAPI, *parts: object) -> None:
 
 
 def provided(kind: type[Part]) -> Callable[[Request], Awaitable[Part]]:
-    """A dependency for FastAPI: the part of that class. It is asynchronous, as others are called in threads."""
+    """A dependency for FastAPI: the part of a class. It is asynchronous, as FastAPI calls others in threads."""
 
     async def part(request: Request) -> Part:
         found: Part = request.app.state.parts[kind]

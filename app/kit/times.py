@@ -1,4 +1,4 @@
-"""Instants as whole microseconds since 1970 UTC, as the database and the index hold them."""
+"""Instants as whole microseconds since 1970 UTC, the form in the database and the index."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -12,17 +12,17 @@ def to_microseconds(moment: datetime) -> int:
 
 
 def utc_offset_seconds(moment: datetime) -> int:
-    """How many seconds an aware datetime's zone is ahead of UTC."""
+    """The UTC offset of an aware datetime, in seconds."""
     offset = moment.utcoffset()
     return 0 if offset is None else int(offset.total_seconds())
 
 
 def from_microseconds(microseconds: int, offset_seconds: int = 0) -> datetime:
-    """The aware datetime of an instant, in the zone that is so many seconds ahead of UTC."""
+    """The aware datetime of an instant, in a zone with this UTC offset."""
     zone = timezone(timedelta(seconds=offset_seconds)) if offset_seconds else UTC
     return (_EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
 
 
 def now_microseconds() -> int:
-    """This instant."""
+    """The present time."""
     return to_microseconds(datetime.now(UTC))

@@ -1,1 +1,1 @@
-"""How the model that answers is changed: crops are embedded with the next one beside, then that one answers."""
+"""Reindexing: stored crops are embedded with the next model in the background, then it becomes the active model."""

@@ -1,4 +1,4 @@
-"""Checkpoints that services share: files beside the images, each named by its content's hash."""
+"""The store of checkpoints that services share: files beside the images, each named by its content's hash."""
 
 import asyncio
 import hashlib
@@ -19,65 +19,65 @@ from model.errors import CheckpointError
 
 _CHUNK = 1024 * 1024  # bytes
 _ARRIVING = ".arriving-"
-_LONGEST_SECONDS = 24 * 3600
-"""No checkpoint is on its way for longer."""
+_MAX_UPLOAD_SECONDS = 24 * 3600
+"""A partial file that is older is deleted at start."""
 
 
 class CheckpointLost(CheckpointError):
-    """A checkpoint that was kept is gone or damaged."""
+    """A stored checkpoint is missing or damaged."""
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """A checkpoint on this machine's disk that is not kept yet, and the name that it will have."""
+class ReceivedCheckpoint:
+    """A checkpoint on this machine's disk that is not stored yet, and the name that it gets in the store."""
 
     path: Path
     name: str
 
 
 class CheckpointStore:
-    """Keeps checkpoints under `URL/SHA256.onnx` or `.safetensors`, and copies of those of other machines in a folder.
+    """Stores checkpoints as `URL/SHA256.onnx` or `.safetensors`; a local folder caches those of a remote URL.
 
     Blocking work runs in threads.
     """
 
     def __init__(self, url: str, folder: Path) -> None:
-        """url: any that fsspec and its installed plugins know; folder: on this machine."""
+        """url: any that fsspec and its installed plugins know; folder: local, for uploads and cached copies."""
         self._files, self._root = fsspec.core.url_to_fs(url)
         self._local = isinstance(self._files, LocalFileSystem)
         self._folder = folder
 
-    async def receive(self, content: BinaryIO, suffix: str) -> Arrived:
+    async def receive(self, content: BinaryIO, suffix: str) -> ReceivedCheckpoint:
         """Write a checkpoint to the disk, for `keep` or `discard`. Raises OSError."""
         return await asyncio.to_thread(self._receive, content, suffix)
 
-    async def keep(self, arrived: Arrived) -> None:
-        """Put a checkpoint where every service finds it. Raises OSError, or what the file system raises."""
-        await asyncio.to_thread(self._keep, arrived)
+    async def keep(self, received: ReceivedCheckpoint) -> None:
+        """Put a checkpoint into the store. Raises OSError, or what the file system raises."""
+        await asyncio.to_thread(self._keep, received)
 
-    async def discard(self, arrived: Arrived) -> None:
-        """Forget a checkpoint that arrived, be it kept or not."""
-        await asyncio.to_thread(arrived.path.unlink, missing_ok=True)
+    async def discard(self, received: ReceivedCheckpoint) -> None:
+        """Delete the local file of a received checkpoint, stored or not."""
+        await asyncio.to_thread(received.path.unlink, missing_ok=True)
 
     async def path(self, name: str) -> Path:
-        """Where a kept checkpoint lies on this machine, copied there if need be. Raises CheckpointLost."""
+        """The local path of a stored checkpoint, which is copied here if necessary. Raises CheckpointLost."""
         return await asyncio.to_thread(self._path, name)
 
     async def delete(self, name: str) -> None:
-        """Delete a kept checkpoint, if it is there."""
+        """Delete a stored checkpoint, if it exists."""
         try:
             await asyncio.to_thread(self._files.rm_file, f"{self._root}/{name}")
         except FileNotFoundError:
             return
 
     def clear(self) -> None:
-        """Delete what a process that was killed was receiving, unless it may be another's that shares the folder."""
+        """Delete old partial files of killed processes; recent ones may belong to a process that shares the folder."""
         for path in self._folder.glob(f"{_ARRIVING}*"):
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - _LONGEST_SECONDS:
+                if path.stat().st_mtime < time.time() - _MAX_UPLOAD_SECONDS:
                     path.unlink()
 
-    def _receive(self, content: BinaryIO, suffix: str) -> Arrived:
+    def _receive(self, content: BinaryIO, suffix: str) -> ReceivedCheckpoint:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_ARRIVING}{secrets.token_hex(8)}{suffix}"
         digest = hashlib.sha256()
@@ -91,21 +91,21 @@ class CheckpointStore:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return Arrived(path, f"{digest.hexdigest()}{suffix}")
+        return ReceivedCheckpoint(path, f"{digest.hexdigest()}{suffix}")
 
-    def _keep(self, arrived: Arrived) -> None:
-        kept = f"{self._root}/{arrived.name}"
+    def _keep(self, received: ReceivedCheckpoint) -> None:
+        stored = f"{self._root}/{received.name}"
         if not self._local:
-            self._files.put_file(str(arrived.path), kept)
+            self._files.put_file(str(received.path), stored)
             return
         folder = Path(self._root)
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / arrived.path.name  # the folder may be on another disk than the one where it arrived
-        if beside != arrived.path:
-            shutil.copyfile(arrived.path, beside)
-            with beside.open("rb+") as file:
+        temporary = folder / received.path.name  # a rename needs both names on one disk
+        if temporary != received.path:
+            shutil.copyfile(received.path, temporary)
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-        beside.replace(kept)
+        temporary.replace(stored)
         sync_folder(folder)
 
     def _path(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Changing the model over HTTP."""
+"""Reindexing over HTTP."""
 
 from pathlib import PurePath
 from typing import Annotated
@@ -8,18 +8,18 @@ from fastapi import APIRouter, Depends, File, Form, Path, UploadFile, status
 from app.errors import InvalidRequest, problem_responses
 from app.kit.provide import provided
 from app.reindex.schemas import ReindexOut, UnreadableOut
-from app.reindex.service import Progress, ReindexService
+from app.reindex.service import ReindexProgress, ReindexService
 
 router = APIRouter(tags=["service"])
 
 ReindexDep = Annotated[ReindexService, Depends(provided(ReindexService))]
-ModelIdPath = Annotated[str, Path(description="A model's id, as `GET /models` tells it", max_length=128)]
+ModelIdPath = Annotated[str, Path(description="A model's id, as in `GET /models`", max_length=128)]
 
 
 @router.post(
     "/reindex",
     status_code=status.HTTP_202_ACCEPTED,
-    summary="Let another model answer",
+    summary="Switch to another model",
     responses=problem_responses(400, 404, 409, 413, 422, 503),
 )
 async def begin(
@@ -27,72 +27,77 @@ async def begin(
     checkpoint: Annotated[UploadFile | None, File(description="A .onnx or .safetensors checkpoint")] = None,
     model_id: Annotated[
         str | None,
-        Form(description="Or the id of a model that is kept, such as the one that answered before", max_length=128),
+        Form(
+            description="Or the id of a model whose checkpoint is stored, such as the previous active one",
+            max_length=128,
+        ),
     ] = None,
-    lossy: Annotated[
+    allow_missing: Annotated[
         bool,
-        Form(description="Take over even where many stored pictures cannot be read; their crops are not found then"),
+        Form(description="Switch even if many stored pictures cannot be read; searches do not find their crops then"),
     ] = False,
 ) -> ReindexOut:
-    """Embeds all stored pictures with another checkpoint, in the background, then answers by that one.
+    """Embeds all stored pictures with another checkpoint, in the background, then makes its model the active one.
 
-    Until then the present model answers; a search is answered by one of them from end to end. `GET /reindex` tells how
-    far it is. It goes on by itself where a service was stopped. Posting the same checkpoint again changes nothing, but
-    pictures that could not be read are tried again.
+    Until then searches use the present model; a search uses one model from start to end. `GET /reindex` shows the
+    progress. A service that is restarted continues. Posting the same checkpoint again changes nothing, except that
+    unreadable pictures are tried again.
     """
     if (checkpoint is None) == (not model_id):
-        raise InvalidRequest("give either checkpoint or model_id: which model is to answer?", "checkpoint")
+        raise InvalidRequest("give either checkpoint or model_id: which model is to become active?", "checkpoint")
     if checkpoint is not None:
         name = PurePath(checkpoint.filename or "checkpoint").name
-        return _told(await service.begin(checkpoint.file, name, lossy))
-    return _told(await service.begin_again(str(model_id), lossy))
+        return _out(await service.begin(checkpoint.file, name, allow_missing))
+    return _out(await service.begin_stored(str(model_id), allow_missing))
 
 
-@router.get("/reindex", summary="How far is the next model?", responses=problem_responses(503))
+@router.get("/reindex", summary="Progress of the next model", responses=problem_responses(503))
 async def progress(service: ReindexDep) -> ReindexOut:
-    """Which model answers, which one is to take over, and how many crops that has embedded."""
-    return _told(await service.progress())
+    """The active model, the next one, and how many crops the next one has embedded."""
+    return _out(await service.progress())
 
 
 @router.delete(
     "/reindex",
-    summary="Give up the next model",
+    summary="Cancel the switch to the next model",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(404, 409, 503),
 )
-async def give_up(service: ReindexDep) -> None:
-    """The present model goes on answering; what was embedded with the next one is deleted in the background."""
-    await service.give_up()
+async def cancel(service: ReindexDep) -> None:
+    """The active model stays; the embeddings of the next one are deleted in the background."""
+    await service.cancel()
 
 
 @router.delete(
     "/models/{model_id}",
-    summary="Drop a model's embeddings",
+    summary="Delete a model's embeddings",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problem_responses(404, 409, 422, 503),
 )
 async def drop(service: ReindexDep, model_id: ModelIdPath) -> None:
-    """Deletes, in the background, the embeddings of a model that answers no more; it cannot answer again then."""
+    """Deletes, in the background, the embeddings of a model that is no longer active; it cannot be switched to then."""
     await service.drop(model_id)
 
 
-def _told(progress: Progress) -> ReindexOut:
-    answering, following = progress.answering, progress.following
-    speed = following and following.crops_per_second
+def _out(progress: ReindexProgress) -> ReindexOut:
+    active, next_model = progress.active, progress.next_model
+    speed = next_model and next_model.crops_per_second
     left = max(0, progress.total - progress.done - progress.unreadable)
-    state = "idle" if following is None else "held" if progress.held else "embedding"
+    state = "idle" if next_model is None else "held" if progress.blocked else "embedding"
     return ReindexOut(
         state=state,
-        answering_model_id=answering and answering.model_id,
-        answering_checkpoint=answering and PurePath(answering.checkpoint).stem,
-        model_id=following and following.model_id,
-        checkpoint=following and PurePath(following.checkpoint).stem,
+        answering_model_id=active and active.model_id,
+        answering_checkpoint=active and PurePath(active.checkpoint).stem,
+        model_id=next_model and next_model.model_id,
+        checkpoint=next_model and PurePath(next_model.checkpoint).stem,
         done=progress.done,
         total=progress.total,
         crops_per_second=speed,
         seconds_left=left / speed if speed else None,
         trouble=progress.trouble,
         unreadable=progress.unreadable,
-        unreadable_crops=[UnreadableOut(crop_id=crop_id, problem=problem) for crop_id, problem in progress.listed],
+        unreadable_crops=[
+            UnreadableOut(crop_id=crop_id, problem=problem) for crop_id, problem in progress.unreadable_crops
+        ],
         dropping=progress.dropping,
     )

@@ -1,4 +1,4 @@
-"""What changing the model tells over HTTP."""
+"""The HTTP schemas of reindexing."""
 
 from typing import Literal
 
@@ -6,32 +6,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class UnreadableOut(BaseModel):
-    """A crop that the model cannot find."""
+    """A crop that the model could not embed, so its searches do not find it."""
 
     crop_id: str
     problem: str
 
 
 class ReindexOut(BaseModel):
-    """Which model answers, and how far the next one is."""
+    """The active model, and the progress of the next one."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     state: Literal["idle", "embedding", "held"] = Field(
-        description="idle: no model is to take over; embedding: one is, and answers when all crops are embedded; "
-        "held: only when it is posted again, as `trouble` says"
+        description="idle: there is no next model; embedding: the next model becomes active when all crops are "
+        "embedded; held: it is blocked until it is posted again, for the reason in `trouble`"
     )
-    answering_model_id: str | None = Field(description="None where no model has embedded all crops")
-    answering_checkpoint: str | None = Field(description="SHA-256 of the file")
-    model_id: str | None = Field(description="The model that is to take over")
-    checkpoint: str | None = Field(description="SHA-256 of the file that was posted")
-    done: int = Field(
-        description="Crops that the model has embedded; of the one that answers where none is to take over"
-    )
+    answering_model_id: str | None = Field(description="The active model; null where no model has embedded all crops")
+    answering_checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")
+    model_id: str | None = Field(description="The next model")
+    checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")
+    done: int = Field(description="Crops that the next model has embedded; the active one where there is no next model")
     total: int = Field(description="Crops of the gallery")
-    crops_per_second: float | None = Field(description="Of late")
+    crops_per_second: float | None = Field(description="Recent speed")
     seconds_left: float | None = Field(description="At that speed")
-    trouble: str | None = Field(description="Why it is held, or what failed last and is tried again")
-    unreadable: int = Field(description="Crops that the model could not embed and will not find")
+    trouble: str | None = Field(
+        description="Why the next model is blocked, or the last error, after which it is retried"
+    )
+    unreadable: int = Field(description="Crops that the model could not embed; its searches do not find them")
     unreadable_crops: list[UnreadableOut] = Field(description="The first hundred of them")
     dropping: list[str] = Field(description="Models whose embeddings are being deleted")

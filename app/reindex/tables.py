@@ -1,4 +1,4 @@
-"""The table of what a re-embedding could not read."""
+"""The table of crops that a reindex could not embed."""
 
 from sqlalchemy import ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,7 +8,7 @@ from app.gallery.tables import KEY
 
 
 class UnreadableCrop(Table):
-    """A stored crop that could not be embedded with a model, so that the model does not wait for it."""
+    """A stored crop that a model could not embed. It does not keep the model from becoming active."""
 
     __tablename__ = "unreadable_crops"
 

@@ -8,31 +8,29 @@ from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
 from app.errors import InvalidRequest, problem_responses
 from app.gallery.forms import crop_filter, parse_attributes
 from app.gallery.schemas import CameraId, CropId, Instant, Name
+from app.kit.disconnect import Disconnect, disconnect_of
 from app.kit.forms import Several
-from app.kit.leaving import Departure, departure_of
 from app.kit.provide import provided
 from app.search.forms import parse_part_weights
 from app.search.schemas import Filters, SearchAnswer, SearchId
-from app.search.service import Consistency, QueryPicture, Question, SearchService
+from app.search.service import Consistency, QueryPicture, SearchRequest, SearchService
 from model.architecture import PARTS
 
 router = APIRouter(tags=["search"])
 
 SearchDep = Annotated[SearchService, Depends(provided(SearchService))]
-DepartureDep = Annotated[Departure, Depends(departure_of)]
-SearchIdPath = Annotated[SearchId, Path(description="`search_id` of an answer of `POST /search`")]
+DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
+SearchIdPath = Annotated[SearchId, Path(description="The `search_id` that `POST /search` returned")]
 
 
 @router.post("/search", summary="Find a person", responses=problem_responses(400, 413, 422, 429, 500, 503))
 async def search(
     service: SearchDep,
-    departure: DepartureDep,
-    files: Annotated[
-        Several[UploadFile] | None, File(description="A picture of the person, or several of the same person")
-    ] = None,
+    disconnect: DisconnectDep,
+    files: Annotated[Several[UploadFile] | None, File(description="One or several pictures of the person")] = None,
     crop_ids: Annotated[
         Several[CropId] | None,
-        Form(description="Or crops of the gallery that show the person; no match is one of them"),
+        Form(description="Or crops of the gallery that show the person; they are left out of the matches"),
     ] = None,
     camera_ids: Annotated[Several[CameraId] | None, Form(description="Only crops of these cameras")] = None,
     exclude_camera_ids: Annotated[Several[CameraId] | None, Form(description="No crops of these cameras")] = None,
@@ -51,31 +49,30 @@ async def search(
     part_weights: Annotated[
         str | None,
         Form(
-            description="How much more or less parts shall count than they do by themselves: a JSON object of weights, "
-            '0 or more, such as {"upper_half": 2, "lower_half": 0}; parts that it does not name have the weight 1. A '
-            "model may let its parts count differently: a weight multiplies the share of the similarity that the model "
-            "gives a part, so 2 lets it count twice as much beside the others, 0 not at all. The parts are "
-            + ", ".join(PARTS)
+            description="Weights of the parts: a JSON object of numbers, 0 or more, such as "
+            '{"upper_half": 2, "lower_half": 0}; other parts have the weight 1. A weight multiplies the share of the '
+            "similarity that the model gives a part: 2 doubles the part's share relative to the others, 0 ignores the "
+            "part. The parts are " + ", ".join(PARTS)
         ),
     ] = None,
     consistency: Annotated[
         Consistency,
         Form(
             description="`eventual`: crops stored through this service are found at once, those stored through another "
-            "one on the same database a moment later. `session`: every crop that was acknowledged before the search "
-            "is found, whichever service stored it; the search waits until the index has them. What was deleted "
-            "through any service is found no more, either way"
+            "service on the same database a moment later. `session`: every crop that was acknowledged before the "
+            "search is found, whichever service stored it; the search waits until the index has them. Crops that were "
+            "deleted through any service are never found"
         ),
     ] = "eventual",
 ) -> SearchAnswer:
-    """Ranks the crops of the gallery by how alike they are to the person asked for.
+    """Ranks the crops of the gallery by their similarity to the person of the query.
 
-    A match is a candidate for you to look at. The answer says which filters were applied and how many crops were
-    looked at, and is kept: `GET /searches/{id}` gives it again, `sheet_url` shows it as one picture.
+    A match is a candidate for you to look at. The answer contains the applied filters and the number of compared crops.
+    It is stored: `GET /searches/{id}` returns it again, `sheet_url` shows it as one picture.
     """
     if bool(files) == bool(crop_ids):
-        raise InvalidRequest("give either files or crop_ids: what is the person like that you look for?", "files")
-    asked_attributes, weights = parse_attributes(attributes), parse_part_weights(part_weights)
+        raise InvalidRequest("give either files or crop_ids: the query needs pictures of the person", "files")
+    attribute_filter, weights = parse_attributes(attributes), parse_part_weights(part_weights)
     shown = Filters(
         camera_ids=camera_ids or [],
         exclude_camera_ids=exclude_camera_ids or [],
@@ -83,16 +80,16 @@ async def search(
         captured_to=captured_to,
         person_id=person_id,
         track_id=track_id,
-        attributes=asked_attributes or {},
+        attributes=attribute_filter or {},
         min_similarity=min_similarity,
         top_k=top_k,
         part_weights=weights,
     )
-    question = Question(
+    request = SearchRequest(
         pictures=await _read(files or []),
         crop_ids=tuple(dict.fromkeys(crop_ids or ())),
         filters=crop_filter(
-            camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id, asked_attributes
+            camera_ids, exclude_camera_ids, captured_from, captured_to, person_id, track_id, attribute_filter
         ),
         shown_filters=shown.model_dump(mode="json"),
         top_k=top_k,
@@ -100,12 +97,12 @@ async def search(
         part_weights=weights,
         consistency=consistency,
     )
-    return SearchAnswer.of(await service.search(question, departure))
+    return SearchAnswer.of(await service.search(request, disconnect))
 
 
 @router.get("/searches/{search_id}", summary="A search again", responses=problem_responses(404, 422, 503))
 async def get_search(service: SearchDep, search_id: SearchIdPath) -> SearchAnswer:
-    """An earlier search as it was answered, without matches that were deleted since."""
+    """An earlier search with its answer, without matches that were deleted since."""
     return SearchAnswer.of(await service.stored(search_id))
 
 

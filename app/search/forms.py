@@ -1,4 +1,4 @@
-"""From HTTP to a search's own values: what each part of a person is to count for."""
+"""Parses the form field of part weights."""
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,7 +10,7 @@ _WEIGHTS = TypeAdapter(dict[str, float])
 
 
 def parse_part_weights(text: str | None) -> dict[str, float]:
-    """The form field `part_weights`: the weights that are told, by the names of parts. Raises InvalidRequest."""
+    """The form field `part_weights`: the given weights, by the names of parts. Raises InvalidRequest."""
     if text is None:
         return {}
     try:

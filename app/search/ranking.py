@@ -1,4 +1,4 @@
-"""The arithmetic of a search: one query of several embeddings, how alike each part of two is, what parts count for."""
+"""The arithmetic of a search: a query of several embeddings, cosines of parts, weights of parts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,27 +8,27 @@ from numpy.typing import NDArray
 from model.architecture import PARTS
 
 Parts = NDArray[np.float32]
-"""An embedding `(8, 256)`: each part L2-normalised times its weight, of norm 1 together.
+"""An embedding `(8, 256)`: each part L2-normalised times its weight; the whole has norm 1.
 
-The weight of a part is its checkpoint's, so all embeddings of one model have parts of the same lengths, but for the
-rounding of stored ones to float16. The similarity of two is their dot product: the mean of the parts' cosines, in which
-each counts for its share, the square of its weight.
+The checkpoint sets the weights of the parts, so all embeddings of one model have the same norms of parts, except for
+the rounding of stored ones to float16. The similarity of two embeddings is their dot product: the mean of the parts'
+cosines, weighted by the parts' shares. The share of a part is the square of its weight.
 """
 
 Multipliers = NDArray[np.float64]
-"""By what a search multiplies the share of each part, `(8,)`: 0 or more, the largest 1."""
+"""The factors of the parts' shares in a search, `(8,)`: 0 or more, the largest 1."""
 
 Shares = NDArray[np.float64]
-"""What each part counts for in a similarity, `(8,)`: 0 or more, of sum 1."""
+"""The share of each part in a similarity, `(8,)`: 0 or more, of sum 1."""
 
 _TINY = 1e-24
-"""Less than any part's squared length: parts of several pictures that cancel each other out have none."""
+"""A lower bound for squared norms, against division by 0: parts of several pictures may cancel each other out."""
 
 
 def join_embeddings(embeddings: Sequence[Parts]) -> Parts:
-    """The embedding of several pictures of one person: the mean of each part, brought back to that part's length.
+    """The embedding of several pictures of one person: the mean of each part, rescaled to that part's norm.
 
-    The field calls this multi-query (Zheng et al., ICCV 2015).
+    This is multi-query (Zheng et al., ICCV 2015).
     """
     lengths = np.linalg.norm(embeddings, axis=2).mean(axis=0)
     mean = np.mean(embeddings, axis=0)
@@ -38,19 +38,19 @@ def join_embeddings(embeddings: Sequence[Parts]) -> Parts:
 
 
 def part_similarities(query: Parts, crop: Parts) -> dict[str, float]:
-    """The cosine of each part by name; their mean, by the shares of the parts, is the similarity of the embeddings.
+    """The cosine of each part by name; their mean, weighted by shares, is the similarity of the embeddings.
 
-    Lengths are the query's for both. A crop's own differ from them by its rounding to float16 alone, which would move
-    the mean away from the dot product that an index ranks by; so rounding may lift a cosine a hair above 1.
+    The query's norms are used for both embeddings. The crop's norms differ only by its rounding to float16, and would
+    move the mean away from the dot product by which an index ranks. Rounding may lift a cosine above 1; it is clipped.
     """
     cosines = np.clip(np.sum(query * crop, axis=1, dtype=np.float64) / _squared_lengths(query), -1, 1)
     return {part: round(float(cosine), 6) for part, cosine in zip(PARTS, cosines, strict=True)}
 
 
 def multipliers_of(named: Mapping[str, float]) -> Multipliers:
-    """The multipliers of all parts, the largest brought to 1; parts that are not named have the multiplier 1.
+    """The multipliers of all parts, 1 for parts without an entry, scaled so that the largest is 1.
 
-    Raises ValueError if a name is no part's, a weight is negative or not finite, or none is above 0.
+    Raises ValueError if a name is not that of a part, a weight is negative or not finite, or none is above 0.
     """
     unknown = sorted(named.keys() - set(PARTS))
     if unknown:
@@ -59,13 +59,13 @@ def multipliers_of(named: Mapping[str, float]) -> Multipliers:
     if not np.isfinite(multipliers).all() or multipliers.min() < 0:
         raise ValueError("a weight is a finite number, 0 or more")
     if not multipliers.any():
-        raise ValueError("nothing is left to compare: give at least one part a weight above 0")
-    normalised: Multipliers = multipliers / multipliers.max()  # as the sum of huge ones is infinite
+        raise ValueError("all weights are 0: give at least one part a weight above 0")
+    normalised: Multipliers = multipliers / multipliers.max()  # avoids an infinite sum
     return normalised
 
 
 def shares_of(query: Parts, multipliers: Multipliers) -> Shares:
-    """What the parts of a query count for: the shares that its checkpoint gives them, multiplied, brought to sum 1."""
+    """The shares of a query's parts: the checkpoint's shares times the multipliers, normalised to sum 1."""
     multiplied = multipliers * _squared_lengths(query)
     shares: Shares = multiplied / multiplied.sum()
     return shares
@@ -74,14 +74,14 @@ def shares_of(query: Parts, multipliers: Multipliers) -> Shares:
 def weighted(query: Parts, shares: Shares) -> Parts:
     """The query whose dot product with an embedding is `weighted_similarity`.
 
-    With the shares that its checkpoint gives the parts, this is the query itself.
+    With the checkpoint's own shares, this is the query itself.
     """
     scaled: Parts = (query * (shares / _squared_lengths(query))[:, np.newaxis]).astype(np.float32)
     return scaled
 
 
 def weighted_similarity(parts: Mapping[str, float], shares: Shares) -> float:
-    """The mean of the parts' cosines, by their shares."""
+    """The mean of the parts' cosines, weighted by shares."""
     return round(float(np.dot([parts[part] for part in PARTS], shares)), 6)
 
 

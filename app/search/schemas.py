@@ -1,4 +1,4 @@
-"""What goes out of a search over HTTP."""
+"""The HTTP schemas of searching."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -8,13 +8,13 @@ from pydantic import BaseModel, Field, StringConstraints
 from app.gallery.schemas import CropOut
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
-from app.search.service import Answer
+from app.search.service import SearchResult
 
 SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
 
 class Filters(BaseModel):
-    """The filters and weights that were applied; null and empty ones let everything pass, and weight no part."""
+    """The applied filters and weights; null and empty filters do not filter."""
 
     camera_ids: list[str] = []
     exclude_camera_ids: list[str] = []
@@ -26,7 +26,7 @@ class Filters(BaseModel):
     min_similarity: float | None = None
     top_k: int
     part_weights: dict[str, float] = Field(
-        {}, description="As they were given: factors of the parts' shares, 1 for parts that are not named"
+        {}, description="As given: factors of the parts' shares, 1 for parts without an entry"
     )
 
 
@@ -35,31 +35,31 @@ class MatchOut(BaseModel):
 
     rank: int
     similarity: float = Field(
-        description="The mean of the eight parts' cosines, each of which counts for the share that the model gives the "
-        "part, times its weight if the search named one. Without weights, it is the cosine of the two embeddings; 1 is "
-        "the same"
+        description="The weighted mean of the eight parts' cosines. The weight of a part is the share that the model "
+        "gives it, times the search's weight if there is one. Without weights of the search, it is the cosine of the "
+        "two embeddings; 1 is the maximum"
     )
-    parts: dict[str, float] = Field(description="Cosine of each of the eight parts, whatever it counts for")
+    parts: dict[str, float] = Field(description="The cosine of each of the eight parts, independent of weights")
     crop: CropOut
 
 
 class SearchAnswer(BaseModel):
-    """Ranked matches, most alike first."""
+    """Ranked matches, best first."""
 
     search_id: str
     created_at: datetime
     model_id: str
-    gallery_size: int = Field(description="How many crops can be found at all")
-    compared: int = Field(description="How many of them passed the filters and were looked at")
+    gallery_size: int = Field(description="Number of crops in the index")
+    compared: int = Field(description="Number of them that pass the filters")
     filters: Filters
-    query_crop_ids: list[str] = Field(description="The crops of the gallery that were asked with")
+    query_crop_ids: list[str] = Field(description="The crops of the gallery that made up the query")
     matches: list[MatchOut]
     sheet_url: str = Field(description="The contact sheet: the query, then the matches, as one picture")
 
     @classmethod
-    def of(cls, answer: Answer) -> "SearchAnswer":
-        """The outer form of an answer."""
-        search = answer.search
+    def of(cls, result: SearchResult) -> "SearchAnswer":
+        """The schema of a result."""
+        search = result.search
         return cls(
             search_id=search.id,
             created_at=from_microseconds(search.created_at),
@@ -75,7 +75,7 @@ class SearchAnswer(BaseModel):
                     parts=dict(match.parts),
                     crop=CropOut.of(match.crop),
                 )
-                for match in answer.matches
+                for match in result.matches
             ],
             sheet_url=f"/searches/{search.id}/sheet.jpg",
         )

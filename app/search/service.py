@@ -1,4 +1,4 @@
-"""The rules of searching: what a query is, what counts as a match, what is kept of a search."""
+"""The rules of searching: embed the query, rank candidates by their stored embeddings, store the search."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import Priority
 from app.errors import InvalidRequest, NotFound, UnknownCamera
-from app.gallery.answering import Answering, RunningModel
+from app.gallery.active_model import ActiveModel, RunningModel
 from app.gallery.crop_store import unpack_parts
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
-from app.index.port import Filter, SearchResult
+from app.index.port import Filter, IndexResult
+from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
-from app.kit.leaving import Departure, unless_left
 from app.kit.times import from_microseconds, now_microseconds
 from app.search.ranking import (
     Parts,
@@ -34,30 +34,30 @@ from app.search.ranking import (
     weighted_similarity,
 )
 from app.search.repository import SearchRepository
-from app.search.sheet import MOST_DRAWN, Sheet, SheetMatch, can_draw, draw_sheet
+from app.search.sheet import MAX_MATCHES, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
 
 _CAMERA_FILTERS = ("camera_ids", "exclude_camera_ids")
-_ROUNDS = 3
-"""Of asking the index: each but the first is for what was deleted in the milliseconds since the one before began."""
+_MAX_ROUNDS = 3
+"""Searches of the index for one request. Another round is needed only if candidates were deleted in the last one."""
 
 Consistency = Literal["eventual", "session"]
-"""Which crops a search must see: those stored here, or all that anybody has stored before it."""
+"""Which crops a search must see: those stored by this service, or all that were committed before it."""
 
 
 @dataclass(frozen=True)
 class QueryPicture:
-    """A picture that somebody asks with."""
+    """A picture of the query."""
 
     content: bytes
     name: str
 
 
 @dataclass(frozen=True)
-class Question:
-    """A search as it is asked: with pictures of one person, or with crops of the gallery.
+class SearchRequest:
+    """The parameters of a search; the query is pictures of one person or crops of the gallery.
 
-    part_weights: as `multipliers_of` takes them.
+    shown_filters: the filters as given, to store and return; part_weights: as `multipliers_of` takes them.
     """
 
     pictures: Sequence[QueryPicture]
@@ -81,60 +81,60 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A search and those of its matches that the gallery still has."""
+class SearchResult:
+    """A stored search and its matches, without deleted ones."""
 
     search: Search
     matches: Sequence[Match]
 
 
 class SearchService:
-    """Finds where else a person was seen."""
+    """Searches the gallery for a person."""
 
-    def __init__(self, database: Database, images: ImageStore, answering: Answering) -> None:
+    def __init__(self, database: Database, images: ImageStore, active_model: ActiveModel) -> None:
         self._database = database
         self._images = images
-        self._answering = answering
+        self._active_model = active_model
 
-    async def search(self, question: Question, departure: Departure) -> Answer:
-        """Rank the gallery for a question by one model from end to end, and keep question and answer.
+    async def search(self, request: SearchRequest, disconnect: Disconnect) -> SearchResult:
+        """Rank the gallery with one model from start to end, and store the search.
 
-        Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed, NotReady, or ClientLeft
-        where the client leaves before its pictures are embedded.
+        Raises PictureError, EngineError, InvalidRequest, UnknownCamera, QueueFull, QueueClosed, NotReady, and
+        ClientDisconnected where the client disconnects before its pictures are embedded.
         """
-        await self._answering.check_ready()
-        if question.consistency == "session":  # crops that others store now need not be known to a model before
-            await self._answering.agree()
-        with self._answering.use() as model:
-            return await self._search(model, question, departure)
+        await self._active_model.check_ready()
+        if request.consistency == "session":  # an earlier model may lack crops that other services store now
+            await self._active_model.sync()
+        with self._active_model.use() as model:
+            return await self._search(model, request, disconnect)
 
-    async def _search(self, model: RunningModel, question: Question, departure: Departure) -> Answer:
-        await self._check_cameras(question.filters)
-        pictures, embeddings = await self._embed(model, question.pictures, departure)
-        embeddings += await self._embeddings_of_crops(model, question.crop_ids)
+    async def _search(self, model: RunningModel, request: SearchRequest, disconnect: Disconnect) -> SearchResult:
+        await self._check_cameras(request.filters)
+        pictures, embeddings = await self._embed(model, request.pictures, disconnect)
+        embeddings += await self._embeddings_of_crops(model, request.crop_ids)
         query = join_embeddings(embeddings)
-        shares = shares_of(query, multipliers_of(question.part_weights))
-        if question.consistency == "session":
+        shares = shares_of(query, multipliers_of(request.part_weights))
+        if request.consistency == "session":
             await model.index.catch_up()
-        found, matches = await self._matches(model, query, shares, question)
+        found, matches = await self._matches(model, query, shares, request)
         search = Search(
             id=new_id(),
             created_at=now_microseconds(),
             model_id=model.id,
             gallery_size=found.gallery_size,
             compared=found.compared,
-            filters=dict(question.shown_filters),
-            query_crop_ids=list(question.crop_ids),
+            filters=dict(request.shown_filters),
+            query_crop_ids=list(request.crop_ids),
             matches=[
                 {"crop_id": match.crop.id, "similarity": match.similarity, "parts": dict(match.parts)}
                 for match in matches
             ],
         )
-        await self._keep(search, pictures)
-        return Answer(search, matches)
+        await self._store(search, pictures)
+        return SearchResult(search, matches)
 
-    async def stored(self, search_id: str) -> Answer:
-        """An earlier search; matches that were deleted since are left out. Raises NotFound."""
+    async def stored(self, search_id: str) -> SearchResult:
+        """An earlier search, without matches that were deleted since. Raises NotFound."""
         async with self._database.read() as session:
             search = await SearchRepository(session).search(search_id)
             if search is None:
@@ -145,18 +145,21 @@ class SearchService:
             for rank, match in enumerate(search.matches, start=1)
             if match["crop_id"] in crops
         ]
-        return Answer(search, matches)
+        return SearchResult(search, matches)
 
     async def sheet(self, search_id: str) -> bytes:
         """The contact sheet of an earlier search, a JPEG. Raises NotFound."""
-        answer = await self.stored(search_id)
+        result = await self.stored(search_id)
         async with self._database.read() as session:
             repository = GalleryRepository(session)
             queries = list(await repository.used_images(search_id))
-            asked_with = await repository.crops(answer.search.query_crop_ids)
+            query_crops = await repository.crops(result.search.query_crop_ids)
             cameras = {camera.id: camera for camera in await repository.cameras()}
-        queries += [asked_with[i].image_sha256 if i in asked_with else "" for i in answer.search.query_crop_ids]
-        drawn = [match.crop.image_sha256 for match in answer.matches[:MOST_DRAWN]]
+        queries += [
+            query_crops[crop_id].image_sha256 if crop_id in query_crops else ""
+            for crop_id in result.search.query_crop_ids
+        ]
+        drawn = [match.crop.image_sha256 for match in result.matches[:MAX_MATCHES]]
         contents = await self._read_images([*queries, *drawn])
         sheet = Sheet(
             queries=[contents.get(sha256) for sha256 in queries],
@@ -168,15 +171,15 @@ class SearchService:
                     captured_at=local_time(match.crop, cameras[match.crop.camera_id]),
                     similarity=match.similarity,
                 )
-                for match in answer.matches
+                for match in result.matches
             ],
-            title=f"{len(answer.matches)} matches among {answer.search.compared:,} crops",
-            subtitle=_subtitle(answer.search),
+            title=f"{len(result.matches)} matches among {result.search.compared:,} crops",
+            subtitle=_subtitle(result.search),
         )
         return await asyncio.to_thread(draw_sheet, sheet)
 
     async def _check_cameras(self, filters: Filter) -> None:
-        """A filter that names no camera would quietly find nothing, or hide nothing."""
+        """Raise UnknownCamera for a filter with an unknown camera, which would silently match nothing."""
         for name in _CAMERA_FILTERS:
             named = set(getattr(filters, name))
             if not named:
@@ -187,13 +190,13 @@ class SearchService:
                 raise UnknownCamera(f"{name}: there is no camera {', '.join(sorted(unknown))}", name)
 
     async def _embed(
-        self, model: RunningModel, asked: Sequence[QueryPicture], departure: Departure
+        self, model: RunningModel, query_pictures: Sequence[QueryPicture], disconnect: Disconnect
     ) -> tuple[list[Picture], list[Parts]]:
-        contents = [picture.content for picture in asked]
-        outcomes = await unless_left(departure, model.embedding.embed(contents, Priority.SEARCH))
+        contents = [picture.content for picture in query_pictures]
+        outcomes = await cancel_on_disconnect(disconnect, model.embedding.embed(contents, Priority.SEARCH))
         hashes = await sha256_of_all(contents)
         pictures, embeddings = [], []
-        for picture, sha256, outcome in zip(asked, hashes, outcomes, strict=True):
+        for picture, sha256, outcome in zip(query_pictures, hashes, outcomes, strict=True):
             if isinstance(outcome, PictureError):
                 raise PictureError(outcome.kind, f"{picture.name}: {outcome}")
             if isinstance(outcome, EngineError):
@@ -221,44 +224,44 @@ class SearchService:
         return [unpack_parts(embedded[crop_id]) for crop_id in crop_ids]
 
     async def _matches(
-        self, model: RunningModel, query: Parts, shares: Shares, question: Question
-    ) -> tuple[SearchResult, list[Match]]:
-        """What the index found, and the matches among it; an index that still had deleted crops is asked again."""
+        self, model: RunningModel, query: Parts, shares: Shares, request: SearchRequest
+    ) -> tuple[IndexResult, list[Match]]:
+        """The candidates of the index and the matches; retries after an update where the index had deleted crops."""
         rounds = 1
         while True:
             found = await asyncio.to_thread(
                 model.index.index.search,
                 weighted(query, shares).reshape(-1),
-                question.filters,
-                question.top_k + len(question.crop_ids),
-                question.min_similarity,
+                request.filters,
+                request.top_k + len(request.crop_ids),
+                request.min_similarity,
             )
-            matches, gone = await self._join(model, [hit.key for hit in found.hits], query, shares, question)
-            if not gone or len(matches) == question.top_k or rounds == _ROUNDS:
+            matches, deleted = await self._join(model, [hit.key for hit in found.hits], query, shares, request)
+            if not deleted or len(matches) == request.top_k or rounds == _MAX_ROUNDS:
                 return found, matches
             await model.index.catch_up()
             rounds += 1
 
     async def _join(
-        self, model: RunningModel, keys: Sequence[int], query: Parts, shares: Shares, question: Question
+        self, model: RunningModel, keys: Sequence[int], query: Parts, shares: Shares, request: SearchRequest
     ) -> tuple[list[Match], int]:
-        """Hits become matches only with their row in the database; the crops asked with are none.
+        """The matches for candidates, and how many candidates were deleted.
 
-        They are ranked by what the stored embeddings say, as an index may round its own; equal ones by their keys. Also
-        says how many hits have no row any more.
+        Only candidates with a database row become matches, and crops of the query do not. They are ranked by their
+        stored embeddings, as an index may round its own; ties are ranked by key.
         """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
-        kept = [rows[key] for key in keys if key in rows and rows[key][0].id not in question.crop_ids]
+        candidates = [rows[key] for key in keys if key in rows and rows[key][0].id not in request.crop_ids]
         matches = []
-        for crop, vector in kept:
+        for crop, vector in candidates:
             parts = part_similarities(query, unpack_parts(vector))
             matches.append(Match(0, weighted_similarity(parts, shares), parts, crop))
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
-        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: question.top_k], start=1)]
+        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: request.top_k], start=1)]
         return ranked, len(keys) - len(rows)
 
-    async def _keep(self, search: Search, pictures: Sequence[Picture]) -> None:
+    async def _store(self, search: Search, pictures: Sequence[Picture]) -> None:
         await store_files(self._images, pictures)
         async with self._database.write() as session:
             repository = GalleryRepository(session)
@@ -279,12 +282,12 @@ def _subtitle(search: Search) -> str:
 
 
 def _label(camera: Camera) -> str:
-    """What a contact sheet calls a camera: its name, or its id where the sheet's font lacks the name's letters."""
+    """A camera's label on a contact sheet: its name, or its id where the sheet's font lacks letters of the name."""
     return camera.name if can_draw(camera.name) else camera.id
 
 
 def local_time(crop: Crop, camera: Camera) -> datetime:
-    """When a crop was captured, in its camera's time zone, or as it was posted where the camera has none."""
+    """The capture time in the camera's time zone, or in that of the post where the camera has none."""
     if camera.time_zone is None:
         return from_microseconds(crop.captured_at, crop.utc_offset)
     return from_microseconds(crop.captured_at).astimezone(ZoneInfo(camera.time_zone))

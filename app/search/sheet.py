@@ -11,11 +11,11 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-MOST_DRAWN = 100
-"""So many matches are drawn at most; a sheet that is given more says so."""
+MAX_MATCHES = 100
+"""Matches drawn at most; the header of a larger sheet says so."""
 
-MOST_QUERIES = 8
-"""So many query pictures are drawn at most."""
+MAX_QUERIES = 8
+"""Query pictures drawn at most."""
 
 _COLUMNS = 7
 _CARD = (128, 256)
@@ -38,7 +38,7 @@ _INK = (28, 34, 43)
 _FAINT_INK = (108, 117, 130)
 _BAR = (38, 132, 176)
 
-# Pillow's own font has ASCII and little more.
+# Pillow's default font has ASCII and few other characters.
 _BEYOND_ASCII = "·°"
 _SPELT_OUT = str.maketrans({"ß": "ss", "\u2013": "-", "\u2014": "-"})
 
@@ -47,7 +47,7 @@ _Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SheetMatch:
-    """One match. picture: the crop's bytes, None if they are gone. captured_at: in the zone that is to be shown."""
+    """One match. picture: the crop's bytes, None if it is deleted. captured_at: in the time zone to show."""
 
     picture: bytes | None
     rank: int
@@ -58,7 +58,7 @@ class SheetMatch:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a contact sheet shows; queries are pictures as in `SheetMatch`, matches come in the order of their ranks."""
+    """The content of a contact sheet; queries: pictures as in `SheetMatch`; matches: in the order of their ranks."""
 
     queries: Sequence[bytes | None]
     matches: Sequence[SheetMatch]
@@ -67,8 +67,8 @@ class Sheet:
 
 
 def draw_sheet(sheet: Sheet) -> bytes:
-    """The sheet as a JPEG, 1,268 pixels wide and as high as its matches need, 5,520 pixels at most."""
-    matches = sheet.matches[:MOST_DRAWN]
+    """The sheet as a JPEG, 1,268 pixels wide and at most 5,520 pixels high, depending on the matches."""
+    matches = sheet.matches[:MAX_MATCHES]
     rows = -(-len(matches) // _COLUMNS)
     card_height = _ABOVE_PICTURE + _CARD[1] + _BELOW_PICTURE
     width = _PANEL + 2 * _MARGIN + _COLUMNS * _CARD[0] + (_COLUMNS - 1) * _GAP
@@ -91,8 +91,8 @@ def draw_sheet(sheet: Sheet) -> bytes:
 def _draw_header(draw: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
     left, right = _PANEL + _MARGIN, width - _MARGIN
     for_title = right - left
-    if len(sheet.matches) > MOST_DRAWN:
-        note = f"first {MOST_DRAWN} of {len(sheet.matches):,} matches drawn"
+    if len(sheet.matches) > MAX_MATCHES:
+        note = f"first {MAX_MATCHES} of {len(sheet.matches):,} matches drawn"
         draw.text((right, 40), note, _FAINT_INK, _font(15), anchor="rs")
         for_title -= round(draw.textlength(note, _font(15))) + 24
     draw.text((left, 40), _fitting(draw, sheet.title, 24, for_title), _INK, _font(24), anchor="ls")
@@ -128,24 +128,24 @@ def _draw_no_match(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
 def _query_height(count: int) -> int:
     if count <= 1:
         return _ONE_QUERY[1]
-    rows = -(-min(count, MOST_QUERIES) // 2)
-    more = 24 if count > MOST_QUERIES else 0
+    rows = -(-min(count, MAX_QUERIES) // 2)
+    more = 24 if count > MAX_QUERIES else 0
     return rows * (_OF_MANY_QUERIES[1] + 12) - 12 + more
 
 
 def _draw_queries(picture: Image.Image, draw: ImageDraw.ImageDraw, queries: Sequence[bytes | None]) -> None:
-    """The panel at the left: one large query, or several small ones in two columns."""
+    """The left panel: one large query, or several small ones in two columns."""
     draw.rectangle((0, 0, _PANEL - 1, picture.height), _PANEL_GROUND)
     heading = "Query" if len(queries) <= 1 else f"Query: {len(queries)} pictures"
     draw.text((_MARGIN, 40), heading, _PANEL_INK, _font(18), anchor="ls")
     size = _ONE_QUERY if len(queries) == 1 else _OF_MANY_QUERIES
-    for number, query in enumerate(queries[:MOST_QUERIES]):
+    for number, query in enumerate(queries[:MAX_QUERIES]):
         row, column = divmod(number, 2)
         corner = (_MARGIN + column * (size[0] + 12), _HEADER + row * (size[1] + 12))
         _mount(picture, draw, query, (*corner, *size), _PANEL_MOUNT, _PANEL_INK)
-    if len(queries) > MOST_QUERIES:
+    if len(queries) > MAX_QUERIES:
         bottom = _HEADER + _query_height(len(queries)) - 4
-        more = f"and {len(queries) - MOST_QUERIES} more"
+        more = f"and {len(queries) - MAX_QUERIES} more"
         draw.text((_MARGIN, bottom), more, _PANEL_INK, _font(14), anchor="ls")
 
 
@@ -157,7 +157,7 @@ def _mount(
     ground: _Colour,
     ink: _Colour,
 ) -> None:
-    """Fit a picture undistorted into a box (left, top, width, height), or say why there is none."""
+    """Fit a picture undistorted into a box (left, top, width, height), or write why there is none."""
     left, top, width, height = box
     draw.rectangle((left, top, left + width - 1, top + height - 1), ground)
     picture = None if content is None else _read(content, (width, height))
@@ -176,7 +176,7 @@ def _read(content: bytes, size: tuple[int, int]) -> Image.Image | None:
     """The picture as RGBA, upright and as large as fits into `size`; None if it cannot be read."""
     try:
         with Image.open(BytesIO(content)) as picture:
-            # A JPEG far larger than its place on the sheet is decoded small.
+            # Decodes a large JPEG at a reduced size.
             picture.draft(picture.mode, (size[0] * 2, size[1] * 2))
             picture.load()
             return ImageOps.contain(_upright(picture).convert("RGBA"), size, Image.Resampling.LANCZOS)
@@ -185,17 +185,17 @@ def _read(content: bytes, size: tuple[int, int]) -> Image.Image | None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Eight bits a channel, turned as its EXIF block says; a broken block leaves it as it is."""
+    """Eight bits a channel, rotated by its EXIF orientation; a broken EXIF block is ignored."""
     if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # Pillow answers malformed EXIF with struct.error, SyntaxError and more
+    except Exception:  # Pillow raises struct.error, SyntaxError and more for malformed EXIF
         return picture
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: float) -> str:
-    """One line of text that is no wider than `width` pixels, with an ellipsis where it had to be cut."""
+    """One line of text, cut with an ellipsis to at most `width` pixels."""
     line = _drawable(" ".join(text.split()))
     font = _font(size)
     if draw.textlength(line, font) <= width:
@@ -205,12 +205,12 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: float) -> s
 
 
 def can_draw(text: str) -> bool:
-    """Whether the sheet's font has the letters of a text, accents aside; if not, they come out as question marks."""
+    """Whether the sheet's font has all letters of a text, accents aside."""
     return _drawable(text).count("?") == text.count("?")
 
 
 def _drawable(text: str) -> str:
-    """The text in the characters that the font has: accents dropped, any other sign as a question mark."""
+    """The text in characters of the font: without accents, other characters replaced by question marks."""
     decomposed = unicodedata.normalize("NFKD", text.translate(_SPELT_OUT))
     letters = (letter for letter in decomposed if not unicodedata.combining(letter))
     return "".join(letter if letter.isascii() or letter in _BEYOND_ASCII else "?" for letter in letters)
@@ -218,5 +218,5 @@ def _drawable(text: str) -> str:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font that comes with Pillow, at a size in pixels."""
+    """Pillow's default font, at a size in pixels."""
     return ImageFont.load_default(size)

@@ -9,7 +9,7 @@ from app.database import Table
 
 
 class Search(Table):
-    """A search as it was asked and answered."""
+    """A search with its parameters and matches."""
 
     __tablename__ = "searches"
 

@@ -1,1 +1,1 @@
-"""How the service is: health, metrics, the model that it uses."""
+"""The state of the service: health, metrics, models."""

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
 from app.errors import NotReady, problem_responses
-from app.gallery.answering import Answering
+from app.gallery.active_model import ActiveModel
 from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
 from app.index.port import IndexLost, IndexUnreachable, VectorIndex
@@ -19,7 +19,7 @@ from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready
 
 DatabaseDep = Annotated[Database, Depends(provided(Database))]
-AnsweringDep = Annotated[Answering, Depends(provided(Answering))]
+ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 RegistryDep = Annotated[CollectorRegistry, Depends(provided(CollectorRegistry))]
 
 health = APIRouter(tags=["service"])
@@ -28,7 +28,7 @@ router = APIRouter(tags=["service"], dependencies=[Depends(require_api_key)])
 
 @health.get("/health/live", summary="Is the process alive?")
 async def live() -> Alive:
-    """Answers as long as the process can answer anything."""
+    """Answers as long as the process serves requests."""
     return Alive()
 
 
@@ -37,13 +37,13 @@ async def live() -> Alive:
     summary="Does everything work?",
     responses={503: problem_responses(503)[503]},
 )
-async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
-    """Green once the model is loaded and warm, has embedded all crops, the index is in step and the database answers.
+async def ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
+    """Green once the model is warm and has embedded all crops, the index is up to date and the database answers.
 
-    Where crops are still to be embedded with the model that is to answer, the problem tells `embedded` and `total`.
+    Where no model is active because the next one has not embedded all crops, the problem has `embedded` and `total`.
     """
-    model = answering.now
-    broken = [] if answering.trouble is None or not answering.ready else [answering.trouble]
+    model = active_model.current
+    broken = [] if active_model.trouble is None or not active_model.ready else [active_model.trouble]
     if model.embedding.trouble is not None:
         broken.append(f"the model does not run: {model.embedding.trouble}")
     gallery_size = 0
@@ -52,51 +52,51 @@ async def ready(answering: AnsweringDep, database: DatabaseDep) -> Ready:
     except (IndexNotReady, IndexUnreachable, IndexLost) as error:
         broken.append(str(error))
     try:
-        change = await _change(database)
+        progress = await _reindex_progress(database)
     except (SQLAlchemyError, OSError) as error:
         raise NotReady("; ".join([*broken, f"the database does not answer ({type(error).__name__})"])) from error
-    if (not_ready := await answering.not_ready(*broken)) is not None:
+    if (not_ready := await active_model.not_ready(*broken)) is not None:
         raise not_ready
     if broken:
         raise NotReady("; ".join(broken))
-    following = answering.next
+    next_model = active_model.next
     return Ready(
         model_id=model.id,
         gallery_size=gallery_size,
-        next_model_id=None if following is None else following.id,
-        embedded=change and change[0],
-        total=change and change[1],
+        next_model_id=None if next_model is None else next_model.id,
+        embedded=progress and progress[0],
+        total=progress and progress[1],
     )
 
 
-async def _change(database: Database) -> tuple[int, int] | None:
-    """How many crops the model has embedded that is to take over, and of how many; None where there is none."""
+async def _reindex_progress(database: Database) -> tuple[int, int] | None:
+    """How many crops the next model has embedded, and the total; None where there is no next model."""
     async with database.read() as session:
         repository = ModelRepository(session)
-        following = (await repository.active()).following
-        if following is None:
+        next_id = (await repository.roles()).next_id
+        if next_id is None:
             return None
-        return await repository.count_embeddings(following), await repository.count_crops()
+        return await repository.count_embeddings(next_id), await repository.count_crops()
 
 
 def _size(index: VectorIndex) -> int:
-    """For a thread: where a server keeps the index, it is asked."""
+    """Called in a thread, as an index on a server sends a request."""
     return index.size
 
 
 @router.get("/models", summary="The models", responses=problem_responses(503))
-async def models(answering: AnsweringDep, database: DatabaseDep) -> list[ModelOut]:
-    """The model in use first, then others whose embeddings the gallery still holds."""
+async def models(active_model: ActiveModelDep, database: DatabaseDep) -> list[ModelOut]:
+    """The model in use first, then others that have embeddings in the gallery."""
     async with database.read() as session:
         counts = await GalleryRepository(session).embedding_counts()
-    metadata = answering.now.embedding.metadata
+    metadata = active_model.current.embedding.metadata
     in_use = ModelOut(
         model_id=metadata.model_id,
-        in_use=answering.ready,
+        in_use=active_model.ready,
         crops=counts.get(metadata.model_id, 0),
         architecture=f"MGN ({metadata.architecture.name}) on {metadata.architecture.backbone}",
         input_size=metadata.input.size,
-        runs_on=answering.now.embedding.runs_on,
+        runs_on=active_model.current.embedding.runs_on,
         training_data=metadata.training_data,
         results=list(metadata.results),
     )

@@ -1,4 +1,4 @@
-"""What the service tells of itself."""
+"""The HTTP schemas of health and models."""
 
 from typing import Literal
 
@@ -19,9 +19,9 @@ class Ready(BaseModel):
     status: Literal["ready"] = "ready"
     model_id: str
     gallery_size: int
-    next_model_id: str | None = Field(None, description="The model that is to take over and is loaded here, if any")
-    embedded: int | None = Field(None, description="Crops that the model has embedded that is to take over, if any")
-    total: int | None = Field(None, description="Crops of the gallery, while a model is to take over")
+    next_model_id: str | None = Field(None, description="The next model, if it is loaded here")
+    embedded: int | None = Field(None, description="Crops that the next model has embedded")
+    total: int | None = Field(None, description="Crops of the gallery, while there is a next model")
 
 
 class ModelOut(BaseModel):
@@ -30,10 +30,10 @@ class ModelOut(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model_id: str
-    in_use: bool = Field(description="Whether this model answers now; the crops of others are not found by searches")
+    in_use: bool = Field(description="Whether this is the active model; searches find only crops that it has embedded")
     crops: int = Field(description="How many crops of the gallery it has embedded")
-    architecture: str | None = Field(None, description="Known of the model in use, as all that follows")
+    architecture: str | None = Field(None, description="Known only for the model in use, as are all fields below")
     input_size: tuple[int, int] | None = Field(None, description="Height and width in pixels")
-    runs_on: str | None = Field(None, description="With what it computes, and whether on a GPU")
+    runs_on: str | None = Field(None, description="The runtime and the device")
     training_data: TrainingData | None = None
     results: list[MeasuredResult] = []

@@ -1,4 +1,4 @@
-"""The change log keeps its order whoever writes, tells its readers, and can be trimmed."""
+"""The change log keeps its order for all writers, notifies readers, and can be trimmed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,14 +8,14 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# The number of app/database.py's lock; a test holds the two together.
+# The same number as in app/database.py; a test compares them.
 _WRITE_LOCK = 0x7061_7373_6572
 
-# Sequence numbers are drawn here, under the lock that every unit of work of the service begins with, and nowhere else:
-# the column has no default any more, and a number that somebody gives does not count. So numbers become visible in
-# their order, whoever writes. The service's own transactions hold the lock already and never wait for it here. One of
-# somebody else that has changed rows before it comes here may meet a unit of work that holds the lock and waits for
-# those rows; at worst that is a deadlock, of which PostgreSQL ends one side with an error.
+# The trigger draws all sequence numbers, under the lock that every writing unit of work of the service takes first.
+# The column has no default, and a number in the INSERT is overwritten. So numbers become visible in ascending order,
+# whoever writes. The service's own transactions hold the lock already. A foreign transaction that has changed rows
+# before it reaches the trigger may wait for a unit of work that waits for those rows; PostgreSQL resolves this deadlock
+# by an error in one of them.
 _DRAW = f"""
 CREATE FUNCTION draw_change_sequence() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -28,7 +28,7 @@ CREATE TRIGGER draw_change_sequence BEFORE INSERT ON changes
 ALTER TABLE changes ALTER COLUMN sequence DROP DEFAULT;
 """
 
-# PostgreSQL sends this when the transaction commits, once however many statements said it.
+# PostgreSQL sends one notification for each transaction, at its commit.
 _TELL = """
 CREATE FUNCTION tell_changes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

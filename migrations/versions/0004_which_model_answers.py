@@ -1,4 +1,4 @@
-"""Which model answers, and what could not be embedded with the next one."""
+"""The states of models, and the crops that the next model could not embed."""
 
 import sqlalchemy as sa
 from alembic import op

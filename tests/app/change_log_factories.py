@@ -43,7 +43,7 @@ def feed_of(database: Database, kept: int = 1_000_000, model_id: str = MODEL) ->
 
 
 async def add_crops(database: Database, count: int, model_id: str = MODEL) -> list[Crop]:
-    """Store crops with embeddings, which makes a change of each."""
+    """Store crops with embeddings; each adds a change to the log."""
     async with database.write() as session:
         repository = GalleryRepository(session)
         await repository.add_cameras({"gate"}, 0)
@@ -98,4 +98,4 @@ def keys(crops: Collection[Crop]) -> set[int]:
     return {crop.key for crop in crops}
 
 
-# in order, whoever writes
+# the order of changes

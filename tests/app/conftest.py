@@ -1,4 +1,4 @@
-"""Fixtures of all tests of the service: a tiny checkpoint, both kinds of database, and services that run for real."""
+"""Fixtures of all tests of the service: a tiny checkpoint, both kinds of database, running services."""
 
 import os
 import tempfile
@@ -53,7 +53,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
 
 @pytest.fixture(scope="session")
 def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Milvus Lite server, as PASSERBY_INDEX_URL takes it."""
+    """The URL of a Milvus Lite server for PASSERBY_INDEX_URL."""
     pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
     pytest.importorskip("milvus_lite", reason="the wheel milvus-lite is not installed")
     server = MilvusLite(tmp_path_factory.mktemp("milvus") / "lite")
@@ -91,7 +91,7 @@ def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settin
 
 @pytest.fixture
 def run(database_url: str) -> Iterator[Callable[[Settings], httpx.Client]]:
-    """Start services that stop when the test ends, before its database goes; each call gives a client of one more."""
+    """Start services, which stop before the test's database does; each call returns a client of a new one."""
     with ExitStack() as stack:
 
         def start(settings: Settings) -> httpx.Client:

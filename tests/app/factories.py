@@ -1,4 +1,4 @@
-"""What tests of the service build: pictures, and a checkpoint so small that it loads in no time."""
+"""Factories of the service's tests: pictures, and a checkpoint that loads fast."""
 
 from io import BytesIO
 from typing import Any
@@ -30,14 +30,14 @@ def encoded(picture: Image.Image, pillow_format: str = "JPEG", **options: Any) -
 
 
 def exif(orientation: int) -> Image.Exif:
-    """An EXIF block that says how a picture lies."""
+    """An EXIF block with an orientation."""
     block = Image.Exif()
     block[ExifTags.Base.Orientation] = orientation
     return block
 
 
 def laid(upright: Image.Image, orientation: int) -> Image.Image:
-    """A picture as a file holds it whose EXIF orientation sets it upright again."""
+    """A picture transposed so that its EXIF orientation sets it upright again."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,

@@ -1,5 +1,4 @@
-"""What tests of faults need: a service with an engine that does as it is told, requests that are under way, a database
-that takes no connections."""
+"""Helpers for tests of faults: a service with a scripted engine, running requests, a database without connections."""
 
 import re
 import socket
@@ -22,7 +21,7 @@ from app.settings import Settings
 
 @contextmanager
 def scripted_service(settings: Settings, engine: ScriptedEngine) -> Iterator[httpx.Client]:
-    """A service that embeds with `engine`, which goes on when the block ends."""
+    """A service that embeds with `engine`, which is released at the end of the context."""
     with running_service(settings, Engines([engine])) as client:
         try:
             yield client
@@ -32,13 +31,13 @@ def scripted_service(settings: Settings, engine: ScriptedEngine) -> Iterator[htt
 
 @contextmanager
 def background() -> Iterator[ThreadPoolExecutor]:
-    """Threads for requests that wait for their answers."""
+    """Threads for running requests."""
     with ThreadPoolExecutor(16) as threads:
         yield threads
 
 
 def busy_with(engine: ScriptedEngine, client: httpx.Client, threads: ThreadPoolExecutor) -> Future[httpx.Response]:
-    """Keep the engine busy with a posted crop, of value 0, until `engine.go` is set."""
+    """Keep the engine busy with a posted crop of value 0, until `engine.go` is set."""
     engine.go.clear()
     request = threads.submit(embed, client, flat(0))
     assert engine.busy.wait(10)
@@ -49,9 +48,9 @@ def busy_with(engine: ScriptedEngine, client: httpx.Client, threads: ThreadPoolE
 def half_sent(
     client: httpx.Client, path: str, *contents: bytes, share: float = 0.5, **form: Any
 ) -> Iterator[tuple[socket.socket, bytes]]:
-    """The connection over which a service got a request's head and this share of its body, and the rest of that.
+    """A connection that has sent a request's head and this share of its body, and the rest of the body.
 
-    Whoever sends it leaves at the end of the block.
+    It is closed at the end of the context.
     """
     files = [("files", (f"{index}.png", content)) for index, content in enumerate(contents)]
     request = client.build_request("POST", path, files=files, data=form)
@@ -69,14 +68,14 @@ def metadata() -> dict[str, str]:
 
 
 def metric(client: httpx.Client, sample: str) -> float:
-    """A sample of the service's metrics, by its name and labels; 0 where there is none yet."""
+    """A sample of the service's metrics, by name and labels; 0 where it does not exist yet."""
     found = re.search(rf"^{re.escape(sample)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 
 @contextmanager
 def taking_no_connections(url: str) -> Iterator[None]:
-    """A database of PostgreSQL has no connection, and takes none, until the block ends."""
+    """Close a PostgreSQL database's connections, and refuse new ones until the end of the context."""
     name = make_url(url).database
     assert name is not None
     alter = SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
@@ -90,7 +89,7 @@ def taking_no_connections(url: str) -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait for what others bring about."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

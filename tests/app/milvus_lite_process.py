@@ -1,4 +1,4 @@
-"""Milvus Lite's server in a process of its own, to be stopped and started again."""
+"""Milvus Lite's server in a separate process that tests can stop and restart."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ class MilvusLite:
 
     @property
     def url(self) -> str:
-        """As PASSERBY_INDEX_URL takes it."""
+        """The URL for PASSERBY_INDEX_URL."""
         return f"milvus://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -48,6 +48,6 @@ class MilvusLite:
                 return
 
     def stop(self) -> None:
-        """End the server as a crash would."""
+        """Kill the server."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""Galleries as earlier versions left them: their tables, filled row by row, and their files."""
+"""Galleries of earlier versions: their tables and their files."""
 
 import hashlib
 import os
@@ -28,10 +28,10 @@ from app.database import MIGRATIONS
 from app.settings import Settings
 
 FIRST = "0001"
-"""The tables of the first version, which did not note which model answers."""
+"""The revision of the first version, which did not store the active model."""
 
 LAST = "0004"
-"""The tables of the last version."""
+"""The latest revision."""
 
 OLD_MODEL = "old-0123456789ab"
 
@@ -39,9 +39,9 @@ OLD_MODEL = "old-0123456789ab"
 def write_old_gallery(
     settings: Settings, tables: str, seeds: Sequence[int], model_id: str = OLD_MODEL, checkpoint: bytes | None = None
 ) -> list[str]:
-    """A gallery of the crops `jpeg(seed)`, embedded by a model; gives their ids.
+    """Write a gallery of the crops `jpeg(seed)`, embedded by a model; returns their ids.
 
-    checkpoint: what is kept of the model that answers, where the tables say which one does; None: that file is gone.
+    checkpoint: the stored checkpoint of the active model, for revisions that have one; None: the file is missing.
     """
     images = [jpeg(seed) for seed in seeds]
     hashes = [hashlib.sha256(image).hexdigest() for image in images]
@@ -67,12 +67,12 @@ def write_old_gallery(
 
 
 def picture_path(settings: Settings, sha256: str) -> Path:
-    """Where a picture lies by the default settings."""
+    """The path of a picture with the default settings."""
     return settings.data_dir / "images" / sha256[:2] / sha256[2:4] / sha256
 
 
 def lose_pictures(settings: Settings, seeds: Sequence[int]) -> dict[Path, bytes]:
-    """Delete the files of crops, as a broken disk does; gives what they held."""
+    """Delete the files of crops, as a broken disk does; returns their contents by path."""
     lost = {}
     for seed in seeds:
         path = picture_path(settings, hashlib.sha256(jpeg(seed)).hexdigest())
@@ -83,9 +83,9 @@ def lose_pictures(settings: Settings, seeds: Sequence[int]) -> dict[Path, bytes]
 
 @contextmanager
 def unread(settings: Settings, seed: int) -> Iterator[None]:
-    """Who reads a crop's picture waits until the block ends, and then has to try again.
+    """Reading a crop's picture blocks until the end of the context, and must then be retried.
 
-    So an embedding stops there, however fast the machine is: crops go by their keys, some at once.
+    So a reindex stops there, on a machine of any speed: it reads crops in the order of their keys, in batches.
     """
     path = picture_path(settings, hashlib.sha256(jpeg(seed)).hexdigest())
     whole, pipe = path.with_suffix(".whole"), path.with_suffix(".pipe")
@@ -96,13 +96,13 @@ def unread(settings: Settings, seed: int) -> Iterator[None]:
     finally:
         path.rename(pipe)
         whole.rename(path)
-        with suppress(OSError):  # where nobody waits
+        with suppress(OSError):  # no reader waits
             os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
         pipe.unlink()
 
 
 def embedded_crops(settings: Settings, model_id: str) -> list[int]:
-    """The keys of crops, one for each time that a model has embedded one, from the change log."""
+    """The keys of crops that a model has embedded, from the change log, with repetitions."""
     with _connected(settings) as connection:
         changes = _changes()
         query = select(changes.c.crop_key).where(changes.c.model_id == model_id, changes.c.what == 1)
@@ -110,7 +110,7 @@ def embedded_crops(settings: Settings, model_id: str) -> list[int]:
 
 
 def forget_embeddings(settings: Settings, model_id: str, kept: int) -> None:
-    """Delete a model's embeddings and changes but for the first crops, as if it had never embedded the others."""
+    """Delete a model's embeddings and changes except for the first crops, as if it had never embedded the rest."""
     with _connected(settings) as connection:
         for rows in (table("embeddings", column("model_id"), column("crop_key")), _changes()):
             connection.execute(delete(rows).where(rows.c.model_id == model_id, rows.c.crop_key > kept))
@@ -166,7 +166,7 @@ def _fill(connection: Connection, hashes: Sequence[str], model_id: str) -> list[
 
 def _insert(connection: Connection, name: str, rows: list[dict[str, object]]) -> None:
     types = {"attributes": JSON(), "vector": LargeBinary()}
-    connection.execute(insert(table(name, *(column(one, types.get(one)) for one in rows[0]))), rows)
+    connection.execute(insert(table(name, *(column(key, types.get(key)) for key in rows[0]))), rows)
 
 
 def _changes() -> TableClause:

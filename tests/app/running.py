@@ -1,4 +1,4 @@
-"""Running the service in a thread of the test, and talking to it over a real socket."""
+"""Runs the service in a thread of the test, with requests over a real socket."""
 
 import socket
 import threading
@@ -20,7 +20,7 @@ CAPTURED_AT = "2026-05-04T17:30:00+02:00"
 
 @contextmanager
 def running_service(settings: Settings, engines: Engines | None = None) -> Iterator[httpx.Client]:
-    """A service on a free port of loopback, as long as the block lasts; `engines` as `create_app` takes them."""
+    """A service on a free loopback port during the context; `engines` as for `create_app`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -40,7 +40,7 @@ def running_service(settings: Settings, engines: Engines | None = None) -> Itera
 
 
 def jpeg(seed: int) -> bytes:
-    """A crop that is like no other of another seed."""
+    """A crop that differs from those of other seeds."""
     return encoded(picture(seed))
 
 
@@ -52,7 +52,7 @@ def embed(client: httpx.Client, *contents: bytes, camera: str | None = "gate", *
 
 
 def stored(client: httpx.Client, *seeds: int, **form: Any) -> list[dict[str, Any]]:
-    """Post crops that must be accepted; gives them as the service tells them."""
+    """Post crops that must be accepted; returns them as in the response."""
     answer = embed(client, *(jpeg(seed) for seed in seeds), **form)
     assert answer.status_code == 201, answer.text
     return [item["crop"] for item in answer.json()["items"]]

@@ -1,4 +1,4 @@
-"""`passerby serve` in a process of its own, to be stopped or killed."""
+"""`passerby serve` in a separate process that tests can stop or kill."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class ServiceProcess:
         self.client = self.new_client()
 
     def new_client(self) -> httpx.Client:
-        """A client with connections of its own."""
+        """A client with separate connections."""
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
     def wait_until_ready(self) -> None:
@@ -52,18 +52,18 @@ class ServiceProcess:
                 time.sleep(0.05)
 
     def stop(self, how: signal.Signals) -> int:
-        """Ask the process to stop; gives its exit code."""
+        """Terminate the process; returns its exit code."""
         self.process.send_signal(how)
         return self.ended()
 
     def ended(self) -> int:
-        """Wait for the process to end; gives its exit code."""
+        """Wait for the process to end; returns its exit code."""
         code = self.process.wait(timeout=20)
         self.client.close()
         return code
 
     def kill(self) -> None:
-        """End the process at once, if it has not ended."""
+        """Kill the process, if it runs."""
         self.process.kill()
         self.process.wait()
         self.client.close()

@@ -1,4 +1,4 @@
-"""The change log keeps its order, whoever writes."""
+"""The change log keeps its order for all writers."""
 
 import asyncio
 import threading
@@ -15,25 +15,25 @@ from app.gallery.repository import GalleryRepository
 def follow_two_raw_transactions(
     url: str, second_insert: str, drawn_before: str | None = None
 ) -> tuple[bool, list[int]]:
-    """Two transactions that know nothing of the service, of which the second would commit first.
+    """Two foreign transactions, of which the second would commit first.
 
-    Whether the second waits for the first, and the keys of the changes that a reader is told who looks all the time.
+    Returns whether the second waits for the first, and the keys of the changes that a polling reader sees.
     """
-    told: list[int] = []
+    seen: list[int] = []
     last = 0
 
-    async def look() -> None:
+    async def poll() -> None:
         nonlocal last
         async with opened(url) as database:
             for change in await feed_of(database).changes_after(last, 10):
-                told.append(change.key)
+                seen.append(change.key)
                 last = change.sequence
 
     def commit_second() -> None:
         second.execute(second_insert, (MODEL, 2))
         second.commit()
 
-    run(look())
+    run(poll())
     with psycopg.connect(url) as first, psycopg.connect(url) as second:
         if drawn_before:
             second.execute(drawn_before)  # type: ignore[arg-type]
@@ -42,21 +42,21 @@ def follow_two_raw_transactions(
         committing.start()
         committing.join(0.5)
         waits = committing.is_alive()
-        run(look())
+        run(poll())
         first.commit()
         committing.join()
-        run(look())
-    return waits, told
+        run(poll())
+    return waits, seen
 
 
-def test_a_transaction_of_somebody_else_waits_for_the_one_before_so_that_no_change_is_skipped(
+def test_foreign_transactions_are_serialised_so_that_no_change_is_skipped(
     postgresql: Callable[[], str],
 ) -> None:
     assert follow_two_raw_transactions(postgresql(), INSERT) == (True, [1, 2])
 
 
 def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], str]) -> None:
-    """That the test above shows something."""
+    """Proves that the test above can fail."""
     url = postgresql()
 
     async def as_it_was() -> None:
@@ -67,20 +67,20 @@ def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], 
     with psycopg.connect(url) as connection:
         connection.execute("DROP TRIGGER draw_change_sequence ON changes")
         connection.execute("ALTER TABLE changes ALTER COLUMN sequence SET DEFAULT nextval('changes_sequence_seq')")
-    waits, told = follow_two_raw_transactions(url, INSERT)
+    waits, seen = follow_two_raw_transactions(url, INSERT)
     assert not waits
-    assert told == [2]
+    assert seen == [2]
 
 
 @pytest.mark.parametrize("number", ["currval('changes_sequence_seq')", "1"])
-def test_a_number_that_somebody_gives_or_drew_before_does_not_count(postgresql: Callable[[], str], number: str) -> None:
+def test_a_sequence_number_in_the_insert_is_overwritten(postgresql: Callable[[], str], number: str) -> None:
     url = postgresql()
     insert = f"INSERT INTO changes (sequence, model_id, crop_key, what) VALUES ({number}, %s, %s, -1)"
     drawn_before = "SELECT nextval('changes_sequence_seq')"
     assert follow_two_raw_transactions(url, insert, drawn_before) == (True, [1, 2])
 
 
-def test_copy_draws_numbers_in_order_too(postgresql: Callable[[], str]) -> None:
+def test_copy_draws_numbers_in_order(postgresql: Callable[[], str]) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database:
@@ -94,7 +94,7 @@ def test_copy_draws_numbers_in_order_too(postgresql: Callable[[], str]) -> None:
     run(test())
 
 
-def test_somebody_else_waits_for_a_unit_of_work_also_before_that_logs_anything(postgresql: Callable[[], str]) -> None:
+def test_a_foreign_transaction_waits_for_a_unit_of_work_that_has_not_logged_yet(postgresql: Callable[[], str]) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database, database.write():
@@ -106,8 +106,8 @@ def test_somebody_else_waits_for_a_unit_of_work_also_before_that_logs_anything(p
     run(test())
 
 
-def test_a_deadlock_with_somebody_else_ends_with_an_error_and_is_not_for_ever(postgresql: Callable[[], str]) -> None:
-    """Who changes rows before the log may meet a unit of work that has the lock and wants these rows."""
+def test_a_deadlock_with_a_foreign_transaction_ends_with_an_error(postgresql: Callable[[], str]) -> None:
+    """A transaction that changes rows before the log can deadlock with a unit of work that holds the lock."""
 
     async def test() -> None:
         url = postgresql()

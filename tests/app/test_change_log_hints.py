@@ -1,4 +1,4 @@
-"""PostgreSQL tells of changes, and is listened to again after it was lost."""
+"""PostgreSQL's notifications of changes, also after a lost connection."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -39,72 +39,70 @@ async def listens(feed: DatabaseChangeLogReader) -> AsyncIterator[asyncio.Semaph
         await listening
 
 
-async def is_told(notifications: asyncio.Semaphore, within: float) -> bool:
+async def is_notified(notifications: asyncio.Semaphore, within: float) -> bool:
     with suppress(TimeoutError):
         return await asyncio.wait_for(notifications.acquire(), within)
     return False
 
 
 def end_listening(url: str) -> int:
-    """End the connections that listen; how many there were."""
+    """Terminate the listening connections; returns their number."""
     query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'passerby, listening%'"
     with psycopg.connect(url, autocommit=True) as connection:
         return len(connection.execute(query + " AND datname = current_database()").fetchall())
 
 
-def test_a_commit_that_changed_the_log_is_told_once_whoever_made_it(postgresql: Callable[[], str]) -> None:
+def test_a_commit_that_changed_the_log_notifies_once(postgresql: Callable[[], str]) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database, opened(url) as second, listens(feed_of(second)) as notifications:
-            assert await is_told(notifications, within=5)  # it listens
+            assert await is_notified(notifications, within=5)  # it listens
             await add_crops(database, 20)
-            assert await is_told(notifications, within=5)
-            assert not await is_told(notifications, within=0.2)
+            assert await is_notified(notifications, within=5)
+            assert not await is_notified(notifications, within=0.2)
             with psycopg.connect(url) as connection:
                 connection.execute(INSERT, (MODEL, 1))
-                assert not await is_told(notifications, within=0.2)  # not before it is committed
+                assert not await is_notified(notifications, within=0.2)  # not before it is committed
                 connection.commit()
-                assert await is_told(notifications, within=5)
+                assert await is_notified(notifications, within=5)
 
     run(test())
 
 
-def test_a_lost_connection_is_made_again_and_said_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
+def test_a_lost_connection_is_reconnected_and_logged_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database, listens(feed_of(database)) as notifications:
-            assert await is_told(notifications, within=5)
+            assert await is_notified(notifications, within=5)
             assert end_listening(url) == 1
-            assert await is_told(notifications, within=5)  # for what was missed meanwhile
+            assert await is_notified(notifications, within=5)  # for notifications that were missed meanwhile
             await add_crops(database, 1)
-            assert await is_told(notifications, within=5)
+            assert await is_notified(notifications, within=5)
 
     run(test())
     assert [entry["event"] for entry in logged.entries] == [
-        "the database notifies no more; trying again",
-        "the database notifies again",
+        "the connection for notifications is lost; reconnecting",
+        "the connection for notifications is back",
     ]
 
 
-def test_a_database_that_cannot_be_reached_is_tried_again_and_said_once(
-    postgresql: Callable[[], str], logged: LogCapture
-) -> None:
+def test_an_unreachable_database_is_retried_and_logged_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
     async def test() -> None:
         url = postgresql()
         async with opened(url) as database, listens(feed_of(database)) as notifications:
-            assert await is_told(notifications, within=5)
+            assert await is_notified(notifications, within=5)
             with taking_no_connections(url):
-                assert not await is_told(notifications, within=1)
-            assert await is_told(notifications, within=5)
+                assert not await is_notified(notifications, within=1)
+            assert await is_notified(notifications, within=5)
 
     run(test())
     assert [entry["event"] for entry in logged.entries] == [
-        "the database notifies no more; trying again",
-        "the database notifies again",
+        "the connection for notifications is lost; reconnecting",
+        "the connection for notifications is back",
     ]
 
 
-def test_sqlite_gives_no_hints(tmp_path: Any) -> None:
+def test_sqlite_has_no_notifications(tmp_path: Any) -> None:
     async def test() -> None:
         async with opened(f"sqlite:///{tmp_path / 'x.sqlite3'}") as database:
             assert [hint async for hint in feed_of(database).notifications()] == []

@@ -1,4 +1,4 @@
-"""The change log is trimmed, and who needs what is gone is told so."""
+"""Trimming of the change log; readers of trimmed changes get an error."""
 
 import asyncio
 from typing import Any
@@ -43,7 +43,7 @@ def test_trimming_keeps_the_newest_changes_of_each_model(database_url: str, monk
 
 
 def test_trimming_counts_changes_not_numbers(database_url: str) -> None:
-    """Between two changes of a model lie those of others."""
+    """The sequence numbers of one model's changes have gaps, as all models share the sequence."""
 
     async def test() -> None:
         async with opened(database_url) as database:
@@ -56,7 +56,7 @@ def test_trimming_counts_changes_not_numbers(database_url: str) -> None:
     run(test())
 
 
-def test_who_wants_what_was_trimmed_is_told_so_and_nobody_else(database_url: str) -> None:
+def test_only_readers_of_trimmed_changes_get_an_error(database_url: str) -> None:
     async def test() -> None:
         async with opened(database_url) as database:
             await add_crops(database, 10)
@@ -73,7 +73,7 @@ def test_who_wants_what_was_trimmed_is_told_so_and_nobody_else(database_url: str
     run(test())
 
 
-def test_a_log_that_is_empty_after_trimming_is_still_where_it_was(database_url: str) -> None:
+def test_a_log_that_trimming_emptied_keeps_its_last_sequence(database_url: str) -> None:
     async def test() -> None:
         async with opened(database_url) as database:
             await add_crops(database, 3)
@@ -91,7 +91,7 @@ def test_a_log_that_is_empty_after_trimming_is_still_where_it_was(database_url: 
 
 
 def test_several_processes_may_trim_at_once(database_url: str) -> None:
-    """The one that decided first and deletes last takes nothing back."""
+    """The process that decided first and deletes last does not lower the trimmed sequence."""
 
     async def test() -> None:
         async with opened(database_url) as database, opened(database_url) as second:
@@ -111,7 +111,7 @@ def test_several_processes_may_trim_at_once(database_url: str) -> None:
     run(test())
 
 
-def test_a_crop_that_came_and_went_is_told_of_after_a_trim_as_a_removal(database_url: str) -> None:
+def test_an_addition_of_a_deleted_crop_is_reported_as_a_removal_after_a_trim(database_url: str) -> None:
     async def test() -> None:
         async with opened(database_url) as database:
             crops = await add_crops(database, 4)
@@ -124,7 +124,7 @@ def test_a_crop_that_came_and_went_is_told_of_after_a_trim_as_a_removal(database
     run(test())
 
 
-def test_a_replica_that_slept_through_a_trim_is_rebuilt_and_right(database_url: str, tmp_path: Any) -> None:
+def test_a_replica_that_missed_trimmed_changes_is_rebuilt_correctly(database_url: str, tmp_path: Any) -> None:
     async def test() -> None:
         async with opened(database_url) as database, opened(database_url) as second:
             crops = await add_crops(database, 5)

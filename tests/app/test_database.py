@@ -66,7 +66,7 @@ def test_processes_that_start_together_migrate_once(database_url: str) -> None:
 
 
 def test_processes_may_open_a_new_sqlite_file_at_the_same_moment(tmp_path: Path) -> None:
-    """Of a hundred times that four did, some failed at once when each switched the file to write-ahead logging."""
+    """A regression test: the switch to write-ahead logging failed immediately in a few of a hundred runs."""
 
     async def open_together(path: Path) -> list[str]:
         databases = [Database(f"sqlite:///{path}") for _ in range(4)]
@@ -85,7 +85,12 @@ async def _journal_mode(database: Database) -> str:
 
 
 def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: str) -> None:
-    told: list[dict[str, object]] = [{}, {"colour": "red"}, {"lane": 1.0, "colour": "red"}, {"note": "\x00"}] * 400
+    values: list[dict[str, object]] = [
+        {},
+        {"colour": "red"},
+        {"lane": 1.0, "colour": "red"},
+        {"note": "\x00"},
+    ] * 400
 
     def back_to_the_first_tables(connection: Connection) -> None:
         config = Config()
@@ -103,7 +108,9 @@ def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: s
             add_camera(session, "gate")
             session.add(Image(sha256="0", media_type="image/png", width=1, height=1, bytes=1))
             await session.flush()
-            await GalleryRepository(session).add_crops([crop(number, told[number]) for number in range(len(told))])
+            await GalleryRepository(session).add_crops(
+                [crop(number, attributes) for number, attributes in enumerate(values)]
+            )
         assert await count(database, colour="red") == 0
         async with database.engine.connect() as connection:
             await connection.run_sync(back_to_the_first_tables)
@@ -138,8 +145,8 @@ def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
     on(database_url, work)
 
 
-def test_writers_of_several_processes_come_one_after_the_other(database_url: str) -> None:
-    """Two Database objects stand for two processes: the second may not begin before the first has committed."""
+def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
+    """Two Database objects stand for two processes: the second must not begin before the first has committed."""
 
     async def work(first: Database) -> None:
         second = Database(database_url)
@@ -177,7 +184,7 @@ def test_readers_do_not_wait_for_writers(database_url: str) -> None:
     on(database_url, work)
 
 
-def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers_do_not_wait_for_it(
+def test_the_index_lock_excludes_other_processes_but_not_writers(
     postgresql: Callable[[], str],
 ) -> None:
     url = postgresql()
@@ -187,7 +194,7 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
         order: list[str] = []
 
         async def slow() -> None:
-            async with first.index_turn():
+            async with first.index_lock():
                 order.append("first begins")
                 await asyncio.sleep(0.3)
                 async with second.write() as session:
@@ -196,7 +203,7 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
 
         async def late() -> None:
             await asyncio.sleep(0.1)
-            async with second.index_turn():
+            async with second.index_lock():
                 order.append("second begins")
 
         await asyncio.gather(slow(), late())
@@ -206,9 +213,9 @@ def test_one_process_at_a_time_has_the_turn_to_change_a_shared_index_and_writers
     on(url, work)
 
 
-def test_a_turn_ends_with_what_was_done_in_it(postgresql: Callable[[], str]) -> None:
+def test_the_index_lock_is_released_after_an_error(postgresql: Callable[[], str]) -> None:
     async def fail(database: Database) -> None:
-        async with database.index_turn():
+        async with database.index_lock():
             raise ConnectionError
 
     async def work(database: Database) -> None:

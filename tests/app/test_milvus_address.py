@@ -1,4 +1,4 @@
-"""How the address of a Milvus server is told in a setting."""
+"""Parsing of a Milvus server's address."""
 
 import pytest
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from app.settings import Settings
         ("milvus://a%40b:c%2Fd%3A@m:19530", MilvusAddress("m", 19530, "", "a@b", "c/d:")),
     ],
 )
-def test_a_url_names_host_port_database_and_who_asks(url: str, expected: MilvusAddress) -> None:
+def test_a_url_has_host_port_database_and_credentials(url: str, expected: MilvusAddress) -> None:
     assert MilvusAddress.parse(url) == expected
     assert Settings(index_url=url).index_address == expected
 
@@ -43,7 +43,7 @@ def test_a_url_of_another_form_is_refused_without_repeating_it(url: str) -> None
     assert "secret" not in refused.value.errors()[0]["msg"]
 
 
-def test_an_address_tells_neither_user_nor_password() -> None:
+def test_the_text_of_an_address_has_no_credentials() -> None:
     address = MilvusAddress.parse("milvus://root:hidden@[::1]:19530/people")
     assert str(address) == "milvus://[::1]:19530/people"
     assert "root" not in repr(address)

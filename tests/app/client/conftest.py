@@ -1,4 +1,4 @@
-"""A small service that speaks the HTTP contract over a real socket, and the command line run against it."""
+"""A small fake of the service's HTTP API on a real socket, and the command line against it."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ POISON = b"poison"
 
 @dataclass
 class Service:
-    """What the service was sent, and how it is to behave."""
+    """The requests that the service has received, and its scripted behaviour."""
 
     url: str = ""
     api_key: str | None = None

@@ -1,4 +1,4 @@
-"""What the demo asks for, and that it never meets another service."""
+"""The demo's query, and its isolation from other services."""
 
 import os
 import signal
@@ -55,12 +55,12 @@ def test_a_port_that_is_in_use_is_refused(passerby: Callable[..., Any], tmp_path
     assert f"port {port} is in use" in ran.err
 
 
-def test_nothing_to_check_is_said_before_anything_starts(passerby: Callable[..., Any], tmp_path: Path) -> None:
+def test_nothing_to_check_is_an_error_before_anything_starts(passerby: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "cam").mkdir()
     (tmp_path / "cam" / "1.jpg").write_bytes(b"")
     ran = passerby("demo", "--data", tmp_path, "--check")
     assert ran.code == 2
-    assert "names no person whom two cameras saw" in ran.err
+    assert "has no person whom two cameras saw" in ran.err
 
 
 def start_demo(crops: Path, checkpoint: Path, temporary: Path, *options: str) -> subprocess.Popen[str]:
@@ -75,7 +75,7 @@ def start_demo(crops: Path, checkpoint: Path, temporary: Path, *options: str) ->
 
 
 def write_gallery(folder: Path, shown_to_second_camera: int) -> Path:
-    """Person p0 as camera a saw them, twice, and six crops by camera b, all said to be of p0 to p5."""
+    """Two crops of person p0 by camera a, and six crops by camera b with the persons p0 to p5."""
     lines = ["file,camera_id,captured_at,person_id"]
     for number, (camera, person, shown) in enumerate(
         [("a", 0, 0), ("a", 0, 0), ("b", 0, shown_to_second_camera), *(("b", i, i) for i in range(1, 6))]

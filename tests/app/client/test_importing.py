@@ -1,4 +1,4 @@
-"""Importing over a real socket: everything arrives once, whatever happens on the way."""
+"""Importing over a real socket: each crop arrives once, despite errors."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ Passerby = Callable[..., Any]
 
 
 def write_crops(folder: Path, count: int, special: dict[int, bytes] | None = None) -> Path:
-    """Crops of one camera and one minute each, with a manifest; `special` gives some of them other bytes."""
+    """Crops of one camera, a minute apart, with a manifest; `special` replaces the bytes of some."""
     folder.mkdir(exist_ok=True)
     lines = ["file,camera_id,captured_at,person_id,attributes"]
     for i in range(count):
@@ -39,14 +39,14 @@ def test_every_crop_arrives_with_its_metadata(passerby: Passerby, service: Any, 
     assert {"camera_id": "gate", "captured_at": "2024-05-01T00:07:00+02:00", "person_id": "p7",
             "attributes": {"lane": 7}} in service.crops.values()  # fmt: skip
     assert "100 crops of 1 camera, listed in a CSV manifest" in ran.out
-    assert "100 stored, 0 there already" in ran.out
+    assert "100 stored, 0 existing" in ran.out
 
 
 def test_a_second_run_stores_nothing_twice(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     passerby("import", write_crops(tmp_path, 40))
     ran = passerby("import", write_crops(tmp_path, 50))
     assert ran.code == 0
-    assert "10 stored, 40 there already" in ran.out
+    assert "10 stored, 40 existing" in ran.out
     assert len(service.crops) == 50
 
 
@@ -63,13 +63,13 @@ def test_large_crops_make_small_requests(passerby: Passerby, service: Any, tmp_p
     assert sorted(service.request_sizes) == [1, 2, 2]
 
 
-def test_a_busy_service_is_asked_again(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_a_request_to_a_busy_service_is_retried(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     service.busy_answers = 6
     assert passerby("import", write_crops(tmp_path, 100)).code == 0
     assert len(service.crops) == 100
 
 
-def test_a_busy_service_gets_the_pause_that_it_asks_for(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_retries_honour_retry_after(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     service.busy_answers, service.retry_after = 1, "2"
     begin = time.monotonic()
     passerby("import", write_crops(tmp_path, 1))
@@ -80,11 +80,11 @@ def test_a_busy_service_gets_the_pause_that_it_asks_for(passerby: Passerby, serv
 def test_a_damaged_crop_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 40, {7: b"damaged"}))
     assert ran.code == 1
-    assert "39 stored, 0 there already, 1 failed" in ran.out
+    assert "39 stored, 0 existing, 1 failed" in ran.out
     assert f"{tmp_path / '0007.jpg'}: it is damaged" in ran.out
 
 
-def test_a_crop_that_gets_its_request_refused_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_a_crop_for_which_a_request_is_refused_fails_alone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 70, {7: b"poison", 40: b"poison"}))
     assert ran.code == 1
     assert len(service.crops) == 68
@@ -130,7 +130,7 @@ def test_a_failing_service_ends_the_import_which_a_second_run_completes(
     service.fail_after = None
     ran = passerby("import", source)
     assert ran.code == 0
-    assert f"{320 - stored} stored, {stored} there already" in ran.out
+    assert f"{320 - stored} stored, {stored} existing" in ran.out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
@@ -161,13 +161,13 @@ def test_ctrl_c_stops_cleanly_and_a_second_run_completes(passerby: Passerby, ser
     assert len(service.crops) == 640
 
 
-def test_no_service_is_told_in_one_sentence(passerby: Passerby, tmp_path: Path) -> None:
+def test_an_unreachable_service_is_one_sentence(passerby: Passerby, tmp_path: Path) -> None:
     ran = passerby("import", write_crops(tmp_path, 1), "--url", "http://127.0.0.1:9")
     assert ran.code == 2
     assert ran.err == "error: no Passerby answers at http://127.0.0.1:9; start one with `passerby serve`\n"
 
 
-def test_the_api_key_is_sent_and_asked_for(
+def test_the_api_key_is_sent_and_requested(
     passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_crops(tmp_path, 1)

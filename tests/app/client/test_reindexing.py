@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from faults import until
-from reindexing import answers_by, other_checkpoint, progress, reindex
+from reindexing import active_model, other_checkpoint, progress, reindex
 from running import stored
 
 from app.settings import Settings
@@ -28,34 +28,32 @@ def client(client: httpx.Client, passerby: Passerby, monkeypatch: pytest.MonkeyP
     return client
 
 
-def test_it_ends_when_the_other_model_answers(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
+def test_it_ends_when_the_other_model_is_active(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
     stored(client, *range(10))
     ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert ran.code == 0, ran.err
-    assert answers_by(client) == "other"
-    assert "other-0123456789ab answers." in ran.out
+    assert active_model(client) == "other"
+    assert "other-0123456789ab is the active model." in ran.out
     again = passerby("reindex", "--model", other_checkpoint(tmp_path))
-    assert (again.code, again.out) == (0, "other-0123456789ab answers already.\n")
+    assert (again.code, again.out) == (0, "other-0123456789ab is already the active model.\n")
 
 
-def test_a_model_that_answered_before_is_named_by_its_id(
-    client: httpx.Client, passerby: Passerby, tmp_path: Path
-) -> None:
+def test_a_previous_model_is_given_by_its_id(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
     stored(client, *range(3))
     old = progress(client)["answering_model_id"]
     passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert passerby("reindex", "--model", old).code == 0
-    assert answers_by(client) == "tiny"
+    assert active_model(client) == "tiny"
 
 
-def test_what_it_cannot_do_is_one_sentence(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
+def test_an_error_is_one_sentence(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"damaged")
     for arguments, sentence in (
         (("--model", damaged), "damaged.onnx is no ONNX file"),
         (("--model", tmp_path / "nothing.onnx"), "cannot read"),
         (("--model", "nobody"), "there is no model nobody"),
-        (("--give-up",), "nothing is under way"),
+        (("--give-up",), "no reindex is running"),
         ((), "give either --model MODEL or --give-up"),
     ):
         ran = passerby("reindex", *arguments)
@@ -63,7 +61,7 @@ def test_what_it_cannot_do_is_one_sentence(client: httpx.Client, passerby: Passe
         assert sentence in ran.err, ran.err
 
 
-def test_it_says_when_the_change_is_held_up_and_gives_it_up_if_asked(
+def test_it_reports_a_blocked_switch_and_can_cancel_it(
     client: httpx.Client, passerby: Passerby, tmp_path: Path
 ) -> None:
     stored(client, *range(20))
@@ -74,17 +72,17 @@ def test_it_says_when_the_change_is_held_up_and_gives_it_up_if_asked(
     until(lambda: progress(client)["trouble"] is not None)
     ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert ran.code == 1
-    assert "is held" in ran.out
+    assert "is blocked" in ran.out
     assert passerby("reindex", "--give-up").code == 0
     until(lambda: progress(client)["state"] == "idle")
-    assert answers_by(client) == "tiny"
+    assert active_model(client) == "tiny"
 
 
-def test_crops_that_are_lost_are_named(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
+def test_lost_crops_are_listed(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
     (crop,) = stored(client, 1)
     (picture,) = (path for path in (tmp_path / "data" / "images").rglob("*") if path.is_file())
     picture.unlink()
     ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert ran.code == 1
     assert f"{crop['id']}: its picture is gone" in ran.out
-    assert answers_by(client) == "other"
+    assert active_model(client) == "other"

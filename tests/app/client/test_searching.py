@@ -1,4 +1,4 @@
-"""Searching over a real socket: what is asked, and what is shown."""
+"""Searching over a real socket: the request and the printed matches."""
 
 import json
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def test_matches_are_shown_ranked(passerby: Passerby, service: Any, tmp_path: Pa
     assert f"Contact sheet: {service.url}/searches/s1/sheet.jpg" in ran.out
 
 
-def test_times_of_several_zones_each_tell_theirs(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_times_of_several_zones_show_their_zone(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     service.matches = [match(1, 0.9), match(2, 0.8, captured_at="2024-05-01T12:00:00Z")]
     out = passerby("search", image(tmp_path)).out
     assert "12:00:00 +02:00" in out
@@ -58,7 +58,7 @@ def test_a_narrow_terminal_shows_crop_ids_whole(
     assert lines[2].split()[-1] + lines[3].strip() == CROP_ID
 
 
-def test_no_match_is_said(passerby: Passerby, tmp_path: Path) -> None:
+def test_no_match_is_printed(passerby: Passerby, tmp_path: Path) -> None:
     assert "No match." in passerby("search", image(tmp_path)).out
 
 
@@ -83,19 +83,19 @@ def test_pictures_and_filters_are_sent(passerby: Passerby, service: Any, tmp_pat
     ]
 
 
-def test_what_is_not_asked_for_is_not_sent(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_unset_options_are_not_sent(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     passerby("search", image(tmp_path))
     assert service.searches == [{"files": [b"person.jpg"], "top_k": ["20"]}]
 
 
-def test_json_is_the_answer_as_it_came(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_json_is_printed_unchanged(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     service.matches = [match(1, 0.912345)]
     answer = json.loads(passerby("search", image(tmp_path), "--json").out)
     assert answer["matches"] == service.matches
     assert answer["news"] == "of a later version"
 
 
-def test_a_refusal_is_told_in_the_services_words(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_a_problem_is_printed_with_its_detail(passerby: Passerby, service: Any, tmp_path: Path) -> None:
     ran = passerby("search", image(tmp_path), "--camera", "nowhere")
     assert ran.code == 2
     assert ran.err == f"error: {service.url} answered 422: there is no camera 'nowhere'\n"
@@ -108,7 +108,7 @@ def test_another_kind_of_server_is_recognised(passerby: Passerby, service: Any, 
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://[::1"])
-def test_what_is_no_url_is_said(passerby: Passerby, tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_is_an_error(passerby: Passerby, tmp_path: Path, url: str) -> None:
     ran = passerby("search", image(tmp_path), "--url", url)
     assert ran.code == 2
     assert "is no URL of a service" in ran.err
@@ -120,7 +120,7 @@ def test_a_missing_picture_is_named(passerby: Passerby, tmp_path: Path) -> None:
     assert "gone.jpg" in ran.err
 
 
-def test_a_browser_that_has_no_key_is_thought_of(
+def test_a_hint_for_browsers_is_printed_with_an_api_key(
     passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "/docs" not in passerby("search", image(tmp_path)).out

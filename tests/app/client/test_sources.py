@@ -1,4 +1,4 @@
-"""What can be imported, and how what cannot be is refused."""
+"""The sources of imports, and the errors for others."""
 
 import os
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def manifest(folder: Path, *lines: str) -> Path:
 # Market-1501
 
 
-def test_market_names_say_camera_person_and_order(tmp_path: Path) -> None:
+def test_market_names_give_camera_person_and_order(tmp_path: Path) -> None:
     touch(tmp_path / "0002_c1s1_000451_03.jpg", tmp_path / "0007_c6s2_000025_01.jpg.jpg")
     first, second = read_source(tmp_path).items
     assert (first.camera_id, first.person_id, first.path.name) == ("c1", "0002", "0002_c1s1_000451_03.jpg")
@@ -50,7 +50,7 @@ def test_market_names_say_camera_person_and_order(tmp_path: Path) -> None:
     assert second.captured_at == datetime(2015, 1, 1, 2, 0, 1, tzinfo=UTC)
 
 
-def test_market_distractors_are_nobody_and_junk_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_market_distractors_have_no_person_and_junk_is_counted(tmp_path: Path) -> None:
     touch(tmp_path / "0000_c1s1_000001_00.jpg", tmp_path / "-1_c1s1_000001_00.jpg")
     source = read_source(tmp_path)
     assert [item.person_id for item in source.items] == [None]
@@ -59,10 +59,10 @@ def test_market_distractors_are_nobody_and_junk_is_left_out_and_counted(tmp_path
 
 def test_stray_files_are_counted_by_kind(tmp_path: Path) -> None:
     touch(tmp_path / "0002_c1s1_000451_03.jpg", tmp_path / "Thumbs.db", tmp_path / "._0002_c1s1_000451_03.jpg")
-    assert "left alone: 2 (.jpg, .db)" in read_source(tmp_path).notes
+    assert "ignored files: 2 (.jpg, .db)" in read_source(tmp_path).notes
 
 
-def test_the_parts_of_market_are_not_taken_for_cameras(tmp_path: Path) -> None:
+def test_the_folders_of_market_are_not_cameras(tmp_path: Path) -> None:
     touch(tmp_path / "bounding_box_test" / "0002_c1s1_000451_03.jpg")
     with pytest.raises(SourceError, match=r"import .*bounding_box_test itself"):
         read_source(tmp_path)
@@ -83,13 +83,13 @@ def test_a_folder_per_camera_is_read_to_its_depth_in_order(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
-def test_exif_says_when_with_its_zone(tmp_path: Path, suffix: str) -> None:
+def test_exif_time_with_its_zone_is_used(tmp_path: Path, suffix: str) -> None:
     picture(tmp_path / "a" / f"1{suffix}", taken="2024:05:01 12:00:00", offset="+02:00")
     source = read_source(tmp_path)
     captured_at = source.items[0].captured_at
     assert captured_at == datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     assert captured_at.utcoffset() == timedelta(hours=2)
-    assert source.notes == ("captured as the EXIF data say: 1",)
+    assert source.notes == ("captured_at from EXIF DateTimeOriginal: 1",)
 
 
 def test_exif_without_zone_is_in_this_computers(tmp_path: Path) -> None:
@@ -98,15 +98,15 @@ def test_exif_without_zone_is_in_this_computers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("taken", [None, "0000:00:00 00:00:00"])
-def test_without_a_usable_exif_time_the_file_says_when(tmp_path: Path, taken: str | None) -> None:
+def test_without_a_usable_exif_time_the_modification_time_is_used(tmp_path: Path, taken: str | None) -> None:
     os.utime(picture(tmp_path / "a" / "1.jpg", taken=taken), (1_700_000_000, 1_700_000_000))
     source = read_source(tmp_path)
     assert source.items[0].captured_at == datetime.fromtimestamp(1_700_000_000, UTC)
     assert source.items[0].captured_at.tzinfo is not None
-    assert "captured when the file was last modified" in source.notes[0]
+    assert "captured_at from the last modification" in source.notes[0]
 
 
-def test_what_is_no_picture_inside_is_left_to_the_service_to_refuse(tmp_path: Path) -> None:
+def test_invalid_pictures_are_left_to_the_service(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "broken.jpg")
     assert len(read_source(tmp_path).items) == 1
 
@@ -137,12 +137,12 @@ def test_a_flat_folder_needs_a_camera(tmp_path: Path) -> None:
     assert [item.camera_id for item in read_source(tmp_path, "gate").items] == ["gate"]
 
 
-def test_folders_in_a_flat_folder_are_not_dropped_in_silence(tmp_path: Path) -> None:
+def test_folders_in_a_flat_folder_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "1.jpg", tmp_path / "night" / "2.jpg")
-    assert "left alone: 1 (night)" in read_source(tmp_path, "gate").notes
+    assert "ignored files: 1 (night)" in read_source(tmp_path, "gate").notes
 
 
-def test_loose_pictures_beside_camera_folders_are_not_dropped_in_silence(tmp_path: Path) -> None:
+def test_loose_pictures_beside_camera_folders_are_reported(tmp_path: Path) -> None:
     touch(tmp_path / "1.jpg", tmp_path / "cam" / "2.jpg")
     with pytest.raises(SourceError, match=r"1\.jpg"):
         read_source(tmp_path)
@@ -151,7 +151,7 @@ def test_loose_pictures_beside_camera_folders_are_not_dropped_in_silence(tmp_pat
 # CSV
 
 
-def test_a_manifest_says_everything(tmp_path: Path) -> None:
+def test_a_manifest_has_all_metadata(tmp_path: Path) -> None:
     path = manifest(
         tmp_path,
         "\ufefffile,camera_id,captured_at,track_id,person_id,attributes,weather",
@@ -187,13 +187,13 @@ def test_a_folder_with_a_manifest_is_read_through_it(tmp_path: Path) -> None:
         ('a.jpg,c1,"2024', r"line 3: unexpected end of data"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
+def test_an_invalid_line_is_reported(tmp_path: Path, line: str, complaint: str) -> None:
     path = manifest(tmp_path, "file,camera_id,captured_at,attributes", "a.jpg,c1,2024-05-01T12:00:00Z,", line)
     with pytest.raises(SourceError, match=f"manifest.csv, {complaint}"):
         read_source(path)
 
 
-def test_missing_columns_are_named(tmp_path: Path) -> None:
+def test_missing_columns_are_reported(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="line 1: no column file, camera_id, captured_at in 'file;camera'"):
         read_source(manifest(tmp_path, "file;camera", "file"))
 
@@ -205,7 +205,7 @@ def test_a_manifest_in_another_encoding_is_refused(tmp_path: Path) -> None:
         read_source(path)
 
 
-# Anything else
+# Other sources
 
 
 def text_file(folder: Path) -> Path:
@@ -225,10 +225,10 @@ def folder_of_texts(folder: Path) -> Path:
         (lambda folder: folder / "nowhere", "there is nothing at"),
         (text_file, "neither a folder nor a CSV file"),
         (lambda folder: folder, "holds no crop to import"),
-        (folder_of_texts, r"holds no crop to import; left alone: 1 \(.txt\)"),
+        (folder_of_texts, r"holds no crop to import; ignored files: 1 \(.txt\)"),
     ],
 )
-def test_anything_else_is_refused_with_what_would_do(
+def test_other_sources_are_refused_with_the_known_layouts(
     tmp_path: Path, prepare: Callable[[Path], Path], complaint: str
 ) -> None:
     with pytest.raises(SourceError, match=complaint):

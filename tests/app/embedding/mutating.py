@@ -1,10 +1,10 @@
-"""Files with mistakes in them."""
+"""Mutations of files."""
 
 import random
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """Change a few bytes, more often in the headers, or take some out, put some in, repeat some."""
+    """Change, remove, insert or repeat a few bytes, mostly in the headers."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5, 20))):
         at = rng.randrange(min(len(changed), rng.choice((40, 200, len(changed)))))

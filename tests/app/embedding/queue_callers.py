@@ -34,17 +34,17 @@ async def running(
 
 
 def embedding(queue: BatchQueue, values: Iterable[int], priority: Priority = BULK) -> asyncio.Task[list[Outcome]]:
-    """A request under way."""
+    """A running request."""
     return asyncio.create_task(queue.embed([crop(value) for value in values], priority))
 
 
 def seen(outcomes: Iterable[Outcome]) -> list[int | str]:
-    """The value of each crop as the engine repeated it, or `error`."""
+    """The value that the engine gave for each crop, or `error`."""
     return ["error" if isinstance(outcome, EngineError) else int(outcome[7, 255]) for outcome in outcomes]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread brings about."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline

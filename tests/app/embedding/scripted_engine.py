@@ -1,4 +1,4 @@
-"""An engine that does what a test's crops tell it, for the faults that no healthy engine shows."""
+"""An engine with scripted faults, which the values of crops select."""
 
 import threading
 
@@ -15,7 +15,7 @@ SIZE = (64, 32)
 
 
 def crop(value: int) -> NDArray[np.uint8]:
-    """A crop of one value, which the engine repeats in every part, or which names the fault it shows."""
+    """A crop of one value, which the engine repeats in every part or which selects a fault."""
     return np.full((*SIZE, 3), value, dtype=np.uint8)
 
 
@@ -25,7 +25,7 @@ def flat(value: int) -> bytes:
 
 
 class ScriptedEngine:
-    """Repeats a crop's value in its parts. It waits while `go` is cleared, and remembers the values of each batch."""
+    """Repeats a crop's value in its parts. It blocks while `go` is cleared, and records the values of each batch."""
 
     def __init__(self, largest_batch: int = 1_000_000) -> None:
         self.metadata = tiny_metadata(*SIZE)
@@ -42,9 +42,9 @@ class ScriptedEngine:
         self.go.wait()
         self.busy.clear()
         if DIES in values:
-            raise SystemExit("the engine was told to die")
+            raise SystemExit("scripted death")
         if RAISES in values:
-            raise RuntimeError("the engine was told to raise")
+            raise RuntimeError("scripted error")
         if len(values) > self.largest_batch:
             raise MemoryError("the batch is too large")
         parts = np.empty((len(values), len(PARTS), PART_DIM), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Embedding in a process of its own: the same embeddings, bad files alone, and no process that outlives the service."""
+"""Embedding in a separate process: equal embeddings, bad files fail alone, the process ends with its parent."""
 
 import asyncio
 import os
@@ -43,7 +43,7 @@ def test_it_embeds_as_the_service_does_and_a_bad_file_fails_alone(tiny_checkpoin
     asyncio.run(run())
 
 
-def test_a_checkpoint_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "damaged.onnx"
     path.write_bytes(b"damaged")
 
@@ -56,7 +56,7 @@ def test_a_checkpoint_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("already", [False, True])
-def test_a_process_that_ended_is_told(tiny_checkpoint: Path, already: bool) -> None:
+def test_a_process_that_ended_is_an_error(tiny_checkpoint: Path, already: bool) -> None:
     async def run() -> None:
         before = set(psutil.Process().children())
         async with embedder(tiny_checkpoint) as background:
@@ -71,7 +71,7 @@ def test_a_process_that_ended_is_told(tiny_checkpoint: Path, already: bool) -> N
     asyncio.run(run())
 
 
-def test_it_ends_with_the_process_that_started_it_however_that_ends(tiny_checkpoint: Path) -> None:
+def test_it_ends_when_its_parent_is_killed(tiny_checkpoint: Path) -> None:
     program = f"""
 import asyncio, os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A crop's embedding is the same whatever travels with it, by the bundled checkpoint and every batch size there is."""
+"""A crop's embedding does not depend on its batch, for the bundled checkpoint and every batch size."""
 
 import asyncio
 import random
@@ -19,12 +19,12 @@ from model.checkpoint import BUNDLED
 BATCH_SIZE = 32
 
 TOLERANCES = {"onnx": 1e-5, "openvino": 2e-3}
-"""Of each number of an embedding. OpenVINO may compute in bfloat16, where sums in another order round otherwise."""
+"""For each number of an embedding. OpenVINO may compute in bfloat16, whose sums round differently in another order."""
 
 
 @pytest.fixture(scope="module")
 def files() -> list[bytes]:
-    """As many different files as a batch has places, in all formats and several shapes."""
+    """Different files for a full batch, in all formats and several shapes."""
     return [
         encoded(picture(seed, 96 + 8 * (seed % 5), 48 + 4 * (seed % 3)), ("JPEG", "PNG", "WEBP")[seed % 3])
         for seed in range(BATCH_SIZE)
@@ -46,7 +46,7 @@ def tolerance(kind: str) -> float:
 
 @pytest.fixture(scope="module")
 def engines(kind: str) -> Engines:
-    """The bundled checkpoint on three cores, which embed side by side, or together where there is a lone batch."""
+    """The bundled checkpoint on three cores: a worker for each core, and a single-request engine with all of them."""
     return load_engines(BUNDLED.with_suffix(".onnx"), kind, threads=3)
 
 

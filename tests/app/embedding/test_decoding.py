@@ -1,4 +1,4 @@
-"""Decoding: what may come in, what comes out, and that nothing but PictureError ever escapes."""
+"""Decoding: accepted formats, limits, pixels, and that only PictureError is raised."""
 
 import random
 import struct
@@ -49,7 +49,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("pillow_format", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")]
 )
-def test_each_format_is_told_by_its_content(pillow_format: str, media_type: str) -> None:
+def test_each_format_is_detected_by_its_content(pillow_format: str, media_type: str) -> None:
     content = encoded(picture(1), pillow_format)
     crop = decoded(content)
     assert (crop.facts.media_type, crop.facts.width, crop.facts.height) == (media_type, 64, 128)
@@ -76,19 +76,19 @@ def test_exif_orientation_sets_the_picture_upright(orientation: int, pillow_form
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_makes_no_sense_is_passed_over(orientation: int) -> None:
+def test_an_invalid_orientation_is_ignored(orientation: int) -> None:
     assert decoded(encoded(picture(4), exif=exif(orientation))).facts.width == 64
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # which Pillow gives, and which say nothing more
-def test_a_broken_exif_block_is_passed_over() -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings
+def test_a_broken_exif_block_is_ignored() -> None:
     good = encoded(picture(4), exif=exif(6))
     at = good.index(b"Exif\0\0") + 6
     for broken in (good[:at] + b"XX" + good[at + 2 :], good[:at] + b"II*\0\xff\xff\xff\xff" + good[at + 8 :]):
         assert (decoded(broken).facts.width, decoded(broken).facts.height) == (64, 128)
 
 
-def test_what_is_transparent_becomes_the_mean_colour() -> None:
+def test_transparent_pixels_become_the_mean_colour() -> None:
     mean = np.array([round(255 * value) for value in INPUT.mean])
     clear = picture(5).convert("RGBA")
     clear.putalpha(0)
@@ -105,7 +105,7 @@ def test_what_is_transparent_becomes_the_mean_colour() -> None:
         assert np.array_equal(decoded(content).pixels, np.broadcast_to(mean, (192, 96, 3)))
 
 
-def test_what_is_opaque_keeps_its_colour_beside_transparency() -> None:
+def test_opaque_pixels_keep_their_colour_beside_transparency() -> None:
     opaque = picture(6)
     content = encoded(opaque.convert("RGBA"), "PNG")
     assert np.array_equal(decoded(content).pixels, to_input(opaque, INPUT.size, INPUT.interpolation))
@@ -189,7 +189,7 @@ def test_a_picture_that_is_cut_off_anywhere_is_damaged(pillow_format: str) -> No
         assert refusal(content[:length]).kind == "damaged"
 
 
-def test_bytes_behind_the_end_do_no_harm() -> None:
+def test_trailing_bytes_are_ignored() -> None:
     for pillow_format in FORMATS:
         assert decoded(encoded(picture(14), pillow_format) + b"\0" * 50).facts.width == 64
 

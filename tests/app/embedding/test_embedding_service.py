@@ -13,13 +13,13 @@ from factories import encoded, picture
 from prometheus_client import CollectorRegistry
 from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 
+from app.embedding.crop_queue import QueuedCrop
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, Engines, load_engines
 from app.embedding.frames import Box
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import CutResult, EmbeddedCrop, EmbeddedCut, EmbeddingService, Result
-from app.embedding.waiting import WaitingCrop
 
 
 @asynccontextmanager
@@ -43,7 +43,7 @@ def kinds(results: list[Result]) -> list[str]:
 
 
 def alive(kind: type) -> int:
-    """How many objects of a class there are."""
+    """The number of objects of a class in memory."""
     return sum(type(one) is kind for one in gc.get_objects())
 
 
@@ -53,7 +53,7 @@ def decoded(registry: CollectorRegistry) -> float:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what threads bring about."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -140,7 +140,7 @@ def test_the_boxes_of_a_frame_become_the_parts_of_their_pixels_and_bad_ones_fail
     assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 1
 
 
-def test_a_frame_that_cannot_be_used_is_told_as_a_whole_and_leaves_its_places_to_others() -> None:
+def test_an_unusable_frame_is_one_error_and_frees_its_capacity() -> None:
     async def scenario() -> None:
         async with running(ScriptedEngine(), capacity=2) as service:
             for _ in range(3):
@@ -204,28 +204,28 @@ def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy()
     ]
 
 
-def test_pixels_are_let_go_of_as_soon_as_their_crops_are_embedded() -> None:
+def test_pixels_are_freed_as_soon_as_their_crops_are_embedded() -> None:
     class Watching(ScriptedEngine):
         most = 0
 
         def embed(self, crops: np.ndarray) -> np.ndarray:
-            self.most = max(self.most, alive(DecodedCrop), alive(WaitingCrop))
+            self.most = max(self.most, alive(DecodedCrop), alive(QueuedCrop))
             return super().embed(crops)
 
     engine = Watching()
 
     async def scenario() -> None:
-        gc.collect()  # what other tests left
+        gc.collect()  # objects of other tests
         async with running(engine) as service:
             results = await service.embed([flat(1)] * 256, Priority.BULK)
-            await until(lambda: alive(DecodedCrop) == alive(WaitingCrop) == 0)
+            await until(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)
             assert kinds(results) == ["crop"] * 256
 
     asyncio.run(scenario())
     assert 32 <= engine.most <= 64
 
 
-def test_a_client_that_leaves_has_no_more_of_its_files_decoded() -> None:
+def test_cancelling_stops_decoding_further_files() -> None:
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
@@ -291,7 +291,7 @@ def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() ->
     assert kinds(asyncio.run(scenario())) == ["engine"] * 200
 
 
-def test_a_dead_engine_is_not_ready_and_leaves_nobody_waiting() -> None:
+def test_a_dead_engine_is_not_ready_and_all_callers_get_an_error() -> None:
     async def scenario() -> None:
         async with running(ScriptedEngine()) as service:
             async with asyncio.timeout(10):
@@ -302,7 +302,7 @@ def test_a_dead_engine_is_not_ready_and_leaves_nobody_waiting() -> None:
     asyncio.run(scenario())
 
 
-def test_a_model_that_gives_no_numbers_does_not_start() -> None:
+def test_a_model_with_non_finite_outputs_does_not_start() -> None:
     class Broken(ScriptedEngine):
         def embed(self, crops: np.ndarray) -> np.ndarray:
             return super().embed(crops) * np.float32("nan")

@@ -1,4 +1,4 @@
-"""All engines: the same contract, and clear words when a checkpoint does not fit."""
+"""All engines: the same contract, and clear errors for checkpoints that do not fit."""
 
 import random
 import sys
@@ -120,8 +120,8 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(
     for package in ("onnxruntime", "openvino", "torch"):
         monkeypatch.setitem(sys.modules, package, None)
     extra = {"onnx": "cpu", "openvino": "openvino", "torch": "gpu"}[kind]
-    told = rf"the {kind} engine needs the extra `{extra}`: pip install 'passerby\[{extra}\]'"
-    with pytest.raises(EngineError, match=told):
+    message = rf"the {kind} engine needs the extra `{extra}`: pip install 'passerby\[{extra}\]'"
+    with pytest.raises(EngineError, match=message):
         load_engines(write_tiny_checkpoint(tmp_path / "tiny.onnx").rename(tmp_path / f"tiny.{suffix}"), kind)
 
 
@@ -144,7 +144,7 @@ def test_an_onnx_file_for_another_input_is_refused(onnx_kind: EngineKind, tmp_pa
         load_engines(path, onnx_kind)
 
 
-def test_engines_say_what_they_run_on(tiny_checkpoint: Path, torch_checkpoint: Path) -> None:
+def test_engines_report_their_runtime_and_device(tiny_checkpoint: Path, torch_checkpoint: Path) -> None:
     assert load_engines(tiny_checkpoint, "onnx").runs_on == "the CPU, with ONNX Runtime"
     torch = pytest.importorskip("torch")
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU, as torch finds no GPU"

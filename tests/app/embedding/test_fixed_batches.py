@@ -1,4 +1,4 @@
-"""A network that is ready for a few batch sizes embeds batches of any, as GPUs do; here its steps run on the CPU."""
+"""Batches of any size with a network prepared for a few sizes, as on GPUs; here its steps run on the CPU."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from model.mgn import MGN, Embedder, load_embedder  # noqa: E402
 
 
 class EagerStep:
-    """Runs the network whenever it is called; notes its size."""
+    """Runs the network and records the batch size of each call."""
 
     def __init__(self, embedder: Embedder, size: int, called: list[int]) -> None:
         self.inputs = torch.zeros((size, 64, 32, 3), dtype=torch.uint8)
@@ -43,7 +43,7 @@ def test_any_number_of_crops_is_embedded_as_each_alone(embedder: Embedder, count
     batches = FixedBatches({size: EagerStep(embedder, size, called) for size in (8, 1, 4)})
     crops = torch.from_numpy(np.ascontiguousarray(patches(count, (64, 32), seed=3)))
     with torch.inference_mode():
-        batches(torch.full_like(crops, 255))  # what is left in the buffers must not matter
+        batches(torch.full_like(crops, 255))  # old content of the buffers must not matter
         called.clear()
         found = batches(crops)
         alone = torch.cat([embedder(crops[i : i + 1]) for i in range(count)])
@@ -52,7 +52,7 @@ def test_any_number_of_crops_is_embedded_as_each_alone(embedder: Embedder, count
     assert (found - alone).abs().max() < 1e-5
 
 
-def test_float16_gives_the_embeddings_that_an_engine_has_to_give_more_nearly_than_bfloat16() -> None:
+def test_float16_is_closer_to_the_reference_embeddings_than_bfloat16() -> None:
     checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
     network = load_embedder(checkpoint)
     crops = torch.from_numpy(np.ascontiguousarray(patches(4, checkpoint.metadata.input.size, seed=5)))

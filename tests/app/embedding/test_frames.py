@@ -1,4 +1,4 @@
-"""Frames: a box of one is the crop that a file of those pixels would be, and is kept as a file of its own."""
+"""Frames: a box gives the same crop as a file of its pixels, and is stored as a JPEG."""
 
 import threading
 from io import BytesIO
@@ -87,7 +87,7 @@ def test_the_same_box_of_the_same_frame_is_the_same_file() -> None:
     assert one.content == other.content == only_cut(frame, Box(10, 20, 64, 128)).content != elsewhere.content
 
 
-def test_a_kept_cut_out_is_embedded_nearly_as_it_was() -> None:
+def test_a_stored_cut_out_has_nearly_the_embedding_of_its_pixels() -> None:
     frame = Image.new("RGB", (8 * 100, 200), (90, 100, 80))
     people = [crop.picture for crop in synthetic_crops(people=4, cameras=2, crops_per_visit=1)][:8]
     for place, person in enumerate(people):
@@ -121,13 +121,13 @@ def test_a_large_jpeg_frame_is_decoded_in_all_its_pixels() -> None:
     assert np.array_equal(one.decoded.pixels, decode(file, LIMITS, INPUT).pixels)
 
 
-def test_a_box_that_reaches_over_the_edge_is_cut_there_and_says_so() -> None:
+def test_a_box_beyond_the_edge_is_clipped_and_reports_its_area() -> None:
     frame = encoded(picture(6, 240, 320), "PNG")
     assert only_cut(frame, Box(-20, 100, 70.4, 300)).box == (0, 100, 50, 140)
     assert only_cut(frame, Box(-1e308, -1e308, 1.5e308, 1.5e308)).box == (0, 0, 320, 240)
 
 
-def test_what_is_wrong_with_a_box_is_told_of_it_alone() -> None:
+def test_a_bad_box_fails_alone_with_its_reason() -> None:
     good, outside, thin, negative = cuts(
         encoded(picture(7, 240, 320), "PNG"),
         Box(10, 10, 60, 120),

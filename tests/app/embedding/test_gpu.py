@@ -1,4 +1,4 @@
-"""What only a GPU can show: recorded graphs embed as the checkpoints say, and keep nothing of other batches."""
+"""On a GPU: CUDA graphs reproduce the reference embeddings, and batches do not affect each other."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ CHECKPOINTS = sorted(BUNDLED.parent.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("path", CHECKPOINTS, ids=[path.stem for path in CHECKPOINTS])
-def test_the_engine_embeds_as_the_checkpoint_says_in_batches_of_any_size(path: Path) -> None:
+def test_the_engine_reproduces_the_reference_embeddings_in_batches_of_any_size(path: Path) -> None:
     engines = load_engines(path)
     assert len(engines.workers) == torch.cuda.device_count()
     for engine in engines.different:
@@ -29,7 +29,7 @@ def test_the_engine_embeds_as_the_checkpoint_says_in_batches_of_any_size(path: P
             assert np.abs(engine.embed(crops[:count]) - alone[:count]).max() < 1e-3
 
 
-def test_a_batch_leaves_nothing_behind_for_the_next() -> None:
+def test_a_batch_does_not_affect_the_next_one() -> None:
     engine = load_engines(CHECKPOINTS[0]).workers[0]
     crops = np.ascontiguousarray(patches(64, engine.metadata.input.size, seed=5))
     first = engine.embed(crops)

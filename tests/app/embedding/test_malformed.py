@@ -1,4 +1,4 @@
-"""Thousands of files that are no good among good ones: each is told for what it is, and leaves nothing behind."""
+"""Thousands of malformed files among good ones: each gets the right error, and memory stays constant."""
 
 import asyncio
 import random
@@ -34,14 +34,14 @@ MOST_GROWTH = 80 * 2**20
 
 @dataclass(frozen=True)
 class File:
-    """A file, and what must become of it: `crop`, or the kind of its PictureError; None: as `decode` says."""
+    """A file and its expected outcome: `crop`, or the kind of its PictureError; None: as `decode` decides."""
 
     content: bytes
     kind: str | None
 
 
 def good(rng: random.Random) -> bytes:
-    """A picture like no other, of any sort that is taken."""
+    """A unique picture of any accepted format."""
     one = picture(rng.randrange(2**32), 64, 32)
     sideways = Image.Exif()
     sideways[0x0112] = rng.randrange(1, 9)
@@ -75,7 +75,7 @@ def cut_off(rng: random.Random) -> File:
 
 
 def bomb(rng: random.Random) -> File:
-    """Few bytes that say, or are, far too many pixels."""
+    """Few bytes with far too many pixels, in the header or compressed."""
     side = rng.choice((1_001, 5_000, 20_000, 60_000, 2**31 - 1))
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     pixels = png_chunk(b"IDAT", zlib.compress(b"\0" * rng.choice((10, 1_000_000)), 9))
@@ -83,7 +83,7 @@ def bomb(rng: random.Random) -> File:
 
 
 def text_bomb() -> File:
-    """A picture with a note that unpacks to a hundred megabytes."""
+    """A picture with a text chunk that decompresses to a hundred megabytes."""
     whole = encoded(OTHER_FRAME, "PNG")
     at = whole.index(b"IDAT") - 4
     return File(whole[:at] + png_chunk(b"zTXt", b"note\0\0" + LONG_NOTE) + whole[at:], "damaged")
@@ -103,7 +103,7 @@ def huge(rng: random.Random, pillow_format: str, **options: int) -> File:
 
 
 def bad(rng: random.Random) -> File:
-    """A file that is no good, or that may be."""
+    """A malformed or mutated file."""
     makers: list[Callable[[], File]] = [
         lambda: File(b"", "empty"),
         lambda: File(bytes(rng.randrange(1, 3_000)), "not-a-picture"),
@@ -122,7 +122,7 @@ def bad(rng: random.Random) -> File:
 
 
 def outcome(content: bytes, engine: Engine) -> tuple[str, np.ndarray | None]:
-    """What becomes of a file that is alone."""
+    """The outcome of a file that is decoded alone."""
     try:
         return "crop", engine.embed(decode(content, LIMITS, engine.metadata.input).pixels[None])[0]
     except PictureError as error:
@@ -130,7 +130,7 @@ def outcome(content: bytes, engine: Engine) -> tuple[str, np.ndarray | None]:
 
 
 def check(file: File, result: Result, engine: Engine) -> str:
-    """See that the right thing became of a file, and say what it was."""
+    """Check a file's outcome, and return it."""
     kind, parts = outcome(file.content, engine)
     assert file.kind in (None, kind)
     if parts is None:
@@ -143,9 +143,9 @@ def check(file: File, result: Result, engine: Engine) -> str:
     return kind
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # which Pillow gives, and which say nothing more
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_good_files_among_ten_thousand_bad_ones_are_embedded_rightly_in_flat_memory(tiny_checkpoint: Path) -> None:
+def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(tiny_checkpoint: Path) -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)

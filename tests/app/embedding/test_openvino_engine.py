@@ -1,4 +1,4 @@
-"""OpenVINO: the network that ONNX Runtime runs, in bfloat16 only where it stays that; its vendor is told nothing."""
+"""OpenVINO: embeddings equal to ONNX Runtime's, bfloat16 only where it is accurate enough, no telemetry."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ ONNX = BUNDLED.with_suffix(".onnx")
 
 
 def referenced(path: Path) -> Path:
-    """A tiny checkpoint that carries its embeddings of the reference crops."""
+    """A tiny checkpoint with reference embeddings."""
     plain = load_engines(write_tiny_checkpoint(path.with_stem("plain"))).workers[0]
     reference = Reference.of(plain.embed, plain.metadata.input.size)
     return write_tiny_checkpoint(path, tiny_metadata().model_copy(update={"reference": reference}))
@@ -67,15 +67,15 @@ def test_crops_that_do_not_fit_are_an_error_and_others_are_embedded_afterwards(t
 
 
 @pytest.mark.skipif(not has_bfloat16(), reason="the processor has no instructions for bfloat16")
-def test_bfloat16_is_taken_where_the_reference_shows_the_same_embeddings(tmp_path: Path) -> None:
+def test_bfloat16_is_used_where_it_reproduces_the_reference_embeddings(tmp_path: Path) -> None:
     assert openvino_engine.best_precision(referenced(tmp_path / "tiny.onnx")) == "bfloat16"
     engines = load_engines(tmp_path / "tiny.onnx", "openvino", threads=2)
     assert [engine.precision for engine in engines.different] == ["bfloat16"] * 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(not has_bfloat16(), reason="the processor has no instructions for bfloat16")
-def test_bfloat16_is_left_where_it_moves_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled network moves little: so the limit is put above what it reaches."""
+def test_bfloat16_is_not_used_where_it_changes_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled network's embeddings change little, so the limit is raised above their cosine."""
     rough = openvino_engine.OpenVinoEngine(ONNX, threads=1, precision="bfloat16")
     reached = rough.metadata.reference.lowest_cosine(rough.embed, rough.metadata.input.size)
     monkeypatch.setattr(openvino_engine, "BFLOAT16_COSINE", (1 + reached) / 2)
@@ -84,11 +84,11 @@ def test_bfloat16_is_left_where_it_moves_embeddings(monkeypatch: pytest.MonkeyPa
     assert openvino_engine.best_precision(ONNX) == "bfloat16"
 
 
-def test_bfloat16_is_left_where_nothing_shows_what_it_does(tiny_checkpoint: Path) -> None:
+def test_bfloat16_is_not_used_without_reference_embeddings(tiny_checkpoint: Path) -> None:
     assert openvino_engine.best_precision(tiny_checkpoint) == "float32"
 
 
-def test_bfloat16_is_left_where_the_processor_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_not_used_where_the_processor_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_engine, "has_bfloat16", lambda: False)
     assert openvino_engine.best_precision(referenced(tmp_path / "tiny.onnx")) == "float32"
 
@@ -110,8 +110,8 @@ print(*Path.home().iterdir())
 """
 
 
-def test_nothing_is_told_to_its_vendor(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """In a process of its own, as it would be told when OpenVINO is imported, from a file in the user's home."""
+def test_no_telemetry_is_sent(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """In a separate process, as the import of OpenVINO would send it, by a file in the user's home."""
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
     asked = [sys.executable, "-c", _LOAD, str(tiny_checkpoint)]
     ended = subprocess.run(asked, env=home, capture_output=True, text=True, check=True)

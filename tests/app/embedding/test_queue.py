@@ -1,4 +1,4 @@
-"""The batch queue: full batches, bounded admission, and faults that hurt only those whom they concern."""
+"""The batch queue: full batches, bounded admission, and faults that affect only their callers."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ def test_outcomes_come_in_the_order_of_the_crops() -> None:
     asyncio.run(scenario())
 
 
-def test_requests_share_batches_and_nothing_is_waited_for() -> None:
+def test_requests_share_batches_without_a_delay() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -55,7 +55,7 @@ def test_a_search_overtakes_bulk_work() -> None:
     assert 200 in engine.batches[1]
 
 
-def test_crops_beyond_the_capacity_are_refused_with_the_time_to_come_back() -> None:
+def test_crops_beyond_the_capacity_are_refused_with_retry_after() -> None:
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
@@ -78,7 +78,7 @@ def test_crops_beyond_the_capacity_are_refused_with_the_time_to_come_back() -> N
     assert registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "queue-full"}) == 3
 
 
-def test_the_time_to_come_back_follows_the_measured_speed() -> None:
+def test_retry_after_follows_the_measured_speed() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -114,7 +114,7 @@ def test_a_request_larger_than_the_capacity_is_embedded_when_nothing_else_is_the
     asyncio.run(scenario())
 
 
-def test_admission_holds_places_before_there_are_crops() -> None:
+def test_admission_reserves_capacity_before_crops_are_decoded() -> None:
     async def scenario() -> None:
         async with running(ScriptedEngine(), capacity=10) as queue:
             with queue.admit(8, BULK) as embed:
@@ -127,7 +127,7 @@ def test_admission_holds_places_before_there_are_crops() -> None:
     asyncio.run(scenario())
 
 
-def test_crops_of_a_caller_that_left_never_reach_the_engine() -> None:
+def test_crops_of_a_cancelled_caller_never_reach_the_engine() -> None:
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
@@ -140,7 +140,7 @@ def test_crops_of_a_caller_that_left_never_reach_the_engine() -> None:
             leaves.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaves
-            more = embedding(queue, [3] * 15)  # the places are free again
+            more = embedding(queue, [3] * 15)  # the capacity is free again
             await asyncio.sleep(0)
             engine.go.set()
             assert seen(await stays) == [1, 2]
@@ -151,7 +151,7 @@ def test_crops_of_a_caller_that_left_never_reach_the_engine() -> None:
     assert registry.get_sample_value("passerby_embedding_dropped_total") == 15
 
 
-def test_a_caller_that_leaves_while_its_crop_is_embedded_hurts_nobody() -> None:
+def test_cancelling_a_caller_while_its_crop_is_embedded_affects_no_other() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -186,7 +186,7 @@ def test_a_poisoned_crop_fails_alone(fault: int) -> None:
     asyncio.run(scenario())
 
 
-def test_an_engine_that_always_raises_fails_every_crop_and_the_queue_lives_on() -> None:
+def test_an_engine_that_always_raises_fails_every_crop_but_not_the_queue() -> None:
     async def scenario() -> None:
         async with running(ScriptedEngine()) as queue:
             assert seen(await queue.embed([crop(RAISES)] * 20, BULK)) == ["error"] * 20
@@ -207,7 +207,7 @@ def test_a_batch_too_large_for_the_memory_is_embedded_in_pieces() -> None:
     assert [len(batch) for batch in engine.batches] == [8, 4, 2, 2, 4, 2, 2]
 
 
-def test_a_crop_of_another_size_is_a_mistake_of_the_caller() -> None:
+def test_a_crop_of_another_size_is_a_value_error() -> None:
     async def scenario() -> None:
         async with running(ScriptedEngine()) as queue:
             with pytest.raises(ValueError, match="the model takes"):
@@ -217,7 +217,7 @@ def test_a_crop_of_another_size_is_a_mistake_of_the_caller() -> None:
     asyncio.run(scenario())
 
 
-def test_every_crop_of_a_mixed_load_is_answered_once_and_rightly() -> None:
+def test_every_crop_of_a_mixed_load_is_answered_once_and_correctly() -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     rng = random.Random(seed)
@@ -250,7 +250,7 @@ def test_every_crop_of_a_mixed_load_is_answered_once_and_rightly() -> None:
     assert max(map(len, engine.batches)) <= 8
 
 
-def test_metrics_tell_what_the_engine_did() -> None:
+def test_metrics_count_the_work_of_the_engine() -> None:
     registry = CollectorRegistry()
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""The batch queue when it is stopped, and when its engine dies, hangs or fails at everything: nobody waits in vain."""
+"""The batch queue when it is stopped, and when its engine dies, hangs or always fails: every caller gets an answer."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, QueueClosed
 
 
-def test_when_the_engine_dies_everybody_who_waits_is_told() -> None:
+def test_when_the_engine_dies_all_waiting_callers_get_an_error() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -57,7 +57,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     asyncio.run(scenario())
 
 
-def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -> None:
+def test_an_engine_that_hangs_sets_trouble_and_does_not_delay_the_stop() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -72,7 +72,7 @@ def test_an_engine_that_hangs_turns_the_queue_red_and_cannot_hold_up_the_end() -
     asyncio.run(scenario())
 
 
-def test_an_engine_that_hangs_is_not_waited_for_and_works_again_when_it_goes_on() -> None:
+def test_callers_of_a_hanging_engine_fail_and_it_works_again_afterwards() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> None:
@@ -100,7 +100,7 @@ def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_works_a
         async with running(engine, stall_seconds=0.05) as queue:
             assert seen(await queue.embed([crop(1)] * 3, BULK)) == ["error"] * 3
             assert "even with a blank crop" in (queue.trouble or "")
-            assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it is asked all the same
+            assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it still gets crops
             engine.largest_batch = 100
             await until(lambda: queue.trouble is None)
             assert seen(await queue.embed([crop(2)], BULK)) == [2]
@@ -119,7 +119,7 @@ def test_a_queue_that_was_not_started_refuses_and_stops() -> None:
     asyncio.run(scenario())
 
 
-def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> None:
+def test_two_engines_run_at_once_and_no_caller_waits_after_one_dies() -> None:
     first, second = ScriptedEngine(), ScriptedEngine()
 
     async def scenario() -> None:
@@ -133,7 +133,7 @@ def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> N
         first.go.set()
         second.go.set()
         assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 8, [1] * 8, [2] * 8]
-        await until(lambda: queue._room._idle == 2)
+        await until(lambda: queue._crops._idle == 2)
         first.go.clear()
         second.go.clear()
         dying, staying = embedding(queue, [DIES]), embedding(queue, [5])
@@ -148,21 +148,23 @@ def test_two_engines_work_at_once_and_one_that_dies_leaves_nobody_waiting() -> N
     asyncio.run(scenario())
 
 
-def test_a_lone_crop_goes_to_the_engine_for_lone_batches_and_others_to_the_workers() -> None:
-    worker, lone = ScriptedEngine(), ScriptedEngine()
+def test_a_single_crop_on_an_idle_queue_goes_to_the_single_request_engine() -> None:
+    worker, single_request = ScriptedEngine(), ScriptedEngine()
 
     async def scenario() -> None:
-        queue = BatchQueue(Engines([worker, worker], lone), EmbeddingMetrics(CollectorRegistry()), max_batch=4)
+        queue = BatchQueue(
+            Engines([worker, worker], single_request), EmbeddingMetrics(CollectorRegistry()), max_batch=4
+        )
         await queue.start()
-        await until(lambda: queue._room._idle == 2)
+        await until(lambda: queue._crops._idle == 2)
         await queue.embed([crop(1)], BULK)
-        await until(lambda: queue._room._idle == 2)
+        await until(lambda: queue._crops._idle == 2)
         worker.go.clear()
         two = embedding(queue, [2, 3])
         await until(lambda: len(worker.batches) == 2)
         worker.go.set()
         await two
-        assert lone.batches == [[1]]
+        assert single_request.batches == [[1]]
         assert sorted(worker.batches) == [[2], [3]]
         await queue.stop()
 

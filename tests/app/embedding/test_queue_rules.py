@@ -1,4 +1,4 @@
-"""The batch queue's rules hold whatever happens in whatever order, beside a model that says what must come of it."""
+"""The batch queue's rules hold for random sequences of events, compared with a reference model."""
 
 import asyncio
 import threading
@@ -24,21 +24,21 @@ SIZE = (32, 32)
 MAX_BATCH = 8
 CAPACITY = 40
 BLANK = 0
-"""The number of a crop that nobody sent."""
+"""The number of the blank crop, which no caller sends."""
 
 Health = Literal["sound", "raises", "gives NaN"]
 _HEALTHS: tuple[Health, ...] = ("sound", "raises", "gives NaN")
 
 
 def crop(number: int, health: Health) -> NDArray[np.uint8]:
-    """A crop that tells the engine which one it is and what is to become of it."""
+    """A crop with its number and the outcome that the engine gives."""
     pixels = np.zeros((*SIZE, 3), dtype=np.uint8)
     pixels[0, 0] = number // 256, number % 256, _HEALTHS.index(health)
     return pixels
 
 
 class SteppedEngine:
-    """Gives each crop's number as its parts. Every call waits for a permit and is remembered by its numbers."""
+    """Gives each crop's number as its parts. Every call waits for a permit; its numbers are recorded."""
 
     def __init__(self) -> None:
         self.metadata = tiny_metadata(*SIZE)
@@ -63,7 +63,7 @@ class SteppedEngine:
 
 @dataclass(eq=False)
 class Request:
-    """A caller's crops, by their numbers; `task` ends when the caller is answered or has left."""
+    """A caller's crops, by number; `task` ends when the caller has its outcomes or is cancelled."""
 
     numbers: Sequence[int]
     priority: Priority
@@ -71,7 +71,7 @@ class Request:
 
 
 class QueueRules(RuleBasedStateMachine):
-    """Callers come and leave while the engine does one batch at a time, with more or less memory."""
+    """Callers start and are cancelled while the engine runs one batch at a time, with more or less memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class QueueRules(RuleBasedStateMachine):
         self.waiting: dict[Priority, list[int]] = {priority: [] for priority in Priority}
         self.turn = Priority.SEARCH
         self.in_engine: list[int] = []
-        self.calls_seen = 0  # before the one that the engine is busy with
+        self.calls_seen = 0  # before the running one
         self.dropped = 0
 
     @rule(
@@ -123,7 +123,7 @@ class QueueRules(RuleBasedStateMachine):
     def the_engine_finishes_a_batch(self, largest_batch: int) -> None:
         calls = self.calls_for(self.in_engine, largest_batch)
         if all(self.healths[number] != "sound" for number in self.in_engine):
-            calls.append([BLANK])  # so the engine is told from the crops
+            calls.append([BLANK])  # distinguishes a broken engine from bad crops
         more = any(self.waiting.values())
         first, self.calls_seen = self.calls_seen, self.calls_seen + len(calls)
         self.engine.largest_batch = largest_batch
@@ -142,7 +142,7 @@ class QueueRules(RuleBasedStateMachine):
             if not request.task.cancelled():
                 assert request.task.done() == self.is_complete(request)
                 if request.task.done():
-                    assert told(request.task.result()) == self.right_answer(request)
+                    assert numbers_of(request.task.result()) == self.right_answer(request)
 
     @invariant()
     def what_waits_and_what_was_dropped_is_counted(self) -> None:
@@ -161,13 +161,13 @@ class QueueRules(RuleBasedStateMachine):
         for request in self.requests:
             assert request.task.done()
             if not request.task.cancelled():
-                assert told(request.task.result()) == self.right_answer(request)
+                assert numbers_of(request.task.result()) == self.right_answer(request)
         self.runner.close()
 
     # the model
 
     def a_batch_is_taken(self) -> None:
-        """The engine gets a batch of one priority, first come first served: they take turns where both wait."""
+        """A batch has one priority, first in first out; batches alternate where both priorities are queued."""
         self.until(lambda: len(self.engine.calls) > self.calls_seen)
         self.in_engine = self.engine.calls[self.calls_seen]
         other = Priority.BULK if self.turn is Priority.SEARCH else Priority.SEARCH
@@ -176,7 +176,7 @@ class QueueRules(RuleBasedStateMachine):
         self.waiting[priority] = self.waiting[priority][MAX_BATCH:]
 
     def calls_for(self, batch: list[int], largest_batch: int) -> list[list[int]]:
-        """What the engine is given until the outcome of each crop of a batch is known."""
+        """The calls of the engine until each crop of a batch has its outcome."""
         fails = len(batch) > largest_batch or any(self.healths[number] == "raises" for number in batch)
         if not fails or len(batch) == 1:
             return [batch]
@@ -205,8 +205,8 @@ class QueueRules(RuleBasedStateMachine):
             self.runner.run(asyncio.sleep(0.0005))
 
 
-def told(outcomes: Sequence[Outcome]) -> list[int | None]:
-    """The number that each crop's parts are full of; None for an error."""
+def numbers_of(outcomes: Sequence[Outcome]) -> list[int | None]:
+    """The number in each crop's parts; None for an error."""
     return [None if isinstance(outcome, EngineError) else int(outcome.max()) for outcome in outcomes]
 
 
@@ -215,7 +215,7 @@ QueueRules.TestCase.settings = settings(
     stateful_step_count=25,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # to shrink a failure takes minutes, as each step may wait for the engine in vain
+    phases=[Phase.generate],  # shrinking takes minutes, as each step may time out
     print_blob=True,
 )
 TestQueueRules = QueueRules.TestCase

@@ -1,4 +1,4 @@
-"""Before an engine serves: it is compared with its checkpoint, and its batches are chosen by measurement."""
+"""Before an engine serves: the check of its embeddings, and the measurement of its batch size."""
 
 import time
 from pathlib import Path
@@ -13,23 +13,23 @@ from app.embedding.start_up import best_batch_size, check
 from model.reference import Reference
 
 
-def test_an_engine_that_agrees_with_its_checkpoint_passes(tmp_path: Path) -> None:
+def test_an_engine_that_reproduces_the_reference_embeddings_passes(tmp_path: Path) -> None:
     plain = load_engines(write_tiny_checkpoint(tmp_path / "plain.onnx")).workers[0]
     reference = Reference.of(plain.embed, (64, 32))
-    told = tiny_metadata().model_copy(update={"reference": reference})
-    check(load_engines(write_tiny_checkpoint(tmp_path / "told.onnx", told)).workers[0])
+    metadata = tiny_metadata().model_copy(update={"reference": reference})
+    check(load_engines(write_tiny_checkpoint(tmp_path / "reference.onnx", metadata)).workers[0])
 
 
-def test_an_engine_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+def test_an_engine_with_other_embeddings_is_refused(tmp_path: Path) -> None:
     reference = Reference.of(lambda crops: np.ones((len(crops), 8, 256), np.float32), (64, 32))
     other = tiny_metadata().model_copy(update={"reference": reference})
     with pytest.raises(EngineError, match=r"tiny-\w+ computes wrongly on this machine: .* cosine of -?0\.\d+"):
         check(load_engines(write_tiny_checkpoint(tmp_path / "other.onnx", other)).workers[0])
 
 
-def test_a_checkpoint_without_reference_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_without_reference_embeddings_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     check(load_engines(write_tiny_checkpoint(tmp_path / "plain.onnx")).workers[0])
-    assert "carries no reference embeddings" in caplog.text
+    assert "has no reference embeddings" in caplog.text
 
 
 class Timed:
@@ -47,15 +47,15 @@ class Timed:
         return np.zeros((len(crops), 8, 256), dtype=np.float32)
 
 
-def test_batches_are_no_larger_than_it_pays_to_hand_them_over_where_size_gains_nothing() -> None:
+def test_batches_stay_small_where_size_gains_nothing() -> None:
     assert best_batch_size(Timed(0.0, 0.01)) == 8  # of 4 crops, one lasts 40 ms
 
 
-def test_batches_grow_while_that_pays() -> None:
+def test_batches_grow_while_the_speed_grows() -> None:
     assert best_batch_size(Timed(0.02, 0.0001)) >= 64
 
 
-def test_batches_that_would_hold_up_searches_are_not_tried() -> None:
+def test_batches_that_would_delay_searches_are_not_tried() -> None:
     engine = Timed(0.1, 0.03)
     best_batch_size(engine)
     assert max(engine.sizes) == 8

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, CropColumns, Filter, SearchResult, VectorIndex
+from app.index.port import Addition, CropColumns, Filter, IndexResult, VectorIndex
 from app.index.snapshots import SnapshotStore
 from app.index.tuning import Tuning
 
@@ -48,7 +48,7 @@ def query_for(key: int) -> NDArray[np.float32]:
     return embedding(key).astype(np.float32)
 
 
-def keys(found: SearchResult) -> list[int]:
+def keys(found: IndexResult) -> list[int]:
     """The keys of the hits, best first."""
     return [hit.key for hit in found.hits]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, CropColumns, Filter, Removal, SavedState, SearchResult
+from app.index.port import Addition, CropColumns, Filter, IndexResult, Removal, SavedState
 
 Vector = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def _apply_random_changes(index: FaissIndex, passing: dict[int, Addition], secon
 
 
 def _assert_consistent(
-    found: SearchResult, query: Vector, embeddings: dict[int, Vector], staying: Collection[int], crop_filter: Filter
+    found: IndexResult, query: Vector, embeddings: dict[int, Vector], staying: Collection[int], crop_filter: Filter
 ) -> None:
     """All crops that stay are found, none twice, each with the similarity of its own embedding."""
     keys = [hit.key for hit in found.hits]

@@ -13,7 +13,7 @@ from index_factories import ANY, MODEL, keys, query_for
 from segment_factories import SMALL, index_with_segment, persons
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Addition, Filter, SearchResult
+from app.index.port import Addition, Filter, IndexResult
 from app.index.tuning import Tuning
 
 
@@ -92,7 +92,7 @@ def test_concurrent_searches_find_what_each_finds_alone(
     alone = [large.search(*arguments) for arguments in searches]
     sizes: list[int] = []
 
-    def counted(searches: Sequence[Any]) -> list[SearchResult]:
+    def counted(searches: Sequence[Any]) -> list[IndexResult]:
         sizes.append(len(searches))
         return large._search_batch(searches)
 

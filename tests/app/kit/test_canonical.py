@@ -1,4 +1,4 @@
-"""Canonical JSON: equal values have one text, unequal ones two."""
+"""Canonical JSON: values have equal texts exactly if they are equal."""
 
 import itertools
 import json
@@ -46,6 +46,6 @@ def test_numbers_have_one_text_if_and_only_if_they_are_equal() -> None:
         assert (canonical_json(one) == canonical_json(other)) == (one == other), (one, other)
 
 
-def test_what_json_cannot_say_is_refused() -> None:
+def test_values_outside_json_are_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         canonical_json(math.nan)

@@ -1,4 +1,4 @@
-"""What threads wait at."""
+"""The readers-writer lock."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ def test_readers_hold_the_lock_together() -> None:
             reader.result()
 
 
-def test_a_writer_waits_for_readers_and_holds_back_those_that_come_after_it() -> None:
+def test_a_writer_waits_for_readers_and_blocks_later_ones() -> None:
     lock = ReadersWriterLock()
     order: list[str] = []
     writing, finish = threading.Event(), threading.Event()
@@ -70,7 +70,7 @@ def test_writers_exclude_each_other() -> None:
     assert count == 2000
 
 
-def test_an_error_gives_the_lock_back() -> None:
+def test_an_error_releases_the_lock() -> None:
     lock = ReadersWriterLock()
     with pytest.raises(RuntimeError), lock.reading():
         raise RuntimeError

@@ -1,4 +1,4 @@
-"""What the processor can do, as the system says."""
+"""Detection of processor features."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from app.kit.processor import has_bfloat16
         ("", False),
     ],
 )
-def test_bfloat16_is_told_by_its_flags(tmp_path: Path, cpuinfo: str, has: bool) -> None:
+def test_bfloat16_is_detected_by_cpu_flags(tmp_path: Path, cpuinfo: str, has: bool) -> None:
     (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert has_bfloat16(tmp_path / "cpuinfo") == has
 
 
-def test_where_nothing_says_so_there_is_no_bfloat16(tmp_path: Path) -> None:
+def test_without_cpuinfo_there_is_no_bfloat16(tmp_path: Path) -> None:
     assert not has_bfloat16(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Checkpoints that services share: whole or refused, on this disk or elsewhere."""
+"""The checkpoint store, local and remote: complete checkpoints, or errors."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ async def keep(store: CheckpointStore) -> None:
     await store.discard(arrived)
 
 
-def test_what_is_kept_is_found_by_its_name(store: CheckpointStore, tmp_path: Path) -> None:
+def test_a_stored_checkpoint_is_found_by_its_name(store: CheckpointStore, tmp_path: Path) -> None:
     async def run() -> None:
         await keep(store)
         await keep(store)
@@ -47,7 +47,7 @@ def test_what_is_kept_is_found_by_its_name(store: CheckpointStore, tmp_path: Pat
     assert not list(tmp_path.rglob(".arriving-*"))
 
 
-def test_one_that_is_damaged_is_not_taken(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     store = CheckpointStore((tmp_path / "shared").as_uri(), tmp_path / "own")
 
     async def run() -> None:
@@ -59,7 +59,7 @@ def test_one_that_is_damaged_is_not_taken(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_damaged_copy_of_one_that_is_elsewhere_is_fetched_again(tmp_path: Path) -> None:
+def test_a_damaged_local_copy_is_fetched_again(tmp_path: Path) -> None:
     store = CheckpointStore(f"memory://{token_hex(4)}", tmp_path)
 
     async def run() -> None:
@@ -70,7 +70,7 @@ def test_a_damaged_copy_of_one_that_is_elsewhere_is_fetched_again(tmp_path: Path
     asyncio.run(run())
 
 
-def test_one_that_is_not_there_is_told(store: CheckpointStore) -> None:
+def test_a_missing_checkpoint_is_an_error(store: CheckpointStore) -> None:
     async def run() -> None:
         with pytest.raises(CheckpointError, match="is gone"):
             await store.path(NAME)
@@ -81,7 +81,7 @@ def test_one_that_is_not_there_is_told(store: CheckpointStore) -> None:
     asyncio.run(run())
 
 
-def test_what_a_killed_process_was_receiving_goes_when_it_is_old(store: CheckpointStore) -> None:
+def test_old_partial_files_of_killed_processes_are_deleted(store: CheckpointStore) -> None:
     async def run() -> None:
         await keep(store)
         arrived = await store.receive(BytesIO(b"half"), ".onnx")

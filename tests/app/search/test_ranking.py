@@ -1,4 +1,4 @@
-"""Parts that count differently: the query's scaling and the similarity of a match are the same arithmetic."""
+"""Weighted parts: the scaled query's dot product equals the similarity of a match."""
 
 import random
 
@@ -22,7 +22,7 @@ UNEQUAL = np.sqrt([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 
 
 def parts(seed: int, lengths: np.ndarray = EQUAL) -> Parts:
-    """A random embedding `(8, 256)` whose parts have these lengths."""
+    """A random embedding `(8, 256)` whose parts have these norms."""
     drawn = np.random.default_rng(seed).standard_normal((8, 256))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True) * lengths[:, np.newaxis]).astype(np.float32)
 
@@ -36,7 +36,7 @@ def along(cosines: list[float], lengths: np.ndarray) -> tuple[Parts, Parts]:
     return query, crop
 
 
-def test_a_models_weights_say_what_parts_count_for() -> None:
+def test_a_models_weights_set_the_shares_of_parts() -> None:
     cosines = [0.5, 0.0, -1.0, 0.8, 0.6, 0.0, 1.0, 0.2]
     query, crop = along(cosines, UNEQUAL)
     found = part_similarities(query, crop)
@@ -58,7 +58,7 @@ def test_a_searchs_weights_multiply_the_models() -> None:
     assert float((weighted(query, shares) * crop).sum()) == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_parts_that_are_not_named_have_the_multiplier_one() -> None:
+def test_parts_without_an_entry_have_the_multiplier_one() -> None:
     assert multipliers_of({}).tolist() == [1] * 8
     assert multipliers_of({"upper_half": 2, "lower_half": 0}).tolist() == [0.5] * 3 + [1, 0] + [0.5] * 3
 
@@ -94,13 +94,13 @@ def test_a_weighted_querys_dot_product_is_the_mean_of_the_parts_cosines_by_their
 
 
 @pytest.mark.parametrize("lengths", [EQUAL, UNEQUAL])
-def test_the_same_embedding_has_the_similarity_one_whatever_counts(lengths: np.ndarray) -> None:
+def test_equal_embeddings_have_similarity_one_with_any_weights(lengths: np.ndarray) -> None:
     query = parts(3, lengths)
     shares = shares_of(query, multipliers_of({"global": 9, "top_third": 0, "lower_half": 0.3}))
     assert weighted_similarity(part_similarities(query, query), shares) == pytest.approx(1, abs=1e-6)
 
 
-def test_several_pictures_are_the_mean_of_each_part_brought_back_to_its_length() -> None:
+def test_several_pictures_are_joined_to_the_rescaled_mean_of_each_part() -> None:
     one, other = along([0.6] * 8, UNEQUAL)
     joined = join_embeddings([one, other])
     assert np.linalg.norm(joined, axis=1) == pytest.approx(UNEQUAL, abs=1e-6)
@@ -109,7 +109,7 @@ def test_several_pictures_are_the_mean_of_each_part_brought_back_to_its_length()
     assert join_embeddings([one]) == pytest.approx(one, abs=1e-7)
 
 
-def test_a_part_that_pictures_cancel_out_counts_for_nothing() -> None:
+def test_a_part_that_pictures_cancel_out_has_no_share() -> None:
     one, other = along([-1.0] + [1.0] * 7, UNEQUAL)
     joined = join_embeddings([one, other])
     cosines = part_similarities(joined, one)
@@ -126,9 +126,9 @@ def test_a_part_that_pictures_cancel_out_counts_for_nothing() -> None:
         ({"global": -1}, "0 or more"),
         ({"global": float("inf")}, "finite"),
         ({"global": float("nan")}, "finite"),
-        (dict.fromkeys(PARTS, 0), "nothing is left to compare"),
+        (dict.fromkeys(PARTS, 0), "all weights are 0"),
     ],
 )
-def test_weights_that_mean_nothing_are_refused(named: dict[str, float], complaint: str) -> None:
+def test_invalid_weights_are_refused(named: dict[str, float], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         multipliers_of(named)

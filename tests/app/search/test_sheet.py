@@ -1,4 +1,4 @@
-"""The contact sheet: what is on it, and that odd pictures and names do not keep it from being drawn."""
+"""The contact sheet: its content, and robustness to odd pictures and names."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.search.sheet import MOST_DRAWN, MOST_QUERIES, Sheet, SheetMatch, can_draw, draw_sheet
+from app.search.sheet import MAX_MATCHES, MAX_QUERIES, Sheet, SheetMatch, can_draw, draw_sheet
 
 RED = (200, 20, 20)
 NIGHT = datetime(2026, 3, 16, 23, 59, 58, tzinfo=timezone(timedelta(hours=1), "CET"))
@@ -109,7 +109,7 @@ def test_matches_fill_rows_from_the_left() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"no picture at all", picture()[:60]], ids=["gone", "text", "cut"])
-def test_a_picture_that_is_gone_or_damaged_leaves_its_place_and_harms_no_other(content: bytes | None) -> None:
+def test_a_missing_or_damaged_picture_is_marked_and_affects_no_other(content: bytes | None) -> None:
     together = reddish(drawn([match(1, content), match(2)]))
     alone = reddish(drawn([match(1)]))
     assert extent(together) == pytest.approx(extent(alone), abs=2)
@@ -125,7 +125,7 @@ def test_without_matches_the_sheet_says_so() -> None:
 
 
 def test_a_thousand_matches_give_a_sheet_of_bounded_size_that_says_so() -> None:
-    full = drawn([match(rank, None) for rank in range(1, MOST_DRAWN + 1)])
+    full = drawn([match(rank, None) for rank in range(1, MAX_MATCHES + 1)])
     over = drawn([match(rank, None) for rank in range(1, 1001)])
     assert over.shape == full.shape
     assert over.shape[0] <= 5520
@@ -137,7 +137,7 @@ def test_a_thousand_matches_give_a_sheet_of_bounded_size_that_says_so() -> None:
 def test_more_queries_than_fit_are_counted_instead_of_drawn() -> None:
     many = drawn(queries=[picture()] * 50)
     assert many.shape[0] < 1000
-    assert reddish(many).sum() == pytest.approx(reddish(drawn(queries=[picture()] * MOST_QUERIES)).sum(), rel=0.02)
+    assert reddish(many).sum() == pytest.approx(reddish(drawn(queries=[picture()] * MAX_QUERIES)).sum(), rel=0.02)
 
 
 def test_a_better_match_has_a_longer_bar() -> None:

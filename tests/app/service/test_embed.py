@@ -1,4 +1,4 @@
-"""`POST /embed`: crops come in, each with its own outcome."""
+"""`POST /embed`: crops are stored, each with its own outcome."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def test_crops_are_stored_with_their_metadata(client: httpx.Client) -> None:
     assert client.get(crop["image_url"]).headers["content-type"] == "image/jpeg"
 
 
-def test_an_answered_crop_can_be_found_at_once(client: httpx.Client) -> None:
+def test_an_acknowledged_crop_is_found_at_once(client: httpx.Client) -> None:
     for seed in range(5):
         (crop,) = stored(client, seed)
         assert found(client, seed)[0] == crop["id"]
@@ -116,7 +116,7 @@ def test_embeddings_come_back_whole_and_by_part(client: httpx.Client) -> None:
     assert embed(client, jpeg(1)).json()["items"][0]["embedding"] is None
 
 
-def test_png_and_webp_are_taken_and_given_back_as_they_came(client: httpx.Client) -> None:
+def test_png_and_webp_are_stored_and_returned_unchanged(client: httpx.Client) -> None:
     png, webp = encoded(picture(1), "PNG"), encoded(picture(2), "WEBP")
     items = embed(client, png, webp).json()["items"]
     for item, content, kind in zip(items, (png, webp), ("image/png", "image/webp"), strict=True):

@@ -1,4 +1,4 @@
-"""What a service that has ended leaves behind in its process."""
+"""After a service has stopped, its process holds none of its networks."""
 
 import gc
 

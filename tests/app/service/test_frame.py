@@ -25,8 +25,8 @@ def frame(pillow_format: str = "JPEG") -> bytes:
 
 def embed_frame(client: httpx.Client, content: bytes | None, boxes: Any = BOXES, **form: Any) -> httpx.Response:
     """Post a frame; `boxes` as JSON unless it is text."""
-    told = boxes if isinstance(boxes, str) or boxes is None else json.dumps(boxes)
-    data = {"camera_id": "gate", "captured_at": CAPTURED_AT, "boxes": told} | form
+    field = boxes if isinstance(boxes, str) or boxes is None else json.dumps(boxes)
+    data = {"camera_id": "gate", "captured_at": CAPTURED_AT, "boxes": field} | form
     files = {} if content is None else {"frame": ("frame.jpg", content)}
     return client.post("/embed", files=files, data={k: v for k, v in data.items() if v is not None})
 
@@ -95,8 +95,8 @@ def test_a_bad_box_fails_alone_and_items_keep_their_order(client: httpx.Client) 
 
 
 def test_items_hold_for_single_boxes(client: httpx.Client) -> None:
-    told = [{"track_id": "t1", "captured_at": "2026-05-04T09:00:00Z"}, {"camera_id": "no slug!"}, {"track_id": "t3"}]
-    one, two, three = items_of(embed_frame(client, frame(), items=json.dumps(told)))
+    items = [{"track_id": "t1", "captured_at": "2026-05-04T09:00:00Z"}, {"camera_id": "no slug!"}, {"track_id": "t3"}]
+    one, two, three = items_of(embed_frame(client, frame(), items=json.dumps(items)))
     assert (one["crop"]["track_id"], one["crop"]["captured_at"]) == ("t1", "2026-05-04T09:00:00Z")
     assert (two["status"], two["problem"]["where"]) == ("failed", "items[1]")
     assert (three["crop"]["track_id"], three["box"]) == ("t3", BOXES[2])

@@ -10,7 +10,7 @@ from app.settings import Settings
 
 
 def image_files(settings: Settings) -> int:
-    """How many image files there are."""
+    """The number of image files."""
     return sum(path.is_file() for path in (settings.data_dir / "images").rglob("*"))
 
 
@@ -53,7 +53,7 @@ def test_a_crop_can_come_back_after_its_deletion(client: httpx.Client) -> None:
     assert client.get(second["image_url"]).content == jpeg(1)
 
 
-def test_pages_hold_every_crop_once_while_new_ones_come(client: httpx.Client) -> None:
+def test_pages_hold_every_crop_once_while_new_ones_are_stored(client: httpx.Client) -> None:
     expected = []
     for minute in (3, 1, 2, 1):
         crops = stored(
@@ -73,18 +73,18 @@ def test_pages_hold_every_crop_once_while_new_ones_come(client: httpx.Client) ->
     assert times == sorted(times, reverse=True)
 
 
-def test_a_cursor_that_is_none_of_ours_is_an_error(client: httpx.Client) -> None:
+def test_an_invalid_cursor_is_an_error(client: httpx.Client) -> None:
     for wrong in ("x", "AAAA", "é"):
         answer = client.get("/crops", params={"cursor": wrong})
         assert (answer.status_code, answer.json()["where"]) == (422, "cursor")
 
 
-def test_cameras_come_with_their_first_crop_and_can_be_described(client: httpx.Client) -> None:
+def test_cameras_are_created_with_their_first_crop_and_can_be_updated(client: httpx.Client) -> None:
     stored(client, 1, 2, camera="gate")
-    told = client.put("/cameras/gate", json={"name": "North gate", "place": "Gate 3", "time_zone": "Europe/Vienna"})
-    assert told.status_code == 200
-    assert client.get("/cameras/gate").json() == told.json()
-    assert (told.json()["crops"], told.json()["name"]) == (2, "North gate")
+    response = client.put("/cameras/gate", json={"name": "North gate", "place": "Gate 3", "time_zone": "Europe/Vienna"})
+    assert response.status_code == 200
+    assert client.get("/cameras/gate").json() == response.json()
+    assert (response.json()["crops"], response.json()["name"]) == (2, "North gate")
     stored(client, 3, camera="gate")
     assert client.get("/cameras/gate").json()["name"] == "North gate"
     client.put("/cameras/lobby", json={"name": "Lobby"})
@@ -93,7 +93,7 @@ def test_cameras_come_with_their_first_crop_and_can_be_described(client: httpx.C
 
 
 @pytest.mark.parametrize("wrong", [{}, {"name": ""}, {"name": "x", "time_zone": "Mars/Olympus"}, {"name": "x", "a": 1}])
-def test_a_camera_is_described_rightly_or_not_at_all(client: httpx.Client, wrong: dict[str, object]) -> None:
+def test_an_invalid_camera_is_refused(client: httpx.Client, wrong: dict[str, object]) -> None:
     assert client.put("/cameras/gate", json=wrong).status_code == 422
     assert client.get("/cameras").json() == []
 
@@ -108,7 +108,7 @@ def test_many_clients_posting_the_same_crops_make_each_once(client: httpx.Client
 
 
 def test_posting_and_deleting_the_same_picture_at_once_never_loses_an_image(client: httpx.Client) -> None:
-    """Many crops share one image file; deletions and new crops of it run against each other."""
+    """Many crops share one image file; deletions race with new crops of it."""
 
     def come_and_go(number: int) -> None:
         for round_ in range(6):

@@ -1,4 +1,4 @@
-"""Services whose index is on a Milvus server: alone, beside each other, and while the server is away."""
+"""Services with an index on a Milvus server: one, several, and while the server is down."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def test_crops_are_stored_found_by_filters_and_deleted(run: Run, on_milvus: Sett
     assert search(client, jpeg(1)).json()["gallery_size"] == 2
 
 
-def test_a_gallery_that_was_searched_in_memory_moves_to_milvus_by_itself(
+def test_a_gallery_with_a_faiss_index_is_indexed_on_milvus_automatically(
     run: Run, settings: Settings, on_milvus: Settings
 ) -> None:
     with running_service(settings) as client:
@@ -76,7 +76,7 @@ def test_two_services_share_one_index(run: Run, on_milvus: Settings, tmp_path: P
     assert set(found(one, 2)) == set(found(two, 2)) == set(crops)
 
 
-def test_without_its_server_a_service_says_so_and_goes_on_when_that_is_back(
+def test_a_service_is_red_without_its_milvus_server_and_recovers(
     run: Run, settings: Settings, own_server: MilvusLite
 ) -> None:
     client = run(settings.model_copy(update={"index_url": own_server.url}))
@@ -96,7 +96,7 @@ def test_without_its_server_a_service_says_so_and_goes_on_when_that_is_back(
     assert len(found(client, 2)) == 2, "what was stored meanwhile is there"
 
 
-def test_while_its_server_is_away_requests_are_answered_soon(
+def test_requests_are_answered_soon_while_the_milvus_server_is_down(
     run: Run, settings: Settings, own_server: MilvusLite
 ) -> None:
     client = run(settings.model_copy(update={"index_url": own_server.url}))

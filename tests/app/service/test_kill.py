@@ -1,4 +1,4 @@
-"""A kill -9 at any moment loses nothing that was acknowledged, and brings back nothing that was deleted."""
+"""A kill -9 at any moment loses no acknowledged crop, and restores no deleted one."""
 
 import random
 import threading
@@ -15,7 +15,7 @@ ROUNDS = 5
 
 
 def keep_posting(service: ServiceProcess, seeds: "range", kept: dict[str, int], deleted: set[str]) -> None:
-    """Post three crops at a time and delete one of them, noting what was acknowledged, until the service dies."""
+    """Post three crops at a time and delete one of them until the service dies; record acknowledgements."""
     try:
         for first in seeds:
             numbers = [first * 3 + i for i in range(3)]
@@ -23,7 +23,7 @@ def keep_posting(service: ServiceProcess, seeds: "range", kept: dict[str, int], 
             assert answer.status_code == 201, answer.text
             ids = [item["crop"]["id"] for item in answer.json()["items"]]
             kept.update(zip(ids, numbers, strict=True))
-            del kept[ids[0]]  # from here on it may be gone, until the answer says that it is
+            del kept[ids[0]]  # its deletion may or may not be committed until it is acknowledged
             if service.client.delete(f"/crops/{ids[0]}").status_code == 204:
                 deleted.add(ids[0])
     except httpx.TransportError:

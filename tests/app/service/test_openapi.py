@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: whatever is asked, no 5xx and no undocumented answer comes."""
+"""The OpenAPI document is correct: no request gets a 5xx or an undocumented response."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_a_frame_is_drawn_as_a_file_picker_and_its_boxes_are_left_empty(client: 
 
 
 def test_filters_and_weights_in_json_are_left_empty(client: httpx.Client) -> None:
-    """Else Swagger UI would send its example, and quietly leave crops out."""
+    """Otherwise Swagger UI sends its example, and searches leave crops out silently."""
     document = client.get("/openapi.json").json()
     form = document["components"]["schemas"]["Body_search_search_post"]["properties"]
     listing = {one["name"]: one for one in document["paths"]["/crops"]["get"]["parameters"]}
@@ -68,7 +68,7 @@ def test_the_document_asks_for_a_key_only_where_one_is_set(client: httpx.Client,
     assert "security" not in open_to_all.get("/openapi.json").json()["paths"]["/crops"]["get"]
 
 
-def test_an_address_tells_all_its_methods(client: httpx.Client) -> None:
+def test_a_405_lists_all_methods_of_the_path(client: httpx.Client) -> None:
     assert client.patch("/crops/" + "0" * 26).headers["allow"] == "DELETE, GET"
 
 

@@ -1,4 +1,4 @@
-"""Searches by a model whose parts count differently, on each kind of index."""
+"""Searches with a model that weights its parts, on each kind of index."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def client(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> httpx.Client:
-    """A client of a service with such a model and `CROPS` crops, which that kind of index has."""
+    """A client of a service with such a model and `CROPS` crops in that kind of index."""
     metadata = tiny_metadata(name="unequal")
     checkpoint = write_tiny_checkpoint(tmp_path / "unequal.onnx", metadata, part_weights=np.sqrt(SHARES).tolist())
     changes: dict[str, Any] = {"checkpoint": checkpoint}
@@ -76,7 +76,7 @@ def _wait_for_segment(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def embeddings(client: httpx.Client, *seeds: int) -> np.ndarray:
-    """Those of pictures, `(N, 8, 256)`."""
+    """The embeddings of pictures, `(N, 8, 256)`."""
     answer = embed(client, *map(jpeg, seeds), store="false", include="parts").json()
     return np.array([list(item["embedding"]["parts"].values()) for item in answer["items"]])
 
@@ -89,7 +89,7 @@ def by_hand(query: np.ndarray, crops: np.ndarray, named: dict[str, float]) -> tu
 
 
 @pytest.mark.parametrize("named", [{}, {"global": 0, "upper_half": 3}, {"bottom_third": 8, "lower_half": 0.5}])
-def test_matches_rank_by_what_parts_count_for(client: httpx.Client, named: dict[str, float]) -> None:
+def test_matches_are_ranked_with_the_weights_of_parts(client: httpx.Client, named: dict[str, float]) -> None:
     query, *crops = embeddings(client, 777, *range(CROPS))
     similarities, cosines = by_hand(query, np.stack(crops), named)
     answer = search(client, jpeg(777), part_weights=json.dumps(named), top_k=CROPS).json()
@@ -108,7 +108,7 @@ def test_matches_rank_by_what_parts_count_for(client: httpx.Client, named: dict[
     assert cut == [match for match in matches if match["similarity"] >= least]
 
 
-def test_several_pictures_and_crops_of_the_gallery_ask_with_the_same_shares(client: httpx.Client) -> None:
+def test_queries_of_pictures_and_of_crops_use_the_same_shares(client: httpx.Client) -> None:
     one, other, *crops = embeddings(client, 5, 777, *range(CROPS))
     query = (one + other) / 2
     query *= (np.sqrt(SHARES) / np.linalg.norm(query, axis=1))[:, np.newaxis]

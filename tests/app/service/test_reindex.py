@@ -1,4 +1,4 @@
-"""Another model takes over: until all crops are embedded with it the old one answers, then it does."""
+"""Reindexing: the old model stays active until all crops are embedded with the next one."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from faults import background, busy_with, scripted_service, until
-from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from reindexing import active_model, other_checkpoint, progress, reindex, wait_for
 from running import embed, found, jpeg, running_service, search, stored
 from scripted_engine import ScriptedEngine, flat
 
@@ -17,7 +17,7 @@ from app.settings import Settings
 Run = Callable[[Settings], httpx.Client]
 
 
-def test_another_model_takes_over_and_finds_every_crop(client: httpx.Client, tmp_path: Path) -> None:
+def test_another_model_becomes_active_and_finds_every_crop(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(50))
     (deleted, *kept) = crops
     assert client.delete(f"/crops/{deleted['id']}").status_code == 204
@@ -25,8 +25,8 @@ def test_another_model_takes_over_and_finds_every_crop(client: httpx.Client, tmp
     assert answer.status_code == 202, answer.text
     assert answer.json()["model_id"].startswith("other-")
     wait_for(client, "other")
-    told = progress(client)
-    assert (told["state"], told["done"], told["total"], told["unreadable"]) == ("idle", 49, 49, 0)
+    state = progress(client)
+    assert (state["state"], state["done"], state["total"], state["unreadable"]) == ("idle", 49, 49, 0)
     for seed in (1, 20, 49):
         best = search(client, jpeg(seed), top_k=1).json()
         assert best["model_id"].startswith("other-")
@@ -38,21 +38,21 @@ def test_another_model_takes_over_and_finds_every_crop(client: httpx.Client, tmp
     assert embed(client, jpeg(100)).json()["model_id"].startswith("other-")
 
 
-def test_the_database_says_which_model_answers_not_the_setting(run: Run, settings: Settings, tmp_path: Path) -> None:
+def test_the_database_and_not_the_setting_names_the_active_model(run: Run, settings: Settings, tmp_path: Path) -> None:
     with running_service(settings) as client:
         (crop,) = stored(client, 1)
     other = settings.model_copy(update={"checkpoint": other_checkpoint(tmp_path)})
     with running_service(other) as client:
-        assert answers_by(client) == "tiny"
+        assert active_model(client) == "tiny"
         assert found(client, 1) == [crop["id"]]
         reindex(client, other_checkpoint(tmp_path))
         wait_for(client, "other")
     client = run(settings)
-    assert answers_by(client) == "other"
+    assert active_model(client) == "other"
     assert found(client, 1) == [crop["id"]]
 
 
-def test_the_old_model_answers_again_without_embedding_anything_twice(client: httpx.Client, tmp_path: Path) -> None:
+def test_switching_back_embeds_only_crops_that_the_old_model_lacks(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(20))
     old = progress(client)["answering_model_id"]
     reindex(client, other_checkpoint(tmp_path))
@@ -64,7 +64,7 @@ def test_the_old_model_answers_again_without_embedding_anything_twice(client: ht
     }
     assert client.post("/reindex", data={"model_id": old}).status_code == 202
     wait_for(client, "tiny")
-    assert found(client, 100, top_k=1) == [new["id"]], "what came under the other model was embedded by the old one"
+    assert found(client, 100, top_k=1) == [new["id"]], "the old model embedded the crop that was stored meanwhile"
     assert found(client, 3, top_k=1) == [crops[3]["id"]]
 
 
@@ -78,7 +78,7 @@ def test_an_earlier_search_keeps_its_model_and_similarities(client: httpx.Client
     assert [one["similarity"] for one in after["matches"]] != [one["similarity"] for one in before["matches"]]
 
 
-def test_crops_asked_with_are_compared_by_the_model_that_answers(client: httpx.Client, tmp_path: Path) -> None:
+def test_query_crops_are_compared_by_the_active_model(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(5))
     reindex(client, other_checkpoint(tmp_path))
     wait_for(client, "other")
@@ -89,7 +89,7 @@ def test_crops_asked_with_are_compared_by_the_model_that_answers(client: httpx.C
     assert {one["crop"]["id"]: one["similarity"] for one in by_crop["matches"]} == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_model_with_another_input_takes_over(client: httpx.Client, tmp_path: Path) -> None:
+def test_a_model_with_another_input_size_becomes_active(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(10))
     reindex(client, other_checkpoint(tmp_path, "large", 384, 128))
     wait_for(client, "large")
@@ -97,12 +97,10 @@ def test_a_model_with_another_input_takes_over(client: httpx.Client, tmp_path: P
     assert found(client, 4, top_k=1) == [crops[4]["id"]]
 
 
-# requests across the change
+# requests across the switch
 
 
-def test_a_crop_that_was_embedded_before_the_change_is_embedded_again_after_it(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_crop_embedded_before_the_switch_is_embedded_again_after_it(settings: Settings, tmp_path: Path) -> None:
     engine = ScriptedEngine()
     with scripted_service(settings, engine) as client, background() as threads:
         request = busy_with(engine, client, threads)
@@ -120,9 +118,7 @@ def test_a_crop_that_was_embedded_before_the_change_is_embedded_again_after_it(
         assert len(client.get("/models").json()) == 1, "the old model has embedded nothing"
 
 
-def test_a_search_that_began_before_the_change_is_answered_by_the_old_model_entirely(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_search_begun_before_the_switch_uses_only_the_old_model(settings: Settings, tmp_path: Path) -> None:
     engine = ScriptedEngine()
     with scripted_service(settings, engine) as client, background() as threads:
         assert embed(client, *map(flat, range(1, 10))).status_code == 201
@@ -139,12 +135,10 @@ def test_a_search_that_began_before_the_change_is_answered_by_the_old_model_enti
         assert answer["matches"] == before["matches"]
 
 
-def test_a_service_that_has_not_seen_the_change_sees_it_where_it_must(
-    run: Run, settings: Settings, tmp_path: Path
-) -> None:
+def test_consistent_searches_and_stores_poll_for_the_switch(run: Run, settings: Settings, tmp_path: Path) -> None:
     shared = settings.model_copy(update={"images_url": (tmp_path / "images").as_uri()})
     one = run(shared.model_copy(update={"data_dir": tmp_path / "one"}))
-    never = {"index_poll_seconds": 600.0}  # between looks at the database that no test lives to see
+    never = {"index_poll_seconds": 600.0}  # seconds between polls: none happens during the test
     searcher = run(shared.model_copy(update={"data_dir": tmp_path / "two", **never}))
     poster = run(shared.model_copy(update={"data_dir": tmp_path / "three", **never}))
     crops = stored(one, *range(5))
@@ -152,17 +146,17 @@ def test_a_service_that_has_not_seen_the_change_sees_it_where_it_must(
     reindex(one, other_checkpoint(tmp_path))
     wait_for(one, "other")
     (new,) = stored(one, 100)
-    assert answers_by(searcher) == answers_by(poster) == "tiny"
+    assert active_model(searcher) == active_model(poster) == "tiny"
     late = search(searcher, jpeg(1)).json()
     assert late["model_id"].startswith("tiny-")
     assert late["matches"][0]["crop"]["id"] == crops[1]["id"]
     assert found(searcher, 100, top_k=1, consistency="session") == [new["id"]]
-    assert answers_by(searcher) == "other"
+    assert active_model(searcher) == "other"
     assert embed(poster, jpeg(200)).json()["model_id"].startswith("other-")
-    assert answers_by(poster) == "other"
+    assert active_model(poster) == "other"
 
 
-def test_a_service_that_cannot_load_the_model_that_answers_says_so_and_stores_nothing(
+def test_a_service_that_cannot_load_the_active_model_is_red_and_stores_nothing(
     run: Run, settings: Settings, tmp_path: Path
 ) -> None:
     shared = settings.model_copy(update={"images_url": (tmp_path / "images").as_uri()})
@@ -179,26 +173,26 @@ def test_a_service_that_cannot_load_the_model_that_answers_says_so_and_stores_no
     assert "is gone" in refused.json()["detail"]
     ready = two.get("/health/ready")
     assert ready.status_code == 503
-    assert "other-0123456789ab answers, but cannot be loaded here" in ready.json()["detail"]
+    assert "other-0123456789ab is the active model, but cannot be loaded here" in ready.json()["detail"]
     assert len(found(one, 2, top_k=10)) == 1
     kept.write_bytes(content)
     assert embed(two, jpeg(2)).status_code == 201
-    assert answers_by(two) == "other"
+    assert active_model(two) == "other"
     assert len(found(one, 2, top_k=10, consistency="session")) == 2
 
 
 # what is refused
 
 
-def test_the_model_that_answers_is_refused_as_the_next_one(client: httpx.Client, tiny_checkpoint: Path) -> None:
+def test_the_active_model_is_refused_as_the_next_one(client: httpx.Client, tiny_checkpoint: Path) -> None:
     answer = reindex(client, tiny_checkpoint)
     assert answer.status_code == 409
-    assert "answers already" in answer.json()["detail"]
+    assert "is already the active model" in answer.json()["detail"]
     assert progress(client)["state"] == "idle"
 
 
 @pytest.mark.parametrize("kind", ["cut", "no-checkpoint", "no-suffix", "empty"])
-def test_a_file_that_is_no_sound_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, kind: str) -> None:
+def test_an_invalid_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, kind: str) -> None:
     stored(client, 1)
     content = other_checkpoint(tmp_path).read_bytes()
     name, content = {
@@ -211,22 +205,22 @@ def test_a_file_that_is_no_sound_checkpoint_is_refused(client: httpx.Client, tmp
     assert answer.status_code == 422, answer.text
     assert "checkpoint" in answer.json()["detail"]
     assert name in answer.json()["detail"]
-    assert "arriving" not in answer.json()["detail"], "the message names the file that the user knows"
+    assert "arriving" not in answer.json()["detail"], "the message has the name of the posted file"
     assert progress(client)["state"] == "idle"
     assert len(found(client, 1)) == 1
 
 
-def test_a_second_model_is_refused_while_one_is_to_take_over(client: httpx.Client, tmp_path: Path) -> None:
-    # Of crops whose pictures are gone, too many to go on unasked, so that the first does not get done.
+def test_a_second_next_model_is_refused(client: httpx.Client, tmp_path: Path) -> None:
+    # Missing pictures block the first reindex.
     lose_pictures(client, stored(client, *range(20)), tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_held(client)
+    wait_until_blocked(client)
     answer = reindex(client, other_checkpoint(tmp_path, "third"))
     assert answer.status_code == 409
     assert "other-" in answer.json()["detail"]
 
 
-def test_only_models_that_are_known_can_be_named(client: httpx.Client) -> None:
+def test_unknown_models_are_refused(client: httpx.Client) -> None:
     assert client.post("/reindex", data={"model_id": "nobody"}).status_code == 404
     assert client.post("/reindex").status_code == 422
     assert client.delete("/reindex").status_code == 404
@@ -235,61 +229,59 @@ def test_only_models_that_are_known_can_be_named(client: httpx.Client) -> None:
 # pictures that cannot be read
 
 
-def test_a_few_pictures_that_are_gone_hold_nothing_up_and_are_named(client: httpx.Client, tmp_path: Path) -> None:
+def test_a_few_missing_pictures_are_listed_and_do_not_block(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(20))
     lose_pictures(client, crops[:2], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
     wait_for(client, "other")
-    told = progress(client)
-    assert (told["done"], told["total"], told["unreadable"]) == (18, 20, 2)
-    assert {one["crop_id"] for one in told["unreadable_crops"]} == {crop["id"] for crop in crops[:2]}
+    state = progress(client)
+    assert (state["done"], state["total"], state["unreadable"]) == (18, 20, 2)
+    assert {one["crop_id"] for one in state["unreadable_crops"]} == {crop["id"] for crop in crops[:2]}
     assert crops[0]["id"] not in found(client, 0)
     (again,) = embed(client, jpeg(0)).json()["items"]
     assert (again["status"], again["crop"]["id"]) == ("existing", crops[0]["id"])
-    assert found(client, 0, top_k=1) == [crops[0]["id"]], "posted again, it can be found again"
+    assert found(client, 0, top_k=1) == [crops[0]["id"]], "a crop that is posted again is found again"
     assert progress(client)["unreadable"] == 1
 
 
-def test_many_pictures_that_are_gone_hold_the_change_up_until_somebody_decides(
-    client: httpx.Client, tmp_path: Path
-) -> None:
+def test_many_missing_pictures_block_the_switch_until_it_is_allowed(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(20))
     pictures = lose_pictures(client, crops[:15], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert "15 of 20" in progress(client)["trouble"]
-    assert answers_by(client) == "tiny"
+    assert active_model(client) == "tiny"
     for path, content in list(pictures.items())[:3]:
         path.write_bytes(content)
     reindex(client, other_checkpoint(tmp_path))  # the three are tried again
     until(lambda: progress(client)["unreadable"] == 12 and progress(client)["done"] == 8)
-    assert answers_by(client) == "tiny"
-    assert reindex(client, other_checkpoint(tmp_path), lossy="true").status_code == 202
+    assert active_model(client) == "tiny"
+    assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     wait_for(client, "other")
     assert progress(client)["unreadable"] == 12
 
 
-# giving up
+# cancelling
 
 
-def test_what_is_given_up_leaves_nothing_behind(client: httpx.Client, settings: Settings, tmp_path: Path) -> None:
+def test_a_cancelled_reindex_leaves_nothing_behind(client: httpx.Client, settings: Settings, tmp_path: Path) -> None:
     crops = stored(client, *range(40))
     lose_pictures(client, crops[:15], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert progress(client)["done"] > 0
     assert client.delete("/reindex").status_code == 204
     until(lambda: not progress(client)["dropping"])
-    told = progress(client)
-    assert (told["state"], told["model_id"], told["unreadable"]) == ("idle", None, 0)
+    state = progress(client)
+    assert (state["state"], state["model_id"], state["unreadable"]) == ("idle", None, 0)
     assert [model["model_id"].split("-")[0] for model in client.get("/models").json()] == ["tiny"]
     assert found(client, 30, top_k=1) == [crops[30]["id"]]
-    assert reindex(client, other_checkpoint(tmp_path), lossy="true").status_code == 202
+    assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     wait_for(client, "other")
-    assert len(found(client, 30, top_k=1000)) == 25, "the index of the first attempt was not taken for this one's"
+    assert len(found(client, 30, top_k=1000)) == 25, "the index of the cancelled reindex is not used again"
 
 
-def test_the_embeddings_of_a_model_that_answers_no_more_can_be_dropped(client: httpx.Client, tmp_path: Path) -> None:
+def test_the_embeddings_of_an_inactive_model_can_be_dropped(client: httpx.Client, tmp_path: Path) -> None:
     stored(client, *range(10))
     old = progress(client)["answering_model_id"]
     assert client.delete(f"/models/{old}").status_code == 409
@@ -303,7 +295,7 @@ def test_the_embeddings_of_a_model_that_answers_no_more_can_be_dropped(client: h
 
 
 def lose_pictures(client: httpx.Client, crops: list[dict[str, Any]], tmp_path: Path) -> dict[Path, bytes]:
-    """Delete the files of crops, as a broken disk does; gives what they held."""
+    """Delete the files of crops, as a broken disk does; returns their contents by path."""
     lost = {}
     for crop in crops:
         sha256 = hashlib.sha256(client.get(f"/crops/{crop['id']}/image").content).hexdigest()
@@ -313,5 +305,5 @@ def lose_pictures(client: httpx.Client, crops: list[dict[str, Any]], tmp_path: P
     return lost
 
 
-def wait_until_held(client: httpx.Client) -> None:
+def wait_until_blocked(client: httpx.Client) -> None:
     until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None)

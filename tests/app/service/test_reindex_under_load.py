@@ -1,4 +1,4 @@
-"""While the model is changed under load, and services are killed, no answer is wrong and nothing is lost."""
+"""A switch of the model under load, with killed services: no answer is wrong and no crop is lost."""
 
 import random
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults import until
-from reindexing import answers_by, other_checkpoint, progress, reindex, wait_for
+from reindexing import active_model, other_checkpoint, progress, reindex, wait_for
 from running import stored
 from serving import ServiceProcess
 
@@ -22,7 +22,7 @@ CROPS = 120
 
 @contextmanager
 def visited(ports: list[int], seed: int) -> Iterator[Ledger]:
-    """A gallery of CROPS crops that visitors go on to change and to search; whatever they found wrong fails."""
+    """A gallery of CROPS crops that visitors change and search; any wrong answer fails the test."""
     with Visitors(ports, Pictures(), seed, most_crops=CROPS).visiting() as ledger:
         until(lambda: len(ledger.kept) >= CROPS or bool(ledger.violations), 120)
         yield ledger
@@ -39,29 +39,27 @@ def seed() -> int:
 
 
 def models_that_answered(ledger: Ledger) -> list[str]:
-    """Their names in the order in which searches were asked, each once where it answered several in a row."""
+    """The models' names in the order of searches, without repetitions in a row."""
     names = [one.model_id.split("-")[0] for one in sorted(ledger.searches, key=lambda one: one.at)]
     return [name for name, before in zip(names, [None, *names], strict=False) if name != before]
 
 
 def slow_checkpoint(folder: Path) -> Path:
-    """Another model whose pictures are so large that embedding lasts until a service can be killed in the middle."""
+    """Another model whose input is so large that a service can be killed during the reindex."""
     return other_checkpoint(folder, height=512, width=256)
 
 
 def wait_until_done(service: ServiceProcess, crops: int) -> None:
-    """Return in the middle of the embedding, when so many crops are done."""
+    """Return when so many crops are embedded."""
     deadline = time.monotonic() + 60
-    while (told := progress(service.client))["done"] < crops:
-        assert told["state"] == "embedding", "it was over too soon: this test shows nothing"
-        assert time.monotonic() < deadline, told
+    while (state := progress(service.client))["done"] < crops:
+        assert state["state"] == "embedding", "the reindex ended too early for this test"
+        assert time.monotonic() < deadline, state
         time.sleep(0.01)
-    assert told["done"] < told["total"]
+    assert state["done"] < state["total"]
 
 
-def test_a_reindex_that_is_killed_goes_on_and_no_answer_on_the_way_is_wrong(
-    settings: Settings, tmp_path: Path, seed: int
-) -> None:
+def test_a_killed_reindex_resumes_and_no_answer_is_wrong(settings: Settings, tmp_path: Path, seed: int) -> None:
     service = ServiceProcess(settings)
     ports = [service.port]
     try:
@@ -83,9 +81,7 @@ def test_a_reindex_that_is_killed_goes_on_and_no_answer_on_the_way_is_wrong(
         service.kill()
 
 
-def test_sigterm_in_the_middle_ends_the_service_soon_and_the_next_one_goes_on(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_sigterm_stops_a_reindex_soon_and_the_next_service_resumes_it(settings: Settings, tmp_path: Path) -> None:
     service = ServiceProcess(settings)
     try:
         service.wait_until_ready()
@@ -101,7 +97,7 @@ def test_sigterm_in_the_middle_ends_the_service_soon_and_the_next_one_goes_on(
         service.kill()
 
 
-def test_services_on_one_postgresql_change_together_also_where_the_one_at_work_is_killed(
+def test_services_on_one_postgresql_switch_together_also_after_a_kill(
     settings: Settings, tmp_path: Path, seed: int
 ) -> None:
     if not settings.resolved_database_url.startswith("postgresql"):
@@ -119,7 +115,7 @@ def test_services_on_one_postgresql_change_together_also_where_the_one_at_work_i
         with visited(ports, seed) as ledger:
             assert reindex(one.client, slow_checkpoint(tmp_path)).status_code == 202
             wait_until_done(two, CROPS // 4)
-            one.kill()  # the first to look, so the one at work
+            one.kill()  # it polled first, so it runs the reindex
             ports[:] = [two.port]
             stack.callback(
                 (again := ServiceProcess(settings.model_copy(update={"data_dir": tmp_path / "a", **shared}))).kill
@@ -130,4 +126,4 @@ def test_services_on_one_postgresql_change_together_also_where_the_one_at_work_i
             wait_for(again.client, "other")
             time.sleep(1)
         assert set(models_that_answered(ledger)) == {"tiny", "other"}
-        assert answers_by(two.client) == answers_by(again.client) == "other"
+        assert active_model(two.client) == active_model(again.client) == "other"

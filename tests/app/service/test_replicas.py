@@ -1,4 +1,4 @@
-"""Two services on one database: each finds what the other stores, and neither serves what either has deleted."""
+"""Two services on one database: each finds the other's crops, and neither serves deleted ones."""
 
 import random
 import threading
@@ -21,12 +21,12 @@ from bench.replica_visitors import visit
 Run = Callable[[Settings], httpx.Client]
 Pair = tuple[httpx.Client, httpx.Client]
 NEVER = 600.0
-"""Seconds between looks at the database that no test lives to see."""
+"""Seconds between polls of the database: none happens during a test."""
 
 
 @pytest.fixture
 def start(run: Run, settings: Settings, tmp_path: Path) -> Callable[[float], Pair]:
-    """Start two services that look at the database so often (seconds)."""
+    """Start two services with this poll interval (seconds)."""
 
     def start(poll_seconds: float) -> Pair:
         shared = {"images_url": (tmp_path / "images").as_uri(), "index_poll_seconds": poll_seconds}
@@ -46,7 +46,7 @@ def postgresql_url(settings: Settings) -> str:
 
 
 def hold_up_hints(url: str) -> None:
-    """From now on PostgreSQL tells nobody of changes, as if every notification were lost."""
+    """Disable PostgreSQL's notifications of changes."""
     if url.startswith("postgresql"):
         with psycopg.connect(url) as connection:
             connection.execute("DROP TRIGGER tell_changes ON changes")
@@ -65,8 +65,8 @@ def until(true: Callable[[], bool], seconds: float) -> None:
 
 
 @contextmanager
-def nobody_can_listen(url: str) -> Iterator[None]:
-    """End every connection that listens as soon as it is there."""
+def no_listening(url: str) -> Iterator[None]:
+    """Terminate every listening connection immediately."""
     stop = threading.Event()
 
     def end_all() -> None:
@@ -82,17 +82,17 @@ def nobody_can_listen(url: str) -> Iterator[None]:
     ending.join()
 
 
-# how soon
+# latency
 
 
-def test_postgresql_tells_the_other_service_at_once(start: Callable[[float], Pair], postgresql_url: str) -> None:
+def test_postgresql_notifies_the_other_service_at_once(start: Callable[[float], Pair], postgresql_url: str) -> None:
     one, two = start(NEVER)
     for seed, (writer, reader) in enumerate([(one, two), (two, one)] * 3):
         (crop,) = stored(writer, seed)
         until(lambda crop=crop, reader=reader, seed=seed: crop["id"] in found(reader, seed), 1)  # type: ignore[misc]
 
 
-def test_a_service_whose_listening_connection_was_lost_is_told_again(
+def test_notifications_resume_after_the_listening_connection_was_lost(
     start: Callable[[float], Pair], postgresql_url: str
 ) -> None:
     one, two = start(NEVER)
@@ -106,10 +106,10 @@ def test_a_service_whose_listening_connection_was_lost_is_told_again(
     until(lambda: found(two, 1) == [crop["id"]], 1)
 
 
-def test_polling_goes_on_where_nothing_can_be_told(start: Callable[[float], Pair], postgresql_url: str) -> None:
+def test_polling_works_without_notifications(start: Callable[[float], Pair], postgresql_url: str) -> None:
     one, two = start(0.1)
     hold_up_hints(postgresql_url)
-    with nobody_can_listen(postgresql_url):
+    with no_listening(postgresql_url):
         time.sleep(0.3)
         (crop,) = stored(one, 1)
         until(lambda: found(two, 1) == [crop["id"]], 2)
@@ -118,9 +118,7 @@ def test_polling_goes_on_where_nothing_can_be_told(start: Callable[[float], Pair
 # consistency
 
 
-def test_a_search_of_a_session_finds_what_was_stored_anywhere_before(
-    start: Callable[[float], Pair], settings: Settings
-) -> None:
+def test_session_consistency_finds_crops_of_other_services(start: Callable[[float], Pair], settings: Settings) -> None:
     one, two = start(NEVER)
     hold_up_hints(settings.resolved_database_url)
     (crop,) = stored(one, 1)
@@ -148,7 +146,7 @@ def test_consistency_is_one_of_two(start: Callable[[float], Pair]) -> None:
 # deletions
 
 
-def test_what_was_deleted_elsewhere_is_never_found_and_others_take_its_place(
+def test_crops_deleted_by_another_service_are_replaced_by_further_matches(
     start: Callable[[float], Pair], settings: Settings
 ) -> None:
     one, two = start(NEVER)
@@ -165,7 +163,7 @@ def test_what_was_deleted_elsewhere_is_never_found_and_others_take_its_place(
     assert set(found(two, 0, top_k=20)) == left
 
 
-def test_a_search_by_crops_is_filled_up_too(start: Callable[[float], Pair], settings: Settings) -> None:
+def test_a_search_by_crops_is_filled_up(start: Callable[[float], Pair], settings: Settings) -> None:
     one, two = start(NEVER)
     crops = stored(one, *range(6))
     found(two, 0, consistency="session")
@@ -179,10 +177,10 @@ def test_a_search_by_crops_is_filled_up_too(start: Callable[[float], Pair], sett
     assert not set(best[:2]) & set(again)
 
 
-# the change log's end
+# trimming
 
 
-def test_a_service_that_slept_through_a_trim_finds_everything(
+def test_a_service_that_missed_trimmed_changes_finds_everything(
     start: Callable[[float], Pair], settings: Settings
 ) -> None:
     import asyncio
@@ -207,7 +205,7 @@ def test_a_service_that_slept_through_a_trim_finds_everything(
     assert set(found(two, 1, consistency="session")) == left | {late["id"]}
 
 
-def test_a_service_trims_the_log_by_itself(run: Run, settings: Settings) -> None:
+def test_a_service_trims_the_log_automatically(run: Run, settings: Settings) -> None:
     import asyncio
 
     async def changes() -> int:
@@ -227,7 +225,7 @@ def test_a_service_trims_the_log_by_itself(run: Run, settings: Settings) -> None
 # under load
 
 
-def test_two_services_under_load_tell_the_same(start: Callable[[float], Pair]) -> None:
+def test_two_services_under_load_agree(start: Callable[[float], Pair]) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     ports = [client.base_url.port for client in start(0.05)]

@@ -1,4 +1,4 @@
-"""The service finds what an evaluation of its checkpoint says that it finds."""
+"""The service reaches the figures of its checkpoint's evaluation."""
 
 from pathlib import Path
 

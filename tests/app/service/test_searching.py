@@ -1,4 +1,4 @@
-"""`POST /search`: ranked matches, filters that hold, and searches that are kept."""
+"""`POST /search`: ranked matches, filters, stored searches."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from PIL import Image
 from running import embed, found, jpeg, search, stored
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import Hit, SearchResult
+from app.index.port import Hit, IndexResult
 from model.architecture import PARTS
 
 
@@ -80,14 +80,14 @@ def test_filters_hold_in_searches_and_in_lists(
     assert {crop["id"] for crop in listed} == ids
 
 
-def test_matches_are_ranked_by_stored_embeddings_in_whatever_order_the_index_gives_them(
+def test_matches_are_ranked_by_stored_embeddings_and_not_in_the_order_of_the_index(
     client: httpx.Client, gallery: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranked = search(client, jpeg(2)).json()["matches"]
     search_exactly = FaissIndex.search
 
-    def search_roughly(self: FaissIndex, *asked: Any) -> SearchResult:
-        """As an index that compresses embeddings does."""
+    def search_roughly(self: FaissIndex, *asked: Any) -> IndexResult:
+        """Like an index that compresses embeddings."""
         found = search_exactly(self, *asked)
         rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
         return replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))
@@ -96,7 +96,7 @@ def test_matches_are_ranked_by_stored_embeddings_in_whatever_order_the_index_giv
     assert search(client, jpeg(2)).json()["matches"] == ranked
 
 
-def test_equal_matches_come_in_the_order_they_were_stored(client: httpx.Client) -> None:
+def test_ties_are_ranked_in_the_order_of_storing(client: httpx.Client) -> None:
     cameras = [f"c{9 - number}" for number in range(6)]
     crops = [stored(client, 1, camera=camera)[0]["id"] for camera in cameras]
     assert found(client, 1) == crops
@@ -175,10 +175,10 @@ def test_attributes_of_any_kind_pass_in_searches_as_in_lists(client: httpx.Clien
     values += [True, False, None, "", "1", "a", "A", "ä", 'a"', "a\\", "\u2028", "\x7f", [1], [1.0], {"a": 1}, {}]
     names = ["a", "A", "a b", 'a":1', "", "$", "[0]", "0"]
 
-    def told() -> str:
+    def random_attributes() -> str:
         return json.dumps({name: rng.choice(values) for name in rng.sample(names, rng.randrange(1, 5))})
 
-    items = [{"attributes": json.loads(told())} for _ in range(60)]
+    items = [{"attributes": json.loads(random_attributes())} for _ in range(60)]
     crops = embed(client, *(jpeg(number) for number in range(60)), items=json.dumps(items)).json()["items"]
     assert {crop["status"] for crop in crops} == {"created"}
     for _ in range(40):
@@ -210,7 +210,7 @@ def test_attributes_that_no_crop_can_have_are_an_error(client: httpx.Client, wro
 @pytest.mark.parametrize(
     "named", [{}, {"upper_half": 2, "lower_half": 0}, dict.fromkeys(PARTS[1:], 0), {"global": 0.25}]
 )
-def test_weighted_parts_rank_as_brute_force_does(
+def test_weighted_parts_rank_as_brute_force(
     client: httpx.Client, gallery: dict[str, str], named: dict[str, float]
 ) -> None:
     answer = search(client, jpeg(7), part_weights=json.dumps(named)).json()
@@ -241,7 +241,7 @@ def test_weighted_parts_rank_as_brute_force_does(
     }
 
 
-def test_weights_are_kept_with_the_search_and_leave_the_parts_as_they_are(
+def test_weights_are_stored_with_the_search_and_do_not_change_the_cosines(
     client: httpx.Client, gallery: dict[str, str]
 ) -> None:
     named = {"global": 3, "bottom_third": 0}
@@ -266,10 +266,10 @@ def test_weights_are_kept_with_the_search_and_leave_the_parts_as_they_are(
         ('{"global": -1}', "0 or more"),
         ('{"global": 1e999}', "finite"),
         ('{"legs": 1}', "there is no part legs"),
-        (json.dumps(dict.fromkeys(PARTS, 0)), "nothing is left to compare"),
+        (json.dumps(dict.fromkeys(PARTS, 0)), "all weights are 0"),
     ],
 )
-def test_weights_that_mean_nothing_are_an_error(client: httpx.Client, wrong: str, detail: str) -> None:
+def test_invalid_weights_are_an_error(client: httpx.Client, wrong: str, detail: str) -> None:
     answer = search(client, jpeg(1), part_weights=wrong)
     assert (answer.status_code, answer.json()["where"]) == (422, "part_weights")
     assert detail in answer.json()["detail"]
@@ -312,7 +312,7 @@ def test_neither_or_both_kinds_of_query_are_an_error(client: httpx.Client, galle
     assert search(client, jpeg(1), crop_ids=[gallery["a1"]]).status_code == 422
 
 
-def test_a_query_that_is_no_picture_says_which(client: httpx.Client) -> None:
+def test_an_unusable_query_picture_is_named(client: httpx.Client) -> None:
     answer = search(client, jpeg(1), b"nothing")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("1.jpg: ")
@@ -324,7 +324,7 @@ def test_an_empty_gallery_gives_no_match(client: httpx.Client) -> None:
     assert client.get(answer["sheet_url"]).headers["content-type"] == "image/jpeg"
 
 
-def test_a_search_is_kept_and_loses_only_what_is_deleted(client: httpx.Client, gallery: dict[str, str]) -> None:
+def test_a_search_is_stored_and_loses_only_deleted_crops(client: httpx.Client, gallery: dict[str, str]) -> None:
     answer = search(client, jpeg(2), captured_from="2026-05-04T08:30:00Z").json()
     assert client.get(f"/searches/{answer['search_id']}").json() == answer
     first = answer["matches"].pop(0)
@@ -351,7 +351,7 @@ def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, 
     assert client.get(answer["sheet_url"]).status_code == 200
 
 
-def test_fields_that_a_browser_sends_blank_count_as_nothing(client: httpx.Client, gallery: dict[str, str]) -> None:
+def test_blank_form_fields_are_ignored(client: httpx.Client, gallery: dict[str, str]) -> None:
     blank = ("crop_ids", "camera_ids", "exclude_camera_ids", "captured_from", "person_id", "min_similarity")
     blank += ("attributes", "part_weights")
     assert len(found(client, 1, **dict.fromkeys(blank, ""))) == 9

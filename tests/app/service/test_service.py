@@ -1,4 +1,4 @@
-"""The service as a whole: safe by default, honest about its state, in step after a restart and beside others."""
+"""The service as a whole: secure defaults, readiness, restarts, several services."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from app.settings import Settings
 Run = Callable[[Settings], httpx.Client]
 
 
-def test_everything_is_there_again_after_a_restart(run: Run, settings: Settings) -> None:
+def test_everything_is_found_after_a_restart(run: Run, settings: Settings) -> None:
     from running import running_service
 
     with running_service(settings) as client:
@@ -37,8 +37,8 @@ def test_the_index_comes_back_from_the_rows_alone(run: Run, settings: Settings) 
     assert {crop["id"] for crop in crops} == set(found(run(settings), 1))
 
 
-def test_an_index_saved_for_another_database_is_not_taken(run: Run, settings: Settings, tmp_path: Path) -> None:
-    """The other database has seen more changes, so that numbers alone would not tell the two apart."""
+def test_a_snapshot_of_another_gallery_is_not_used(run: Run, settings: Settings, tmp_path: Path) -> None:
+    """The other database has more changes, so sequence numbers alone do not distinguish the two."""
     from running import running_service
 
     with running_service(settings) as client:
@@ -76,7 +76,7 @@ def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, setti
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
-def test_listening_to_others_needs_an_api_key(host: str) -> None:
+def test_listening_beyond_loopback_needs_an_api_key(host: str) -> None:
     with pytest.raises(ValidationError, match="PASSERBY_API_KEY"):
         Settings(host=host)
     assert Settings(host=host, api_key=SecretStr("x")).host == host
@@ -87,7 +87,7 @@ def test_loopback_needs_none(host: str) -> None:
     assert Settings(host=host).host == host
 
 
-def test_ready_tells_the_model_and_metrics_count_requests(client: httpx.Client) -> None:
+def test_readiness_names_the_model_and_metrics_count_requests(client: httpx.Client) -> None:
     stored(client, 1)
     ready = client.get("/health/ready")
     assert (ready.status_code, ready.json()["gallery_size"]) == (200, 1)
@@ -114,7 +114,7 @@ def test_errors_of_every_kind_are_problems(client: httpx.Client) -> None:
         assert {"type", "title", "status", "detail"} <= answer.json().keys()
 
 
-def test_while_the_database_takes_no_connections_clients_are_told_to_try_again(run: Run, settings: Settings) -> None:
+def test_without_database_connections_clients_get_503(run: Run, settings: Settings) -> None:
     url = settings.resolved_database_url
     if not url.startswith("postgresql"):
         pytest.skip("SQLite has no connections that others end")
@@ -129,10 +129,8 @@ def test_while_the_database_takes_no_connections_clients_are_told_to_try_again(r
     assert found(client, 1) == [crop["id"]]
 
 
-def test_after_an_unforeseen_error_the_connection_is_closed_and_the_client_told_so(
-    client: httpx.Client, settings: Settings
-) -> None:
-    """The server closes it anyway; a client that was not told would send its next request into nothing."""
+def test_an_unexpected_error_closes_the_connection_with_a_header(client: httpx.Client, settings: Settings) -> None:
+    """The server closes it anyway; without the header the client's next request would race with that."""
     images = settings.data_dir / "images"
     images.mkdir(parents=True, exist_ok=True)
     for folder in range(256):

@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was accepted is finished and there after a restart, everything else is refused."""
+"""SIGTERM under load: accepted requests are finished and durable, all others are refused."""
 
 import random
 import signal
@@ -18,14 +18,14 @@ from app.settings import Settings
 
 @dataclass
 class Tally:
-    """What the clients of a service were told."""
+    """The responses to the clients of a service."""
 
     stored: dict[str, int] = field(default_factory=dict)  # the number of each crop that was acknowledged, by its id
     answers: list[int] = field(default_factory=list)
 
 
 def keep_posting(service: ServiceProcess, first: int, tally: Tally) -> None:
-    """Post crops over one connection that is kept, and over a new one where that is closed, until nobody listens."""
+    """Post crops over a kept connection, or a new one where it is closed, until connections are refused."""
     rng = random.Random(first)
     with service.new_client() as client:
         while True:
@@ -36,7 +36,7 @@ def keep_posting(service: ServiceProcess, first: int, tally: Tally) -> None:
             except httpx.ConnectError:
                 return
             except httpx.TransportError:
-                continue  # the connection was closed: the crops must not be there
+                continue  # the connection was closed: the crops must not be stored
             tally.answers.append(answer.status_code)
             if answer.status_code == 201:
                 items = answer.json()["items"]
@@ -45,7 +45,7 @@ def keep_posting(service: ServiceProcess, first: int, tally: Tally) -> None:
 
 
 def terminate_under_load(service: ServiceProcess, seconds: float) -> Tally:
-    """Several clients post while the service is told to stop; gives what they were told until it had."""
+    """Several clients post while the service stops; returns their responses."""
     tally = Tally()
     clients = [threading.Thread(target=keep_posting, args=(service, 10_000 * i, tally)) for i in range(4)]
     for client in clients:
@@ -69,7 +69,7 @@ def gallery(client: httpx.Client) -> list[str]:
     return sorted(ids)
 
 
-def test_a_service_that_is_terminated_under_load_keeps_what_it_acknowledged_and_nothing_else(
+def test_sigterm_under_load_keeps_exactly_the_acknowledged_crops(
     settings: Settings,
 ) -> None:
     seed = random.randrange(2**32)
@@ -93,9 +93,7 @@ def test_a_service_that_is_terminated_under_load_keeps_what_it_acknowledged_and_
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_that_is_still_being_sent_is_answered_before_the_service_stops(
-    settings: Settings, how: signal.Signals
-) -> None:
+def test_a_request_in_transfer_is_answered_before_the_service_stops(settings: Settings, how: signal.Signals) -> None:
     service = ServiceProcess(settings)
     try:
         service.wait_until_ready()
@@ -103,7 +101,7 @@ def test_a_request_that_is_still_being_sent_is_answered_before_the_service_stops
             service.process.send_signal(how)
             until(lambda: not listens(service))
             with pytest.raises(httpx.TransportError):
-                service.client.get("/health/live")  # the connection that was kept for it is closed
+                service.client.get("/health/live")  # the kept connection is closed
             connection.sendall(rest)
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 201")
         assert service.ended() == 0

@@ -1,4 +1,4 @@
-"""A gallery of an earlier version is embedded anew by itself, says so, and is not ready until it can be searched."""
+"""A gallery of an earlier version is embedded again automatically; the service is red until it can be searched."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ TINY = "tiny-0123456789ab"
 SUPERSEDED_MODEL = "mgn-mobilenet_v2-faf777c51541"
 
 CROPS = CROPS_AT_ONCE + LAST_CROPS + 1
-"""So many that some are embedded while the last one cannot be, and that nobody who writes waits for that one."""
+"""Enough that a first batch is embedded while the last crop cannot be read, and that the last batch is not reached."""
 
 both_versions = pytest.mark.parametrize("tables", [FIRST, LAST])
 
@@ -43,20 +43,20 @@ def health(client: httpx.Client) -> tuple[int, dict[str, Any]]:
 
 
 def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
-    """All that readiness said until it was green, and no model was to take over."""
-    said = [health(client)]
+    """All responses of readiness until it is green and there is no next model."""
+    seen = [health(client)]
 
     def done() -> bool:
         answer = progress(client)
-        said.append(health(client))
-        status, body = said[-1]
+        seen.append(health(client))
+        status, body = seen[-1]
         return answer["state"] == "idle" and status == 200 and body["model_id"] == answer["answering_model_id"]
 
     until(done, 120)
-    return said
+    return seen
 
 
-def wait_until_held(client: httpx.Client) -> None:
+def wait_until_blocked(client: httpx.Client) -> None:
     until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None, 120)
 
 
@@ -71,13 +71,13 @@ def killed(service: ServiceProcess) -> Iterator[ServiceProcess]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    """What services that run in the test's process have logged."""
+    """The log entries of services in the test's process."""
     caplog.set_level("INFO")
     return lambda: [record.msg for record in caplog.records if isinstance(record.msg, dict)]
 
 
 @both_versions
-def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
+def test_an_old_gallery_is_embedded_again_and_the_progress_is_reported(
     run: Run, settings: Settings, tables: str, log: Callable[[], list[dict[str, Any]]]
 ) -> None:
     ids = write_old_gallery(settings, tables, range(CROPS))
@@ -95,23 +95,25 @@ def test_an_old_gallery_is_embedded_anew_by_itself_and_says_so(
         body = refused.json()
         assert (body["type"], body["model_id"]) == ("urn:passerby:problem:not-ready", TINY)
         assert (body["embedded"], body["total"]) == (CROPS_AT_ONCE, CROPS)
-        assert f"{TINY} answers once it has embedded all crops, and has embedded 32 of 41" in body["detail"]
-    said = wait_until_ready(client)
-    for status, body in said:
+        assert f"{TINY} becomes active once it has embedded all crops, and has embedded 32 of 41" in body["detail"]
+    seen = wait_until_ready(client)
+    for status, body in seen:
         assert (body["gallery_size"] if status == 200 else body["total"]) == CROPS
-    assert said[-1][1]["model_id"] == TINY
+    assert seen[-1][1]["model_id"] == TINY
     assert set(found(client, 0, top_k=1000)) == set(ids)
     assert [found(client, seed, top_k=1) for seed in (0, 17, 39)] == [[ids[0]], [ids[17]], [ids[39]]]
     after = progress(client)
     assert (after["state"], after["answering_model_id"], after["done"]) == ("idle", TINY, CROPS)
-    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
-    assert (begun["level"], begun["model_id"], begun["embedded"], begun["total"]) == ("warning", TINY, 0, CROPS)
-    assert any(one["event"] == "crops are being embedded" and one["total"] == CROPS for one in log())
-    assert any(one["event"] == "all crops are embedded" for one in log())
+    (warning,) = [
+        entry for entry in log() if entry["event"] == "the stored pictures are embedded again, in the background"
+    ]
+    assert (warning["level"], warning["model_id"], warning["embedded"], warning["total"]) == ("warning", TINY, 0, CROPS)
+    assert any(entry["event"] == "crops are being embedded" and entry["total"] == CROPS for entry in log())
+    assert any(entry["event"] == "all crops are embedded" for entry in log())
 
 
 @both_versions
-def test_an_upgrade_that_is_killed_goes_on_and_embeds_nothing_twice(settings: Settings, tables: str) -> None:
+def test_a_killed_upgrade_resumes_and_embeds_nothing_twice(settings: Settings, tables: str) -> None:
     ids = write_old_gallery(settings, tables, range(CROPS))
     with unread(settings, CROPS - 1), killed(ServiceProcess(settings)) as service:
         service.wait_until_alive()
@@ -121,20 +123,18 @@ def test_an_upgrade_that_is_killed_goes_on_and_embeds_nothing_twice(settings: Se
     with killed(ServiceProcess(settings)) as service:
         service.wait_until_alive()
         assert progress(service.client)["done"] >= CROPS_AT_ONCE
-        said = wait_until_ready(service.client)
-        assert {body["gallery_size"] for status, body in said if status == 200} == {CROPS}
+        seen = wait_until_ready(service.client)
+        assert {body["gallery_size"] for status, body in seen if status == 200} == {CROPS}
         assert embedded_crops(settings, TINY) == list(range(1, CROPS + 1))
         assert set(found(service.client, 0, top_k=1000)) == set(ids)
         assert found(service.client, 39, top_k=1) == [ids[39]]
 
 
-def test_crops_that_come_before_the_first_upgrade_is_done_are_stored_and_found_then(
-    run: Run, settings: Settings
-) -> None:
+def test_crops_stored_during_the_first_upgrade_are_found_after_it(run: Run, settings: Settings) -> None:
     write_old_gallery(settings, FIRST, range(20))
-    lost = lose_pictures(settings, range(15))  # which keep it from being done
+    lost = lose_pictures(settings, range(15))  # they block the upgrade
     with running_service(settings) as client:
-        wait_until_held(client)
+        wait_until_blocked(client)
         (crop,) = stored(client, 100)
         assert search(client, jpeg(100)).status_code == 503
     for path, content in lost.items():
@@ -145,51 +145,51 @@ def test_crops_that_come_before_the_first_upgrade_is_done_are_stored_and_found_t
     assert len(found(client, 100, top_k=1000)) == 21
 
 
-def test_no_crop_is_stored_that_the_model_that_answers_elsewhere_would_not_find(run: Run, settings: Settings) -> None:
+def test_no_crop_is_stored_while_the_active_model_cannot_be_loaded(run: Run, settings: Settings) -> None:
     write_old_gallery(settings, LAST, range(20))
     lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert embed(client, jpeg(100)).status_code == 503
 
     def counts() -> tuple[int, int]:
         body = embed(client, jpeg(100)).json()
         return body["embedded"], body["total"]
 
-    until(lambda: counts() == (5, 20), 60)  # a refusal says what the service saw when it last looked
+    until(lambda: counts() == (5, 20), 60)  # the counts of a refusal are from the last poll
 
 
 # pictures that cannot be read
 
 
 @both_versions
-def test_many_pictures_that_are_gone_keep_it_from_being_ready_and_it_says_what_to_do(
+def test_many_missing_pictures_block_readiness_with_the_command_to_run(
     run: Run, settings: Settings, tables: str
 ) -> None:
     write_old_gallery(settings, tables, range(20))
     lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     until(lambda: "15 of 20" in health(client)[1]["detail"], 60)
     status, body = health(client)
     assert (status, body["embedded"], body["total"]) == (503, 5, 20)
-    assert f"passerby reindex --model {TINY} --lossy" in body["detail"]
+    assert f"passerby reindex --model {TINY} --allow-missing" in body["detail"]
     refused = search(client, jpeg(16))
     assert refused.status_code == 503
-    assert "Retry-After" not in refused.headers, "waiting alone does not help"
-    assert client.post("/reindex", data={"model_id": TINY, "lossy": "true"}).status_code == 202
+    assert "Retry-After" not in refused.headers, "an operator must act first"
+    assert client.post("/reindex", data={"model_id": TINY, "allow_missing": "true"}).status_code == 202
     assert wait_until_ready(client)[-1][1]["gallery_size"] == 5
     assert progress(client)["unreadable"] == 15
 
 
 @both_versions
-def test_pictures_that_are_back_are_embedded_after_a_restart(run: Run, settings: Settings, tables: str) -> None:
+def test_restored_pictures_are_embedded_after_a_restart(run: Run, settings: Settings, tables: str) -> None:
     ids = write_old_gallery(settings, tables, range(20))
     lost = lose_pictures(settings, range(15))
     with running_service(settings) as client:
-        wait_until_held(client)
+        wait_until_blocked(client)
     with running_service(settings) as client:
-        wait_until_held(client)  # nor does a restart alone let it take over
+        wait_until_blocked(client)  # a restart alone does not unblock it
         assert health(client)[0] == 503
     for path, content in lost.items():
         path.write_bytes(content)
@@ -203,22 +203,22 @@ def test_a_small_gallery_without_any_picture_is_not_green_and_empty(run: Run, se
     write_old_gallery(settings, tables, range(3))
     lose_pictures(settings, range(3))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert health(client)[0] == 503
 
 
-# a model of an earlier version whose checkpoint is kept
+# a model of an earlier version whose checkpoint is stored
 
 
 def superseded_checkpoint(folder: Path) -> bytes:
-    """A checkpoint that bears the id of one that shipped with an earlier version."""
+    """A checkpoint with the model id of one that shipped with an earlier version."""
     metadata = tiny_metadata(name="mgn-mobilenet_v2").model_copy(update={"sha256": "faf777c51541" + "0" * 52})
     assert metadata.model_id == SUPERSEDED_MODEL
     assert SUPERSEDED_MODEL in SUPERSEDED
     return write_tiny_checkpoint(folder / "superseded.onnx", metadata, seed=3).read_bytes()
 
 
-def test_a_model_that_shipped_before_answers_until_this_versions_model_takes_over_by_itself(
+def test_a_superseded_model_stays_active_until_the_bundled_one_has_embedded_all_crops(
     run: Run, settings: Settings, tmp_path: Path, log: Callable[[], list[dict[str, Any]]]
 ) -> None:
     checkpoint = superseded_checkpoint(tmp_path)
@@ -230,15 +230,17 @@ def test_a_model_that_shipped_before_answers_until_this_versions_model_takes_ove
         assert (status, body["model_id"], body["gallery_size"]) == (200, SUPERSEDED_MODEL, CROPS)
         assert (body["next_model_id"], body["total"]) == (TINY, CROPS)
         assert set(found(client, 1, top_k=1000)) == set(ids)
-    said = wait_until_ready(client)
-    assert {(status, body["gallery_size"]) for status, body in said} == {(200, CROPS)}
-    assert said[-1][1]["model_id"] == TINY
+    seen = wait_until_ready(client)
+    assert {(status, body["gallery_size"]) for status, body in seen} == {(200, CROPS)}
+    assert seen[-1][1]["model_id"] == TINY
     assert found(client, 7, top_k=1) == [ids[7]]
-    (begun,) = [one for one in log() if one["event"] == "the stored pictures are embedded anew, in the background"]
-    assert (begun["reason"], begun["total"]) == (f"{SUPERSEDED_MODEL} shipped with an earlier version", CROPS)
+    (warning,) = [
+        entry for entry in log() if entry["event"] == "the stored pictures are embedded again, in the background"
+    ]
+    assert (warning["reason"], warning["total"]) == (f"{SUPERSEDED_MODEL} shipped with an earlier version", CROPS)
 
 
-def test_who_goes_back_to_a_model_that_shipped_before_keeps_it(settings: Settings, tmp_path: Path) -> None:
+def test_a_superseded_model_that_an_operator_switched_back_to_stays_active(settings: Settings, tmp_path: Path) -> None:
     write_old_gallery(settings, LAST, range(3), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
     with running_service(settings) as client:
         wait_until_ready(client)
@@ -248,21 +250,19 @@ def test_who_goes_back_to_a_model_that_shipped_before_keeps_it(settings: Setting
         assert (progress(client)["state"], health(client)[1]["model_id"]) == ("idle", SUPERSEDED_MODEL)
 
 
-def test_a_model_that_shipped_before_goes_on_where_no_picture_is_left(
-    run: Run, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_superseded_model_stays_active_where_no_picture_is_left(run: Run, settings: Settings, tmp_path: Path) -> None:
     write_old_gallery(settings, LAST, range(3), SUPERSEDED_MODEL, superseded_checkpoint(tmp_path))
     lose_pictures(settings, range(3))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert (health(client)[0], health(client)[1]["gallery_size"]) == (200, 3)
 
 
-# crops that lack an embedding of the model that answers
+# crops that lack an embedding of the active model
 
 
 @pytest.mark.parametrize("kept", [0, 7])
-def test_crops_that_the_model_that_answers_has_not_embedded_are_embedded_before_it_is_ready(
+def test_crops_without_an_embedding_are_embedded_before_the_service_is_ready(
     run: Run, settings: Settings, kept: int
 ) -> None:
     with running_service(settings) as client:
@@ -272,18 +272,18 @@ def test_crops_that_the_model_that_answers_has_not_embedded_are_embedded_before_
         client = run(settings)
         status, body = health(client)
         assert (status, body["embedded"], body["total"]) == (503, kept, 20)
-    said = wait_until_ready(client)
-    assert {body["gallery_size"] for status, body in said if status == 200} == {20}
+    seen = wait_until_ready(client)
+    assert {body["gallery_size"] for status, body in seen if status == 200} == {20}
     assert [found(client, seed, top_k=1) for seed in range(20)] == [[crop["id"]] for crop in crops]
 
 
-def test_crops_that_were_lost_knowingly_do_not_keep_a_gallery_from_being_ready(
+def test_missing_pictures_that_were_allowed_do_not_block_readiness(
     run: Run, settings: Settings, tmp_path: Path
 ) -> None:
     with running_service(settings) as client:
         stored(client, *range(20))
         lose_pictures(settings, range(15))
-        reindex(client, other_checkpoint(tmp_path), lossy="true")
+        reindex(client, other_checkpoint(tmp_path), allow_missing="true")
         assert wait_until_ready(client)[-1][1]["gallery_size"] == 5
     assert health(run(settings))[0] == 200
 
@@ -291,13 +291,13 @@ def test_crops_that_were_lost_knowingly_do_not_keep_a_gallery_from_being_ready(
 # what an operator can do meanwhile
 
 
-def test_the_lost_checkpoint_answers_again_when_it_is_posted(run: Run, settings: Settings, tmp_path: Path) -> None:
+def test_a_lost_checkpoint_runs_again_when_it_is_posted(run: Run, settings: Settings, tmp_path: Path) -> None:
     old = other_checkpoint(tmp_path)
     write_old_gallery(settings, LAST, range(20), "other-0123456789ab")
     lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
-    assert "other-0123456789ab answers, but cannot be loaded here" in health(client)[1]["detail"]
+    wait_until_blocked(client)
+    assert "other-0123456789ab is the active model, but cannot be loaded here" in health(client)[1]["detail"]
     assert reindex(client, old).status_code == 202
     status, body = health(client)
     assert (status, body["model_id"], body["gallery_size"]) == (200, "other-0123456789ab", 20)
@@ -305,13 +305,11 @@ def test_the_lost_checkpoint_answers_again_when_it_is_posted(run: Run, settings:
     assert client.delete("/reindex").status_code == 204
 
 
-def test_another_model_can_take_the_place_of_the_one_that_is_to_answer(
-    run: Run, settings: Settings, tmp_path: Path
-) -> None:
+def test_another_model_can_replace_the_next_one(run: Run, settings: Settings, tmp_path: Path) -> None:
     write_old_gallery(settings, FIRST, range(20))
     lost = lose_pictures(settings, range(15))
     client = run(settings)
-    wait_until_held(client)
+    wait_until_blocked(client)
     assert client.delete("/reindex").status_code == client.delete(f"/models/{TINY}").status_code == 409
     for path, content in lost.items():
         path.write_bytes(content)
@@ -320,7 +318,7 @@ def test_another_model_can_take_the_place_of_the_one_that_is_to_answer(
     assert len(found(client, 1, top_k=1000)) == 20
 
 
-def test_the_embeddings_of_a_model_that_was_never_noted_can_be_dropped(run: Run, settings: Settings) -> None:
+def test_the_embeddings_of_an_unregistered_model_can_be_dropped(run: Run, settings: Settings) -> None:
     write_old_gallery(settings, FIRST, range(5))
     client = run(settings)
     wait_until_ready(client)
