@@ -132,7 +132,7 @@ class ReindexAnswer(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    state: Literal["idle", "embedding", "held"]
+    state: Literal["idle", "embedding", "blocked"]
     answering_model_id: str | None
     answering_checkpoint: str | None
     model_id: str | None

@@ -47,7 +47,7 @@ async def _run(model: str, allow_missing: bool, url: str, console: Console) -> i
         if _is_active(status, model):
             console.print(f"{status.answering_model_id} is already the active model.")
             return 0
-        if allow_missing or not _is_next(status, model) or status.state == "held":
+        if allow_missing or not _is_next(status, model) or status.state == "blocked":
             status = await _begin(service, model, allow_missing)
         return await _watch(service, status, console)
 
@@ -79,7 +79,7 @@ async def _watch(service: ServiceClient, status: ReindexAnswer, console: Console
         while status.model_id == model_id:
             speed = f"{status.crops_per_second:.0f} crops/s" if status.crops_per_second else ""
             bar.update(task, total=status.total, completed=status.done, speed=speed)
-            if status.state == "held":
+            if status.state == "blocked":
                 bar.stop()
                 console.print(
                     f"{model_id} is blocked: {status.trouble or 'see GET /reindex'}",

@@ -83,7 +83,7 @@ def _out(progress: ReindexProgress) -> ReindexOut:
     active, next_model = progress.active, progress.next_model
     speed = next_model and next_model.crops_per_second
     left = max(0, progress.total - progress.done - progress.unreadable)
-    state = "idle" if next_model is None else "held" if progress.blocked else "embedding"
+    state = "idle" if next_model is None else "blocked" if progress.blocked else "embedding"
     return ReindexOut(
         state=state,
         answering_model_id=active and active.model_id,

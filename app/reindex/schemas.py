@@ -17,9 +17,9 @@ class ReindexOut(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    state: Literal["idle", "embedding", "held"] = Field(
+    state: Literal["idle", "embedding", "blocked"] = Field(
         description="idle: there is no next model; embedding: the next model becomes active when all crops are "
-        "embedded; held: it is blocked until it is posted again, for the reason in `trouble`"
+        "embedded; blocked: it waits until it is posted again, for the reason in `trouble`"
     )
     answering_model_id: str | None = Field(description="The active model; null where no model has embedded all crops")
     answering_checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")

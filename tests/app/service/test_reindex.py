@@ -306,4 +306,4 @@ def lose_pictures(client: httpx.Client, crops: list[dict[str, Any]], tmp_path: P
 
 
 def wait_until_blocked(client: httpx.Client) -> None:
-    until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None)
+    until(lambda: progress(client)["state"] == "blocked" and progress(client)["trouble"] is not None)

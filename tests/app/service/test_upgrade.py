@@ -57,7 +57,7 @@ def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
 
 
 def wait_until_blocked(client: httpx.Client) -> None:
-    until(lambda: progress(client)["state"] == "held" and progress(client)["trouble"] is not None, 120)
+    until(lambda: progress(client)["state"] == "blocked" and progress(client)["trouble"] is not None, 120)
 
 
 @contextmanager
