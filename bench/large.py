@@ -1,7 +1,7 @@
 """A service with a large gallery in its database: `python -m bench.large --crops 1000000 --folder DIR`.
 
 It measures the time to readiness from rows, from a snapshot and after a kill; searches over HTTP, also while
-the codes are laid out anew; and memory and disk a crop. The gallery is that of `bench.index`; queries are drawn people.
+the segment is rebuilt; and memory and disk a crop. The gallery is that of `bench.index`; queries are drawn people.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def _measured(data: Path, embeddings: NDArray[np.float16]) -> list[Row]:
         _ready(f"{crops:,} crops: ready, stopped before", after_stop),
         _ready(f"{crops:,} crops: ready, killed before", after_kill),
         _row("one POST /search", _spread(idle)),
-        _row(f"the same while codes are laid out anew, which takes {seconds:.0f} s", _spread(meanwhile)),
+        _row(f"the same while the segment is rebuilt, which takes {seconds:.0f} s", _spread(meanwhile)),
         _row("memory of the service, without mapped files", f"{memory:.0f} MB"),
         _row("database on disk, a crop", f"{database / crops:,.0f} bytes"),
         _row("index on disk, a crop", f"{index / crops:,.0f} bytes"),
