@@ -59,7 +59,7 @@ def _measured(data: Path, embeddings: NDArray[np.float16]) -> list[Row]:
         running.process.kill()
     with service(data) as running:
         after_kill = running.seconds_to_ready
-    meanwhile, seconds = _while_laid_out(data, crops)
+    meanwhile, seconds = _during_rebuild(data, crops)
     database = _bytes(data.glob("passerby.sqlite3*"))
     index = _bytes((data / "snapshots").rglob("*"))
     return [
@@ -89,8 +89,8 @@ def _searches(running: RunningService) -> Iterator[float]:
             yield milliseconds
 
 
-def _while_laid_out(data: Path, crops: int) -> tuple[list[float], float]:
-    """Searches of a service that lays its codes out anew, being told to have twice the cells; and seconds of that."""
+def _during_rebuild(data: Path, crops: int) -> tuple[list[float], float]:
+    """Searches of a service while it rebuilds its segment for twice as many lists, and the seconds of the rebuild."""
     log = data / "log"
     settings = {"PASSERBY_INDEX_CELLS": str(2 * Tuning().nlist_for(crops)), "PASSERBY_LOG_LEVEL": "info"}
     with service(data, settings=settings, log=log) as running:

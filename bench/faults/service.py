@@ -104,9 +104,9 @@ class FaultyService:
 
     def recovered_from(self) -> str:
         """The source of the index at this start."""
-        told = [str(event.get("event")) for event in self.events()]
-        if "the index was built from the database's rows" in told:
+        events = [str(event.get("event")) for event in self.events()]
+        if "the index was built from the database's rows" in events:
             return "rows"
-        if "the index was restored from a snapshot" not in told:
+        if "the index was restored from a snapshot" not in events:
             return "nothing"
-        return "an older snapshot" if "a snapshot of the index is damaged" in told else "the newest snapshot"
+        return "an older snapshot" if "a snapshot of the index is damaged" in events else "the newest snapshot"
