@@ -1,5 +1,6 @@
 """What all tests share: where the developers' data is, and which tests need what."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,23 @@ from hypothesis import HealthCheck, settings
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-# A busy machine makes no property false.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+# No deadline, as a busy machine makes no property false.
+settings.register_profile("passerby", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("passerby")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--seed`."""
+    parser.addoption("--seed", type=int, default=1804, help="seed of what tests draw at random; default: %(default)s")
+
+
+@pytest.fixture(autouse=True)
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of what a test draws at random, which a failing test prints; `random` starts from it, too."""
+    seed: int = request.config.getoption("seed")
+    print(f"seed: pytest --seed {seed}")
+    random.seed(seed)
+    return seed
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_a_batch_does_not_depend_on_those_before() -> None:
 
 
 def test_too_few_identities_are_an_error() -> None:
-    with pytest.raises(ValueError, match="wants 16 identities, but the data has only 3"):
+    with pytest.raises(ValueError, match="a batch needs 16 identities, but the data has only 3"):
         IdentitySampler(np.array([0, 1, 2]), 16, 4, seed=0)
 
 

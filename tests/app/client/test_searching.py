@@ -126,4 +126,4 @@ def test_a_hint_for_browsers_is_printed_with_an_api_key(
     assert "/docs" not in passerby("search", image(tmp_path)).out
     service.api_key = "secret"
     monkeypatch.setenv("PASSERBY_API_KEY", "secret")
-    assert "in /docs" in passerby("search", image(tmp_path)).out
+    assert "open /docs" in passerby("search", image(tmp_path)).out

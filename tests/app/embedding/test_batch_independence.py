@@ -63,10 +63,8 @@ def alone(crops: NDArray[np.uint8], engines: Engines) -> NDArray[np.float32]:
 
 
 def test_embeddings_do_not_depend_on_the_batch_of_any_size(
-    crops: NDArray[np.uint8], alone: NDArray[np.float32], engines: Engines, tolerance: float
+    crops: NDArray[np.uint8], alone: NDArray[np.float32], engines: Engines, tolerance: float, seed: int
 ) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
     rng = np.random.default_rng(seed)
     sizes = range(1, BATCH_SIZE + 1)
     together = {size: rng.permutation(BATCH_SIZE)[:size] for size in sizes}
@@ -78,10 +76,8 @@ def test_embeddings_do_not_depend_on_the_batch_of_any_size(
 
 
 def test_embeddings_do_not_depend_on_other_requests(
-    files: list[bytes], alone: NDArray[np.float32], engines: Engines, tolerance: float
+    files: list[bytes], alone: NDArray[np.float32], engines: Engines, tolerance: float, seed: int
 ) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
     rng = random.Random(seed)
     registry = CollectorRegistry()
 

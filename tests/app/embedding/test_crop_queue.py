@@ -146,9 +146,7 @@ def test_a_batch_is_not_single_while_another_worker_is_busy() -> None:
 
 
 @pytest.mark.parametrize("max_batch", [1, 2, 3, 8, 32])
-def test_every_crop_is_taken_once_and_in_order_after_random_operations(max_batch: int) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_every_crop_is_taken_once_and_in_order_after_random_operations(max_batch: int, seed: int) -> None:
     rng = random.Random(seed)
     queue = new_queue(max_batch)
     expected: dict[str, int] = {}

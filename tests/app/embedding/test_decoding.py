@@ -195,9 +195,7 @@ def test_trailing_bytes_are_ignored() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_mutated_files_give_a_crop_or_a_picture_error() -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_mutated_files_give_a_crop_or_a_picture_error(seed: int) -> None:
     rng = random.Random(seed)
     good = [
         encoded(picture(15), "JPEG", exif=exif(6)),

@@ -1,6 +1,5 @@
 """All engines: the same contract, and clear errors for checkpoints that do not fit."""
 
-import random
 import sys
 from pathlib import Path
 
@@ -62,9 +61,7 @@ def test_parts_have_their_shape_and_norm(engine: Engine) -> None:
     assert np.allclose(np.linalg.norm(parts, axis=2), len(PARTS) ** -0.5, atol=1e-4)
 
 
-def test_the_parts_of_a_crop_do_not_depend_on_its_batch(engine: Engine) -> None:
-    seed = random.randrange(2**16)
-    print("seed", seed)
+def test_the_parts_of_a_crop_do_not_depend_on_its_batch(engine: Engine, seed: int) -> None:
     some = crops(seed, 12)
     alone = np.concatenate([engine.embed(some[i : i + 1]) for i in range(len(some))])
     for count in range(2, len(some) + 1):

@@ -145,9 +145,9 @@ def check(file: File, result: Result, engine: Engine) -> str:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(tiny_checkpoint: Path) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(
+    tiny_checkpoint: Path, seed: int
+) -> None:
     rng = random.Random(seed)
     engine = load_engines(tiny_checkpoint, threads=1).workers[0]
     kinds = Counter[str]()

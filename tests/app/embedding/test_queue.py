@@ -217,9 +217,7 @@ def test_a_crop_of_another_size_is_a_value_error() -> None:
     asyncio.run(scenario())
 
 
-def test_every_crop_of_a_mixed_load_is_answered_once_and_correctly() -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_every_crop_of_a_mixed_load_is_answered_once_and_correctly(seed: int) -> None:
     rng = random.Random(seed)
     engine = ScriptedEngine()
     outcomes = Counter[str]()

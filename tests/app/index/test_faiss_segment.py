@@ -87,9 +87,7 @@ def test_rows_of_removed_crops_are_zeroed_and_reused(tmp_path: Path) -> None:
     assert all_keys(index) == set(range(1, 71)) - {9, 33}
 
 
-def test_searches_changes_and_maintenance_run_concurrently(tmp_path: Path) -> None:
-    seed = random.randrange(1_000_000)
-    print("seed:", seed)
+def test_searches_changes_and_maintenance_run_concurrently(tmp_path: Path, seed: int) -> None:
     index = index_in(tmp_path)
     staying = {key: crop(key, camera="staying") for key in range(1, 200)}
     index.load(list(staying.values()), 0)

@@ -166,11 +166,11 @@ def test_a_snapshot_reflects_removals(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_crash_at_any_line_of_saving_leaves_undamaged_snapshots(tmp_path: Path) -> None:
+def test_a_crash_at_any_line_of_saving_leaves_undamaged_snapshots(tmp_path: Path, seed: int) -> None:
     script = Path(__file__).parent / "crash_while_saving.py"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
-        [sys.executable, script, tmp_path], capture_output=True, text=True, env=environment, timeout=240
+        [sys.executable, script, tmp_path, str(seed)], capture_output=True, text=True, env=environment, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) > 50

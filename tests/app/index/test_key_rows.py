@@ -7,10 +7,8 @@ import numpy as np
 from app.index.key_rows import KeyRows
 
 
-def test_it_behaves_like_a_dictionary() -> None:
+def test_it_behaves_like_a_dictionary(seed: int) -> None:
 
-    seed = random.randrange(1_000_000)
-    print("seed:", seed)
     rng = random.Random(seed)
     rows, expected = KeyRows(), dict[int, int]()
     for _ in range(30):

@@ -1,6 +1,5 @@
 """SQ8 codes, which refine candidates."""
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,7 @@ from app.index.sq8_codes import Sq8Codes, step_for
 
 
 @pytest.mark.parametrize("dims", [16, 20, 256])
-def test_they_approximate_the_similarities_of_projections(tmp_path: Path, dims: int) -> None:
-    seed = random.randrange(1_000_000)
-    print("seed:", seed)
+def test_they_approximate_the_similarities_of_projections(tmp_path: Path, dims: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     projected = rng.standard_normal((500, dims)).astype(np.float32)
     query = rng.standard_normal(dims).astype(np.float32)

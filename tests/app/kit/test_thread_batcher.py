@@ -118,9 +118,7 @@ def short_switch_interval() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("short_switch_interval")
-def test_many_threads_each_get_their_own_results() -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
+def test_many_threads_each_get_their_own_results(seed: int) -> None:
     sizes: list[int] = []
     all_submitted = threading.Event()
 

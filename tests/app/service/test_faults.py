@@ -10,9 +10,7 @@ from bench.faults.rounds import trial
 ROUNDS = 3
 
 
-def test_no_kind_of_fault_loses_acknowledged_crops(settings: Settings) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
+def test_no_kind_of_fault_loses_acknowledged_crops(settings: Settings, seed: int) -> None:
     assert settings.checkpoint is not None
     url = settings.resolved_database_url
     with tempfile.TemporaryDirectory(prefix="passerby-") as folder:

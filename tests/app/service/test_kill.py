@@ -30,9 +30,7 @@ def keep_posting(service: ServiceProcess, seeds: "range", kept: dict[str, int], 
         return
 
 
-def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
+def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings, seed: int) -> None:
     rng = random.Random(seed)
     kept: dict[str, int] = {}
     deleted: set[str] = set()

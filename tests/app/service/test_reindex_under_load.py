@@ -1,6 +1,5 @@
 """A switch of the model under load, with killed services: no answer is wrong and no crop is lost."""
 
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -29,13 +28,6 @@ def visited(ports: list[int], seed: int) -> Iterator[Ledger]:
     for port in ports:
         check_gallery(port, ledger)
     assert ledger.violations == []
-
-
-@pytest.fixture
-def seed() -> int:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    return seed
 
 
 def models_that_answered(ledger: Ledger) -> list[str]:

@@ -1,6 +1,5 @@
 """Two services on one database: each finds the other's crops, and neither serves deleted ones."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -225,9 +224,7 @@ def test_a_service_trims_the_log_automatically(run: Run, settings: Settings) -> 
 # under load
 
 
-def test_two_services_under_load_agree(start: Callable[[float], Pair]) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
+def test_two_services_under_load_agree(start: Callable[[float], Pair], seed: int) -> None:
     ports = [client.base_url.port for client in start(0.05)]
     ledger = visit([port for port in ports if port], Pictures(12), 4, seed)
     assert ledger.violations == []

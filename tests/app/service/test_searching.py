@@ -167,9 +167,7 @@ def test_searches_and_lists_can_be_restricted_to_crops_with_attributes(
         assert client.get(f"/searches/{answer['search_id']}").json() == answer
 
 
-def test_attributes_of_any_kind_pass_in_searches_as_in_lists(client: httpx.Client) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
+def test_attributes_of_any_kind_pass_in_searches_as_in_lists(client: httpx.Client, seed: int) -> None:
     rng = random.Random(seed)
     values = [*range(3), *(float(number) for number in range(3)), rng.uniform(-9, 9), rng.uniform(0, 1e30), 2**60]
     values += [True, False, None, "", "1", "a", "A", "ä", 'a"', "a\\", "\u2028", "\x7f", [1], [1.0], {"a": 1}, {}]

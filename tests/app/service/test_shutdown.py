@@ -69,11 +69,7 @@ def gallery(client: httpx.Client) -> list[str]:
     return sorted(ids)
 
 
-def test_sigterm_under_load_keeps_exactly_the_acknowledged_crops(
-    settings: Settings,
-) -> None:
-    seed = random.randrange(2**32)
-    print("seed", seed)
+def test_sigterm_under_load_keeps_exactly_the_acknowledged_crops(settings: Settings, seed: int) -> None:
     rng = random.Random(seed)
     service = ServiceProcess(settings)
     try:
