@@ -150,7 +150,7 @@ class Settings(BaseSettings):
 
     @property
     def checkpoints_url(self) -> str:
-        """The checkpoint store, beside the images, as all services share it."""
+        """The checkpoint store, in the image store, which all services share."""
         if self.images_url is None:
             return self.checkpoints_dir.as_uri()
         return f"{self.images_url.rstrip('/')}/checkpoints"

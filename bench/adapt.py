@@ -105,7 +105,7 @@ def _held_out_count(data: str, identities: int) -> int:
     """The number of persons to evaluate on. Raises DataError."""
     findable = len(findable_persons(open_data_set(data).train()))
     if findable <= identities:
-        raise DataError(f"{data} has {findable} findable persons: none is left beside {identities} to adapt with")
+        raise DataError(f"{data} has {findable} findable persons: none is left to evaluate after {identities} adapt it")
     return findable - identities
 
 

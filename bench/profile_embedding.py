@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,7 @@ from bench.service import RunningService, service
 
 LOOK_SECONDS = 0.005
 _LOOKS_A_REPORT = 20
+_LONGEST_WAIT = 60.0  # seconds
 _REPORT = "threads.json"
 _MAIN = "MainThread"
 _PACKAGE = re.compile(r"site-packages/([^/]+)|/(app/[^/]+)/|/(app/[^/]+)\.py|/(asyncio|json|tempfile|ssl)\b")
@@ -124,13 +126,23 @@ def _metric_table(before: _Look, after: _Look, crops: int) -> Table:
 
 
 def _look(running: RunningService, folder: Path) -> _Look:
-    time.sleep(3 * _LOOKS_A_REPORT * LOOK_SECONDS)  # wait for a new report
-    report = json.loads((folder / _REPORT).read_text())
+    report = _new_report(folder / _REPORT)
     seconds: dict[str, float] = defaultdict(float)
     for thread, used in _seconds_of_threads(running.process.pid).items():
         seconds[_kind(report["names"].get(str(thread), "without a name (ONNX Runtime's own, uvloop)"))] += used
     own = sum(_seconds_of_threads(os.getpid()).values())
     return _Look(time.perf_counter(), own, seconds, report["at"], running.metrics())
+
+
+def _new_report(path: Path) -> Any:
+    """The next report of the profiled service. Raises TimeoutError if there is none."""
+    path.unlink(missing_ok=True)
+    deadline = time.monotonic() + _LONGEST_WAIT
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the profiled service wrote no report within {_LONGEST_WAIT:.0f} s")
+        time.sleep(LOOK_SECONDS)
+    return json.loads(path.read_text())
 
 
 def _seconds_of_threads(process: int) -> dict[int, float]:

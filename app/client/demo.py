@@ -220,7 +220,7 @@ def _check_first(trial: Trial, found: Found, console: Console) -> bool:
 def _stay_up(url: str, folder: Path, process: subprocess.Popen[bytes], console: Console) -> None:
     _step(console, 5, "Your turn")
     console.print(f"Try it in the browser: {url}/docs", soft_wrap=True)
-    console.print("Keep a gallery of your own: passerby serve, and beside it passerby import FOLDER")
+    console.print("Keep a gallery of your own: passerby serve, and in a second terminal passerby import FOLDER")
     console.print(f"This one is in {folder} until the demo stops. Ctrl-C stops it.", soft_wrap=True)
     try:
         process.wait()

@@ -74,7 +74,7 @@ class CropStore:
         """Store crops: image files, then everything else, then the index.
 
         When this returns they are durable and can be found. Raises ModelChanged where another model became active
-        meanwhile; then nothing is stored.
+        during the call; then nothing is stored.
         """
         if not crops:
             return {}

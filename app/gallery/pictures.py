@@ -1,4 +1,4 @@
-"""Stores pictures, their files and their rows, safely beside concurrent deletions."""
+"""Stores pictures, their files and their rows, safely during concurrent deletions."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass

@@ -141,7 +141,7 @@ class KnownModel(Table):
 class Change(Table):
     """The change log that every index applies: one row for each embedding that was added or removed.
 
-    On PostgreSQL a trigger draws the sequence numbers, so they become visible in ascending order, whoever writes.
+    On PostgreSQL a trigger draws the sequence numbers, so they become visible in ascending order for all writers.
     """
 
     __tablename__ = "changes"

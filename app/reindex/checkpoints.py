@@ -1,4 +1,4 @@
-"""The store of checkpoints that services share: files beside the images, each named by its content's hash."""
+"""The store of checkpoints that services share: files in the image store, each named by its content's hash."""
 
 import asyncio
 import hashlib

@@ -35,7 +35,7 @@ class StartupModel:
     A reindex with the configured checkpoint begins where no model is active that has embedded all crops: because the
     database was written by a version that did not store the active model, because crops lack its embeddings, or because
     its checkpoint is lost. It also begins where the active model shipped with an earlier version; that model stays
-    active meanwhile.
+    active until the next one is complete.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StartupModel:
         if plan is not None:
             checkpoint = await self._store_configured()
             async with self._database.write() as session:
-                plan = await self._plan(session, lost)  # another service may have applied it meanwhile
+                plan = await self._plan(session, lost)  # another service may have applied it already
                 if plan is not None:
                     await self._apply(session, plan, checkpoint, lost)
                 roles = await ModelRepository(session).roles()
@@ -165,7 +165,7 @@ class StartupModel:
                     model_id=roles.next_id,
                     embedded=await models.count_embeddings(roles.next_id),
                     total=await models.count_crops(),
-                    searches="are answered meanwhile" if active_runs else "are refused until it is done",
+                    searches="are answered by the active model" if active_runs else "are refused until it is done",
                 )
         elif self._configured_id not in (roles.active_id, roles.next_id):
             _log.warning(

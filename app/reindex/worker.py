@@ -340,7 +340,7 @@ async def _is_dropped(session: AsyncSession, model_id: str) -> bool:
 async def _insert(
     repository: ReindexRepository, gallery: GalleryRepository, model_id: str, outcomes: _Outcomes
 ) -> None:
-    """Insert outcomes within a writing unit of work, without crops that were deleted or embedded meanwhile."""
+    """Insert outcomes within a writing unit of work, without crops that were deleted or embedded since."""
     pending = await repository.still_unembedded(model_id, [*outcomes.vectors, *outcomes.problems])
     vectors = {key: vector for key, vector in outcomes.vectors.items() if key in pending}
     await gallery.add_embeddings(vectors, model_id)

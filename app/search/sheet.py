@@ -1,4 +1,4 @@
-"""The contact sheet of a search: the query beside its ranked matches, as one picture."""
+"""The contact sheet of a search: the query and its ranked matches, as one picture."""
 
 import unicodedata
 from bisect import bisect_right

@@ -103,7 +103,7 @@ class FaultClient:
         return matches
 
     def check_crop(self, _: int) -> None:
-        """Check that a kept crop is found and served byte for byte, unless it is deleted meanwhile."""
+        """Check that a kept crop is found and served byte for byte, unless it is deleted during the check."""
         gone = self._ledger.gone()
         chosen = self._ledger.one_kept(self._rng)
         if chosen is None:

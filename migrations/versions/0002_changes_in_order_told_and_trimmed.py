@@ -13,7 +13,7 @@ _WRITE_LOCK = 0x7061_7373_6572
 
 # The trigger draws all sequence numbers, under the lock that every writing unit of work of the service takes first.
 # The column has no default, and a number in the INSERT is overwritten. So numbers become visible in ascending order,
-# whoever writes. The service's own transactions hold the lock already. A foreign transaction that has changed rows
+# for all writers. The service's own transactions hold the lock already. A foreign transaction that has changed rows
 # before it reaches the trigger may wait for a unit of work that waits for those rows; PostgreSQL resolves this deadlock
 # by an error in one of them.
 _DRAW = f"""

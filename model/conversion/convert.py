@@ -188,7 +188,7 @@ def _unknown_data(layout: Layout, state: State, translation: Translation) -> Tra
     persons = {len(state[name]) for name, reason in translation.dropped.items() if reason == CLASSIFIER}
     return TrainingData(
         name=UNKNOWN_DATA,
-        terms=f"unknown: ask whoever trained it with the code of {layout.name}",
+        terms=f"unknown: ask those who trained it with the code of {layout.name}",
         identities=persons.pop() if len(persons) == 1 else 0,
         crops=0,
     )

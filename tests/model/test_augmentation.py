@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model.augmentation import Augmentation, augment_colours, augment_geometry, sample_params
+from model.augmentation import Augmentation, AugmentationParams, augment_colours, augment_geometry, sample_params
 
 
-def drawn(count: int, config: Augmentation, seed: int = 5):  # type: ignore[no-untyped-def]
+def drawn(count: int, config: Augmentation, seed: int = 5) -> AugmentationParams:
     return sample_params(count, config, torch.Generator().manual_seed(seed))
 
 

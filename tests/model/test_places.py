@@ -24,7 +24,7 @@ def described_checkpoint(path: Path, data: TrainingData = MARKET) -> Checkpoint:
 
 
 def market_without_test(folder: Path) -> Path:
-    """The training part alone, as whoever trains on it has it."""
+    """The training part alone, as those who train on it have it."""
     root = write_market(folder / "market")
     for part in ("query", "bounding_box_test"):
         (root / part).rename(folder / part)

@@ -83,7 +83,8 @@ def test_rows_of_removed_crops_are_zeroed_and_reused(tmp_path: Path) -> None:
     index.apply([crop(key, sequence=100 + key) for key in range(61, 71)])
     index.maintain()
     assert index.segment_size == 68
-    assert len(index._segment.columns) == 68  # type: ignore[union-attr]
+    assert index._segment is not None
+    assert len(index._segment.columns) == 68
     assert all_keys(index) == set(range(1, 71)) - {9, 33}
 
 

@@ -1,6 +1,7 @@
 """How the index sync follows the change log, and when it saves snapshots."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_notification_polls_at_once(tmp_path: Path) -> None:
         for key in (1, 2):
             change_log.add(key)
             change_log.notification.set()
-            await until(lambda key=key: sync.index.size == key)  # type: ignore[misc]
+            await until(partial(is_found, sync.index, key))
         await sync.stop()
 
     run(test())
