@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
@@ -23,11 +23,10 @@ from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.handlers import handle_errors
-from app.index.faiss_index import FaissIndex
+from app.index.faiss_index import FaissIndex, Tuning
 from app.index.local_storage import LocalIndexStorage
 from app.index.snapshots import SnapshotStore
 from app.index.sync import IndexStorage, IndexSync
-from app.index.tuning import Tuning
 from app.kit.provide import provide
 from app.loading import ModelLoader
 from app.openapi import DESCRIPTION, TAGS, describe
@@ -126,9 +125,9 @@ async def running_parts(
 
 def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:
     """The snapshots of this process's indexes: one index a model, so two during a reindex."""
-    working = _working(settings, gallery_id)
-    shutil.rmtree(working, ignore_errors=True)  # left by a killed process
-    return SnapshotStore(working.parent, partial(FaissIndex.restore, working=working, tuning=_tuning(settings)))
+    folder = settings.snapshots_dir / gallery_id
+    shutil.rmtree(folder / "working", ignore_errors=True)  # of versions before 0.2
+    return SnapshotStore(folder, partial(FaissIndex.restore, tuning=_tuning(settings)))
 
 
 async def index_sync(
@@ -142,11 +141,11 @@ async def index_sync(
 
 async def index_storage(
     settings: Settings, database: Database, snapshots: SnapshotStore, gallery_id: str, model_id: str
-) -> IndexStorage:
+) -> IndexStorage[Any]:
     """The index storage: local snapshots, or the server that the settings name. Raises IndexUnreachable."""
     address = settings.index_address
     if address is None:
-        new_index = partial(FaissIndex, model_id, _working(settings, gallery_id), _tuning(settings))
+        new_index = partial(FaissIndex, model_id, _tuning(settings))
         return LocalIndexStorage(snapshots, new_index, settings.snapshot_every)
     from app.index.milvus import MilvusIndexStorage, MilvusServer  # pymilvus is an extra
 
@@ -154,19 +153,5 @@ async def index_storage(
     return MilvusIndexStorage(server, gallery_id, model_id, database.index_lock)
 
 
-def _working(settings: Settings, gallery_id: str) -> Path:
-    return settings.snapshots_dir / gallery_id / "working"
-
-
 def _tuning(settings: Settings) -> Tuning:
-    return Tuning(
-        exact_limit=settings.index_exact_limit,
-        nlist=settings.index_cells,
-        recall=settings.index_recall,
-        nprobe=settings.index_probes,
-        candidates=settings.index_candidates,
-        refined=settings.index_finalists,
-        exact_filter_limit=settings.index_narrow_limit,
-        refine_filter_limit=settings.index_sifted_limit,
-        flush_limit=max(1, min(Tuning.flush_limit, settings.index_exact_limit)),  # the buffer is compared exactly, too
-    )
+    return Tuning(settings.index_exact_limit, settings.index_recall)

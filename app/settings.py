@@ -76,28 +76,10 @@ class Settings(BaseSettings):
     )
 
     index_exact_limit: int = Field(
-        50_000, ge=0, description="Crops up to which a search compares all; beyond, likely ones"
+        10_000, ge=0, description="Crops up to which a search compares all; beyond, likely ones"
     )
     index_recall: float = Field(
         0.99, ge=0.5, lt=1, description="Share of the true matches that searches of larger galleries shall find"
-    )
-    index_cells: int | None = Field(
-        None, ge=1, le=65_536, description="Parts that a larger gallery is sorted into; from its size by default"
-    )
-    index_probes: int | None = Field(
-        None, ge=1, description="Parts that a search looks into; measured on the gallery by default"
-    )
-    index_candidates: int | None = Field(
-        None, ge=1, description="Crops whose fine codes a search looks at; measured on the gallery by default"
-    )
-    index_finalists: int | None = Field(
-        None, ge=1, description="Crops that a search compares exactly; measured on the gallery by default"
-    )
-    index_narrow_limit: int = Field(
-        2_000, ge=0, description="Crops passing a filter up to which a search compares all of them"
-    )
-    index_sifted_limit: int = Field(
-        20_000, ge=0, description="Crops passing a filter up to which a search looks at the fine codes of all of them"
     )
 
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -2,6 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.database import Database
 from app.gallery.repository import GalleryRepository
 from app.index.port import Addition, Change
@@ -36,6 +39,11 @@ class DatabaseChangeLogReader:
                 return
             key = found[-1].key
             yield found
+
+    async def keys(self) -> NDArray[np.int64]:
+        """The keys of all crops, `(N,)`."""
+        async with self._database.read() as session:
+            return np.array(await GalleryRepository(session).embedded_keys(self._model_id), np.int64)
 
     async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
         """The existing crops of these keys, each with sequence 0."""

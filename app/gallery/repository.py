@@ -277,6 +277,10 @@ class GalleryRepository:
             _embedded(model_id).where(Embedding.crop_key > after).order_by(Embedding.crop_key).limit(limit)
         )
 
+    async def embedded_keys(self, model_id: str) -> Sequence[int]:
+        """The keys of all crops with one model's embedding."""
+        return (await self._session.scalars(select(Embedding.crop_key).where(Embedding.model_id == model_id))).all()
+
     async def embedded_crops_of(self, keys: Collection[int], model_id: str) -> list[index.Addition]:
         """Crops with these keys and one model's embedding, each with sequence 0."""
         return await self._additions(_embedded(model_id).where(Embedding.crop_key.in_(keys)))

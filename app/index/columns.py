@@ -79,18 +79,9 @@ class Columns:
             column[rows] = self._texts[name].codes_of(other._texts[name], values) if name in self._texts else values
         self._add_new_attribute_pairs()
 
-    def reserve(self, rows: int) -> None:
-        """Reserve memory for a number of rows; other threads may read, and free rows, during the call."""
-        self._reserve(rows, *(name for name in self._arrays if name != "key"))
-
     def free(self, row: int) -> None:
         """Mark a row as free."""
         self._arrays["key"][row] = FREE
-
-    def crop_columns(self, row: int) -> CropColumns:
-        """The fields of a row."""
-        texts = {name: texts.text(int(self._arrays[name][row])) for name, texts in self._texts.items()}
-        return CropColumns(captured_at=int(self._arrays["captured_at"][row]), **texts)
 
     def matching_rows(self, crop_filter: Filter) -> NDArray[np.int64] | None:
         """The rows that pass the filter, ascending, or None if it tests nothing."""

@@ -1,6 +1,7 @@
 """Index storage on the local disk: snapshots of an index that is in the process's memory."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
@@ -10,6 +11,7 @@ from app.index.port import SnapshotIndex
 from app.index.snapshots import SnapshotStore
 
 _SAVED_SHARE = 20  # a snapshot is due after changes of 1/20 of the gallery, if that is more than `snapshot_every`
+_LONGEST_SECONDS = 6 * 3600.0
 
 _log = structlog.get_logger()
 
@@ -18,14 +20,24 @@ class LocalIndexStorage:
     """See `IndexStorage`. Snapshots only make the next start faster, so errors while saving are logged, not raised."""
 
     def __init__(
-        self, snapshots: SnapshotStore, new_index: Callable[[], SnapshotIndex], snapshot_every: int = 10_000
+        self,
+        snapshots: SnapshotStore,
+        new_index: Callable[[], SnapshotIndex],
+        snapshot_every: int = 10_000,
+        longest_seconds: float = _LONGEST_SECONDS,
     ) -> None:
-        """snapshot_every: number of changes between two snapshots."""
+        """Set when a snapshot is due.
+
+        snapshot_every: number of changes since the last one. longest_seconds: time since the last one if anything has
+        changed since it or the one before, so that deleted embeddings leave the disk: both snapshots are kept.
+        """
         self._snapshots = snapshots
         self._new_index = new_index
         self._snapshot_every = snapshot_every
-        self._index: SnapshotIndex | None = None
+        self._longest_seconds = longest_seconds
+        self._saved_at = time.monotonic()
         self._saved_sequence = 0
+        self._older_differs = False
         self._save_at_sequence = 0
         self._saving: asyncio.Task[None] | None = None
 
@@ -39,45 +51,51 @@ class LocalIndexStorage:
         if index is not None:
             _log.info("the index was restored from a snapshot", crops=index.size, last_sequence=index.last_sequence)
             self._record_snapshot(index.last_sequence, index.size)
-            self._index = index
         return index
 
-    async def rebuild(self, fill: Callable[[SnapshotIndex], Awaitable[None]]) -> SnapshotIndex:
-        """See `IndexStorage`. Deletes all snapshots first, as they do not fit the database either."""
-        self._index = None
-        await self._wait_for_save()
-        index = self._new_index()
-        await asyncio.to_thread(self._snapshots.drop_all, index.model_id)
-        await fill(index)
-        self._saved_sequence = self._save_at_sequence = 0
-        self._index = index
-        return index
-
-    async def save_if_due(self) -> None:
-        """See `IndexStorage`. Saves in the background."""
-        saving = self._saving is not None and not self._saving.done()
-        if saving or self._index is None or self._index.last_sequence == self._saved_sequence:
-            return
-        if self._index.last_sequence >= self._save_at_sequence:
-            self._saving = asyncio.create_task(self._save(self._index))
-
-    async def close(self) -> None:
+    async def discard(self) -> None:
         """See `IndexStorage`."""
         await self._wait_for_save()
-        if self._index is not None and self._index.last_sequence != self._saved_sequence:
-            await self._save(self._index)
+        await asyncio.to_thread(self._snapshots.drop_all, self._new_index().model_id)
+
+    async def rebuild(self, fill: Callable[[SnapshotIndex], Awaitable[None]]) -> SnapshotIndex:
+        """See `IndexStorage`."""
+        index = self._new_index()
+        await fill(index)
+        self._saved_sequence = self._save_at_sequence = 0
+        return index
+
+    async def save_if_due(self, index: SnapshotIndex) -> None:
+        """See `IndexStorage`. Saves in the background."""
+        if self._saving is not None and not self._saving.done():
+            return
+        changed = index.last_sequence != self._saved_sequence
+        overdue = time.monotonic() - self._saved_at >= self._longest_seconds
+        if (overdue and (changed or self._older_differs)) or (
+            changed and index.last_sequence >= self._save_at_sequence
+        ):
+            self._saving = asyncio.create_task(self._save(index))
+
+    async def close(self, index: SnapshotIndex | None) -> None:
+        """See `IndexStorage`."""
+        await self._wait_for_save()
+        if index is not None and index.last_sequence != self._saved_sequence:
+            await self._save(index)
 
     async def _save(self, index: SnapshotIndex) -> None:
         try:
             state = await asyncio.to_thread(self._snapshots.save, index)
         except Exception as error:  # such as a full disk
             _log.error("the index could not be saved", exc_info=error)
+            self._saved_at = time.monotonic()
             self._save_at_sequence = index.last_sequence + self._snapshot_every
         else:
             _log.info("the index was saved", crops=state.size, last_sequence=state.last_sequence)
             self._record_snapshot(state.last_sequence, state.size)
 
     def _record_snapshot(self, last_sequence: int, size: int) -> None:
+        self._saved_at = time.monotonic()
+        self._older_differs = last_sequence != self._saved_sequence
         self._saved_sequence = last_sequence
         self._save_at_sequence = last_sequence + max(self._snapshot_every, size // _SAVED_SHARE)
 

@@ -124,6 +124,18 @@ class MilvusIndex:
         described = self._server.call(self._client.describe_collection, self._collection)
         return int(described["properties"][_LAST_SEQUENCE])
 
+    @property
+    def outgrown(self) -> bool:
+        """See `VectorIndex`. The server's index grows with the collection."""
+        return False
+
+    def sample_size(self, crops: int) -> int:
+        """See `VectorIndex`."""
+        return 0
+
+    def prepare(self, sample: NDArray[np.float16], crops: int) -> None:
+        """See `VectorIndex`. The server needs no preparation."""
+
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         """See `VectorIndex`."""
         refused = refused_additions(changes)
@@ -151,9 +163,7 @@ class MilvusIndex:
         self._write_last_sequence(last_sequence)
         return tuple(addition.key for addition in refused)
 
-    def search(
-        self, query: NDArray[np.float32], crop_filter: Filter, top_k: int, min_similarity: float | None = None
-    ) -> IndexResult:
+    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
         """See `VectorIndex`. Raises ValueError also if `top_k` is above MOST_HITS."""
         query = checked_query(query)
         if not 1 <= top_k <= MOST_HITS:
@@ -168,14 +178,11 @@ class MilvusIndex:
             keys, similarities = self._brute_force(query, passing)
         similarities = similarities.round(_DECIMALS)
         best = np.lexsort((keys, -similarities))[:top_k]
-        if min_similarity is not None:
-            best = best[similarities[best] >= min_similarity]
         hits = tuple(map(Hit, keys[best].tolist(), similarities[best].tolist()))
         return IndexResult(hits, compared, size.result())
 
-    def maintain(self) -> Sequence[int]:
+    def maintain(self) -> None:
         """See `VectorIndex`. The server runs its own maintenance."""
-        return ()
 
     def close(self) -> None:
         """See `VectorIndex`. Leaves the connection open, as other objects use it."""
@@ -257,6 +264,9 @@ class MilvusIndexStorage:
         """See `IndexStorage`."""
         return await asyncio.to_thread(self._open)
 
+    async def discard(self) -> None:
+        """See `IndexStorage`. A rebuild replaces the collection, which other processes may still search."""
+
     async def rebuild(self, fill: Callable[[VectorIndex], Awaitable[None]]) -> VectorIndex:
         """See `IndexStorage`."""
         new = await asyncio.to_thread(self._create_collection)
@@ -264,10 +274,10 @@ class MilvusIndexStorage:
         await asyncio.to_thread(self._switch_alias, new)
         return self._index()
 
-    async def save_if_due(self) -> None:
+    async def save_if_due(self, index: VectorIndex) -> None:
         """See `IndexStorage`. The server stores each change."""
 
-    async def close(self) -> None:
+    async def close(self, index: VectorIndex | None) -> None:
         """See `IndexStorage`."""
         await asyncio.to_thread(self._client.close)
 

@@ -1,12 +1,16 @@
 """Exact comparison by FAISS's kernels, and the result of one part of the index."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from model.architecture import EMBEDDING_DIM
+
+UNTYPED_FAISS: Any = faiss
+"""FAISS without its stubs, which leave out the arguments of search parameters and the types of downcast indexes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +61,3 @@ def nearest(
             None if selected is None else faiss.IDSelectorArray(selected),
         )
     return similarities, rows
-
-
-def all_similarities(query: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The similarity of a query `(2048,)` to each of the embeddings `(N, 2048)`, equal to those of `nearest`.
-
-    Runs in the calling thread. NumPy's product splits the work over BLAS threads that wait for each other, which takes
-    many times as long if another process uses the cores.
-    """
-    similarities = np.empty(len(embeddings), np.float32)
-    faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # FAISS's stubs leave it out
-        faiss.swig_ptr(similarities), faiss.swig_ptr(query), faiss.swig_ptr(embeddings), EMBEDDING_DIM, len(embeddings)
-    )
-    return similarities

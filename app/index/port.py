@@ -8,9 +8,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-SHARED_SUFFIX = ".rows"
-"""The suffix of snapshot files that the live index goes on writing to, and verifies itself."""
-
 
 class SnapshotError(Exception):
     """The files of a snapshot are damaged or do not match its state."""
@@ -78,7 +75,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Hit:
-    """A crop in a search result; `similarity` is the dot product with the query."""
+    """A candidate; `similarity` is its approximate dot product with the query."""
 
     key: int
     similarity: float
@@ -86,7 +83,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class IndexResult:
-    """Hits, best first; `compared`: number of crops that passed the filter; `gallery_size`: number of all crops."""
+    """Hits, best first; `compared`: number of crops that passed the filter; `gallery_size`: number of all crops.
+
+    The wanted crops are among the hits, which may be more. An index may round embeddings, so the caller compares the
+    stored embeddings of all hits with the query.
+    """
 
     hits: tuple[Hit, ...]
     compared: int
@@ -121,6 +122,16 @@ class VectorIndex(Protocol):
     def last_sequence(self) -> int:
         """Number of the last applied change; 0 before the first."""
 
+    @property
+    def outgrown(self) -> bool:
+        """Whether the index should be rebuilt from the rows of the database, while it goes on answering."""
+
+    def sample_size(self, crops: int) -> int:
+        """Number of embeddings that `prepare` needs for a gallery of this many crops; 0 if it need not be called."""
+
+    def prepare(self, sample: NDArray[np.float16], crops: int) -> None:
+        """Prepare an empty index for `load` of about this many crops; `sample` `(N, 2048)` is a random part of them."""
+
     def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
         """Apply changes, in ascending order of their sequence; searches that start afterwards see them.
 
@@ -136,25 +147,22 @@ class VectorIndex(Protocol):
         of which the rows may contain. May be called many times, also without rows. Returns refused keys like `apply`.
         """
 
-    def search(
-        self, query: NDArray[np.float32], crop_filter: Filter, top_k: int, min_similarity: float | None = None
-    ) -> IndexResult:
+    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
         """Of the crops that pass the filter, the `top_k` most similar to a query `(2048,)`, or all if there are fewer.
 
-        Hits of equal similarity are sorted by key; if several compete for the last place, any of them may get it.
-        Raises ValueError if the query is not 2048 finite numbers or `top_k` is below 1.
+        An approximate index may miss some of them; it never gives fewer hits than that. Hits of equal similarity are
+        sorted by key; if several compete for the last place, any of them may get it. Raises ValueError if the query is
+        not 2048 finite numbers or `top_k` is below 1.
         """
 
-    def maintain(self) -> Sequence[int]:
-        """Run maintenance that keeps the index small and fast; it may take minutes.
+    def maintain(self) -> None:
+        """Run maintenance that keeps the index small and fast, once after a rebuild and then from time to time.
 
-        Searches and changes run concurrently, without long pauses; only one thread may run maintenance. Returns the
-        keys of crops whose embeddings the disk has damaged, each time until they are loaded again or removed. Raises
-        OSError if the disk is full; the index is then unchanged.
+        Searches and changes run concurrently, without long pauses; only one thread may run maintenance.
         """
 
     def close(self) -> None:
-        """Cancel running maintenance and release files and connections."""
+        """Cancel running maintenance and release connections."""
 
 
 class SnapshotIndex(VectorIndex, Protocol):
@@ -163,8 +171,5 @@ class SnapshotIndex(VectorIndex, Protocol):
     def save(self, folder: Path) -> SavedState:
         """Write the index into an empty folder, concurrently with searches and changes, and return its state.
 
-        Files do not change afterwards, except those with the suffix `SHARED_SUFFIX`.
-
-        The adapter's `restore(folder, state)` reads it back or raises SnapshotError. A crop that is removed during the
-        save may be missing; the changes after `last_sequence` contain that removal.
+        The adapter's `restore(folder, state)` reads it back or raises SnapshotError.
         """

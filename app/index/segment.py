@@ -1,161 +1,104 @@
-"""A segment of the index: an IVF index in memory proposes candidates, SQ8 codes refine them, embeddings rank them."""
+"""The segment of the index: the bulk of a large gallery, in compressed codes of FAISS that give candidates."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
-from app.index.autotuning import SearchDepth, autotune
 from app.index.columns import FREE, Columns
-from app.index.ivf_codes import Check, IvfCodes
 from app.index.key_rows import KeyRows
-from app.index.nearest import PartialResult, all_similarities, as_float32
+from app.index.nearest import UNTYPED_FAISS, PartialResult, as_float32
 from app.index.part_lengths import evenness, median_part_lengths
 from app.index.port import Filter
-from app.index.row_file import RowFile, row_checksums
-from app.index.row_numbers import CHUNK_ROWS, chunks, sample_rows, zero_padded
-from app.index.segment_files import SegmentFiles, sq8_path
-from app.index.sq8_codes import Sq8Codes, step_for
-from app.index.tuning import Tuning
-from app.index.write_buffer import WriteBuffer
+from app.index.search_depth import Depth, GroundTruth, SearchDepth, everything, measure
 from model.architecture import EMBEDDING_DIM
 
-# Names of files in snapshots; a snapshot of an older version has the same names.
-_COLUMNS_FILE = "coarse.npz"
-_STATE_FILE = "coarse_state.npz"
-_SEARCH_DEPTH_FILE = "probing.json"
+SAMPLE = 50_000
+"""Crops that a segment is trained on, at most."""
 
-_SEARCH_DEPTH = TypeAdapter(SearchDepth)
+_PCA_DIMS = 256
+_PCA_SAMPLE = 20_000
+_DIMS_PER_SUBQUANTIZER = 4
+_LEAST_NLIST, _MOST_NLIST = 1, 65_536
 
-_CODES_PER_LOCK = 64
-"""Codes added while the write lock is held once, a few milliseconds."""
+LEAST_SAMPLE = 16
+"""Crops that a segment can be trained on, at least: one for each value of a PQ code."""
 
-_STEP_SAMPLE = 4_096
+_KMEANS_ITERATIONS = 8
+_SEED = 1804
 
-_LENGTHS_SAMPLE = 64
+_QUERIES = 300
+"""Crops that the search depth is measured with."""
 
-_NO_QUERY = np.empty(0, np.float32)
-_NO_ROWS = np.empty(0, np.int64)
+_FEW = 20_000
+"""Up to this number of crops that pass a filter, all are compared by their SQ8 codes."""
 
-WriteLock = Callable[[], AbstractContextManager[None]]
-"""Gives a context in which no other thread uses the segment."""
+_HOLES = 4
+"""The segment is rebuilt when one in this many of its rows holds no crop any more."""
 
+_ONE_QUERY = 11
+"""The `implem` of FAISS's fast-scan indexes that is fastest for one query; FAISS's default is another one."""
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """Rows that a query should be compared with, ascending, and their keys when they were chosen.
-
-    compared: number of crops that pass the filter. projected: the query `(D,)` as codes are compared with it. refined:
-    number of candidates that remain after refinement by SQ8 codes.
-    """
-
-    rows: NDArray[np.int64]
-    keys: NDArray[np.int64]
-    compared: int
-    projected: NDArray[np.float32]
-    refined: int
-
-
-@dataclass(frozen=True, eq=False)
-class Ranked:
-    """Rows with their exact similarities and their keys when they were chosen, each `(N,)`.
-
-    compared: number of crops that pass the filter.
-    """
-
-    rows: NDArray[np.int64]
-    keys: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-    compared: int
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentState:
-    """What a snapshot holds of the segment at one moment, apart from its files and codes."""
-
-    columns: Columns
-    checksums: NDArray[np.uint64]
-    coded: NDArray[np.bool_]
-
-    @property
-    def size(self) -> int:
-        """Number of crops."""
-        return int(np.count_nonzero(self.columns.keys != FREE))
-
-
-@dataclass(frozen=True, eq=False)
-class StagedRows:
-    """Rows whose embeddings and codes are written but that no search sees, and the row of each key after `publish`."""
-
-    rows: NDArray[np.int64]
-    rows_of_keys: KeyRows
+# Names of files in snapshots.
+_CODES_FILE, _COLUMNS_FILE, _STATE_FILE = "segment.faiss", "segment.npz", "segment.json"
 
 
 class Segment:
-    """Any number of crops, each in a row that does not move. Thread-safe only where a method says so.
+    """Any number of crops, each in a row that does not move. Not thread-safe: several readers, or one writer.
 
-    A search has three steps, each of which compares fewer crops more exactly: IVF codes in memory give candidates, SQ8
-    codes on disk refine them, and the refined candidates are ranked by their embeddings, so exactly.
-
-    A row is *live* if it holds a crop and *coded* if it has a code. A deleted crop leaves its code behind, which
-    searches skip; `compact` removes the code and frees the row for another crop.
+    An embedding is projected by PCA with a random rotation, which spreads the variance evenly over the dimensions, and
+    stored in two codes: PQ codes of 4 bits in the lists of an IVF index give candidates, which SQ8 codes refine. Rows
+    are only appended. A deleted crop leaves its codes behind until `purge`, and an empty row until the segment is
+    rebuilt.
     """
 
-    def __init__(
-        self, files: SegmentFiles, codes: IvfCodes, search_depth: SearchDepth, tuning: Tuning, state: SegmentState
-    ) -> None:
-        self._files = files
+    def __init__(self, codes: Any, columns: Columns, depth: SearchDepth, part_lengths: NDArray[np.float64]) -> None:
+        """codes: a `faiss.IndexPreTransform` of an `IndexRefine`, with a row for each of the columns."""
         self._codes = codes
-        self._search_depth = search_depth
-        self._tuning = tuning
-        self.columns = state.columns
-        self._coded = state.coded
-        self._live: NDArray[np.bool_] = self.columns.keys != FREE
-        self._size = int(np.count_nonzero(self._live))
-        rows = np.flatnonzero(self._live)
-        self._rows = KeyRows.of(self.columns.keys[rows], rows)
-        self._part_lengths = median_part_lengths(files.embeddings.read(rows[sample_rows(len(rows), _LENGTHS_SAMPLE)]))
-        self._removed: list[int] | None = None  # keys removed since `track_removals`
+        self._transform = UNTYPED_FAISS.downcast_VectorTransform(codes.chain.at(0))
+        self._refine = UNTYPED_FAISS.downcast_index(codes.index)
+        self._ivf = UNTYPED_FAISS.downcast_index(self._refine.base_index)
+        self._sq8 = UNTYPED_FAISS.downcast_index(self._refine.refine_index)
+        self._ivf.implem = _ONE_QUERY
+        self.columns = columns
+        self.depth = depth
+        self._part_lengths = part_lengths
+        self._truth: GroundTruth | None = None
+        self._live = _GrowingMask(columns.keys != FREE)
+        rows = np.flatnonzero(self._live.values)
+        self._rows = KeyRows()
+        self._rows.add(columns.keys[rows].tolist(), rows.tolist())
+        self._size = len(rows)
+        self._unpurged: list[int] = []  # rows of deleted crops whose codes are still there
 
     @classmethod
-    def build(
-        cls, path: Path, columns: Columns, embeddings: Iterable[NDArray[np.float16]], tuning: Tuning, check: Check
-    ) -> Self:
-        """Build a segment from columns without free rows and their embeddings, in chunks of `(N, 2048)`.
+    def train(cls, sample: NDArray[np.float16], crops: int, check: Callable[[], None]) -> Self:
+        """An empty segment for about this many crops, of which the sample `(N, 2048)` is a random part.
 
-        Raises OSError, or what `check` raises.
+        The sample has at least LEAST_SAMPLE crops. `check` is called from time to time and may raise, to end the work.
         """
-        with ExitStack() as files:
-            file = RowFile(path, EMBEDDING_DIM, np.float16)
-            files.callback(file.close)
-            checksums = np.empty(len(columns), np.uint64)
-            start = 0
-            for chunk in embeddings:
-                check()
-                end = start + len(chunk)
-                file.write(np.arange(start, end), chunk)
-                checksums[start:end] = row_checksums(chunk)
-                start = end
-            written = _FirstRows(file, len(columns))
-            codes = IvfCodes.train(written, tuning, check)
-            step = step_for(codes.projection.crops(written.read(sample_rows(len(columns), _STEP_SAMPLE))))
-            sq8 = Sq8Codes(sq8_path(path), codes.projection.dims, step)
-            files.callback(sq8.file.close)
-            for rows in chunks(np.arange(len(columns)), CHUNK_ROWS):
-                check()
-                projected = codes.projection.crops(written.read(rows))
-                codes.add(rows, projected)
-                checksums[rows] += sq8.write(rows, projected)
-            all_live = np.ones(len(columns), np.bool_)
-            search_depth = autotune(codes, sq8, written, all_live, tuning, check)
-            files.pop_all()
-        state = SegmentState(columns, checksums, all_live)
-        return cls(SegmentFiles(file, sq8, checksums), codes, search_depth, tuning, state)
+        embeddings = as_float32(sample)
+        dims = min(_PCA_DIMS, len(sample) // _DIMS_PER_SUBQUANTIZER * _DIMS_PER_SUBQUANTIZER)
+        transform = _projection(embeddings[:_PCA_SAMPLE], dims)
+        nlist = min(nlist_for(crops), len(sample))
+        code = f"PQ{dims // _DIMS_PER_SUBQUANTIZER}x4fs"
+        refine: Any = faiss.index_factory(dims, f"IVF{nlist},{code},Refine(SQ8)", faiss.METRIC_INNER_PRODUCT)
+        projected = transform.apply(embeddings)
+        check()
+        ivf = UNTYPED_FAISS.downcast_index(refine.base_index)
+        ivf.quantizer.add(_centroids(projected, nlist, check))
+        ivf.pq.cp.min_points_per_centroid = 1  # no warning for small samples
+        refine.train(projected)
+        codes = faiss.IndexPreTransform(transform, refine)
+        segment = cls(codes, Columns(), everything(crops, nlist), median_part_lengths(sample[:_QUERIES]))
+        segment._truth = GroundTruth(embeddings[:_QUERIES].copy())
+        return segment
 
     def __len__(self) -> int:
         return self._size
@@ -165,164 +108,91 @@ class Segment:
 
     @property
     def nlist(self) -> int:
-        """Number of inverted lists."""
-        return self._codes.nlist
+        """Number of IVF lists."""
+        return int(self._ivf.nlist)
 
     @property
-    def search_depth(self) -> SearchDepth:
-        """The result of autotuning, which searches use where the tuning sets no value."""
-        return self._search_depth
+    def unpurged(self) -> int:
+        """Number of deleted crops whose codes are still there."""
+        return len(self._unpurged)
 
     @property
-    def deleted(self) -> int:
-        """Number of codes whose crop is deleted."""
-        return len(self._codes) - self._size
+    def outgrown(self) -> bool:
+        """Whether it should be rebuilt: it has far too few or too many lists, or too many empty rows."""
+        wanted = nlist_for(self._size)
+        holes = len(self.columns) - self._size
+        return wanted >= 2 * self.nlist or wanted * 4 <= self.nlist or holes * _HOLES > len(self.columns)
+
+    def add(self, columns: Columns, embeddings: NDArray[np.float16]) -> None:
+        """Add crops `(N, 2048)` whose keys are not present."""
+        vectors = as_float32(embeddings)
+        projected = self._transform.apply(vectors)
+        rows = np.arange(len(self.columns), len(self.columns) + len(columns))
+        self._ivf.add_with_ids(projected, rows)
+        self._sq8.add(projected)
+        self._refine.ntotal = self._codes.ntotal = self._sq8.ntotal
+        self._rows.add(columns.keys.tolist(), rows.tolist())
+        self.columns.copy_rows(rows, columns, np.arange(len(columns)))
+        self._live.append(len(rows))
+        self._size += len(rows)
+        if self._truth is not None:
+            self._truth.add(vectors)
 
     def remove(self, key: int) -> None:
         """Delete a crop, if it is present."""
-        if self._removed is not None:
-            self._removed.append(key)
         row = self._rows.pop(key)
-        if row is not None and self.columns.keys[row] == key:  # the row may be freed already, before `publish`
+        if row is not None:
             self.columns.free(row)
-            self._live[row] = False
+            self._live.values[row] = False
             self._size -= 1
+            self._unpurged.append(row)
 
-    def find_candidates(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[Candidates]:
-        """For each query of `(N, 2048)`, crops that pass the filter and may be among the `top_k` most similar.
+    def purge(self) -> None:
+        """Remove the codes of deleted crops."""
+        rows = np.array(self._unpurged, np.int64)
+        self._ivf.remove_ids(faiss.IDSelectorBatch(rows))
+        self._all_codes()[rows] = 0
+        self._unpurged = []
 
-        Gives at least `top_k`, or all that pass. If few crops pass, all are candidates and are compared exactly. If
-        more pass, all are candidates and are refined by SQ8 codes. If many pass, the IVF codes choose the candidates;
-        the fewer crops pass, the more lists are searched.
+    def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The SQ8 codes of rows, `(N, D)`."""
+        return self._all_codes()[rows]
+
+    def measure_depth(self, recall: float) -> None:
+        """Measure the search depth, once after all crops were added to a new segment."""
+        if self._truth is None:
+            return
+        queries = self._transform.apply(self._truth.queries)
+        if self._sq8.ntotal > 1:
+            self.depth = measure(self._refine, queries, self._truth.rows(), recall)
+        self._truth = None
+
+    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> PartialResult:
+        """Candidates among the crops that pass the filter: the `top_k` most similar to the query are among them.
+
+        Their similarities are approximate. If few crops pass, the SQ8 codes of all are compared; if many pass, the IVF
+        lists nearest to the query are searched. The fewer pass, the more lists.
         """
         mask = self.columns.mask(crop_filter)
-        passing = self._live if mask is None else mask & self._live
+        passing = self._live.values if mask is None else mask & self._live.values
         count = self._size if mask is None else int(np.count_nonzero(passing))
-        if count <= max(top_k, self._tuning.exact_filter_limit):
-            rows = np.flatnonzero(passing)
-            return [Candidates(rows, self.columns.keys[rows], count, _NO_QUERY, count)] * len(queries)
-        projected = np.stack([self._codes.projection.query(query) for query in queries])
-        shares = [evenness(query, self._part_lengths) ** 2 * count / self._size for query in queries]
-        if count <= self._tuning.refine_filter_limit:
-            rows_per_query = [np.flatnonzero(passing)] * len(queries)
+        if not count:
+            return PartialResult(np.empty(0, np.int64), np.empty(0, np.float32), 0)
+        share = evenness(query, self._part_lengths) ** 2 * count / self._size
+        depth = self.depth.at(top_k, share)
+        if count <= max(_FEW, top_k):
+            rows, similarities = self._compare_all(query, np.flatnonzero(passing), max(top_k, depth.returned))
         else:
-            selected = None if count == len(self._codes) else passing
-            rows_per_query = self._search_codes(projected, shares, min(top_k, count), selected, top_k)
-        return [
-            Candidates(rows, self.columns.keys[rows], count, query, self._refined(top_k, share))
-            for rows, query, share in zip(rows_per_query, projected, shares, strict=True)
-        ]
+            selected = None if mask is None and not self._unpurged else passing
+            rows, similarities = self._search_lists(query, depth, selected, top_k)
+        return PartialResult(self.columns.keys[rows], similarities, count)
 
-    def rank(self, query: NDArray[np.float32], candidates: Candidates) -> Ranked:
-        """Refine candidates and compare the rest exactly. Needs no lock: other threads may change the segment."""
-        rows, keys = candidates.rows, candidates.keys
-        if len(rows) > candidates.refined:
-            similarities = self._files.sq8.similarities(candidates.projected, rows)
-            best = np.sort(np.argpartition(-similarities, candidates.refined)[: candidates.refined])
-            rows, keys = rows[best], keys[best]
-        exact = all_similarities(query, as_float32(self._files.embeddings.read(rows)))
-        return Ranked(rows, keys, exact, candidates.compared)
-
-    def without_deleted(self, ranked: Ranked, buffer: WriteBuffer) -> PartialResult:
-        """Drop crops that were deleted after the candidates were chosen.
-
-        buffer: the write buffer; maintenance may have moved some of these crops there in the meantime.
-        """
-        present = self.columns.keys[ranked.rows] == ranked.keys
-        for position in np.flatnonzero(~present).tolist():
-            present[position] = int(ranked.keys[position]) in buffer
-        return PartialResult(ranked.keys[present], ranked.similarities[present], ranked.compared)
-
-    # Maintenance: by one thread at a time, while other threads search and remove crops.
-
-    def track_removals(self) -> None:
-        """Record removed keys until `publish`: some of these crops may be staged already."""
-        self._removed = []
-
-    def stage(self, keys: NDArray[np.int64], embeddings: NDArray[np.float16], write_lock: WriteLock) -> StagedRows:
-        """Write new crops to rows that no search sees before `publish`. Raises OSError if the disk is full."""
-        rows = self._free_rows(len(keys))
-        size = max(len(self._coded), int(rows.max(initial=-1)) + 1)
-        projected = self._codes.projection.crops(embeddings)
-        if not self._size:
-            self._part_lengths = median_part_lengths(embeddings[sample_rows(len(embeddings), _LENGTHS_SAMPLE)])
-        self._files.write(rows, embeddings, projected)
-        self._coded = zero_padded(self._coded, size)
-        self.columns.reserve(size)
-        for start in range(0, len(rows), _CODES_PER_LOCK):
-            chunk = slice(start, start + _CODES_PER_LOCK)
-            with write_lock():
-                self._codes.add(rows[chunk], projected[chunk])
-            self._coded[rows[chunk]] = True
-        return StagedRows(rows, self._rows.with_more(keys, rows))
-
-    def publish(self, staged: StagedRows, columns: Columns) -> None:
-        """Make staged crops visible to searches, except those removed since `track_removals`.
-
-        columns: of the crops, in the order in which they were staged.
-        """
-        self._rows = staged.rows_of_keys
-        self.columns.copy_rows(staged.rows, columns, np.arange(len(columns)))
-        self._live = zero_padded(self._live, len(self.columns))
-        self._live[staged.rows] = True
-        self._size += len(staged.rows)
-        removed, self._removed = self._removed or [], None
-        for key in removed:
-            self.remove(key)
-
-    def compact(self, write_lock: WriteLock) -> None:
-        """Remove the codes of deleted crops and overwrite their embeddings with zeros."""
-        deleted = self._coded & ~zero_padded(self._live, len(self._coded))
-        with write_lock():
-            self._codes.remove(deleted)
-        rows = np.flatnonzero(deleted)
-        self._coded[rows] = False
-        for chunk in chunks(rows, CHUNK_ROWS):
-            self._files.clear(chunk)
-
-    def autotune(self, check: Check) -> None:
-        """Measure the search depth again, for the present number of crops."""
-        rows = _FirstRows(self._files.embeddings, len(self._live))
-        self._search_depth = autotune(self._codes, self._files.sq8, rows, self._live.copy(), self._tuning, check)
-
-    def live_rows(self) -> NDArray[np.int64]:
-        """The rows that hold a crop, ascending."""
-        return np.flatnonzero(self._live)
-
-    def embeddings(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        """The embeddings of rows, for a caller that reads most of them."""
-        return self._files.embeddings.read_unmapped(rows)
-
-    def damaged(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each row differs from what was written."""
-        return self._files.damaged(rows)
-
-    def release_pages(self) -> None:
-        """Release the mapped pages of embeddings that searches have read."""
-        self._files.embeddings.release_pages()
-
-    def close(self) -> None:
-        """Delete the files; running searches keep the mapping that they read from."""
-        self._files.close()
-
-    def state(self) -> SegmentState:
-        """A copy of the state for a snapshot, which later changes do not affect."""
-        return SegmentState(self.columns.take(slice(None)), self._files.checksums.copy(), self._coded.copy())
-
-    def save(self, folder: Path, state: SegmentState) -> None:
-        """Write a snapshot into a folder on the same disk; embeddings and SQ8 codes are hard links to the live files.
-
-        Later changes overwrite only rows that hold no crop of the state, or a crop that is deleted later. After a
-        restore, the changes that follow the snapshot bring these rows up to date.
-        """
-        state.columns.save(folder / _COLUMNS_FILE)
-        np.savez(  # the keys are part of the snapshot format
-            folder / _STATE_FILE,
-            sums=state.checksums, coded=np.packbits(state.coded), rows=len(state.coded), fine_step=self._files.sq8.step,
-        )  # fmt: skip
-        self._codes.save(folder)
-        (folder / _SEARCH_DEPTH_FILE).write_bytes(_SEARCH_DEPTH.dump_json(self._search_depth, indent=2, by_alias=True))
-        self._files.link(folder)
+    def save(self, folder: Path, columns: Columns) -> None:
+        """Write a snapshot of these columns, a copy of the segment's, while crops may be removed but not added."""
+        columns.save(folder / _COLUMNS_FILE)
+        faiss.write_index(self._codes, str(folder / _CODES_FILE))
+        state = {"depth": asdict(self.depth), "part_lengths": self._part_lengths.tolist()}
+        (folder / _STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
 
     @classmethod
     def is_in(cls, folder: Path) -> bool:
@@ -330,68 +200,109 @@ class Segment:
         return (folder / _STATE_FILE).exists()
 
     @classmethod
-    def restore(cls, folder: Path, path: Path, tuning: Tuning) -> Self:
-        """Read what `save` wrote; the file of embeddings gets a second name at `path`.
+    def restore(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
 
-        Raises OSError, ValueError, KeyError, BadZipFile or RuntimeError if the folder holds something else.
+        Raises OSError, ValueError, KeyError, TypeError, BadZipFile or RuntimeError if the folder holds something else.
         """
+        state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
+        depth = SearchDepth(
+            tuple(state["depth"]["top_k"]), tuple(Depth(**measured) for measured in state["depth"]["depths"])
+        )
         columns = Columns.load(folder / _COLUMNS_FILE)
-        with np.load(folder / _STATE_FILE, allow_pickle=False) as saved:
-            coded = np.unpackbits(saved["coded"], count=int(saved["rows"])).astype(np.bool_)
-            state = SegmentState(columns, saved["sums"], coded)
-            step = float(saved["fine_step"])
-        search_depth = _SEARCH_DEPTH.validate_json((folder / _SEARCH_DEPTH_FILE).read_bytes())
-        codes = IvfCodes.restore(folder)
-        if len(codes) != np.count_nonzero(coded):
-            raise ValueError(f"there are {len(codes)} codes for {np.count_nonzero(coded)} rows")
-        files = SegmentFiles.restore(folder, path, codes.projection.dims, step, state.checksums)
-        return cls(files, codes, search_depth, tuning, state)
+        segment = cls(
+            faiss.read_index(str(folder / _CODES_FILE)), columns, depth, np.array(state["part_lengths"], np.float64)
+        )
+        if segment._sq8.ntotal != len(columns):
+            raise ValueError(f"there are {segment._sq8.ntotal} codes for {len(columns)} rows")
+        return segment
 
-    def _search_codes(
-        self,
-        projected: NDArray[np.float32],
-        shares: Sequence[float],
-        least: int,
-        selected: NDArray[np.bool_] | None,
-        top_k: int,
-    ) -> list[NDArray[np.int64]]:
-        """For each projected query, at least `least` candidates; where a search gives fewer, all lists are searched."""
-        found = [_NO_ROWS] * len(shares)
-        for share in set(shares):
-            positions = [position for position, other in enumerate(shares) if other == share]
-            nprobe = self._tuning.nprobe or self._search_depth.nprobe(top_k, share)
-            candidates = max(top_k, self._tuning.candidates or self._search_depth.candidates(top_k, share))
-            rows = self._codes.search(projected[positions], nprobe, candidates, selected)
-            rows.sort(axis=1)
-            for position, rows_of_query in zip(positions, rows, strict=True):
-                found[position] = _without_padding(rows_of_query)
-                if len(found[position]) < least:
-                    everywhere = self._codes.search(projected[position, None], self.nlist, candidates, selected)[0]
-                    found[position] = _without_padding(np.sort(everywhere))
-        return found
+    def _search_lists(
+        self, query: NDArray[np.float32], depth: Depth, selected: NDArray[np.bool_] | None, top_k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        count = max(top_k, depth.returned)
+        for nprobe in (min(depth.nprobe, self.nlist), self.nlist):  # all lists, if the first ones hold too few
+            lists = UNTYPED_FAISS.SearchParametersIVF(
+                nprobe=nprobe, sel=None if selected is None else _selector(selected)
+            )
+            parameters = UNTYPED_FAISS.SearchParametersPreTransform(
+                index_params=UNTYPED_FAISS.IndexRefineSearchParameters(
+                    k_factor=max(1.0, depth.candidates / count), base_index_params=lists
+                )
+            )
+            similarities, rows = self._codes.search(query[None], count, params=parameters)
+            found = rows[0] >= 0
+            if np.count_nonzero(found) >= top_k:
+                break
+        return rows[0][found], similarities[0][found]
 
-    def _refined(self, top_k: int, share: float) -> int:
-        return max(top_k, self._tuning.refined or self._search_depth.refined(top_k, share))
+    def _compare_all(
+        self, query: NDArray[np.float32], rows: NDArray[np.int64], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best of some rows by their SQ8 codes."""
+        projected = self._transform.apply(query[None])[0]
+        similarities = np.einsum("nd,d->n", self._sq8.reconstruct_batch(rows), projected)  # @ would start threads
+        if len(rows) > count:
+            best = np.argpartition(-similarities, count)[:count]
+            return rows[best], similarities[best]
+        return rows, similarities
 
-    def _free_rows(self, count: int) -> NDArray[np.int64]:
-        free = np.flatnonzero(~self._coded)[:count]
-        return np.concatenate([free, np.arange(len(self._coded), len(self._coded) + count - len(free))])
-
-
-class _FirstRows:
-    """The rows of a file that are written."""
-
-    def __init__(self, file: RowFile[np.float16], count: int) -> None:
-        self._file = file
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
-        return self._file.read_unmapped(rows)
+    def _all_codes(self) -> NDArray[np.uint8]:
+        """All SQ8 codes, `(N, D)`, in FAISS's memory."""
+        codes: NDArray[np.uint8] = faiss.rev_swig_ptr(self._sq8.codes.data(), self._sq8.codes.size())
+        return codes.reshape(-1, self._sq8.code_size)
 
 
-def _without_padding(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Sorted row numbers without FAISS's -1 padding."""
-    return rows[rows >= 0] if rows[0] < 0 else rows
+class _GrowingMask:
+    """A mask of rows; memory is reserved for more."""
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self._reserved = mask
+        self._size = len(mask)
+
+    @property
+    def values(self) -> NDArray[np.bool_]:
+        """The mask `(N,)`, a view."""
+        return self._reserved[: self._size]
+
+    def append(self, count: int) -> None:
+        """Append true values."""
+        self._size += count
+        if self._size > len(self._reserved):
+            self._reserved = np.concatenate([self.values, np.ones(self._size, np.bool_)])
+
+
+def nlist_for(crops: int) -> int:
+    """Number of IVF lists for this many crops: about four times the square root, a power of two."""
+    exponent = round(math.log2(4 * math.sqrt(max(1, crops))))
+    return int(min(_MOST_NLIST, max(_LEAST_NLIST, 2**exponent)))
+
+
+def _projection(sample: NDArray[np.float32], dims: int) -> Any:
+    """PCA with a random rotation, as a linear map without an offset: centring a query would change its similarities.
+
+    Only the map is kept: FAISS would save all eigenvectors with it.
+    """
+    pca = faiss.PCAMatrix(EMBEDDING_DIM, dims, 0, True)
+    pca.train(sample)
+    transform = faiss.LinearTransform(EMBEDDING_DIM, dims, False)
+    faiss.copy_array_to_vector(faiss.vector_to_array(pca.A)[: dims * EMBEDDING_DIM], transform.A)
+    transform.is_trained = True
+    return transform
+
+
+def _centroids(sample: NDArray[np.float32], nlist: int, check: Callable[[], None]) -> NDArray[np.float32]:
+    """Spherical k-means, whose lists are more even for inner products; `check` runs before each iteration."""
+    one_iteration: Any = faiss.Kmeans(
+        sample.shape[1], nlist, niter=1, spherical=True, seed=_SEED, min_points_per_centroid=1
+    )
+    for _ in range(_KMEANS_ITERATIONS):
+        check()
+        one_iteration.train(sample, init_centroids=one_iteration.centroids)
+    centroids: NDArray[np.float32] = one_iteration.centroids
+    return centroids
+
+
+def _selector(selected: NDArray[np.bool_]) -> Any:
+    """The rows of a mask, for FAISS."""
+    return UNTYPED_FAISS.IDSelectorBitmap(np.packbits(selected, bitorder="little"))

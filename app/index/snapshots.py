@@ -1,6 +1,7 @@
 """Snapshots of an index on disk: numbered generations, of which the newest undamaged one is used."""
 
 import hashlib
+import json
 import re
 import shutil
 import threading
@@ -11,7 +12,7 @@ from typing import Literal
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.index.port import SHARED_SUFFIX, SavedState, SnapshotError, SnapshotIndex
+from app.index.port import SavedState, SnapshotError, SnapshotIndex
 from app.kit.files import sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], SnapshotIndex]
@@ -19,6 +20,9 @@ Restore = Callable[[Path, SavedState], SnapshotIndex]
 _MANIFEST = "snapshot.json"
 _CHECKSUMS = "SHA256SUMS"
 _GENERATION = re.compile(r"(\d{8})(\.damaged)?")
+
+_FORMAT: Literal[3] = 3
+_EARLIER_FORMATS = (1, 2)
 
 _DAMAGED_KEPT = 1
 
@@ -30,7 +34,7 @@ class _Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[2] = 2
+    format: Literal[3] = _FORMAT
     state: SavedState
 
 
@@ -39,8 +43,9 @@ class SnapshotStore:
 
     A generation is a folder `00000001`, `00000002` ... It is written as a draft and renamed when all of it is on the
     disk, so a crash never damages older generations. It holds the adapter's files, `snapshot.json`, and `SHA256SUMS`,
-    which lists all files but the shared ones in the format of `sha256sum --check`. A damaged generation is renamed to
-    `00000003.damaged`; the newest of these is kept for inspection. Methods block and are thread-safe.
+    which lists all files in the format of `sha256sum --check`. A damaged generation is renamed to `00000003.damaged`;
+    the newest of these is kept for inspection. Generations of earlier versions are deleted. Methods block and are
+    thread-safe.
     """
 
     def __init__(self, folder: Path, restore: Restore, keep: int = 2) -> None:
@@ -73,6 +78,7 @@ class SnapshotStore:
         """
         with self._lock:
             self._clear_draft()
+            self._drop_earlier_formats()
             for generation in self._generations():
                 try:
                     state = _state(generation)
@@ -94,11 +100,17 @@ class SnapshotStore:
             for generation in self._generations(model_id):
                 self._drop(generation)
 
+    def _drop_earlier_formats(self) -> None:
+        for generation in self._generations():
+            if _is_earlier_format(generation):
+                _log.info("a snapshot of an earlier version is deleted", snapshot=str(generation))
+                self._drop(generation)
+
     def _write_draft(self, index: SnapshotIndex) -> SavedState:
         self._draft.mkdir()
         state = index.save(self._draft)
         (self._draft / _MANIFEST).write_bytes(_Manifest(state=state).model_dump_json(indent=2).encode())
-        checksums = "".join(f"{_sha256(path)}  {path.name}\n" for path in _own_files(self._draft))
+        checksums = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(self._draft.iterdir()))
         (self._draft / _CHECKSUMS).write_bytes(checksums.encode("ascii"))
         for path in self._draft.iterdir():
             sync_file(path)
@@ -142,6 +154,14 @@ def _state(generation: Path) -> SavedState:
         raise SnapshotError(f"{generation / _MANIFEST} is of another version of Passerby: {error}") from error
 
 
+def _is_earlier_format(generation: Path) -> bool:
+    try:
+        manifest = json.loads((generation / _MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return False  # damaged
+    return isinstance(manifest, dict) and manifest.get("format") in _EARLIER_FORMATS
+
+
 def _is_of(generation: Path, model_id: str) -> bool:
     try:
         return _state(generation).model_id == model_id
@@ -168,14 +188,9 @@ def _verify(generation: Path, checksums: Mapping[str, str]) -> None:
 def _verify_all(generation: Path) -> None:
     """Raises SnapshotError or OSError unless a generation has exactly the files that were written."""
     checksums = _checksums(generation)
-    if checksums.keys() != {path.name for path in _own_files(generation)} - {_CHECKSUMS}:
+    if checksums.keys() != {path.name for path in generation.iterdir()} - {_CHECKSUMS}:
         raise SnapshotError(f"{generation} does not hold the files that its {_CHECKSUMS} lists")
     _verify(generation, checksums)
-
-
-def _own_files(folder: Path) -> list[Path]:
-    """All files but those that the live index shares."""
-    return sorted(path for path in folder.iterdir() if path.suffix != SHARED_SUFFIX)
 
 
 def _sha256(path: Path) -> str:

@@ -3,14 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from app.index.port import Addition, Change, IndexLost, IndexUnreachable, VectorIndex
+from model.architecture import EMBEDDING_DIM
 
-_LOGGED_KEYS = 20
+_FAR_BEHIND = 20_000
+_BATCHES_PER_MAINTENANCE = 10
+_ROWS_PER_READ = 2_000
+_SEED = 1804
 _CHANGES_PER_BATCH = 500  # searches wait for about 4 ms while a batch is applied
+
+Stored = TypeVar("Stored", bound=VectorIndex)
 
 _log = structlog.get_logger()
 
@@ -21,6 +29,10 @@ class IndexNotReady(Exception):
 
 class ChangesTrimmed(Exception):
     """The change log no longer holds all requested changes."""
+
+
+class FarBehind(Exception):
+    """The index lacks so many changes that a rebuild is faster."""
 
 
 class DatabaseBehindIndex(Exception):
@@ -40,6 +52,9 @@ class ChangeLogReader(Protocol):
     def rows(self) -> AsyncIterator[Sequence[Addition]]:
         """All crops in batches; their sequence numbers have no meaning. Changes may be committed in the meantime."""
 
+    async def keys(self) -> NDArray[np.int64]:
+        """The keys of all crops, `(N,)`."""
+
     async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
         """The existing crops of these keys, each as in `rows`."""
 
@@ -57,7 +72,7 @@ class ChangeLogReader(Protocol):
         """Delete some changes that need not be kept; False if there were none. Several processes may trim at once."""
 
 
-class IndexStorage(Protocol):
+class IndexStorage(Protocol[Stored]):
     """Where an index is stored while no process runs: in snapshots on a disk, or on a server that processes share."""
 
     def write_lock(self) -> AbstractAsyncContextManager[None]:
@@ -67,17 +82,20 @@ class IndexStorage(Protocol):
         exceptions of the database driver.
         """
 
-    async def open(self) -> VectorIndex | None:
+    async def open(self) -> Stored | None:
         """The stored index, or None if there is none that can be used. Raises IndexUnreachable."""
 
-    async def rebuild(self, fill: Callable[[VectorIndex], Awaitable[None]]) -> VectorIndex:
+    async def discard(self) -> None:
+        """Delete the stored index, which does not fit the database. Raises OSError."""
+
+    async def rebuild(self, fill: Callable[[Stored], Awaitable[None]]) -> Stored:
         """Replace the stored index by a new one that `fill` fills. Raises IndexUnreachable and what `fill` raises."""
 
-    async def save_if_due(self) -> None:
+    async def save_if_due(self, index: Stored) -> None:
         """Save the index so that `open` finds it, if enough has changed since the last time."""
 
-    async def close(self) -> None:
-        """Save the index if it has changed. The index must not be used afterwards."""
+    async def close(self, index: Stored | None) -> None:
+        """Save the index, if there is one that has changed, and release connections."""
 
 
 class IndexSync:
@@ -85,13 +103,14 @@ class IndexSync:
 
     The database is the truth. If the index does not fit it (damaged snapshots, trimmed changes, a server that lost its
     data, a database that was replaced or restored from a backup), the index is rebuilt from the database's rows, and
-    there is no index in the meantime.
+    there is no index in the meantime. An index that is outgrown is rebuilt, too, but answers until the new one takes
+    over.
     """
 
     def __init__(
         self,
         change_log: ChangeLogReader,
-        storage: IndexStorage,
+        storage: IndexStorage[Any],
         *,
         poll_seconds: float = 1.0,
         trim_seconds: float = 60.0,
@@ -145,11 +164,12 @@ class IndexSync:
             await asyncio.wait([self._listening])
         async with self._run_lock:  # let a run finish that callers of `catch_up` wait for
             pass
-        await self._storage.close()
+        await self._storage.close(self._index)
         if self._index is not None:
             await asyncio.to_thread(self._index.close)
         if self._maintenance is not None:
-            await self._maintenance
+            self._maintenance.cancel()
+            await asyncio.wait([self._maintenance])
 
     async def catch_up(self) -> None:
         """Return when the index holds everything that was committed before the call.
@@ -177,7 +197,7 @@ class IndexSync:
         last_sequence = await self._change_log.last_sequence()
         try:
             await self._apply_changes(self._index, last_sequence)
-        except (ChangesTrimmed, DatabaseBehindIndex, IndexLost) as error:
+        except (ChangesTrimmed, FarBehind, DatabaseBehindIndex, IndexLost) as error:
             await self._discard_index(_reason(error))
             self._index = await self._storage.rebuild(self._fill)  # the rows include all changes up to last_sequence
         self._not_ready_because = ""
@@ -185,20 +205,50 @@ class IndexSync:
     async def _fill(self, index: VectorIndex) -> None:
         # Read before the rows: a change that is committed while they are read is then applied again afterwards.
         last_sequence = await self._change_log.last_sequence()
-        await asyncio.to_thread(index.load, (), last_sequence)
-        crops = 0
-        async for rows in self._change_log.rows():
-            refused = await asyncio.to_thread(index.load, rows, last_sequence)
-            _log_refused(refused)
-            await self._maintain(index)
-            crops += len(rows) - len(refused)
+        try:
+            await self._prepare(index)
+            await asyncio.to_thread(index.load, (), last_sequence)
+            crops = 0
+            async for rows in self._change_log.rows():
+                refused = await asyncio.to_thread(index.load, rows, last_sequence)
+                _log_refused(refused)
+                crops += len(rows) - len(refused)
+            await asyncio.to_thread(index.maintain)
+        except asyncio.CancelledError:
+            index.close()
+            raise
         _log.info("the index was built from the database's rows", crops=crops, last_sequence=last_sequence)
+
+    async def _prepare(self, index: VectorIndex) -> None:
+        """Give the index a random sample of the embeddings, if it needs one."""
+        keys = await self._change_log.keys()
+        count = min(len(keys), index.sample_size(len(keys)))
+        if not count:
+            return
+        rng = np.random.default_rng(_SEED)
+        chosen = np.sort(rng.choice(keys, count, replace=False)).tolist()
+        sample = np.empty((count, EMBEDDING_DIM), np.float16)
+        read = 0
+        for start in range(0, count, _ROWS_PER_READ):
+            for row in await self._change_log.rows_by_key(chosen[start : start + _ROWS_PER_READ]):
+                if row.embedding.shape == (EMBEDDING_DIM,):
+                    sample[read] = row.embedding
+                    read += 1
+        rng.shuffle(sample[:read])
+        await asyncio.to_thread(index.prepare, sample[:read], len(keys))
 
     async def _apply_changes(self, index: VectorIndex, last_sequence: int) -> None:
         applied = await asyncio.to_thread(_last_sequence, index)
         if applied > last_sequence:
             raise DatabaseBehindIndex("the database was replaced or restored from a backup")
+        behind = last_sequence - applied
+        if behind > max(_FAR_BEHIND, 2 * await asyncio.to_thread(_size, index)):
+            raise FarBehind(f"it lacks {behind:,} changes, which takes longer than a rebuild")
+        batches = 0
         while applied < last_sequence:
+            if batches and batches % _BATCHES_PER_MAINTENANCE == 0:
+                await asyncio.to_thread(index.maintain)  # or the newest crops would take much memory
+            batches += 1
             changes = await self._change_log.changes_after(applied, _CHANGES_PER_BATCH)
             if not changes:
                 return
@@ -212,6 +262,7 @@ class IndexSync:
         index, self._index = self._index, None
         if index is not None:
             await asyncio.to_thread(index.close)
+        await self._storage.discard()
 
     async def _poll(self) -> None:
         failing = False
@@ -227,7 +278,7 @@ class IndexSync:
             if failing:
                 _log.info("the index follows the database again")
             failing = False
-            await self._storage.save_if_due()
+            await self._storage.save_if_due(self.index)
             self._start_maintenance()
 
     async def _wait_for_poll(self) -> bool:
@@ -256,39 +307,43 @@ class IndexSync:
 
     def _start_maintenance(self) -> None:
         if self.ready and (self._maintenance is None or self._maintenance.done()):
-            self._maintenance = asyncio.create_task(self._maintain_and_repair(self.index))
+            self._maintenance = asyncio.create_task(self._maintain(self.index))
 
-    async def _maintain_and_repair(self, index: VectorIndex) -> None:
-        """Run the index's maintenance, then load crops again whose embeddings are damaged."""
-        damaged = await self._maintain(index)
-        if not damaged:
-            return
-        logged_keys = list(damaged[:_LOGGED_KEYS])
-        _log.error("the disk has damaged embeddings, which are loaded again", crops=len(damaged), keys=logged_keys)
+    async def _maintain(self, index: VectorIndex) -> None:
         try:
-            async with self._run_lock:
-                rows = await self._change_log.rows_by_key(damaged)
-                _log_refused(await asyncio.to_thread(index.load, rows, index.last_sequence))
-        except Exception as error:  # the next maintenance reports the same crops
-            _log.error("damaged embeddings could not be loaded; trying again", exc_info=error)
-
-    async def _maintain(self, index: VectorIndex) -> Sequence[int]:
-        try:
-            damaged = await asyncio.to_thread(index.maintain)
-        except Exception as error:  # such as a full disk: searches are correct, but the index takes more memory
+            if index.outgrown:
+                await self._replace(index)
+            else:
+                await asyncio.to_thread(index.maintain)
+        except Exception as error:  # searches are correct, but slower
             if not self._maintenance_failing:
                 _log.error("maintenance of the index failed", exc_info=error)
             self._maintenance_failing = True
-            return ()
+            return
         if self._maintenance_failing:
             _log.info("maintenance of the index works again")
         self._maintenance_failing = False
-        return damaged
+
+    async def _replace(self, outgrown: VectorIndex) -> None:
+        """Build a new index from the rows while the outgrown one answers, then let the new one take over."""
+        _log.info("the index is outgrown; a new one is built beside it", crops=outgrown.size)
+        new: VectorIndex = await self._storage.rebuild(self._fill)
+        async with self._run_lock, self._storage.write_lock():
+            if self._index is not outgrown:
+                return  # a run has found that the outgrown index does not fit the database, and rebuilt it
+            await self._apply_changes(new, await self._change_log.last_sequence())
+            self._index = new
+        await asyncio.to_thread(outgrown.close)
 
 
 def _last_sequence(index: VectorIndex) -> int:
     """Runs in a thread, because an index on a server makes a request for it."""
     return index.last_sequence
+
+
+def _size(index: VectorIndex) -> int:
+    """Runs in a thread, as above."""
+    return index.size
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
-"""The write buffer of the index: crops whose embeddings are in memory and all compared with each query by FAISS."""
+"""The write buffer of the index: the newest crops, whose embeddings are all compared with each query."""
 
-from typing import BinaryIO, Self
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,26 +11,20 @@ from app.index.nearest import PartialResult, nearest
 from app.index.port import CropColumns, Filter
 from model.architecture import EMBEDDING_DIM
 
-Block = NDArray[np.float32]
+_LEAST_ROWS = 256
 
-BLOCK_ROWS = 4096
-"""Rows of a block, 32 MiB: few enough for FAISS to search it in the calling thread. From about 10,000 rows on, FAISS
-splits one query over its threads, which is slower on two cores: 9.5 against 6.8 ms for 20,000 rows if the cores are
-idle, 24 against 7 ms if they are busy."""
+# Names of files in snapshots.
+_COLUMNS_FILE, _EMBEDDINGS_FILE = "columns.npz", "embeddings.f16"
 
 
 class WriteBuffer:
-    """Crops that are all compared with each query. Not thread-safe: either several readers, or one writer.
+    """Crops in contiguous rows. Not thread-safe: either several readers, or one writer.
 
-    FAISS's IndexFlatIP copies all its rows when it outgrows its memory, and again to remove a row. Here, rows lie in
-    blocks that never move, and the search of IndexFlatIP runs over each block. The last row takes the place of a
-    removed row. So the cost of a change does not depend on the gallery's size, deleted embeddings leave the memory at
-    once, and a search skips no deleted rows.
+    The last row takes the place of a removed one, so a deleted embedding leaves the memory at once.
     """
 
-    def __init__(self, block_rows: int = BLOCK_ROWS) -> None:
-        self._block_rows = block_rows
-        self._blocks: list[Block] = []
+    def __init__(self) -> None:
+        self._embeddings: NDArray[np.float32] = np.zeros((_LEAST_ROWS, EMBEDDING_DIM), np.float32)
         self._rows: dict[int, int] = {}  # row of each key
         self.columns = Columns()
 
@@ -42,8 +37,9 @@ class WriteBuffer:
     def add(self, key: int, embedding: NDArray[np.float16], columns: CropColumns) -> None:
         """Add a crop whose key is not present."""
         row = len(self)
-        self._reserve(row)
-        self._embedding(row)[:] = embedding
+        if row == len(self._embeddings):
+            self._embeddings = np.concatenate([self._embeddings, np.zeros_like(self._embeddings)])
+        self._embeddings[row] = embedding
         self.columns.append(key, columns)
         self._rows[key] = row
 
@@ -52,82 +48,53 @@ class WriteBuffer:
         row = self._rows.pop(key, None)
         if row is None:
             return
-        last = len(self.columns) - 1
+        last = len(self) - 1
         if row != last:
-            self._embedding(row)[:] = self._embedding(last)
+            self._embeddings[row] = self._embeddings[last]
             self._rows[int(self.columns.keys[last])] = row
+        self._embeddings[last] = 0
         self.columns.remove(row)
-        if last == (len(self._blocks) - 1) * self._block_rows:
-            self._blocks.pop()
 
     def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> PartialResult:
-        """Among all crops that pass the filter, the `top_k` best of each block."""
+        """The `top_k` most similar crops that pass the filter."""
         rows = self.columns.matching_rows(crop_filter)
-        similarities, found = self._nearest(query, rows, top_k)
+        similarities, found = nearest(query, self._embeddings[: len(self)], rows, top_k)
         return PartialResult(self.columns.keys[found], similarities, len(self) if rows is None else len(rows))
 
-    def embeddings(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-        """The embeddings of those keys that are present, and for each key whether it is."""
-        rows = [self._rows.get(key) for key in keys.tolist()]
-        present = [row for row in rows if row is not None]
-        embeddings = np.empty((len(present), EMBEDDING_DIM), np.float16)
-        for position, row in enumerate(present):
-            embeddings[position] = self._embedding(row)
-        return embeddings, np.array([row is not None for row in rows], np.bool_)
+    @property
+    def reserved(self) -> NDArray[np.float32]:
+        """The memory of the embeddings, `(N, 2048)`: the rows of crops, then zeros."""
+        return self._embeddings
 
-    def without(self, keys: NDArray[np.int64]) -> "WriteBuffer":
-        """A copy without these keys."""
-        copy = WriteBuffer(self._block_rows)
-        kept_rows = np.flatnonzero(~np.isin(self.columns.keys, keys))
-        copy.columns.copy_rows(np.arange(len(kept_rows)), self.columns, kept_rows)
-        copy._rows = {key: row for row, key in enumerate(copy.columns.keys.tolist())}
-        for row, kept_row in enumerate(kept_rows.tolist()):
-            copy._reserve(row)
-            copy._embedding(row)[:] = self._embedding(kept_row)
+    def last(self, count: int) -> tuple[Columns, NDArray[np.float16]]:
+        """A copy of the last `count` rows, or of all if there are fewer."""
+        rows = slice(max(0, len(self) - count), len(self))
+        return self.columns.take(rows), self._embeddings[rows].astype(np.float16)
+
+    def save(self, folder: Path) -> None:
+        """Write a snapshot."""
+        self.columns.save(folder / _COLUMNS_FILE)
+        self._embeddings[: len(self)].astype(np.float16).tofile(folder / _EMBEDDINGS_FILE)
+
+    def copy(self) -> "WriteBuffer":
+        """A copy that later changes do not affect."""
+        copy = WriteBuffer()
+        copy.columns = self.columns.take(slice(None))
+        copy._embeddings = self._embeddings[: len(self)].copy()
+        copy._rows = dict(self._rows)
         return copy
 
     @classmethod
-    def restore(cls, columns: Columns, embeddings: BinaryIO, block_rows: int = BLOCK_ROWS) -> Self:
-        """Read the embeddings of the columns' rows. Raises OSError, or ValueError if their numbers differ."""
-        buffer = cls(block_rows)
-        buffer.columns = columns
-        buffer._rows = {key: row for row, key in enumerate(columns.keys.tolist())}
-        if len(buffer._rows) != len(columns):
+    def restore(cls, folder: Path) -> Self:
+        """Read what `save` wrote. Raises OSError, ValueError, KeyError or BadZipFile if the folder holds no buffer."""
+        buffer = cls()
+        buffer.columns = Columns.load(folder / _COLUMNS_FILE)
+        buffer._rows = {key: row for row, key in enumerate(buffer.columns.keys.tolist())}
+        if len(buffer._rows) != len(buffer.columns):
             raise ValueError("several rows have the same key")
-        for start in range(0, len(columns), block_rows):
-            block = buffer._new_block()
-            rows = min(block_rows, len(columns) - start)
-            block[:rows] = np.fromfile(embeddings, np.float16, rows * EMBEDDING_DIM).reshape(rows, EMBEDDING_DIM)
-            buffer._blocks.append(block)
-        if embeddings.read(1):
-            raise ValueError(f"there are more than {len(columns)} embeddings")
+        embeddings = np.fromfile(folder / _EMBEDDINGS_FILE, np.float16)
+        if len(embeddings) != len(buffer) * EMBEDDING_DIM:
+            raise ValueError(f"there are not {len(buffer)} embeddings")
+        if len(buffer):
+            buffer._embeddings = embeddings.reshape(-1, EMBEDDING_DIM).astype(np.float32)
         return buffer
-
-    def _reserve(self, row: int) -> None:
-        if row == len(self._blocks) * self._block_rows:
-            self._blocks.append(self._new_block())
-
-    def _nearest(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64] | None, top_k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Similarities and rows of the `top_k` best of each block, among all rows or among ascending `rows`."""
-        similarities, found = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-        for number, block in enumerate(self._blocks):
-            start = number * self._block_rows
-            filled = block[: len(self) - start]
-            if rows is None:
-                best = nearest(query, filled, None, top_k)
-            else:
-                first, end = np.searchsorted(rows, (start, start + self._block_rows))
-                best = nearest(query, filled, rows[first:end] - start, top_k)
-            similarities.append(best[0])
-            found.append(best[1] + start)
-        return np.concatenate(similarities), np.concatenate(found)
-
-    def _embedding(self, row: int) -> NDArray[np.float32]:
-        block, position = divmod(row, self._block_rows)
-        embedding: NDArray[np.float32] = self._blocks[block][position]
-        return embedding
-
-    def _new_block(self) -> Block:
-        return np.empty((self._block_rows, EMBEDDING_DIM), np.float32)  # the system allocates pages as rows are written

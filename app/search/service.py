@@ -234,7 +234,6 @@ class SearchService:
                 weighted(query, shares).reshape(-1),
                 request.filters,
                 request.top_k + len(request.crop_ids),
-                request.min_similarity,
             )
             matches, deleted = await self._join(model, [hit.key for hit in found.hits], query, shares, request)
             if not deleted or len(matches) == request.top_k or rounds == _MAX_ROUNDS:
@@ -248,7 +247,8 @@ class SearchService:
         """The matches for candidates, and how many candidates were deleted.
 
         Only candidates with a database row become matches, and crops of the query do not. They are ranked by their
-        stored embeddings, as an index may round its own; ties are ranked by key.
+        stored embeddings, as an index may round its own; ties are ranked by key. What is less similar than the request
+        asks for is left out.
         """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
@@ -257,6 +257,8 @@ class SearchService:
         for crop, vector in candidates:
             parts = part_similarities(query, unpack_parts(vector))
             matches.append(Match(0, weighted_similarity(parts, shares), parts, crop))
+        if request.min_similarity is not None:
+            matches = [match for match in matches if match.similarity >= request.min_similarity]
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
         ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: request.top_k], start=1)]
         return ranked, len(keys) - len(rows)

@@ -22,8 +22,6 @@ _MOUNT_MEGABYTES = 256
 _BLOCKS = (1 << 20, 1 << 16, 1 << 12)
 _SLACK_BYTES = 200_000
 _BLOCK_BYTES = 512  # what `st_blocks` counts in
-_DAMAGED_BYTES = 4096  # at once: an embedding, sixteen fine codes, and most disks' blocks
-_DAMAGED_ROWS = 10
 _MOST_SECONDS_OF_START = 2.5
 _STOP_SECONDS = 30
 _FULL_DISK_SECONDS = 15
@@ -132,19 +130,6 @@ def _delete_file(victim: Victim) -> None:
     files = victim.newest()
     if files:
         victim.rng.choice(files).unlink()
-
-
-def _damage_rows(victim: Victim) -> None:
-    """Damage single bits, and whole blocks."""
-    files = sorted(victim.snapshots.glob("*/working/*"))
-    for _ in range(_DAMAGED_ROWS):
-        _flip(files, victim.rng)
-    for path in files:
-        blocks = _used_bytes(path) // _DAMAGED_BYTES
-        with path.open("rb+") as file:
-            for block in victim.rng.sample(range(blocks), min(_DAMAGED_ROWS, blocks)):
-                file.seek(block * _DAMAGED_BYTES)
-                file.write(victim.rng.randbytes(_DAMAGED_BYTES))
 
 
 def _flip(files: Sequence[Path], rng: random.Random) -> None:
@@ -257,7 +242,6 @@ ANYWHERE = (
     Fault("flipped bit in a snapshot", _flip_bit, while_down=True),
     Fault("truncated file of a snapshot", _truncate, while_down=True),
     Fault("deleted file of a snapshot", _delete_file, while_down=True),
-    Fault("damaged working file", _damage_rows, while_down=True),
     Fault("no snapshots any more", _delete_snapshots, while_down=True),
 )
 ON_A_DISK_OF_ITS_OWN = (FULL_DISK, KILL_ON_FULL_DISK)

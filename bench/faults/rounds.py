@@ -20,7 +20,7 @@ _SIZES = (20, 100, 200, 300)
 _ONE_MORE = 0.3
 """The probability of one more fault in a round."""
 
-_WITH_ROWS = 0.8
+_WITH_SEGMENT = 0.8
 
 _HEALING_SECONDS = 15.0
 _FILLING_SECONDS = 10.0
@@ -33,12 +33,6 @@ _SMALL = {
     "PASSERBY_THREADS": "1",
     "PASSERBY_INDEX_POLL_SECONDS": "0.05",
     "PASSERBY_SNAPSHOT_EVERY": "25",
-    # Compare every crop, so that searches are exact.
-    "PASSERBY_INDEX_NARROW_LIMIT": "0",
-    "PASSERBY_INDEX_SIFTED_LIMIT": "0",
-    "PASSERBY_INDEX_PROBES": "65536",
-    "PASSERBY_INDEX_CANDIDATES": "2000",
-    "PASSERBY_INDEX_FINALISTS": "2000",
 }
 """Settings that make all index operations frequent."""
 
@@ -137,14 +131,14 @@ class Trial:
                 fault.strike(victim)
 
     def _wait_for_something_to_lose(self, size: int) -> None:
-        """For crops; in most rounds also for a snapshot that has embeddings on the disk, where there will be one."""
+        """For crops; in most rounds also for a snapshot with a segment, where there will be one."""
         service, victim = self._victim.service, self._victim
         limit = int(service.settings["PASSERBY_INDEX_EXACT_LIMIT"])
-        with_rows = size > limit and self._rng.random() < _WITH_ROWS
+        with_segment = size > limit and self._rng.random() < _WITH_SEGMENT
         end = time.monotonic() + _FILLING_SECONDS
         while time.monotonic() < end:
-            rows = any(path.suffix == ".rows" for path in victim.newest())
-            if len(self._ledger.kept) >= _SIZES[0] and (rows or not with_rows):
+            segment = any(path.suffix == ".faiss" for path in victim.newest())
+            if len(self._ledger.kept) >= _SIZES[0] and (segment or not with_segment):
                 return
             time.sleep(_POLL_SECONDS)
 
@@ -183,8 +177,6 @@ class Trial:
             "PASSERBY_CHANGES_KEPT": rng.choice(["10", "100", "1000000"]),
             "PASSERBY_INDEX_EXACT_LIMIT": rng.choice(["20", "60", "60", "60", "1000"]),
         }
-        if rng.random() < 0.5:
-            drawn["PASSERBY_INDEX_CELLS"] = "4"
         self._victim.service.settings = _SMALL | self._fixed | drawn
         self._victim.service.start()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
-from app.index.tuning import Tuning
+from app.index.faiss_index import Tuning
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 

@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from app.index.faiss_index import FaissIndex
+from app.index.faiss_index import FaissIndex, Tuning
+from app.index.nearest import as_float32
 from app.index.port import Addition, CropColumns, Filter
-from app.index.tuning import Tuning
 from app.kit.cores import available_cores
 from bench.postgresql import started
 from model.architecture import EMBEDDING_DIM
@@ -56,19 +56,26 @@ def camera_of(rows: Rows) -> list[str]:
 
 
 class Passerby:
-    """Passerby's index in the process. The key of a row is its number plus one."""
+    """Passerby's index in the process, and the exact comparison of its candidates.
+
+    The service reads the embeddings of the candidates from the database; here they come from the gallery's mapped file.
+    The key of a row is its number plus one.
+    """
 
     efforts: Sequence[int] = (0,)
 
-    def __init__(self, folder: Path, tuning: Tuning | None = None) -> None:
-        self._folder = folder
-        self.index = FaissIndex(_MODEL, folder, tuning)
+    def __init__(self, tuning: Tuning | None = None) -> None:
+        self.index = FaissIndex(_MODEL, tuning)
 
     def build(self, embeddings: Stored) -> None:
         """Load crops as the index sync does from the rows of the database."""
+        self.embeddings = embeddings
+        if sampled := self.index.sample_size(len(embeddings)):
+            chosen = np.random.default_rng(0).permutation(len(embeddings))[:sampled]
+            self.index.prepare(embeddings[np.sort(chosen)][np.argsort(np.argsort(chosen))], len(embeddings))
         for rows in _chunks(len(embeddings)):
             self.index.load(additions(embeddings, rows), 0)
-            self.index.maintain()
+        self.index.maintain()
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
         """Search without a filter."""
@@ -77,7 +84,10 @@ class Passerby:
     def search_in(self, query: Query, count: int, crop_filter: Filter) -> Rows:
         """Search with a filter."""
         found = self.index.search(query, crop_filter, count)
-        return np.array([hit.key - 1 for hit in found.hits], np.int64)
+        rows = np.array([hit.key - 1 for hit in found.hits], np.int64)
+        similarities = as_float32(self.embeddings[rows]) @ query
+        best: Rows = rows[np.argsort(-similarities)[:count]]
+        return best
 
     def memory(self) -> float:
         """Without the mapped files, whose pages belong to the page cache."""

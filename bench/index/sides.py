@@ -1,6 +1,5 @@
 """The indexes of each comparison: Passerby's, restored from a snapshot as at the start of a service, and the others."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.index.faiss_index import FaissIndex
-from app.index.port import SHARED_SUFFIX, SavedState
+from app.index.port import SavedState
 from bench.index.gallery import Gallery
 from bench.index.searchers import Flat, Hnswlib, MilvusLite, Passerby, Pgvector, Searcher, Usearch
 
@@ -49,40 +48,24 @@ PEERS = {"hnswlib": hnswlib, "usearch": usearch, "Milvus Lite": milvus_lite, "pg
 class Restored(Passerby):
     """Passerby's index restored from a snapshot, which is created by the first call for a gallery."""
 
-    def __init__(self, gallery: Gallery, snapshot: str = "snapshot") -> None:
-        """snapshot: the name of its folder in the gallery's folder."""
-        self._snapshot = gallery.folder / snapshot
-        self._working = empty_folder(gallery, "working")
+    def __init__(self, gallery: Gallery) -> None:
+        self._snapshot = gallery.folder / "snapshot"
         self._gallery = gallery
         self.seconds_to_restore = 0.0
 
     def build(self, embeddings: np.ndarray) -> None:
+        """Restore the index."""
         if not self._snapshot.exists():
             _snapshot(self._gallery, self._snapshot)
+        self.embeddings = embeddings
         begun = time.perf_counter()
-        self.index = FaissIndex.restore(self._snapshot, _state(len(embeddings)), working=self._working)
+        self.index = FaissIndex.restore(self._snapshot, _state(len(embeddings)))
         self.seconds_to_restore = time.perf_counter() - begun
 
 
-def evict_files(gallery: Gallery) -> None:
-    """Evict the embeddings and SQ8 codes from the page cache."""
-    restored(gallery).index.close()  # creates a snapshot that no process has mapped
-    for path in (gallery.folder / "snapshot").glob(f"*{SHARED_SUFFIX}"):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def restored_copy(gallery: Gallery) -> Restored:
-    """An index with its own copy of the snapshot, because compaction overwrites rows in files of the snapshot."""
-    restored(gallery).index.close()  # creates a snapshot
-    copied = empty_folder(gallery, "copied")
-    shutil.copytree(gallery.folder / "snapshot", copied, dirs_exist_ok=True)
-    return restored(gallery, copied.name)
-
-
-def restored(gallery: Gallery, snapshot: str = "snapshot") -> Restored:
+def restored(gallery: Gallery) -> Restored:
     """Passerby's index in this process."""
-    side = Restored(gallery, snapshot)
+    side = Restored(gallery)
     side.build(gallery.embeddings)
     return side
 
@@ -101,10 +84,8 @@ def _state(size: int) -> SavedState:
 
 def _snapshot(gallery: Gallery, folder: Path) -> None:
     """Build an index as the service does from the database's rows, and save it."""
-
-    built = Passerby(empty_folder(gallery, "building"))
+    built = Passerby()
     built.build(gallery.embeddings)
     draft = empty_folder(gallery, "draft")
     built.index.save(draft)
     draft.rename(folder)
-    built.index.close()

@@ -83,10 +83,7 @@ async def numbers(feed: DatabaseChangeLogReader, after: int = 0) -> list[int]:
 
 
 def snapshots_in(folder: Path) -> LocalIndexStorage:
-    working = folder / "working"
-    return LocalIndexStorage(
-        SnapshotStore(folder, partial(FaissIndex.restore, working=working)), partial(FaissIndex, MODEL, working)
-    )
+    return LocalIndexStorage(SnapshotStore(folder, FaissIndex.restore), partial(FaissIndex, MODEL))
 
 
 def found(sync: IndexSync) -> set[int]:

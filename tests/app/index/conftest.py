@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -12,23 +10,6 @@ from structlog.testing import LogCapture
 
 from app.index import local_storage, snapshots, sync
 from app.index.port import VectorIndex
-from app.index.row_file import RowFile
-
-
-@pytest.fixture(autouse=True)
-def _close_row_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close all files that a test opened: some tests leave indexes open, as a killed process would."""
-    opened: list[RowFile[Any]] = []
-    open_file = RowFile.__init__
-
-    def remember(self: RowFile[Any], path: Path, width: int, kind: type[Any]) -> None:
-        open_file(self, path, width, kind)
-        opened.append(self)
-
-    monkeypatch.setattr(RowFile, "__init__", remember)
-    yield
-    for file in opened:
-        file.close()
 
 
 @pytest.fixture
@@ -53,9 +34,9 @@ def milvus() -> str:
 
 
 @pytest.fixture(params=[*ADAPTERS, *SERVERS])
-def index(request: pytest.FixtureRequest, working: Path) -> Iterator[VectorIndex]:
+def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
     if request.param in ADAPTERS:
-        index = ADAPTERS[request.param].new(working)
+        index = ADAPTERS[request.param].new()
         yield index
         index.close()
         return
@@ -64,8 +45,3 @@ def index(request: pytest.FixtureRequest, working: Path) -> Iterator[VectorIndex
 
     with index_on(url) as on_server:
         yield on_server
-
-
-@pytest.fixture
-def working(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("working")

@@ -1,37 +1,30 @@
-"""Small indexes that have a segment."""
+"""Galleries that need a segment, and small indexes that have one."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from index_factories import MODEL, crop
 
-from app.index.faiss_index import FaissIndex
+from app.index.faiss_index import FaissIndex, Tuning
 from app.index.port import Addition
-from app.index.tuning import Tuning
 
-SMALL = Tuning(
-    exact_limit=40,
-    pca_dims=16,
-    code="SQ8",
-    nlist=4,
-    nprobe=4,
-    candidates=500,
-    refined=500,
-    exact_filter_limit=0,
-    refine_filter_limit=0,
-    flush_limit=10,
-)
+SMALL = Tuning(exact_limit=40, flush_rows=10)
 
 
-def index_in(folder: Path, tuning: Tuning = SMALL) -> FaissIndex:
-    return FaissIndex(MODEL, folder / "working", tuning)
+def index_of(gallery: Sequence[Addition], tuning: Tuning = SMALL) -> FaissIndex:
+    """An index that is built from a gallery, as from the rows of a database."""
+    index = FaissIndex(MODEL, tuning)
+    if index.sample_size(len(gallery)):
+        sample = np.random.default_rng(0).permutation(len(gallery))[: index.sample_size(len(gallery))]
+        index.prepare(np.stack([gallery[row].embedding for row in sample]), len(gallery))
+    index.load(gallery, max((addition.sequence for addition in gallery), default=0))
+    index.maintain()
+    return index
 
 
-def index_with_segment(folder: Path, count: int = 60, tuning: Tuning = SMALL) -> FaissIndex:
+def index_with_segment(count: int = 60) -> FaissIndex:
     """An index of crops 1 to `count`, all of them in the segment."""
-    index = index_in(folder, tuning)
-    index.load([crop(key) for key in range(1, count + 1)], count)
-    assert not index.maintain()
+    index = index_of([crop(key) for key in range(1, count + 1)])
     assert index.segment_size == count
     return index
 
@@ -42,18 +35,13 @@ def persons(count: int, crops: int, seed: int = 0) -> list[Addition]:
     As with real embeddings, a few hundred directions have most of the variance.
     """
     rng = np.random.default_rng(seed)
-    sizes = (1 + np.arange(2048)) ** -0.7
-    centres = rng.standard_normal((count, 2048)) * sizes
-    vectors = centres[None] + 0.7 * rng.standard_normal((crops, count, 2048)) * sizes
-    vectors = vectors.reshape(-1, 2048)
+    sizes = (1 + np.arange(2048, dtype=np.float32)) ** np.float32(-0.7)
+    centres = rng.standard_normal((count, 2048), np.float32)
+    vectors = rng.standard_normal((crops, count, 2048), np.float32)
+    vectors *= np.float32(0.7)
+    vectors = ((vectors + centres) * sizes).reshape(-1, 2048)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return [
         crop(key, vector=vector.astype(np.float16), camera=f"camera {key % 50}", at=key)
         for key, vector in enumerate(vectors, start=1)
     ]
-
-
-def row_files(folder: Path) -> list[Path]:
-    """The files of all segments: for each, its SQ8 codes, then its embeddings."""
-
-    return sorted((folder / "working").glob("*"))

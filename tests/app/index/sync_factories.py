@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from index_factories import MODEL, crop, store_in
+from numpy.typing import NDArray
 from structlog.testing import LogCapture
 
-from app.index.faiss_index import FaissIndex
+from app.index.faiss_index import FaissIndex, Tuning
 from app.index.local_storage import LocalIndexStorage
 from app.index.port import Addition, Change, Removal
 from app.index.sync import ChangesTrimmed, IndexSync
-from app.index.tuning import Tuning
 
 
 class MemoryChangeLog:
@@ -62,6 +63,10 @@ class MemoryChangeLog:
             if self.during_rows is not None:
                 self.during_rows()
 
+    async def keys(self) -> NDArray[np.int64]:
+        self._fail()
+        return np.array(list(self.crops), np.int64)
+
     async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
         self._fail()
         return [crop(key, sequence=0) for key in keys if key in self.crops]
@@ -99,11 +104,12 @@ def sync_of(
     poll: float = 60,
     trim: float = 60,
     tuning: Tuning | None = None,
+    longest: float = 3600,
 ) -> IndexSync:
     def new_index() -> FaissIndex:
-        return FaissIndex(MODEL, folder / "working", tuning)
+        return FaissIndex(MODEL, tuning)
 
-    storage = LocalIndexStorage(store_in(folder, tuning=tuning), new_index, snapshot_every)
+    storage = LocalIndexStorage(store_in(folder, tuning=tuning), new_index, snapshot_every, longest)
     return IndexSync(change_log, storage, poll_seconds=poll, trim_seconds=trim)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, NOWHERE, all_keys, crop, exact_index, store_in
+from index_factories import MODEL, all_keys, crop, store_in
 from structlog.testing import LogCapture
 
 from app.index.faiss_index import FaissIndex
@@ -19,7 +19,7 @@ OTHER_MODEL = "mgn-other-ffffffffffff"
 
 
 def index_of(*keys: int, model_id: str = MODEL) -> FaissIndex:
-    index = exact_index(model_id)
+    index = FaissIndex(model_id)
     index.apply([crop(key) for key in keys])
     return index
 
@@ -151,7 +151,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_snapshot(tmp_path: Path) -
     store = store_in(tmp_path)
     store.save(index_of(1))
     with pytest.raises(OSError, match="no space"):
-        store.save(FullDisk(MODEL, NOWHERE))
+        store.save(FullDisk(MODEL))
     assert newest_keys(store) == {1}
     assert names(tmp_path) == ["00000001"]
 

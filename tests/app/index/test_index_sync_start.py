@@ -1,17 +1,17 @@
 """How the index sync opens or rebuilds the index, from nothing, a snapshot or the database's rows."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, damage, is_found, store_in
-from segment_factories import SMALL
+from index_factories import MODEL, all_keys, store_in
 from structlog.testing import LogCapture
 from sync_factories import MemoryChangeLog, events, run, save_snapshot, sync_of, until
 
+from app.index.faiss_index import FaissIndex, Tuning
+from app.index.port import Addition
 from app.index.sync import IndexNotReady
-from app.index.tuning import Tuning
 
 
 def test_it_starts_with_an_empty_database(tmp_path: Path) -> None:
@@ -267,20 +267,133 @@ def test_it_is_not_ready_before_all_changes_are_applied(tmp_path: Path) -> None:
     run(test())
 
 
-def test_embeddings_that_the_disk_damaged_are_loaded_again(tmp_path: Path, logged: LogCapture) -> None:
-    tuning = replace(SMALL, flush_limit=Tuning.flush_limit)
+def test_a_gallery_that_outgrows_the_buffer_is_built_anew_while_the_index_answers(
+    tmp_path: Path, logged: LogCapture
+) -> None:
+    tuning = Tuning(exact_limit=20, flush_rows=5)
     change_log = MemoryChangeLog()
-    change_log.add(*range(1, 61))
-    save_snapshot(tmp_path, change_log, tuning)
-    damage(tmp_path / "00000001" / "embeddings.rows", row=30)
+    change_log.add(*range(1, 20))
 
     async def test() -> None:
         sync = sync_of(change_log, tmp_path, poll=0.01, tuning=tuning)
         await sync.start()
-        await until(lambda: "damaged embeddings" in events(logged))
-        await until(lambda: is_found(sync.index, 31))
-        assert all_keys(sync.index) == set(range(1, 61))
-        assert change_log.row_batches == 0
+        small = sync.index
+        answered: list[set[int]] = []
+
+        def others_write_and_search() -> None:
+            if len(answered) < 3:
+                change_log.add(100 + len(answered))
+                change_log.remove(1 + len(answered))
+                answered.append(all_keys(sync.index))
+
+        change_log.during_rows = others_write_and_search
+        change_log.add(*range(20, 60))
+        await until(lambda: sync.index is not small)
+        assert isinstance(sync.index, FaissIndex)
+        assert sync.index.segment_size > 0
+        assert all(set(range(4, 20)) <= keys for keys in answered)
+        assert len(answered) == 3
+        await sync.catch_up()
+        assert all_keys(sync.index) == change_log.crops.keys()
+        await until((tmp_path / "00000001").exists)
         await sync.stop()
 
     run(test())
+    restored = store_in(tmp_path, tuning=tuning).newest(MODEL)
+    assert restored is not None
+    assert all_keys(restored) == change_log.crops.keys()
+    assert "built beside it" in events(logged)
+
+
+def test_stopping_cancels_the_building_of_a_new_index(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(*range(1, 100))
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path, poll=0.01, tuning=Tuning(exact_limit=200))
+        await sync.start()
+        reading, never = asyncio.Event(), asyncio.Event()
+
+        async def block(keys: Sequence[int]) -> Sequence[Addition]:
+            reading.set()
+            await never.wait()
+            return ()
+
+        change_log.rows_by_key = block  # type: ignore[method-assign]
+        change_log.add(*range(100, 300))
+        await reading.wait()
+        await asyncio.wait_for(sync.stop(), 10)
+
+    run(test())
+    newest = store_in(tmp_path).newest(MODEL)
+    assert newest is not None
+    assert all_keys(newest) == set(range(1, 300))
+
+
+def test_a_failed_rebuild_is_logged_once_and_tried_again(tmp_path: Path, logged: LogCapture) -> None:
+    change_log = MemoryChangeLog()
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path, poll=0.01, tuning=Tuning(exact_limit=20, flush_rows=5))
+        await sync.start()
+        read, failures = change_log.rows_by_key, 0
+
+        async def fail(keys: Sequence[int]) -> Sequence[Addition]:
+            nonlocal failures
+            failures += 1
+            if failures > 3:
+                return await read(keys)
+            raise OSError("the disk is full")
+
+        change_log.rows_by_key = fail  # type: ignore[method-assign]
+        change_log.add(*range(1, 60))
+        await until(lambda: isinstance(sync.index, FaissIndex) and sync.index.segment_size == 59)
+        await sync.stop()
+
+    run(test())
+    assert events(logged).count("maintenance of the index failed") == 1
+    assert events(logged).count("works again") == 1
+
+
+def test_a_snapshot_of_an_earlier_version_is_deleted_and_the_index_built_from_the_rows(
+    tmp_path: Path, logged: LogCapture
+) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1, 2)
+    save_snapshot(tmp_path, change_log)
+    manifest = tmp_path / "00000001" / "snapshot.json"
+    manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
+    old = manifest.parent.rename(tmp_path / "00000007")
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == {1, 2}
+        assert change_log.row_batches == 1
+        await sync.stop()
+
+    run(test())
+    assert "of an earlier version is deleted" in events(logged)
+    assert not old.exists()
+    assert "damaged" not in events(logged)
+
+
+def test_an_index_that_lacks_more_changes_than_it_has_crops_is_built_from_the_rows(
+    tmp_path: Path, logged: LogCapture
+) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    save_snapshot(tmp_path, change_log)
+    for number in range(2, 20_003):
+        change_log.add(number)
+        change_log.remove(number)
+
+    async def test() -> None:
+        sync = sync_of(change_log, tmp_path)
+        await sync.start()
+        assert all_keys(sync.index) == {1}
+        assert (sync.index.last_sequence, change_log.row_batches) == (40_003, 1)
+        await sync.stop()
+
+    run(test())
+    assert "it lacks 40,002 changes" in events(logged)

@@ -60,7 +60,7 @@ def test_a_filter_never_costs_matches_while_more_exist(index: VectorIndex) -> No
     near = [crop(key, vector=embedding(1), camera="gate") for key in range(1, 30)]
     far = [crop(key, camera="hall") for key in range(30, 40)]
     index.apply(near + far)
-    assert len(index.search(query_for(1), Filter(camera_ids=frozenset({"hall"})), 10).hits) == 10
+    assert set(keys(index.search(query_for(1), Filter(camera_ids=frozenset({"hall"})), 10))) == set(range(30, 40))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -147,9 +147,7 @@ def _assert_exact(index: VectorIndex, gallery: dict[int, Addition], crop_filter:
     truth = similarities(query, survivors) if survivors else np.empty(0, np.float32)
     found = index.search(query, crop_filter, top_k)
     assert (found.compared, found.gallery_size) == (len(survivors), len(gallery))
-    best = np.sort(truth)[::-1][:top_k]
-    assert [hit.similarity for hit in found.hits] == pytest.approx(best.tolist(), abs=1e-5)
-    by_key = {addition.key: value for addition, value in zip(survivors, truth, strict=True)}
-    assert len({hit.key for hit in found.hits}) == len(found.hits)
-    for hit in found.hits:
-        assert hit.similarity == pytest.approx(by_key[hit.key], abs=1e-5)
+    assert len({hit.key for hit in found.hits}) == len(found.hits) >= min(top_k, len(survivors))
+    by_key = {addition.key: value for addition, value in zip(survivors, truth.tolist(), strict=True)}
+    best = sorted((by_key[hit.key] for hit in found.hits), reverse=True)[:top_k]
+    assert best == pytest.approx(np.sort(truth)[::-1][:top_k].tolist(), abs=1e-5)

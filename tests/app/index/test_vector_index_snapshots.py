@@ -10,10 +10,10 @@ from index_factories import ANY, GALLERY, MODEL, all_keys, crop, having, is_foun
 from app.index.port import Change, Filter, Removal, SnapshotError
 
 
-def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working: Path, tmp_path: Path) -> None:
-    index = adapter.new(working)
+def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, tmp_path: Path) -> None:
+    index = adapter.new()
     index.apply([*GALLERY, crop(7, camera="tür-ø", track="\N{SNOWMAN}", person=""), Removal(8, 2)])
-    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
+    restored = adapter.restore(tmp_path, index.save(tmp_path))
     assert (restored.model_id, restored.size, restored.last_sequence) == (MODEL, 6, 8)
     for crop_filter in (
         ANY,
@@ -27,12 +27,10 @@ def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, working:
         assert restored.search(query_for(4), crop_filter, 10) == index.search(query_for(4), crop_filter, 10)
 
 
-def test_a_restored_index_applies_the_changes_after_the_snapshot(
-    adapter: Adapter, working: Path, tmp_path: Path
-) -> None:
-    index = adapter.new(working)
+def test_a_restored_index_applies_the_changes_after_the_snapshot(adapter: Adapter, tmp_path: Path) -> None:
+    index = adapter.new()
     index.apply(GALLERY)
-    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
+    restored = adapter.restore(tmp_path, index.save(tmp_path))
     later: list[Change] = [
         crop(5),
         crop(7, camera="hall", attributes='{"colour":"red","lane":7}'),
@@ -48,18 +46,18 @@ def test_a_restored_index_applies_the_changes_after_the_snapshot(
     assert restored.search(query_for(7), ANY, 10) == index.search(query_for(7), ANY, 10)
 
 
-def test_an_empty_index_can_be_saved(adapter: Adapter, working: Path, tmp_path: Path) -> None:
-    index = adapter.new(working)
+def test_an_empty_index_can_be_saved(adapter: Adapter, tmp_path: Path) -> None:
+    index = adapter.new()
     index.apply([crop(1), Removal(2, 1)])
-    restored = adapter.restore(tmp_path, index.save(tmp_path), working)
+    restored = adapter.restore(tmp_path, index.save(tmp_path))
     assert (restored.size, restored.last_sequence) == (0, 2)
     restored.apply([crop(3)])
     assert is_found(restored, 3)
 
 
-def test_files_that_do_not_match_the_state_are_not_restored(adapter: Adapter, working: Path, tmp_path: Path) -> None:
-    index = adapter.new(working)
+def test_files_that_do_not_match_the_state_are_not_restored(adapter: Adapter, tmp_path: Path) -> None:
+    index = adapter.new()
     index.apply(GALLERY)
     state = index.save(tmp_path)
     with pytest.raises(SnapshotError):
-        adapter.restore(tmp_path, replace(state, size=5), working)
+        adapter.restore(tmp_path, replace(state, size=5))
