@@ -71,9 +71,8 @@ class LocalIndexStorage:
             return
         changed = index.last_sequence != self._saved_sequence
         overdue = time.monotonic() - self._saved_at >= self._longest_seconds
-        if (overdue and (changed or self._older_differs)) or (
-            changed and index.last_sequence >= self._save_at_sequence
-        ):
+        due = changed and index.last_sequence >= self._save_at_sequence
+        if due or (overdue and (changed or self._older_differs)):
             self._saving = asyncio.create_task(self._save(index))
 
     async def close(self, index: SnapshotIndex | None) -> None:

@@ -22,16 +22,6 @@ SHARES = np.array([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 
 CROPS = 60
 
-SEGMENT = {
-    "index_exact_limit": 20,
-    "index_narrow_limit": 0,
-    "index_sifted_limit": 0,
-    "index_cells": 2,
-    "index_probes": 2,
-    "index_candidates": CROPS,
-    "index_finalists": CROPS,
-}
-
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
@@ -54,7 +44,7 @@ def client(
     if request.param == "milvus":
         changes["index_url"] = request.getfixturevalue("milvus_lite")
     if request.param == "segment":
-        changes |= SEGMENT
+        changes["index_exact_limit"] = 20
     client = run(settings.model_copy(update=changes))
     for seed in range(CROPS):
         stored(client, seed, camera="gate", person_id=f"p{seed}")
@@ -64,14 +54,14 @@ def client(
 
 
 def _wait_for_segment(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    rank = Segment.rank
+    search_segment = Segment.search
     compared = []
 
     def counting(self: Segment, *asked: Any) -> Any:
         compared.append(asked)
-        return rank(self, *asked)
+        return search_segment(self, *asked)
 
-    monkeypatch.setattr(Segment, "rank", counting)
+    monkeypatch.setattr(Segment, "search", counting)
     until(lambda: search(client, jpeg(0)).status_code == 200 and len(compared) > 0)
 
 
