@@ -17,6 +17,7 @@ from app.index.columns import Columns
 from app.index.port import Addition, Change, Filter, Hit, IndexResult, Removal, SavedState, SnapshotError
 from app.index.segment import LEAST_SAMPLE, SAMPLE, Segment
 from app.index.write_buffer import WriteBuffer
+from app.kit.cores import available_cores
 from app.kit.locks import ReadersWriterLock
 
 _ROWS_PER_LOCK = 64
@@ -55,6 +56,7 @@ class FaissIndex:
         self._model_id = model_id
         self._tuning = tuning or Tuning()
         self._lock = ReadersWriterLock()
+        self._cores = threading.BoundedSemaphore(available_cores())  # more threads would contend for the GIL
         self._maintenance_lock = threading.Lock()  # held while maintenance changes the segment, and while it is saved
         self._closing = threading.Event()
         self._buffer = WriteBuffer()
@@ -140,7 +142,7 @@ class FaissIndex:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
         query = checked_query(query)
         faiss.omp_set_num_threads(1)  # per thread: OpenMP threads that share one query mostly wait for each other
-        with self._lock.reading():
+        with self._cores, self._lock.reading():
             results = [self._buffer.search(query, crop_filter, top_k)]
             if self._segment is not None:
                 results.append(self._segment.search(query, crop_filter, top_k))

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,6 @@ _CODES_PER_CANDIDATE = 30
 
 _NPROBE_STEP = 1.25
 """Factor from one nprobe that is tried to the next."""
-
-_LEAST_RETURNED = 50
-"""Candidates that a search returns at least: their embeddings are cheap to compare."""
 
 _FILTER_DEPTH = 2
 """Factor on the depth if a filter passes a random share of the crops: the last wanted crop may lie deeper."""
@@ -129,6 +127,7 @@ def measure(index: Any, queries: NDArray[np.float32], true: NDArray[np.int64], r
     for top_k in wanted:
         nprobe, candidates = _cheapest(
             {nprobe: found[:, :top_k] for nprobe, found in ranks.items()},
+            most,
             1 - misses * (1 - _REFINE_MISSES),
             base.ntotal / base.nlist,
         )
@@ -139,7 +138,7 @@ def measure(index: Any, queries: NDArray[np.float32], true: NDArray[np.int64], r
         ranks_refined = _positions(found, true[:, :top_k])
         reached = np.sort(ranks_refined[ranks_refined < candidates])
         returned = int(reached[min(len(reached) - 1, math.ceil((1 - misses * _REFINE_MISSES) * len(reached)) - 1)]) + 1
-        depths.append(Depth(nprobe, candidates, max(returned, top_k, _LEAST_RETURNED)))
+        depths.append(Depth(nprobe, candidates, max(returned, top_k)))
     return SearchDepth(wanted, tuple(depths))
 
 
@@ -170,12 +169,15 @@ def _positions(found: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.
     return positions
 
 
-def _cheapest(ranks: dict[int, NDArray[np.int64]], recall: float, list_length: float) -> tuple[int, int]:
-    """nprobe and number of candidates with this recall at the lowest cost; the deepest ones if none reaches it."""
+def _cheapest(
+    ranks: Mapping[int, NDArray[np.int64]], most: int, recall: float, list_length: float
+) -> tuple[int, int]:
+    """nprobe and number of candidates with this recall at the lowest cost; the most of both if none reaches it."""
     choices: list[tuple[float, int, int]] = []
     for nprobe, found in ranks.items():
         ordered = np.sort(found, axis=None)
-        candidates = int(ordered[math.ceil(recall * len(ordered)) - 1]) + 1
-        choices.append((nprobe * list_length + candidates * _CODES_PER_CANDIDATE, nprobe, candidates))
-    _, nprobe, candidates = min(choices)
+        rank = int(ordered[math.ceil(recall * len(ordered)) - 1])
+        if rank < most:
+            choices.append((nprobe * list_length + rank * _CODES_PER_CANDIDATE, nprobe, rank + 1))
+    _, nprobe, candidates = min(choices, default=(0.0, max(ranks), most))
     return nprobe, candidates

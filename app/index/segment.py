@@ -39,6 +39,9 @@ _QUERIES = 300
 _FEW = 20_000
 """Up to this number of crops that pass a filter, all are compared by their SQ8 codes."""
 
+_LEAST_OF_FEW = 50
+"""Candidates of these that a search returns at least: a small or young segment may not know its crops well."""
+
 _HOLES = 4
 """The segment is rebuilt when one in this many of its rows holds no crop any more."""
 
@@ -181,7 +184,7 @@ class Segment:
         share = evenness(query, self._part_lengths) ** 2 * count / self._size
         depth = self.depth.at(top_k, share)
         if count <= max(_FEW, top_k):
-            rows, similarities = self._compare_all(query, np.flatnonzero(passing), max(top_k, depth.returned))
+            rows, similarities = self._compare_all(query, passing, min(count, max(top_k, depth.returned, _LEAST_OF_FEW)))
         else:
             selected = None if mask is None and not self._unpurged else passing
             rows, similarities = self._search_lists(query, depth, selected, top_k)
@@ -237,15 +240,12 @@ class Segment:
         return rows[0][found], similarities[0][found]
 
     def _compare_all(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64], count: int
+        self, query: NDArray[np.float32], passing: NDArray[np.bool_], count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best of some rows by their SQ8 codes."""
-        projected = self._transform.apply(query[None])[0]
-        similarities = np.einsum("nd,d->n", self._sq8.reconstruct_batch(rows), projected)  # @ would start threads
-        if len(rows) > count:
-            best = np.argpartition(-similarities, count)[:count]
-            return rows[best], similarities[best]
-        return rows, similarities
+        """The best of the passing rows by their SQ8 codes."""
+        parameters = UNTYPED_FAISS.SearchParameters(sel=_selector(passing))
+        similarities, rows = self._sq8.search(self._transform.apply(query[None]), count, params=parameters)
+        return rows[0], similarities[0]
 
     def _all_codes(self) -> NDArray[np.uint8]:
         """All SQ8 codes, `(N, D)`, in FAISS's memory."""

@@ -12,7 +12,7 @@ import psutil
 from numpy.typing import NDArray
 
 from app.index.faiss_index import FaissIndex, Tuning
-from app.index.nearest import as_float32
+from app.index.nearest import as_float32, nearest
 from app.index.port import Addition, CropColumns, Filter
 from app.kit.cores import available_cores
 from bench.postgresql import started
@@ -85,9 +85,7 @@ class Passerby:
         """Search with a filter."""
         found = self.index.search(query, crop_filter, count)
         rows = np.array([hit.key - 1 for hit in found.hits], np.int64)
-        similarities = as_float32(self.embeddings[rows]) @ query
-        best: Rows = rows[np.argsort(-similarities)[:count]]
-        return best
+        return rows[nearest(query, as_float32(self.embeddings[rows]), None, count)[1]]
 
     def memory(self) -> float:
         """Without the mapped files, whose pages belong to the page cache."""
