@@ -14,7 +14,7 @@ from app.embedding.decoding import LARGE_PIXELS, PictureError, PictureLimits, de
 from app.embedding.engine import load_engines
 from app.embedding.frames import Box, CutCrop, PixelBox, cut
 from model.checkpoint import BUNDLED, InputFormat
-from model.datasets.synthetic import synthetic_crops
+from model.datasets.synthetic import DRAWN_PEOPLE
 
 INPUT = InputFormat(height=192, width=96)
 LIMITS = PictureLimits()
@@ -89,7 +89,7 @@ def test_the_same_box_of_the_same_frame_is_the_same_file() -> None:
 
 def test_a_stored_cut_out_has_nearly_the_embedding_of_its_pixels() -> None:
     frame = Image.new("RGB", (8 * 100, 200), (90, 100, 80))
-    people = [crop.picture for crop in synthetic_crops(people=4, cameras=2, crops_per_visit=1)][:8]
+    people = [Image.open(path) for path in sorted(DRAWN_PEOPLE.glob("*/*_01.jpg"))[:8]]
     for place, person in enumerate(people):
         frame.paste(person, (100 * place, 20))
     boxes = [Box(100 * place, 20, *person.size) for place, person in enumerate(people)]

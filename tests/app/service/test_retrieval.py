@@ -10,7 +10,7 @@ from bench.retrieval import metrics_over_http
 from model.checkpoint import BUNDLED
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, hold_out
-from model.datasets.synthetic import write_synthetic
+from model.datasets.synthetic import DRAWN_PEOPLE, Synthetic
 from model.evaluate import embed_split, evaluate_features
 from model.loading import load_for_inference
 
@@ -26,8 +26,7 @@ def check(split: EvaluationSplit, tmp_path: Path) -> None:
 
 
 def test_figures_over_http_equal_the_evaluation_of_drawn_people(tmp_path: Path) -> None:
-    write_synthetic(tmp_path / "people", people=12)
-    _, split = hold_out(open_data_set(f"synthetic:{tmp_path / 'people'}").train(), 10)
+    _, split = hold_out(Synthetic(DRAWN_PEOPLE).train(), 10)
     check(split, tmp_path)
 
 
