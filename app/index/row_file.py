@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.kit.files import sync_file
+from model.files import sync_file
 
 Number = TypeVar("Number", bound=np.generic)
 

@@ -12,7 +12,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.index.port import SHARED_SUFFIX, SavedState, SnapshotError, SnapshotIndex
-from app.kit.files import sync_file, sync_folder
+from model.files import sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], SnapshotIndex]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import secrets
 import shutil
 import time
@@ -14,8 +13,8 @@ from typing import BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from app.kit.files import sync_folder
 from model.errors import CheckpointError
+from model.files import atomic_write
 
 _CHUNK = 1024 * 1024  # bytes
 _ARRIVING = ".arriving-"
@@ -72,7 +71,7 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Delete old partial files of killed processes; recent ones may belong to a process that shares the folder."""
-        for path in self._folder.glob(f"{_ARRIVING}*"):
+        for path in (*self._folder.glob(f"{_ARRIVING}*"), *self._folder.glob(".*.tmp")):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < time.time() - _MAX_UPLOAD_SECONDS:
                     path.unlink()
@@ -86,27 +85,19 @@ class CheckpointStore:
                 while chunk := content.read(_CHUNK):
                     digest.update(chunk)
                     file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return ReceivedCheckpoint(path, f"{digest.hexdigest()}{suffix}")
 
     def _keep(self, received: ReceivedCheckpoint) -> None:
-        stored = f"{self._root}/{received.name}"
         if not self._local:
-            self._files.put_file(str(received.path), stored)
+            self._files.put_file(str(received.path), f"{self._root}/{received.name}")
             return
         folder = Path(self._root)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / received.path.name  # a rename needs both names on one disk
-        if temporary != received.path:
-            shutil.copyfile(received.path, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(stored)
-        sync_folder(folder)
+        with atomic_write(folder / received.name) as draft:
+            shutil.move(received.path, draft)
 
     def _path(self, name: str) -> Path:
         path = Path(self._root) / name if self._local else self._folder / name
@@ -120,14 +111,8 @@ class CheckpointStore:
 
     def _copy(self, name: str, path: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f"{_ARRIVING}{secrets.token_hex(8)}{path.suffix}"
-        try:
+        with suppress(FileNotFoundError), atomic_write(path) as draft:
             self._files.get_file(f"{self._root}/{name}", str(draft))
-            draft.replace(path)
-        except FileNotFoundError:
-            return
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def _is_sound(path: Path) -> bool:
