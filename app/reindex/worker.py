@@ -138,6 +138,8 @@ class ReindexWorker:
         async with self._database.read() as session:
             repository = ModelRepository(session)
             next_model, dropped = await repository.model_in(NEXT), await repository.models_in(DROPPED)
+            if next_model is not None and await self._waits_for_operator(session, next_model):
+                next_model = None
         running = None if next_model is None else await self._running(next_model)
         if running is None and not dropped:
             return
@@ -162,7 +164,7 @@ class ReindexWorker:
 
     async def _embed_and_activate(self, model: KnownModel, running: RunningModel) -> None:
         """Embed all pending crops, then activate the model."""
-        if await self._is_blocked(model) or await self._activate(model, running):
+        if await self._activate(model, running):
             return
         async with self._embedder(await self._checkpoints.path(model.checkpoint)) as embedder:
             await self._log_progress(model)
@@ -217,13 +219,16 @@ class ReindexWorker:
         """Store the outcomes; False where the model is no longer the next one, or must not go on."""
         async with self._database.write() as session:
             models = ModelRepository(session)
-            if (await models.roles()).next_id != model.model_id:
+            next_model = await models.model_in(NEXT)  # an operator may have changed it while the crops were embedded
+            if next_model is None or next_model.model_id != model.model_id:
                 return False
             await _insert(ReindexRepository(session), GalleryRepository(session), model.model_id, outcomes)
+            if outcomes.problems and await self._block_if_unreadable(session, next_model):
+                return False
             await models.set_progress(model.model_id, crops_per_second, None)
         if time.monotonic() >= self._log_at:
             await self._log_progress(model)
-        return not (outcomes.problems and await self._is_blocked(model))
+        return True
 
     async def _log_progress(self, model: KnownModel) -> None:
         async with self._database.read() as session:
@@ -232,15 +237,20 @@ class ReindexWorker:
         _log.info("crops are being embedded", model_id=model.model_id, embedded=embedded, total=crops)
         self._log_at = time.monotonic() + _LOG_SECONDS
 
-    async def _is_blocked(self, model: KnownModel) -> bool:
-        """Whether the switch is blocked until an operator allows it; logs and stores the reason."""
-        async with self._database.read() as session:
-            trouble = await self._blocking_reason(session, model)
-        if trouble is not None and trouble != model.trouble:
-            _log.error("reindexing is blocked", model_id=model.model_id, reason=trouble)
-            async with self._database.write() as session:
-                await ModelRepository(session).set_progress(model.model_id, None, trouble)
-        return trouble is not None
+    async def _waits_for_operator(self, session: AsyncSession, model: KnownModel) -> bool:
+        """Whether the next model is blocked, and the database says why."""
+        return model.trouble is not None and model.trouble == await self._blocking_reason(session, model)
+
+    async def _block_if_unreadable(self, session: AsyncSession, model: KnownModel) -> bool:
+        """Whether the switch is blocked until an operator allows it; logs and stores the reason.
+
+        model: the next one, as it is in this writing unit of work, so that no operator's request is overwritten.
+        """
+        reason = await self._blocking_reason(session, model)
+        if reason is not None and reason != model.trouble:
+            _log.error("reindexing is blocked", model_id=model.model_id, reason=reason)
+            await ModelRepository(session).set_progress(model.model_id, None, reason)
+        return reason is not None
 
     async def _blocking_reason(self, session: AsyncSession, model: KnownModel) -> str | None:
         """Why a model must not become active unless an operator allows it; None where it may."""
@@ -270,7 +280,10 @@ class ReindexWorker:
         async with self._database.write() as session:  # no other writer stores a crop from here on
             gallery, repository = GalleryRepository(session), ReindexRepository(session)
             models = ModelRepository(session)
-            if (await models.roles()).next_id != model.model_id:
+            next_model = await models.model_in(NEXT)
+            if next_model is None or next_model.model_id != model.model_id:
+                return True
+            if await self._block_if_unreadable(session, next_model):
                 return True
             crops = await repository.unembedded(model.model_id, 0, LAST_CROPS + 1)
             if len(crops) > LAST_CROPS:
@@ -279,11 +292,9 @@ class ReindexWorker:
             if outcomes is None:
                 return False
             await _insert(repository, gallery, model.model_id, outcomes)
-            allowed = await self._blocking_reason(session, model) is None
-            if allowed:
-                await models.activate(model.model_id)
-        if not allowed:
-            return await self._is_blocked(model)
+            if await self._block_if_unreadable(session, next_model):
+                return True
+            await models.activate(model.model_id)
         unreadable = await self._unreadable(model)
         _log.warning("all crops are embedded", model_id=model.model_id, unreadable=unreadable)
         await self._active_model.refresh()

@@ -32,6 +32,22 @@ def active_model(client: httpx.Client) -> str:
     return str(client.get("/health/ready").json()["model_id"]).split("-")[0]
 
 
+def wait_until(client: httpx.Client, state: str, seconds: float = 30) -> dict[str, Any]:
+    """Wait until the reindex is in a state; returns its progress then."""
+    deadline = time.monotonic() + seconds
+    while (last := progress(client))["state"] != state:
+        assert time.monotonic() < deadline, last
+        time.sleep(0.02)
+    return last
+
+
+def wait_until_blocked(client: httpx.Client, seconds: float = 120) -> dict[str, Any]:
+    """Wait until the switch is blocked, and the reason is given with it."""
+    blocked = wait_until(client, "blocked", seconds)
+    assert blocked["trouble"] is not None
+    return blocked
+
+
 def wait_for(client: httpx.Client, name: str, seconds: float = 30) -> None:
     """Wait until a model is active."""
     deadline = time.monotonic() + seconds
