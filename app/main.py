@@ -17,7 +17,6 @@ from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
-from app.gallery.active_model import ActiveModel
 from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
@@ -29,12 +28,13 @@ from app.index.snapshots import SnapshotStore
 from app.index.sync import IndexStorage, IndexSync
 from app.index.tuning import Tuning
 from app.kit.provide import provide
-from app.loading import ModelLoader
+from app.models import endpoints as model_endpoints
+from app.models.active import ActiveModel
+from app.models.checkpoints import CheckpointStore
+from app.models.loader import ModelLoader
+from app.models.rollout import ReindexWorker
+from app.models.service import ReindexService
 from app.openapi import DESCRIPTION, TAGS, describe
-from app.reindex import endpoints as reindex_endpoints
-from app.reindex.checkpoints import CheckpointStore
-from app.reindex.service import ReindexService
-from app.reindex.worker import ReindexWorker
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
@@ -82,7 +82,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     secured = [Depends(require_api_key)]
     app.include_router(search_endpoints.router, dependencies=secured)
     app.include_router(gallery_endpoints.router, dependencies=secured)
-    app.include_router(reindex_endpoints.router, dependencies=secured)
+    app.include_router(model_endpoints.router, dependencies=secured)
     app.include_router(status_endpoints.health)
     app.include_router(status_endpoints.router)
     describe(app, needs_api_key=settings.api_key is not None)

@@ -23,7 +23,7 @@ from reindexing import other_checkpoint, progress, reindex, wait_until_blocked
 from running import embed, found, jpeg, running_service, search, stored
 from serving import ServiceProcess
 
-from app.reindex.worker import CROPS_AT_ONCE, LAST_CROPS
+from app.models.rollout import CROPS_AT_ONCE, LAST_CROPS
 from app.settings import Settings
 from model.checkpoint import SUPERSEDED
 

@@ -9,7 +9,7 @@ from secrets import token_hex
 import pytest
 
 from app.kit.hashing import sha256_hex
-from app.reindex.checkpoints import CheckpointStore
+from app.models.checkpoints import CheckpointStore
 from model.errors import CheckpointError
 
 CONTENT = b"weights" * 1000

@@ -18,14 +18,13 @@ from app.embedding.decoding import PictureError
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop
 from app.errors import NotReady
-from app.gallery.active_model import ActiveModel, RunningModel
 from app.gallery.images import ImageStore
-from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
-from app.gallery.tables import DROPPED, NEXT, KnownModel
 from app.kit.disconnect import ClientDisconnected, cancel_on_disconnect
-from app.reindex.checkpoints import CheckpointStore
-from app.reindex.repository import ReindexRepository, Unembedded
+from app.models.active import ActiveModel, RunningModel
+from app.models.checkpoints import CheckpointStore
+from app.models.repository import ModelRepository, Unembedded
+from app.models.tables import DROPPED, NEXT, KnownModel
 from model.checkpoint import SUPERSEDED
 
 CROPS_AT_ONCE = 32
@@ -178,7 +177,7 @@ class ReindexWorker:
         while not self._stopped.is_set():
             began = time.monotonic()
             async with self._database.read() as session:
-                crops = await ReindexRepository(session).unembedded(model.model_id, key, CROPS_AT_ONCE)
+                crops = await ModelRepository(session).unembedded(model.model_id, key, CROPS_AT_ONCE)
             if len(crops) <= (LAST_CROPS if key else 0):
                 return True
             outcomes = await self._embed(crops, embedder)
@@ -222,7 +221,7 @@ class ReindexWorker:
             next_model = await models.model_in(NEXT)  # an operator may have changed it while the crops were embedded
             if next_model is None or next_model.model_id != model.model_id:
                 return False
-            await _insert(ReindexRepository(session), GalleryRepository(session), model.model_id, outcomes)
+            await _insert(ModelRepository(session), GalleryRepository(session), model.model_id, outcomes)
             if outcomes.problems and await self._block_if_unreadable(session, next_model):
                 return False
             await models.set_progress(model.model_id, crops_per_second, None)
@@ -256,7 +255,7 @@ class ReindexWorker:
         """Why a model must not become active unless an operator allows it; None where it may."""
         if model.allow_missing:
             return None
-        unreadable = await ReindexRepository(session).count_unreadable(model.model_id)
+        unreadable = await ModelRepository(session).count_unreadable(model.model_id)
         crops = await ModelRepository(session).count_crops()
         if not too_many_unreadable(unreadable, crops, await self.is_requested(session)):
             return None
@@ -278,7 +277,7 @@ class ReindexWorker:
         """Make the next model the active one; False where more than LAST_CROPS crops are still pending."""
         await running.index.catch_up()  # so the index has little to apply after the switch
         async with self._database.write() as session:  # no other writer stores a crop from here on
-            gallery, repository = GalleryRepository(session), ReindexRepository(session)
+            gallery, repository = GalleryRepository(session), ModelRepository(session)
             models = ModelRepository(session)
             next_model = await models.model_in(NEXT)
             if next_model is None or next_model.model_id != model.model_id:
@@ -312,7 +311,7 @@ class ReindexWorker:
 
     async def _unreadable(self, model: KnownModel) -> int:
         async with self._database.read() as session:
-            return await ReindexRepository(session).count_unreadable(model.model_id)
+            return await ModelRepository(session).count_unreadable(model.model_id)
 
     # dropping a model
 
@@ -323,7 +322,7 @@ class ReindexWorker:
             async with self._database.write() as session:
                 if not await _is_dropped(session, model_id):
                     return
-                if not await ReindexRepository(session).drop_embeddings(model_id, _DROPPED_AT_ONCE):
+                if not await ModelRepository(session).drop_embeddings(model_id, _DROPPED_AT_ONCE):
                     break
         while not self._stopped.is_set():
             async with self._database.write() as session:
@@ -332,7 +331,7 @@ class ReindexWorker:
                 repository = GalleryRepository(session)
                 oldest = await repository.oldest_changes(model_id, 0, _TRIMMED_AT_ONCE)
                 if oldest is None:
-                    await ReindexRepository(session).remove_unreadable(model_id)
+                    await ModelRepository(session).remove_unreadable(model_id)
                     await ModelRepository(session).remove(model_id)
                     break
                 await repository.trim_changes(model_id, oldest)
@@ -348,9 +347,7 @@ async def _is_dropped(session: AsyncSession, model_id: str) -> bool:
     return model is not None and model.state == DROPPED
 
 
-async def _insert(
-    repository: ReindexRepository, gallery: GalleryRepository, model_id: str, outcomes: _Outcomes
-) -> None:
+async def _insert(repository: ModelRepository, gallery: GalleryRepository, model_id: str, outcomes: _Outcomes) -> None:
     """Insert outcomes within a writing unit of work, without crops that were deleted or embedded since."""
     pending = await repository.still_unembedded(model_id, [*outcomes.vectors, *outcomes.problems])
     vectors = {key: vector for key, vector in outcomes.vectors.items() if key in pending}

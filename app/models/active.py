@@ -10,9 +10,9 @@ import structlog
 from app.database import Database
 from app.embedding.service import EmbeddingService
 from app.errors import EmbeddingIncomplete, NotReady
-from app.gallery.model_repository import ModelRepository, ModelRoles
-from app.gallery.tables import ACTIVE, NEXT
 from app.index.sync import IndexSync
+from app.models.repository import ModelRepository, ModelRoles
+from app.models.tables import ACTIVE, NEXT
 
 _LONGEST_PAUSE = 30.0  # seconds before a model that failed to load is loaded again
 _COUNT_SECONDS = 1.0  # for which a count of crops is reused; counting takes a tenth of that for a million crops

@@ -10,12 +10,11 @@ from app.database import Database
 from app.embedding.engine import EngineError, Engines
 from app.embedding.worker import outcomes_of
 from app.errors import Conflict, InvalidRequest, NotFound
-from app.gallery.active_model import ActiveModel
-from app.gallery.model_repository import ModelRepository
-from app.gallery.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
-from app.reindex.checkpoints import CheckpointStore, ReceivedCheckpoint
-from app.reindex.repository import ReindexRepository
-from app.reindex.worker import ReindexWorker, too_many_unreadable
+from app.models.active import ActiveModel
+from app.models.checkpoints import CheckpointStore, ReceivedCheckpoint
+from app.models.repository import ModelRepository
+from app.models.rollout import ReindexWorker, too_many_unreadable
+from app.models.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
 from model.errors import CheckpointError
 
 _LISTED = 100
@@ -92,7 +91,7 @@ class ReindexService:
     async def progress(self) -> ReindexProgress:
         """The state of the reindex."""
         async with self._database.read() as session:
-            models, crops = ModelRepository(session), ReindexRepository(session)
+            models, crops = ModelRepository(session), ModelRepository(session)
             active, next_model = await models.model_in(ACTIVE), await models.model_in(NEXT)
             model = next_model or active
             if model is None:
@@ -175,7 +174,7 @@ class ReindexService:
                 if next_model is not None and next_model.model_id != model_id:
                     await models.put_model(next_model.model_id, next_model.checkpoint, KEPT)
                 await models.put_model(model_id, checkpoint, NEXT, allow_missing)
-                await ReindexRepository(session).remove_unreadable(model_id)
+                await ModelRepository(session).remove_unreadable(model_id)
         if restored:
             await self._active_model.refresh()
         self._worker.wake()

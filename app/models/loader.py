@@ -13,11 +13,11 @@ from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.embedding.start_up import best_batch_size, check
-from app.gallery.active_model import RunningModel
-from app.gallery.model_repository import ModelRepository
 from app.index.sync import IndexSync
-from app.reindex.checkpoints import CheckpointStore
-from app.reindex.startup import StartupModel
+from app.models.active import RunningModel
+from app.models.checkpoints import CheckpointStore
+from app.models.repository import ModelRepository
+from app.models.start import StartupModel
 from app.settings import Settings
 from model.errors import CheckpointError
 

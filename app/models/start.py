@@ -8,10 +8,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
-from app.gallery.model_repository import ModelRepository, ModelRoles
-from app.gallery.tables import ACTIVE, KEPT, NEXT, KnownModel
-from app.reindex.checkpoints import CheckpointLost, CheckpointStore
-from app.reindex.repository import ReindexRepository
+from app.models.checkpoints import CheckpointLost, CheckpointStore
+from app.models.repository import ModelRepository, ModelRoles
+from app.models.tables import ACTIVE, KEPT, NEXT, KnownModel
 from model.checkpoint import SUPERSEDED
 
 _log = structlog.get_logger()
@@ -121,7 +120,7 @@ class StartupModel:
             if model_id is not None:
                 await self._put(models, model_id, state, checkpoint, lost)
         if plan.retry_unreadable and plan.roles.next_id is not None:
-            await ReindexRepository(session).remove_unreadable(plan.roles.next_id)
+            await ModelRepository(session).remove_unreadable(plan.roles.next_id)
             await models.set_progress(plan.roles.next_id, None, None)
 
     async def _put(
@@ -176,4 +175,4 @@ class StartupModel:
 
 
 async def _has_embedded_all(session: AsyncSession, model_id: str) -> bool:
-    return not await ReindexRepository(session).unembedded(model_id, 0, 1)
+    return not await ModelRepository(session).unembedded(model_id, 0, 1)
