@@ -120,7 +120,7 @@ async def running_parts(
         )
         await worker.start()
         stack.push_async_callback(worker.stop)
-        reindex = ReindexService(database, checkpoints, active_model, worker, models)
+        reindex = ReindexService(database, checkpoints, active_model, worker, models.in_background)
         yield database, active_model, gallery, search, reindex
 
 

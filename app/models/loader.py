@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from app.database import Database
-from app.embedding.background import BackgroundEmbedder
+from app.embedding.background import NICENESS, BackgroundEmbedder
 from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
@@ -55,7 +55,7 @@ class ModelLoader:
         """
         path = self._settings.resolved_checkpoint
         if configured is None:
-            configured = await self.engines(path)
+            configured = await self._load(path)
         self._configured_id = configured.metadata.model_id
         model_id = await StartupModel(self._database, self._checkpoints, self._configured_id, path).resolve()
         return await (self._run(configured) if model_id == self._configured_id else self.load(model_id))
@@ -63,18 +63,18 @@ class ModelLoader:
     async def load(self, model_id: str) -> RunningModel:
         """Run a model of the database. Raises EngineError, CheckpointError, and what the database raises."""
         if model_id == self._configured_id:
-            configured = await self.engines(self._settings.resolved_checkpoint)
+            configured = await self._load(self._settings.resolved_checkpoint)
             if configured.metadata.model_id == model_id:  # the file may have been replaced since the start
                 return await self._run(configured)
-        return await self._run(await self.engines(await self._path(model_id)))
+        return await self._run(await self._load(await self._path(model_id)))
 
-    async def engines(self, path: Path) -> Engines:
+    async def _load(self, path: Path) -> Engines:
         """A checkpoint's engines, after the check of the reference embeddings. Raises EngineError, CheckpointError."""
         return await asyncio.to_thread(self._engines, path)
 
-    def in_background(self, checkpoint: Path) -> BackgroundEmbedder:
-        """A background embedder with a checkpoint."""
-        return BackgroundEmbedder(checkpoint, self._settings.engine, self._settings.threads, self._limits)
+    def in_background(self, checkpoint: Path, niceness: int = NICENESS) -> BackgroundEmbedder:
+        """A process that embeds with a checkpoint."""
+        return BackgroundEmbedder(checkpoint, self._settings.engine, self._settings.threads, self._limits, niceness)
 
     def _engines(self, path: Path) -> Engines:
         engines = load_engines(path, self._settings.engine, self._settings.threads)

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import structlog
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
+from app.embedding.background import BackgroundEmbedder
 from app.embedding.decoding import PictureError
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop
 from app.errors import NotReady
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
-from app.kit.disconnect import ClientDisconnected, cancel_on_disconnect
 from app.models.active import ActiveModel, RunningModel
 from app.models.checkpoints import CheckpointStore
 from app.models.repository import ModelRepository, Unembedded
@@ -52,13 +51,6 @@ def too_many_unreadable(unreadable: int, crops: int, requested: bool) -> bool:
     return unreadable > max(FEW_UNREADABLE, SHARE_UNREADABLE * crops) or (unreadable == crops > 0 and not requested)
 
 
-class Embedder(Protocol):
-    """Embeds files in the background."""
-
-    def embed(self, contents: Sequence[bytes]) -> Coroutine[Any, Any, Sequence[NDArray[np.float32] | str]]:
-        """For each file, in order, its parts `(8, 256)` or the reason why there are none."""
-
-
 @dataclass(frozen=True)
 class _Outcomes:
     """The outcomes of crops, by key: embeddings `(2048,)`, or the reasons why there are none."""
@@ -79,15 +71,16 @@ class ReindexWorker:
         images: ImageStore,
         active_model: ActiveModel,
         checkpoints: CheckpointStore,
-        embedder: Callable[[Path], AbstractAsyncContextManager[Embedder]],
+        in_background: Callable[[Path], BackgroundEmbedder],
         poll_seconds: float = 1.0,
     ) -> None:
-        """embedder: starts an embedder for a checkpoint; poll_seconds: pause between polls of the database."""
+        """in_background: a process that embeds with a checkpoint; poll_seconds: pause between polls of the database."""
         self._database = database
         self._images = images
         self._active_model = active_model
         self._checkpoints = checkpoints
-        self._embedder = embedder
+        self._in_background = in_background
+        self._embedder: BackgroundEmbedder | None = None
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -99,8 +92,10 @@ class ReindexWorker:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Finish the running transaction. Crops that are being embedded are left to the next process."""
+        """Finish the running transaction, and kill the process: its crops are left to the next service."""
         self._stopped.set()
+        if self._embedder is not None:
+            self._embedder.kill()
         self._woken.set()
         if self._task is not None:
             await self._task
@@ -117,10 +112,11 @@ class ReindexWorker:
                     await self._woken.wait()
             self._woken.clear()
             try:
-                with suppress(ClientDisconnected):  # raised by _cancel_on_stop
-                    await self._poll()
+                await self._poll()
                 pause = self._poll_seconds
             except Exception as error:
+                if self._stopped.is_set():  # `stop` has killed the process
+                    return
                 pause = min(max(2 * pause, 1.0), _LONGEST_PAUSE)
                 _log.error("reindexing failed and is retried", seconds=pause, exc_info=error)
                 with suppress(Exception):  # the database may have failed
@@ -165,13 +161,17 @@ class ReindexWorker:
         """Embed all pending crops, then activate the model."""
         if await self._activate(model, running):
             return
-        async with self._embedder(await self._checkpoints.path(model.checkpoint)) as embedder:
+        path = await self._checkpoints.path(model.checkpoint)
+        if self._stopped.is_set():
+            return
+        self._embedder = self._in_background(path)
+        async with self._embedder as embedder:
             await self._log_progress(model)
             while not self._stopped.is_set():
                 if not await self._embed_all(model, embedder) or await self._activate(model, running):
                     return
 
-    async def _embed_all(self, model: KnownModel, embedder: Embedder) -> bool:
+    async def _embed_all(self, model: KnownModel, embedder: BackgroundEmbedder) -> bool:
         """Embed the pending crops by key, except for a few last ones; False where the model must not go on."""
         key = 0
         while not self._stopped.is_set():
@@ -186,26 +186,13 @@ class ReindexWorker:
             key = crops[-1].key
         return False
 
-    async def _embed(self, crops: Sequence[Unembedded], embedder: Embedder) -> _Outcomes:
+    async def _embed(self, crops: Sequence[Unembedded], embedder: BackgroundEmbedder) -> _Outcomes:
         contents, problems = await self._read(crops)
-        embedded = (
-            dict(zip(contents, await self._cancel_on_stop(embedder, list(contents.values())), strict=True))
-            if contents
-            else {}
-        )
+        outcomes = await embedder.embed(list(contents.values())) if contents else []
+        embedded = dict(zip(contents, outcomes, strict=True))
         vectors = {key: outcome.reshape(-1) for key, outcome in embedded.items() if not isinstance(outcome, str)}
         problems |= {key: outcome for key, outcome in embedded.items() if isinstance(outcome, str)}
         return _Outcomes(vectors, problems)
-
-    async def _cancel_on_stop(
-        self, embedder: Embedder, contents: Sequence[bytes]
-    ) -> Sequence[NDArray[np.float32] | str]:
-        """Embed files. At shutdown, a low-priority process is killed, not awaited; this raises ClientDisconnected."""
-
-        async def stopped() -> None:
-            await self._stopped.wait()
-
-        return await cancel_on_disconnect(stopped, embedder.embed(contents))
 
     async def _read(self, crops: Sequence[Unembedded]) -> tuple[dict[int, bytes], dict[int, str]]:
         """The pictures by crop key, and the problems of those that have no file."""

@@ -1,14 +1,14 @@
 """The rules of reindexing: begin the switch to another model, report its progress, cancel it."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-import numpy as np
+from typing import BinaryIO
 
 from app.database import Database
-from app.embedding.engine import EngineError, Engines
-from app.embedding.worker import outcomes_of
+from app.embedding.background import BackgroundEmbedder
+from app.embedding.engine import EngineError
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.models.active import ActiveModel
 from app.models.checkpoints import CheckpointStore, ReceivedCheckpoint
@@ -17,14 +17,8 @@ from app.models.rollout import ReindexWorker, too_many_unreadable
 from app.models.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
 from model.errors import CheckpointError
 
-_LISTED = 100
-
-
-class CheckpointReader(Protocol):
-    """Opens checkpoints."""
-
-    async def engines(self, path: Path) -> Engines:
-        """Engines that reproduce the reference embeddings. Raises EngineError, CheckpointError."""
+_LISTED = 100  # unreadable crops
+_CHECK_SECONDS = 240.0  # less than the command line waits for a response
 
 
 @dataclass(frozen=True)
@@ -55,13 +49,14 @@ class ReindexService:
         checkpoints: CheckpointStore,
         active_model: ActiveModel,
         worker: ReindexWorker,
-        reader: CheckpointReader,
+        in_background: Callable[[Path, int], BackgroundEmbedder],
     ) -> None:
+        """in_background: a process of a niceness that embeds with a checkpoint."""
         self._database = database
         self._checkpoints = checkpoints
         self._active_model = active_model
         self._worker = worker
-        self._reader = reader
+        self._in_background = in_background
 
     async def begin(self, content: BinaryIO, filename: str, allow_missing: bool) -> ReindexProgress:
         """Switch to the model of a checkpoint once all crops are embedded with it.
@@ -150,17 +145,15 @@ class ReindexService:
             )
 
     async def _check(self, received: ReceivedCheckpoint, filename: str) -> str:
-        """The id of a checkpoint's model, after it has embedded a blank crop. Raises InvalidRequest."""
+        """The id of a checkpoint's model, after a process of its own has embedded a crop. Raises InvalidRequest."""
         try:
-            engines = await self._reader.engines(received.path)
-            blank = np.zeros((1, *engines.metadata.input.size, 3), dtype=np.uint8)
-            (outcome,) = outcomes_of(engines.workers[0], blank)
-            if isinstance(outcome, EngineError):
-                raise outcome
+            async with asyncio.timeout(_CHECK_SECONDS), self._in_background(received.path, 0) as embedder:
+                return embedder.model_id
         except (EngineError, CheckpointError) as error:
             reason = str(error).replace(str(received.path), filename)
-            raise InvalidRequest(f"this checkpoint cannot be used: {reason}", "checkpoint") from error
-        return engines.metadata.model_id
+        except TimeoutError:
+            reason = f"{filename} has not embedded one crop within {_CHECK_SECONDS:.0f} s"
+        raise InvalidRequest(f"this checkpoint cannot be used: {reason}", "checkpoint")
 
     async def _begin(self, model_id: str, checkpoint: str, allow_missing: bool) -> ReindexProgress:
         async with self._database.write() as session:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from factories import tiny_metadata, write_tiny_checkpoint
 
 
@@ -12,6 +13,11 @@ def other_checkpoint(folder: Path, name: str = "other", height: int = 64, width:
     """A checkpoint of another model, whose embeddings are unrelated to those of the tiny one."""
     metadata = tiny_metadata(height, width, name)
     return write_tiny_checkpoint(folder / f"{name}.onnx", metadata, seed=sum(name.encode()) + height)
+
+
+def embedding_processes(of: int | None = None) -> set[psutil.Process]:
+    """The processes that a process (this one by default) embeds in, apart from its own."""
+    return {child for child in psutil.Process(of).children() if "spawn_main" in " ".join(child.cmdline())}
 
 
 def reindex(client: httpx.Client, checkpoint: Path, **form: Any) -> httpx.Response:

@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from faults import background, busy_with, scripted_service, until
-from reindexing import active_model, other_checkpoint, progress, reindex, wait_for, wait_until_blocked
+from reindexing import (
+    active_model,
+    embedding_processes,
+    other_checkpoint,
+    progress,
+    reindex,
+    wait_for,
+    wait_until_blocked,
+)
 from running import embed, found, jpeg, running_service, search, stored
 from scripted_engine import ScriptedEngine, flat
 
@@ -266,10 +273,9 @@ def test_missing_pictures_allowed_while_crops_are_embedded_do_not_block(
 ) -> None:
     crops = stored(client, *range(20))
     lose_pictures(client, crops[:15], tmp_path)
-    before = set(psutil.Process().children())
     reindex(client, other_checkpoint(tmp_path))
-    until(lambda: set(psutil.Process().children()) > before)
-    (embedder,) = set(psutil.Process().children()) - before
+    until(lambda: len(embedding_processes()) == 1, 60)
+    (embedder,) = embedding_processes()
     embedder.suspend()
     assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     assert progress(client)["unreadable"] == 0, "the embedder was suspended too late for this test"
