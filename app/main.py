@@ -32,8 +32,9 @@ from app.models import endpoints as model_endpoints
 from app.models.active import ActiveModel
 from app.models.checkpoints import CheckpointStore
 from app.models.loader import ModelLoader
-from app.models.rollout import ReindexWorker
+from app.models.rollout import Rollout
 from app.models.service import ReindexService
+from app.models.supervisor import ModelSupervisor
 from app.openapi import DESCRIPTION, TAGS, describe
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
@@ -107,7 +108,7 @@ async def running_parts(
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
         models = ModelLoader(settings, database, checkpoints, limits, EmbeddingMetrics(registry), new_sync)
         model = await models.start(engines)
-        active_model = ActiveModel(database, model, models.load, settings.index_poll_seconds)
+        active_model = ActiveModel(database, model, models.load)
         stack.push_async_callback(active_model.stop)
         await active_model.start()
 
@@ -115,12 +116,11 @@ async def running_parts(
         gallery = GalleryService(database, images, active_model)
         await gallery.delete_orphaned_images()
         search = SearchService(database, images, active_model)
-        worker = ReindexWorker(
-            database, images, active_model, checkpoints, models.in_background, settings.index_poll_seconds
-        )
-        await worker.start()
-        stack.push_async_callback(worker.stop)
-        reindex = ReindexService(database, checkpoints, active_model, worker, models.in_background)
+        rollout = Rollout(database, images, active_model, checkpoints, models.in_background)
+        supervisor = ModelSupervisor(active_model, rollout, settings.index_poll_seconds)
+        await supervisor.start()
+        stack.push_async_callback(supervisor.stop)
+        reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.in_background)
         yield database, active_model, gallery, search, reindex
 
 

@@ -14,7 +14,6 @@ from app.index.sync import IndexSync
 from app.models.repository import ModelRepository, ModelRoles
 from app.models.tables import ACTIVE, NEXT
 
-_LONGEST_PAUSE = 30.0  # seconds before a model that failed to load is loaded again
 _COUNT_SECONDS = 1.0  # for which a count of crops is reused; counting takes a tenth of that for a million crops
 _RETRY_SECONDS = 10.0  # for Retry-After while the speed of embedding is unknown
 
@@ -67,14 +66,10 @@ class ActiveModel:
         database: Database,
         model: RunningModel,
         load: Callable[[str], Awaitable[RunningModel]],
-        poll_seconds: float = 1.0,
     ) -> None:
-        """model: the one that runs already; load: starts a model by its id, and raises where it cannot; poll_seconds:
-        pause between polls of the database.
-        """
+        """model: the one that runs already; load: starts a model by its id, and raises where it cannot."""
         self._database = database
         self._load = load
-        self._poll_seconds = poll_seconds
         self._current = model
         self._next: RunningModel | None = None
         self._users = {model: 0}
@@ -82,7 +77,6 @@ class ActiveModel:
         self._draining: set[asyncio.Task[None]] = set()
         self._poll_lock = asyncio.Lock()
         self._next_poll: asyncio.Task[None] | None = None
-        self._polling: asyncio.Task[None] | None = None
         self._ready = False
         self._trouble: str | None = None
         self._next_trouble: str | None = None
@@ -100,6 +94,11 @@ class ActiveModel:
         """The next model, once it is loaded here and its index is synchronised."""
         return self._next
 
+    def loaded(self, model_id: str) -> RunningModel | None:
+        """A model by its id, if it is the current or the next one here."""
+        loaded = (model for model in (self._current, self._next) if model is not None)
+        return next((model for model in loaded if model.id == model_id), None)
+
     @property
     def ready(self) -> bool:
         """Whether `current` is the active model; if not, it is the next one."""
@@ -116,19 +115,15 @@ class ActiveModel:
         return self._next_trouble
 
     async def start(self) -> None:
-        """Start polling the database."""
+        """Run the active model, if it is not the one that runs."""
         roles = await self._roles()
         self._ready = roles.active_id == self._current.id
         if roles.active_id is not None and not self._ready:
             with suppress(NotReady):  # `trouble` holds the reason
                 await self.refresh()
-        self._polling = asyncio.create_task(self._poll_forever())
 
     async def stop(self) -> None:
-        """Stop polling, then all running models."""
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
+        """Stop all running models."""
         async with self._poll_lock:  # a running poll is finished, as callers wait for it
             if self._next_poll is not None:
                 self._next_poll.cancel()
@@ -198,19 +193,6 @@ class ActiveModel:
         if self._next_poll is None:
             self._next_poll = asyncio.create_task(self._poll_once())
         await asyncio.shield(self._next_poll)
-
-    async def _poll_forever(self) -> None:
-        pause = self._poll_seconds
-        while True:
-            await asyncio.sleep(pause)
-            try:
-                await self.refresh()
-            except Exception as error:
-                if pause == self._poll_seconds:
-                    _log.error("the active model cannot be followed", error=str(error))
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                pause = self._poll_seconds if self._next_trouble is None else min(2 * pause, _LONGEST_PAUSE)
 
     async def _poll_once(self) -> None:
         async with self._poll_lock:

@@ -13,7 +13,8 @@ from app.errors import Conflict, InvalidRequest, NotFound
 from app.models.active import ActiveModel
 from app.models.checkpoints import CheckpointStore, ReceivedCheckpoint
 from app.models.repository import ModelRepository
-from app.models.rollout import ReindexWorker, too_many_unreadable
+from app.models.rollout import Rollout
+from app.models.supervisor import ModelSupervisor
 from app.models.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
 from model.errors import CheckpointError
 
@@ -41,21 +42,23 @@ class ReindexProgress:
 
 
 class ReindexService:
-    """Begins, reports and cancels the switch to another model. `ReindexWorker` does the work."""
+    """Begins, reports and cancels the switch to another model. `Rollout` does the work."""
 
     def __init__(
         self,
         database: Database,
         checkpoints: CheckpointStore,
         active_model: ActiveModel,
-        worker: ReindexWorker,
+        rollout: Rollout,
+        supervisor: ModelSupervisor,
         in_background: Callable[[Path, int], BackgroundEmbedder],
     ) -> None:
         """in_background: a process of a niceness that embeds with a checkpoint."""
         self._database = database
         self._checkpoints = checkpoints
         self._active_model = active_model
-        self._worker = worker
+        self._rollout = rollout
+        self._supervisor = supervisor
         self._in_background = in_background
 
     async def begin(self, content: BinaryIO, filename: str, allow_missing: bool) -> ReindexProgress:
@@ -86,25 +89,21 @@ class ReindexService:
     async def progress(self) -> ReindexProgress:
         """The state of the reindex."""
         async with self._database.read() as session:
-            models, crops = ModelRepository(session), ModelRepository(session)
+            models = ModelRepository(session)
             active, next_model = await models.model_in(ACTIVE), await models.model_in(NEXT)
             model = next_model or active
             if model is None:
                 raise NotFound("no model is active or next: the database is not that of a gallery")
-            total, unreadable = await models.count_crops(), await crops.count_unreadable(model.model_id)
-            requested = await self._worker.is_requested(session)
             return ReindexProgress(
                 active=active,
                 next_model=next_model,
                 done=await models.count_embeddings(model.model_id),
-                total=total,
-                unreadable=unreadable,
-                unreadable_crops=await crops.unreadable(model.model_id, _LISTED),
+                total=await models.count_crops(),
+                unreadable=await models.count_unreadable(model.model_id),
+                unreadable_crops=await models.unreadable(model.model_id, _LISTED),
                 dropping=[dropped.model_id for dropped in await models.models_in(DROPPED)],
                 trouble=self._active_model.next_trouble or (None if next_model is None else next_model.trouble),
-                blocked=model is next_model
-                and not model.allow_missing
-                and too_many_unreadable(unreadable, total, requested),
+                blocked=model is next_model and await self._rollout.blocking_reason(session, model) is not None,
             )
 
     async def cancel(self) -> None:
@@ -116,7 +115,7 @@ class ReindexService:
                 raise NotFound("there is no next model: no reindex is running")
             self._check_droppable(next_model)
             await models.drop(next_model.model_id)
-        self._worker.wake()
+        self._supervisor.wake()
 
     async def drop(self, model_id: str) -> None:
         """Delete the embeddings of a model that is not active. Raises NotFound, Conflict."""
@@ -130,7 +129,7 @@ class ReindexService:
                 await models.put_model(model_id, "", DROPPED)
             else:
                 raise NotFound(f"there is no model {model_id}")
-        self._worker.wake()
+        self._supervisor.wake()
 
     def _check_droppable(self, model: KnownModel) -> None:
         """Raise Conflict where a model's embeddings must not be deleted."""
@@ -167,10 +166,10 @@ class ReindexService:
                 if next_model is not None and next_model.model_id != model_id:
                     await models.put_model(next_model.model_id, next_model.checkpoint, KEPT)
                 await models.put_model(model_id, checkpoint, NEXT, allow_missing)
-                await ModelRepository(session).remove_unreadable(model_id)
+                await models.remove_unreadable(model_id)
         if restored:
             await self._active_model.refresh()
-        self._worker.wake()
+        self._supervisor.wake()
         return await self.progress()
 
     async def _check_conflicts(self, models: ModelRepository, model_id: str) -> None:

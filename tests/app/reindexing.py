@@ -1,6 +1,7 @@
 """Helpers for tests of reindexing: another checkpoint, and requests."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ def other_checkpoint(folder: Path, name: str = "other", height: int = 64, width:
 
 def embedding_processes(of: int | None = None) -> set[psutil.Process]:
     """The processes that a process (this one by default) embeds in, apart from its own."""
-    return {child for child in psutil.Process(of).children() if "spawn_main" in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process(of).children():
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.add(child)
+    return found
 
 
 def reindex(client: httpx.Client, checkpoint: Path, **form: Any) -> httpx.Response:

@@ -218,6 +218,30 @@ def test_an_invalid_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, 
     assert len(found(client, 1)) == 1
 
 
+def test_a_checkpoint_that_crashes_its_process_is_refused(client: httpx.Client, tmp_path: Path) -> None:
+    stored(client, 1)
+    with background() as threads:
+        posted = threads.submit(reindex, client, other_checkpoint(tmp_path))
+        until(lambda: bool(embedding_processes()), 60)
+        (process,) = embedding_processes()
+        process.kill()
+        answer = posted.result()
+    assert answer.status_code == 422, answer.text
+    assert "ended" in answer.json()["detail"]
+    assert progress(client)["state"] == "idle"
+    assert len(found(client, 1)) == 1
+
+
+def test_a_killed_reindex_process_is_started_again(client: httpx.Client, tmp_path: Path) -> None:
+    stored(client, *range(20))
+    reindex(client, other_checkpoint(tmp_path))
+    until(lambda: bool(embedding_processes()), 60)
+    (process,) = embedding_processes()
+    process.kill()
+    wait_for(client, "other", 120)
+    assert progress(client)["done"] == 20
+
+
 def test_a_second_next_model_is_refused(client: httpx.Client, tmp_path: Path) -> None:
     # Missing pictures block the first reindex.
     lose_pictures(client, stored(client, *range(20)), tmp_path)
