@@ -103,8 +103,8 @@ class ModelLoader:
             self._settings.queue_capacity,
             stall_seconds=self._settings.stall_seconds,
         )
-        await embedding.start()
         index = await self._new_index(engines.metadata.model_id)
+        await embedding.start()
         try:
             await index.start()
         except BaseException:

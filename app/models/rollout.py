@@ -38,14 +38,6 @@ _LOG_SECONDS = 10.0  # between two log lines with the progress
 _log = structlog.get_logger()
 
 
-def too_many_unreadable(unreadable: int, crops: int, requested: bool) -> bool:
-    """Whether so many pictures are unreadable that the switch is blocked until an operator allows it.
-
-    requested: whether an operator may have requested the switch; an automatic one must not lose all crops of a gallery.
-    """
-    return unreadable > max(FEW_UNREADABLE, SHARE_UNREADABLE * crops) or (unreadable == crops > 0 and not requested)
-
-
 class Rollout:
     """Does the pending work that the database shows, in one process at a time, and goes on where another one ended.
 
@@ -189,8 +181,9 @@ class Rollout:
             return None
         models = ModelRepository(session)
         unreadable, crops = await models.count_unreadable(model.model_id), await models.count_crops()
-        may_be_requested = self._active_model.ready and (await models.roles()).active_id not in SUPERSEDED
-        if not too_many_unreadable(unreadable, crops, may_be_requested):
+        began_by_itself = not self._active_model.ready or (await models.roles()).active_id in SUPERSEDED
+        loses_all = began_by_itself and unreadable == crops > 0  # an operator alone may lose all crops of a gallery
+        if unreadable <= max(FEW_UNREADABLE, SHARE_UNREADABLE * crops) and not loses_all:
             return None
         command = f"passerby reindex --model {model.model_id}"
         return (

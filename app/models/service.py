@@ -11,7 +11,7 @@ from app.embedding.background import BackgroundEmbedder
 from app.embedding.engine import EngineError
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.models.active import ActiveModel
-from app.models.checkpoints import CheckpointStore, ReceivedCheckpoint
+from app.models.checkpoints import CheckpointStore
 from app.models.repository import ModelRepository
 from app.models.rollout import Rollout
 from app.models.supervisor import ModelSupervisor
@@ -68,14 +68,11 @@ class ReindexService:
         checkpoint was lost, it runs again at once. Raises InvalidRequest where this service cannot use the file,
         Conflict where its model runs as the active one or another one is next.
         """
-        received = await self._checkpoints.receive(content, Path(filename).suffix.lower())
-        try:
-            model_id = await self._check(received, filename)
+        async with self._checkpoints.received(content, Path(filename).suffix.lower()) as received:
+            model_id = await self._check(received.path, filename)
             async with self._database.read() as session:
                 await self._check_conflicts(ModelRepository(session), model_id)
             await self._checkpoints.keep(received)
-        finally:
-            await self._checkpoints.discard(received)
         return await self._begin(model_id, received.name, allow_missing)
 
     async def begin_stored(self, model_id: str, allow_missing: bool) -> ReindexProgress:
@@ -143,13 +140,13 @@ class ReindexService:
                 "`passerby reindex`"
             )
 
-    async def _check(self, received: ReceivedCheckpoint, filename: str) -> str:
+    async def _check(self, path: Path, filename: str) -> str:
         """The id of a checkpoint's model, after a process of its own has embedded a crop. Raises InvalidRequest."""
         try:
-            async with asyncio.timeout(_CHECK_SECONDS), self._in_background(received.path, 0) as embedder:
+            async with asyncio.timeout(_CHECK_SECONDS), self._in_background(path, 0) as embedder:
                 return embedder.model_id
         except (EngineError, CheckpointError) as error:
-            reason = str(error).replace(str(received.path), filename)
+            reason = str(error).replace(str(path), filename)
         except TimeoutError:
             reason = f"{filename} has not embedded one crop within {_CHECK_SECONDS:.0f} s"
         raise InvalidRequest(f"this checkpoint cannot be used: {reason}", "checkpoint")
