@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from app.database import Database
 from app.embedding.frames import PixelBox
-from app.gallery.active_model import ModelChanged, RunningModel
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
-from app.gallery.model_repository import ModelRepository
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
 from app.kit.async_batcher import AsyncBatcher
 from app.kit.ids import new_id
 from app.kit.times import now_microseconds, utc_offset_seconds
+from app.models.active import ModelChanged, RunningModel
+from app.models.repository import ModelRepository
 from model.architecture import PART_DIM, PARTS
 
 CROPS_A_TRANSACTION = 128

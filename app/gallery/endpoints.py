@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import InvalidRequest, problem_of, problem_responses
-from app.gallery.active_model import ActiveModel
 from app.gallery.crop_store import StoredCrop
 from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
 from app.gallery.metadata import CropMetadata
@@ -32,6 +31,7 @@ from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
 from app.kit.forms import Several
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
+from app.models.active import ActiveModel
 from app.settings import Settings
 
 router = APIRouter()

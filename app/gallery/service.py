@@ -11,7 +11,6 @@ from app.embedding.frames import Box
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import NotFound
-from app.gallery.active_model import ActiveModel, ModelChanged, RunningModel
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
@@ -22,6 +21,7 @@ from app.index.port import Filter
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.times import now_microseconds
+from app.models.active import ActiveModel, ModelChanged, RunningModel
 
 
 @dataclass(frozen=True)

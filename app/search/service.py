@@ -12,7 +12,6 @@ from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import Priority
 from app.errors import InvalidRequest, NotFound, UnknownCamera
-from app.gallery.active_model import ActiveModel, RunningModel
 from app.gallery.crop_store import unpack_parts
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
@@ -23,6 +22,7 @@ from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
+from app.models.active import ActiveModel, RunningModel
 from app.search.ranking import (
     Parts,
     Shares,

@@ -9,12 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
 from app.errors import NotReady, problem_responses
-from app.gallery.active_model import ActiveModel
-from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
 from app.index.port import IndexLost, IndexUnreachable, VectorIndex
 from app.index.sync import IndexNotReady
 from app.kit.provide import provided
+from app.models.active import ActiveModel
+from app.models.repository import ModelRepository
 from app.security import require_api_key
 from app.status.schemas import Alive, ModelOut, Ready
 

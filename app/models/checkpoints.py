@@ -5,7 +5,8 @@ import hashlib
 import secrets
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +17,6 @@ from fsspec.implementations.local import LocalFileSystem
 from model.errors import CheckpointError
 from model.files import atomic_write
 
-_CHUNK = 1024 * 1024  # bytes
 _ARRIVING = ".arriving-"
 _MAX_UPLOAD_SECONDS = 24 * 3600
 """A partial file that is older is deleted at start."""
@@ -46,17 +46,18 @@ class CheckpointStore:
         self._local = isinstance(self._files, LocalFileSystem)
         self._folder = folder
 
-    async def receive(self, content: BinaryIO, suffix: str) -> ReceivedCheckpoint:
-        """Write a checkpoint to the disk, for `keep` or `discard`. Raises OSError."""
-        return await asyncio.to_thread(self._receive, content, suffix)
+    @asynccontextmanager
+    async def received(self, content: BinaryIO, suffix: str) -> AsyncIterator[ReceivedCheckpoint]:
+        """A checkpoint on this machine's disk during the block, in which `keep` can store it. Raises OSError."""
+        received = await asyncio.to_thread(self._receive, content, suffix)
+        try:
+            yield received
+        finally:
+            await asyncio.to_thread(received.path.unlink, missing_ok=True)
 
     async def keep(self, received: ReceivedCheckpoint) -> None:
         """Put a checkpoint into the store. Raises OSError, or what the file system raises."""
         await asyncio.to_thread(self._keep, received)
-
-    async def discard(self, received: ReceivedCheckpoint) -> None:
-        """Delete the local file of a received checkpoint, stored or not."""
-        await asyncio.to_thread(received.path.unlink, missing_ok=True)
 
     async def path(self, name: str) -> Path:
         """The local path of a stored checkpoint, which is copied here if necessary. Raises CheckpointLost."""
@@ -79,16 +80,13 @@ class CheckpointStore:
     def _receive(self, content: BinaryIO, suffix: str) -> ReceivedCheckpoint:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_ARRIVING}{secrets.token_hex(8)}{suffix}"
-        digest = hashlib.sha256()
         try:
             with path.open("xb") as file:
-                while chunk := content.read(_CHUNK):
-                    digest.update(chunk)
-                    file.write(chunk)
+                shutil.copyfileobj(content, file)
+            return ReceivedCheckpoint(path, f"{_sha256(path)}{suffix}")
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return ReceivedCheckpoint(path, f"{digest.hexdigest()}{suffix}")
 
     def _keep(self, received: ReceivedCheckpoint) -> None:
         if not self._local:
@@ -116,5 +114,9 @@ class CheckpointStore:
 
 
 def _is_sound(path: Path) -> bool:
+    return _sha256(path) == path.stem
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == path.stem
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,17 +7,17 @@ from pathlib import Path
 import structlog
 
 from app.database import Database
-from app.embedding.background import BackgroundEmbedder
+from app.embedding.background import NICENESS, BackgroundEmbedder
 from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
 from app.embedding.start_up import best_batch_size, check
-from app.gallery.active_model import RunningModel
-from app.gallery.model_repository import ModelRepository
 from app.index.sync import IndexSync
-from app.reindex.checkpoints import CheckpointStore
-from app.reindex.startup import StartupModel
+from app.models.active import RunningModel
+from app.models.checkpoints import CheckpointStore
+from app.models.repository import ModelRepository
+from app.models.start import StartupModel
 from app.settings import Settings
 from model.errors import CheckpointError
 
@@ -55,7 +55,7 @@ class ModelLoader:
         """
         path = self._settings.resolved_checkpoint
         if configured is None:
-            configured = await self.engines(path)
+            configured = await self._load(path)
         self._configured_id = configured.metadata.model_id
         model_id = await StartupModel(self._database, self._checkpoints, self._configured_id, path).resolve()
         return await (self._run(configured) if model_id == self._configured_id else self.load(model_id))
@@ -63,18 +63,18 @@ class ModelLoader:
     async def load(self, model_id: str) -> RunningModel:
         """Run a model of the database. Raises EngineError, CheckpointError, and what the database raises."""
         if model_id == self._configured_id:
-            configured = await self.engines(self._settings.resolved_checkpoint)
+            configured = await self._load(self._settings.resolved_checkpoint)
             if configured.metadata.model_id == model_id:  # the file may have been replaced since the start
                 return await self._run(configured)
-        return await self._run(await self.engines(await self._path(model_id)))
+        return await self._run(await self._load(await self._path(model_id)))
 
-    async def engines(self, path: Path) -> Engines:
+    async def _load(self, path: Path) -> Engines:
         """A checkpoint's engines, after the check of the reference embeddings. Raises EngineError, CheckpointError."""
         return await asyncio.to_thread(self._engines, path)
 
-    def in_background(self, checkpoint: Path) -> BackgroundEmbedder:
-        """A background embedder with a checkpoint."""
-        return BackgroundEmbedder(checkpoint, self._settings.engine, self._settings.threads, self._limits)
+    def in_background(self, checkpoint: Path, niceness: int = NICENESS) -> BackgroundEmbedder:
+        """A process that embeds with a checkpoint."""
+        return BackgroundEmbedder(checkpoint, self._settings.engine, self._settings.threads, self._limits, niceness)
 
     def _engines(self, path: Path) -> Engines:
         engines = load_engines(path, self._settings.engine, self._settings.threads)
@@ -103,8 +103,8 @@ class ModelLoader:
             self._settings.queue_capacity,
             stall_seconds=self._settings.stall_seconds,
         )
-        await embedding.start()
         index = await self._new_index(engines.metadata.model_id)
+        await embedding.start()
         try:
             await index.start()
         except BaseException:

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, File, Form, Path, UploadFile, status
 
 from app.errors import InvalidRequest, problem_responses
 from app.kit.provide import provided
-from app.reindex.schemas import ReindexOut, UnreadableOut
-from app.reindex.service import ReindexProgress, ReindexService
+from app.models.schemas import ReindexOut, UnreadableOut
+from app.models.service import ReindexProgress, ReindexService
 
 router = APIRouter(tags=["service"])
 

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
-from app.gallery.model_repository import ModelRepository, ModelRoles
-from app.gallery.tables import ACTIVE, KEPT, NEXT, KnownModel
-from app.reindex.checkpoints import CheckpointLost, CheckpointStore
-from app.reindex.repository import ReindexRepository
+from app.models.checkpoints import CheckpointLost, CheckpointStore
+from app.models.repository import ModelRepository, ModelRoles
+from app.models.tables import ACTIVE, KEPT, NEXT, KnownModel
 from model.checkpoint import SUPERSEDED
 
 _log = structlog.get_logger()
@@ -54,24 +52,26 @@ class StartupModel:
             candidates = [await models.model_in(ACTIVE), await models.model_in(NEXT)]
         lost = {model.model_id for model in candidates if model is not None and await self._is_lost(model)}
         async with self._database.read() as session:
-            roles, plan = await ModelRepository(session).roles(), await self._plan(session, lost)
+            models = ModelRepository(session)
+            roles, plan = await models.roles(), await self._plan(models, lost)
         if plan is not None:
             checkpoint = await self._store_configured()
             async with self._database.write() as session:
-                plan = await self._plan(session, lost)  # another service may have applied it already
+                models = ModelRepository(session)
+                plan = await self._plan(models, lost)  # another service may have applied it already
                 if plan is not None:
-                    await self._apply(session, plan, checkpoint, lost)
-                roles = await ModelRepository(session).roles()
+                    await self._apply(models, plan, checkpoint, lost)
+                roles = await models.roles()
         active_id = roles.active_id
         can_run = active_id is not None and self._can_run(active_id, lost)
         await self._log_roles(roles, can_run, None if plan is None else plan.reason)
         return str(active_id if can_run else roles.next_id)
 
-    async def _plan(self, session: AsyncSession, lost: Collection[str]) -> _Plan | None:
+    async def _plan(self, models: ModelRepository, lost: Collection[str]) -> _Plan | None:
         """The changes to make; None where there are none."""
-        roles = await ModelRepository(session).roles()
-        target, reason = await self._target(session, roles, lost)
-        next_model = None if target.next_id is None else await ModelRepository(session).model(target.next_id)
+        roles = await models.roles()
+        target, reason = await self._target(models, roles, lost)
+        next_model = None if target.next_id is None else await models.model(target.next_id)
         is_blocked = next_model is not None and next_model.trouble is not None
         retry = is_blocked and (target.active_id is None or not self._can_run(target.active_id, lost))
         if target == roles and not retry and self._configured_id not in lost:
@@ -79,17 +79,17 @@ class StartupModel:
         return _Plan(target, reason if target != roles else None, retry)
 
     async def _target(
-        self, session: AsyncSession, roles: ModelRoles, lost: Collection[str]
+        self, models: ModelRepository, roles: ModelRoles, lost: Collection[str]
     ) -> tuple[ModelRoles, str | None]:
         """The roles that the models should have, and why."""
         active_id, next_id = roles.active_id, roles.next_id
         usable_next = next_id if next_id is not None and self._can_run(next_id, lost) else None
         if active_id is None:
-            if next_id is None and await _has_embedded_all(session, self._configured_id):  # also an empty gallery
+            if next_id is None and await models.has_embedded_all(self._configured_id):  # also an empty gallery
                 return ModelRoles(self._configured_id, None), None
             return ModelRoles(None, usable_next or self._configured_id), "no model is known to have embedded all crops"
-        can_run, is_superseded = self._can_run(active_id, lost), await self._is_superseded(session, active_id)
-        if not await _has_embedded_all(session, active_id):
+        can_run, is_superseded = self._can_run(active_id, lost), await self._is_superseded(models, active_id)
+        if not await models.has_embedded_all(active_id):
             successor = active_id if can_run and not is_superseded else self._configured_id
             return ModelRoles(None, usable_next or successor), f"{active_id} has not embedded all crops"
         if not can_run:
@@ -101,17 +101,16 @@ class StartupModel:
     def _can_run(self, model_id: str, lost: Collection[str]) -> bool:
         return model_id == self._configured_id or model_id not in lost
 
-    async def _is_superseded(self, session: AsyncSession, active_id: str) -> bool:
+    async def _is_superseded(self, models: ModelRepository, active_id: str) -> bool:
         """Whether the configured model should replace the active one.
 
         False where the database knows the configured model: then an operator has gone back to the active one.
         """
         if active_id not in SUPERSEDED or active_id == self._configured_id:
             return False
-        return await ModelRepository(session).model(self._configured_id) is None
+        return await models.model(self._configured_id) is None
 
-    async def _apply(self, session: AsyncSession, plan: _Plan, checkpoint: str, lost: Collection[str]) -> None:
-        models = ModelRepository(session)
+    async def _apply(self, models: ModelRepository, plan: _Plan, checkpoint: str, lost: Collection[str]) -> None:
         states = {model_id: state for state, model_id in ((ACTIVE, plan.roles.active_id), (NEXT, plan.roles.next_id))}
         for state in (ACTIVE, NEXT):
             model = await models.model_in(state)
@@ -121,7 +120,7 @@ class StartupModel:
             if model_id is not None:
                 await self._put(models, model_id, state, checkpoint, lost)
         if plan.retry_unreadable and plan.roles.next_id is not None:
-            await ReindexRepository(session).remove_unreadable(plan.roles.next_id)
+            await models.remove_unreadable(plan.roles.next_id)
             await models.set_progress(plan.roles.next_id, None, None)
 
     async def _put(
@@ -147,13 +146,11 @@ class StartupModel:
 
     async def _store_configured(self) -> str:
         """Put the configured checkpoint into the store that all services share; its name there."""
-        with self._configured_path.open("rb") as file:
-            received = await self._checkpoints.receive(file, self._configured_path.suffix)
-        try:
-            await self._checkpoints.keep(received)
-        finally:
-            await self._checkpoints.discard(received)
-        return received.name
+        path = self._configured_path
+        with path.open("rb") as file:
+            async with self._checkpoints.received(file, path.suffix) as received:
+                await self._checkpoints.keep(received)
+                return received.name
 
     async def _log_roles(self, roles: ModelRoles, active_runs: bool, reason: str | None) -> None:
         if roles.next_id is not None and (reason is not None or not active_runs):
@@ -173,7 +170,3 @@ class StartupModel:
                 f"{self._configured_path}; `passerby reindex --model {self._configured_path}` switches to that one",
                 model_id=roles.active_id,
             )
-
-
-async def _has_embedded_all(session: AsyncSession, model_id: str) -> bool:
-    return not await ReindexRepository(session).unembedded(model_id, 0, 1)

@@ -1,31 +1,25 @@
 """The rules of reindexing: begin the switch to another model, report its progress, cancel it."""
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-import numpy as np
+from typing import BinaryIO
 
 from app.database import Database
-from app.embedding.engine import EngineError, Engines
-from app.embedding.worker import outcomes_of
+from app.embedding.background import BackgroundEmbedder
+from app.embedding.engine import EngineError
 from app.errors import Conflict, InvalidRequest, NotFound
-from app.gallery.active_model import ActiveModel
-from app.gallery.model_repository import ModelRepository
-from app.gallery.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
-from app.reindex.checkpoints import CheckpointStore, ReceivedCheckpoint
-from app.reindex.repository import ReindexRepository
-from app.reindex.worker import ReindexWorker, too_many_unreadable
+from app.models.active import ActiveModel
+from app.models.checkpoints import CheckpointStore
+from app.models.repository import ModelRepository
+from app.models.rollout import Rollout
+from app.models.supervisor import ModelSupervisor
+from app.models.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
 from model.errors import CheckpointError
 
-_LISTED = 100
-
-
-class CheckpointReader(Protocol):
-    """Opens checkpoints."""
-
-    async def engines(self, path: Path) -> Engines:
-        """Engines that reproduce the reference embeddings. Raises EngineError, CheckpointError."""
+_LISTED = 100  # unreadable crops
+_CHECK_SECONDS = 240.0  # less than the command line waits for a response
 
 
 @dataclass(frozen=True)
@@ -48,21 +42,24 @@ class ReindexProgress:
 
 
 class ReindexService:
-    """Begins, reports and cancels the switch to another model. `ReindexWorker` does the work."""
+    """Begins, reports and cancels the switch to another model. `Rollout` does the work."""
 
     def __init__(
         self,
         database: Database,
         checkpoints: CheckpointStore,
         active_model: ActiveModel,
-        worker: ReindexWorker,
-        reader: CheckpointReader,
+        rollout: Rollout,
+        supervisor: ModelSupervisor,
+        in_background: Callable[[Path, int], BackgroundEmbedder],
     ) -> None:
+        """in_background: a process of a niceness that embeds with a checkpoint."""
         self._database = database
         self._checkpoints = checkpoints
         self._active_model = active_model
-        self._worker = worker
-        self._reader = reader
+        self._rollout = rollout
+        self._supervisor = supervisor
+        self._in_background = in_background
 
     async def begin(self, content: BinaryIO, filename: str, allow_missing: bool) -> ReindexProgress:
         """Switch to the model of a checkpoint once all crops are embedded with it.
@@ -71,14 +68,11 @@ class ReindexService:
         checkpoint was lost, it runs again at once. Raises InvalidRequest where this service cannot use the file,
         Conflict where its model runs as the active one or another one is next.
         """
-        received = await self._checkpoints.receive(content, Path(filename).suffix.lower())
-        try:
-            model_id = await self._check(received, filename)
+        async with self._checkpoints.received(content, Path(filename).suffix.lower()) as received:
+            model_id = await self._check(received.path, filename)
             async with self._database.read() as session:
                 await self._check_conflicts(ModelRepository(session), model_id)
             await self._checkpoints.keep(received)
-        finally:
-            await self._checkpoints.discard(received)
         return await self._begin(model_id, received.name, allow_missing)
 
     async def begin_stored(self, model_id: str, allow_missing: bool) -> ReindexProgress:
@@ -92,25 +86,21 @@ class ReindexService:
     async def progress(self) -> ReindexProgress:
         """The state of the reindex."""
         async with self._database.read() as session:
-            models, crops = ModelRepository(session), ReindexRepository(session)
+            models = ModelRepository(session)
             active, next_model = await models.model_in(ACTIVE), await models.model_in(NEXT)
             model = next_model or active
             if model is None:
                 raise NotFound("no model is active or next: the database is not that of a gallery")
-            total, unreadable = await models.count_crops(), await crops.count_unreadable(model.model_id)
-            requested = await self._worker.is_requested(session)
             return ReindexProgress(
                 active=active,
                 next_model=next_model,
                 done=await models.count_embeddings(model.model_id),
-                total=total,
-                unreadable=unreadable,
-                unreadable_crops=await crops.unreadable(model.model_id, _LISTED),
+                total=await models.count_crops(),
+                unreadable=await models.count_unreadable(model.model_id),
+                unreadable_crops=await models.unreadable(model.model_id, _LISTED),
                 dropping=[dropped.model_id for dropped in await models.models_in(DROPPED)],
                 trouble=self._active_model.next_trouble or (None if next_model is None else next_model.trouble),
-                blocked=model is next_model
-                and not model.allow_missing
-                and too_many_unreadable(unreadable, total, requested),
+                blocked=model is next_model and await self._rollout.blocking_reason(session, model) is not None,
             )
 
     async def cancel(self) -> None:
@@ -122,7 +112,7 @@ class ReindexService:
                 raise NotFound("there is no next model: no reindex is running")
             self._check_droppable(next_model)
             await models.drop(next_model.model_id)
-        self._worker.wake()
+        self._supervisor.wake()
 
     async def drop(self, model_id: str) -> None:
         """Delete the embeddings of a model that is not active. Raises NotFound, Conflict."""
@@ -136,7 +126,7 @@ class ReindexService:
                 await models.put_model(model_id, "", DROPPED)
             else:
                 raise NotFound(f"there is no model {model_id}")
-        self._worker.wake()
+        self._supervisor.wake()
 
     def _check_droppable(self, model: KnownModel) -> None:
         """Raise Conflict where a model's embeddings must not be deleted."""
@@ -150,18 +140,16 @@ class ReindexService:
                 "`passerby reindex`"
             )
 
-    async def _check(self, received: ReceivedCheckpoint, filename: str) -> str:
-        """The id of a checkpoint's model, after it has embedded a blank crop. Raises InvalidRequest."""
+    async def _check(self, path: Path, filename: str) -> str:
+        """The id of a checkpoint's model, after a process of its own has embedded a crop. Raises InvalidRequest."""
         try:
-            engines = await self._reader.engines(received.path)
-            blank = np.zeros((1, *engines.metadata.input.size, 3), dtype=np.uint8)
-            (outcome,) = outcomes_of(engines.workers[0], blank)
-            if isinstance(outcome, EngineError):
-                raise outcome
+            async with asyncio.timeout(_CHECK_SECONDS), self._in_background(path, 0) as embedder:
+                return embedder.model_id
         except (EngineError, CheckpointError) as error:
-            reason = str(error).replace(str(received.path), filename)
-            raise InvalidRequest(f"this checkpoint cannot be used: {reason}", "checkpoint") from error
-        return engines.metadata.model_id
+            reason = str(error).replace(str(path), filename)
+        except TimeoutError:
+            reason = f"{filename} has not embedded one crop within {_CHECK_SECONDS:.0f} s"
+        raise InvalidRequest(f"this checkpoint cannot be used: {reason}", "checkpoint")
 
     async def _begin(self, model_id: str, checkpoint: str, allow_missing: bool) -> ReindexProgress:
         async with self._database.write() as session:
@@ -175,10 +163,10 @@ class ReindexService:
                 if next_model is not None and next_model.model_id != model_id:
                     await models.put_model(next_model.model_id, next_model.checkpoint, KEPT)
                 await models.put_model(model_id, checkpoint, NEXT, allow_missing)
-                await ReindexRepository(session).remove_unreadable(model_id)
+                await models.remove_unreadable(model_id)
         if restored:
             await self._active_model.refresh()
-        self._worker.wake()
+        self._supervisor.wake()
         return await self.progress()
 
     async def _check_conflicts(self, models: ModelRepository, model_id: str) -> None:

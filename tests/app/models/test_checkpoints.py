@@ -9,7 +9,7 @@ from secrets import token_hex
 import pytest
 
 from app.kit.hashing import sha256_hex
-from app.reindex.checkpoints import CheckpointStore
+from app.models.checkpoints import CheckpointStore
 from model.errors import CheckpointError
 
 CONTENT = b"weights" * 1000
@@ -28,11 +28,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStore:
 
 
 async def keep(store: CheckpointStore) -> None:
-    arrived = await store.receive(BytesIO(CONTENT), ".onnx")
-    assert arrived.path.read_bytes() == CONTENT
-    assert arrived.name == NAME
-    await store.keep(arrived)
-    await store.discard(arrived)
+    async with store.received(BytesIO(CONTENT), ".onnx") as arrived:
+        assert arrived.path.read_bytes() == CONTENT
+        assert arrived.name == NAME
+        await store.keep(arrived)
 
 
 def test_a_stored_checkpoint_is_found_by_its_name(store: CheckpointStore, tmp_path: Path) -> None:
@@ -84,12 +83,12 @@ def test_a_missing_checkpoint_is_an_error(store: CheckpointStore) -> None:
 def test_old_partial_files_of_killed_processes_are_deleted(store: CheckpointStore) -> None:
     async def run() -> None:
         await keep(store)
-        arrived = await store.receive(BytesIO(b"half"), ".onnx")
-        store.clear()
-        assert arrived.path.exists(), "another process that shares the folder may be at it"
-        os.utime(arrived.path, (0, 0))
-        store.clear()
-        assert not arrived.path.exists()
+        async with store.received(BytesIO(b"half"), ".onnx") as arrived:
+            store.clear()
+            assert arrived.path.exists(), "another process that shares the folder may be at it"
+            os.utime(arrived.path, (0, 0))
+            store.clear()
+            assert not arrived.path.exists()
         assert (await store.path(NAME)).exists()
 
     asyncio.run(run())
