@@ -55,7 +55,7 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
     status_code=status.HTTP_201_CREATED,
     tags=["crops"],
     summary="Put crops into the gallery",
-    responses=problem_responses(400, 413, 422, 429, 503),
+    responses=problem_responses(400, 413, 429, 503),
 )
 async def embed(
     gallery: GalleryDep,
@@ -163,7 +163,7 @@ def _embedding(parts: NDArray[np.float32], wanted: set[Include]) -> EmbeddingOut
     return EmbeddingOut.of(parts, both or "vector" in wanted, both or "parts" in wanted)
 
 
-@router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(422, 503))
+@router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(503))
 async def list_crops(
     gallery: GalleryDep,
     camera_ids: Annotated[list[CameraId] | None, Query(description="Only these cameras")] = None,
@@ -200,7 +200,7 @@ async def list_crops(
     )
 
 
-@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop", responses=problem_responses(404, 422, 503))
+@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop", responses=problem_responses(404, 503))
 async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
     """A crop with its metadata."""
     return CropOut.of(await gallery.crop(crop_id))
@@ -211,7 +211,7 @@ async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
     tags=["crops"],
     summary="A crop's picture",
     response_class=Response,
-    responses={**_IMAGE, **problem_responses(404, 422, 503)},
+    responses={**_IMAGE, **problem_responses(404, 503)},
 )
 async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     """The picture, byte for byte as it was posted; for a box of a frame, the JPEG that was cut out."""
@@ -228,7 +228,7 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     tags=["crops"],
     summary="Delete a crop",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 422, 503),
+    responses=problem_responses(404, 503),
 )
 async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
     """Deletes a crop, its embedding and its picture. No later search finds it."""
@@ -241,7 +241,7 @@ async def list_cameras(gallery: GalleryDep) -> list[CameraOut]:
     return [CameraOut.of(camera, crops) for camera, crops in await gallery.cameras()]
 
 
-@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 422, 503))
+@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 503))
 async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     """A camera, and how many crops it has."""
     return CameraOut.of(*await gallery.camera(camera_id))
@@ -251,7 +251,7 @@ async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     "/cameras/{camera_id}",
     tags=["cameras"],
     summary="Describe a camera",
-    responses=problem_responses(400, 413, 422, 503),
+    responses=problem_responses(400, 413, 503),
 )
 async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
     """Sets a camera's name, place and time zone; creates the camera if it has no crop yet."""

@@ -14,6 +14,7 @@ from app.gallery.attributes import pairs_of
 from app.gallery.metadata import CropMetadata
 from app.gallery.schemas import Attributes, ItemMetadata
 from app.index.port import Filter
+from app.kit.names import did_you_mean, shown
 from app.kit.times import to_microseconds
 
 _OBJECTS = TypeAdapter(list[dict[str, Any]])
@@ -118,6 +119,11 @@ def _complete(metadata: ItemMetadata) -> CropMetadata:
 
 
 def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
+    known = ItemMetadata.model_fields
+    for name in item:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise InvalidRequest(f"items[{index}]: there is no field {shown(name)}{hint}", f"items[{index}]")
     try:
         return ItemMetadata.model_validate_json(json.dumps(item))
     except ValidationError as error:

@@ -23,7 +23,7 @@ DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
 SearchIdPath = Annotated[SearchId, Path(description="The `search_id` that `POST /search` returned")]
 
 
-@router.post("/search", summary="Find a person", responses=problem_responses(400, 413, 422, 429, 500, 503))
+@router.post("/search", summary="Find a person", responses=problem_responses(400, 413, 429, 500, 503))
 async def search(
     service: SearchDep,
     disconnect: DisconnectDep,
@@ -100,7 +100,7 @@ async def search(
     return SearchAnswer.of(await service.search(request, disconnect))
 
 
-@router.get("/searches/{search_id}", summary="A search again", responses=problem_responses(404, 422, 503))
+@router.get("/searches/{search_id}", summary="A search again", responses=problem_responses(404, 503))
 async def get_search(service: SearchDep, search_id: SearchIdPath) -> SearchAnswer:
     """An earlier search with its answer, without matches that were deleted since."""
     return SearchAnswer.of(await service.stored(search_id))
@@ -110,7 +110,7 @@ async def get_search(service: SearchDep, search_id: SearchIdPath) -> SearchAnswe
     "/searches/{search_id}/sheet.jpg",
     summary="The contact sheet of a search",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(404, 422, 503)},
+    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(404, 503)},
 )
 async def get_sheet(service: SearchDep, search_id: SearchIdPath) -> Response:
     """One picture: the query, then the matches with rank, camera, local time and similarity."""
