@@ -1,6 +1,7 @@
 """The gallery over HTTP."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
@@ -10,7 +11,8 @@ from app.embedding.service import EmbeddedCrop, EmbeddedCut
 from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.active_model import ActiveModel
 from app.gallery.crop_store import StoredCrop
-from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
+from app.gallery.filters import CropFilter
+from app.gallery.forms import EmbedForm, Include, parse_items
 from app.gallery.metadata import CropMetadata
 from app.gallery.posted import PostedFiles, PostedFrame, read_posted
 from app.gallery.schemas import (
@@ -23,13 +25,10 @@ from app.gallery.schemas import (
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
-    Instant,
-    ItemMetadata,
-    Name,
 )
 from app.gallery.service import GalleryService
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
-from app.kit.forms import Several
+from app.kit.forms import Several, fields_of
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
 from app.settings import Settings
@@ -40,8 +39,9 @@ GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
 ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
-Include = Literal["embedding", "vector", "parts"]
 Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
+FilterQuery = Annotated[CropFilter, Depends(fields_of(CropFilter, Query))]
+EmbedFormDep = Annotated[EmbedForm, Depends(fields_of(EmbedForm, Form))]
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers of `POST /embed` and `POST /search`")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
 
@@ -62,6 +62,7 @@ async def embed(
     active_model: ActiveModelDep,
     disconnect: DisconnectDep,
     settings: SettingsDep,
+    form: EmbedFormDep,
     files: Annotated[
         Several[UploadFile] | None, File(description="One or many crops: jpeg, png or webp, one person each")
     ] = None,
@@ -75,34 +76,6 @@ async def embed(
             "of the upright frame, such as [[640, 212.5, 118, 342]]"
         ),
     ] = None,
-    camera_id: Annotated[
-        CameraId | None,
-        Form(description="The camera; an unknown one is created", examples=["gate-north"]),
-    ] = None,
-    captured_at: Annotated[
-        Instant | None, Form(description="The time, with its zone", examples=["2026-05-04T17:30:00+02:00"])
-    ] = None,
-    track_id: Annotated[Name | None, Form(description="The track, if all crops belong to one")] = None,
-    person_id: Annotated[Name | None, Form(description="The person, if known")] = None,
-    attributes: Annotated[
-        str | None,
-        Form(
-            description="A JSON object, stored and returned unchanged; searches can filter by its values",
-            examples=['{"lane": 2}'],
-        ),
-    ] = None,
-    items: Annotated[
-        str | None,
-        Form(
-            description="A JSON array with an object for each file or box, in order: its camera_id, captured_at, "
-            "track_id, person_id and attributes override the request's for that crop"
-        ),
-    ] = None,
-    store: Annotated[bool, Form(description="false: embed only, store nothing; then no metadata is needed")] = True,
-    include: Annotated[
-        Several[Include] | None,
-        Form(description="embedding: return embeddings; or only their vector or parts"),
-    ] = None,
 ) -> EmbedAnswer:
     """Embeds crops and stores them with their pictures and metadata, so that searches find them.
 
@@ -112,30 +85,26 @@ async def embed(
     nothing and answers `existing`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
-    shared = ItemMetadata(
-        camera_id=camera_id,
-        captured_at=captured_at,
-        track_id=track_id,
-        person_id=person_id,
-        attributes=parse_attributes(attributes),
-    )
-    form = EmbedForm(shared, parse_items(items, len(posted.names)))
-    if store:
-        model_id, outcomes = await _store(gallery, form, posted, disconnect)
+    items = parse_items(form.items, len(posted.names))
+    if form.store:
+        metadata = form.metadata(items, len(posted.names))
+        model_id, outcomes = await _store(gallery, metadata, posted, disconnect)
     else:
         with active_model.use() as model:
             model_id, outcomes = model.id, list(await cancel_on_disconnect(disconnect, posted.embed(model.embedding)))
-    wanted = set(include or ())
+    wanted = set(form.include)
     named = zip(posted.names, outcomes, strict=True)
     embedded = [_item(index, name, outcome, wanted) for index, (name, outcome) in enumerate(named)]
     return EmbedAnswer(model_id=model_id, items=embedded)
 
 
 async def _store(
-    gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame, disconnect: Disconnect
+    gallery: GalleryService,
+    metadata: Sequence[CropMetadata | InvalidRequest],
+    posted: PostedFiles | PostedFrame,
+    disconnect: Disconnect,
 ) -> tuple[str, list[Outcome]]:
     """The model's id and the outcome of each crop: one with wrong metadata fails before its picture is decoded."""
-    metadata = form.metadata(len(posted.names))
     valid = {position: item for position, item in enumerate(metadata) if isinstance(item, CropMetadata)}
     stored = await posted.store(gallery, valid, disconnect)
     outcomes = iter(stored.outcomes)
@@ -166,34 +135,16 @@ def _embedding(parts: NDArray[np.float32], wanted: set[Include]) -> EmbeddingOut
 @router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(503))
 async def list_crops(
     gallery: GalleryDep,
-    camera_ids: Annotated[list[CameraId] | None, Query(description="Only these cameras")] = None,
-    exclude_camera_ids: Annotated[list[CameraId] | None, Query(description="None of these cameras")] = None,
-    captured_from: Annotated[Instant | None, Query(description="Captured then or later")] = None,
-    captured_to: Annotated[Instant | None, Query(description="Captured before then")] = None,
-    person_id: Annotated[Name | None, Query()] = None,
-    track_id: Annotated[Name | None, Query()] = None,
-    attributes: Annotated[
-        str | None,
-        Query(description='Only crops with these attributes and values: a JSON object, such as {"colour": "red"}'),
-    ] = None,
+    filters: FilterQuery,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> CropPage:
     """One page of the crops that pass all filters. Pages neither skip nor repeat crops when new ones are stored."""
-    which = crop_filter(
-        camera_ids,
-        exclude_camera_ids,
-        captured_from,
-        captured_to,
-        person_id,
-        track_id,
-        parse_attributes(attributes),
-    )
     try:
         before = None if cursor is None else decode_cursor(cursor)
     except ValueError as error:
         raise InvalidRequest(f"{error}: give next_cursor of the page before", "cursor") from error
-    crops, next_position = await gallery.page(which, before, limit)
+    crops, next_position = await gallery.page(filters.to_index(), before, limit)
     return CropPage(
         items=[CropOut.of(crop) for crop in crops],
         next_cursor=None if next_position is None else encode_cursor(next_position),
