@@ -7,14 +7,17 @@ import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
 from numpy.typing import NDArray
 
-from app.embedding.service import EmbeddedCrop, EmbeddedCut
+from app.embedding.decoding import PictureError
+from app.embedding.frames import CropFile
+from app.embedding.queue import Priority
+from app.embedding.service import EmbeddedCrop
 from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.active_model import ActiveModel
 from app.gallery.crop_store import StoredCrop
 from app.gallery.filters import CropFilter
 from app.gallery.forms import EmbedForm, Include, parse_items
 from app.gallery.metadata import CropMetadata
-from app.gallery.posted import PostedFiles, PostedFrame, read_posted
+from app.gallery.posted import read_posted
 from app.gallery.schemas import (
     CameraId,
     CameraIn,
@@ -26,7 +29,7 @@ from app.gallery.schemas import (
     EmbeddingOut,
     EmbedItem,
 )
-from app.gallery.service import GalleryService
+from app.gallery.service import GalleryService, NewCrop
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
 from app.kit.forms import Several, fields_of
 from app.kit.pagination import decode_cursor, encode_cursor
@@ -39,7 +42,7 @@ GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
 ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
-Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
+Outcome = StoredCrop | EmbeddedCrop | Exception
 FilterQuery = Annotated[CropFilter, Depends(fields_of(CropFilter, Query))]
 EmbedFormDep = Annotated[EmbedForm, Depends(fields_of(EmbedForm, Form))]
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers of `POST /embed` and `POST /search`")]
@@ -86,32 +89,57 @@ async def embed(
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
     items = parse_items(form.items, len(posted.names))
+    metadata = form.metadata(items, len(posted.names)) if form.store else []
+    with active_model.use() as model:
+        crops = await cancel_on_disconnect(disconnect, posted.crops(model.embedding))
     if form.store:
-        metadata = form.metadata(items, len(posted.names))
-        model_id, outcomes = await _store(gallery, metadata, posted, disconnect)
+        model_id, outcomes = await _store(gallery, crops, metadata, disconnect)
     else:
-        with active_model.use() as model:
-            model_id, outcomes = model.id, list(await cancel_on_disconnect(disconnect, posted.embed(model.embedding)))
+        model_id, outcomes = await _embed_only(active_model, crops, disconnect)
     wanted = set(form.include)
-    named = zip(posted.names, outcomes, strict=True)
-    embedded = [_item(index, name, outcome, wanted) for index, (name, outcome) in enumerate(named)]
-    return EmbedAnswer(model_id=model_id, items=embedded)
+    described = [
+        _item(index, posted.names[index], crop, outcome, wanted)
+        for index, (crop, outcome) in enumerate(zip(crops, outcomes, strict=True))
+    ]
+    return EmbedAnswer(model_id=model_id, items=described)
 
 
 async def _store(
     gallery: GalleryService,
+    crops: Sequence[CropFile | PictureError],
     metadata: Sequence[CropMetadata | InvalidRequest],
-    posted: PostedFiles | PostedFrame,
     disconnect: Disconnect,
 ) -> tuple[str, list[Outcome]]:
-    """The model's id and the outcome of each crop: one with wrong metadata fails before its picture is decoded."""
-    valid = {position: item for position, item in enumerate(metadata) if isinstance(item, CropMetadata)}
-    stored = await posted.store(gallery, valid, disconnect)
-    outcomes = iter(stored.outcomes)
-    return stored.model_id, [next(outcomes) if isinstance(item, CropMetadata) else item for item in metadata]
+    """The model's id and the outcome of each crop: one with wrong metadata fails before its file is decoded."""
+    new = [_new_crop(crop, item) for crop, item in zip(crops, metadata, strict=True)]
+    stored = await gallery.store([crop for crop in new if isinstance(crop, NewCrop)], disconnect)
+    return stored.model_id, _in_order(new, stored.outcomes)
 
 
-def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Include]) -> EmbedItem:
+async def _embed_only(
+    active_model: ActiveModel, crops: Sequence[CropFile | PictureError], disconnect: Disconnect
+) -> tuple[str, list[Outcome]]:
+    contents = [crop.content for crop in crops if isinstance(crop, CropFile)]
+    with active_model.use() as model:
+        outcomes = await cancel_on_disconnect(disconnect, model.embedding.embed(contents, Priority.BULK))
+        return model.id, _in_order(crops, outcomes)
+
+
+def _new_crop(crop: CropFile | PictureError, metadata: CropMetadata | InvalidRequest) -> NewCrop | Exception:
+    if isinstance(metadata, InvalidRequest):
+        return metadata
+    return NewCrop(crop.content, metadata) if isinstance(crop, CropFile) else crop
+
+
+def _in_order(crops: Sequence[object], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcome of each crop; `crops` has exceptions in place of those that have none in `outcomes`."""
+    remaining = iter(outcomes)
+    return [crop if isinstance(crop, Exception) else next(remaining) for crop in crops]
+
+
+def _item(
+    index: int, filename: str | None, crop: CropFile | PictureError, outcome: Outcome, wanted: set[Include]
+) -> EmbedItem:
     if isinstance(outcome, Exception):
         return EmbedItem(index=index, filename=filename, status="failed", problem=problem_of(outcome))
     stored = outcome if isinstance(outcome, StoredCrop) else None
@@ -120,7 +148,7 @@ def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Includ
         filename=filename,
         status=stored.status if stored else "embedded",
         crop=CropOut.of(stored.crop) if stored else None,
-        box=None if isinstance(outcome, EmbeddedCrop) else outcome.box,
+        box=crop.box if isinstance(crop, CropFile) else None,
         embedding=_embedding(outcome.parts, wanted),
     )
 
