@@ -4,6 +4,7 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 from fastapi import Request
+from starlette.exceptions import HTTPException
 
 from app.errors import InvalidRequest
 from app.kit.names import did_you_mean, shown
@@ -39,16 +40,19 @@ def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any
 
 
 async def _body_fields(request: Request) -> Iterable[str]:
-    """The names of a form's or JSON object's fields; also for endpoints that take none, where the body is not read."""
+    """The names of a form's or JSON object's fields, also where the endpoint takes none; a malformed body has none.
+
+    FastAPI has read the body of an endpoint that takes one, and refused a malformed one.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _FORMS:
-        return await request.form()
-    if kind == "application/json" or kind.endswith("+json"):
-        try:
+    try:
+        if kind in _FORMS:
+            return await request.form()
+        if kind == "application/json" or kind.endswith("+json"):
             content = await request.json()
-        except (ValueError, RecursionError):  # an endpoint that takes JSON reports this itself
-            return ()
-        return content if isinstance(content, dict) else ()
+            return content if isinstance(content, dict) else ()
+    except (HTTPException, ValueError, RecursionError):
+        pass
     return ()
 
 
