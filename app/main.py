@@ -28,6 +28,7 @@ from app.index.snapshots import SnapshotStore
 from app.index.sync import IndexStorage, IndexSync
 from app.index.tuning import Tuning
 from app.kit.provide import provide
+from app.known_fields import refuse_unknown_fields
 from app.models import endpoints as model_endpoints
 from app.models.active import ActiveModel
 from app.models.checkpoints import CheckpointStore
@@ -80,12 +81,13 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     )
     app.add_middleware(RequestLog, registry=registry)
     handle_errors(app)
-    secured = [Depends(require_api_key)]
+    known_fields = Depends(refuse_unknown_fields)
+    secured = [Depends(require_api_key), known_fields]
     app.include_router(search_endpoints.router, dependencies=secured)
     app.include_router(gallery_endpoints.router, dependencies=secured)
     app.include_router(model_endpoints.router, dependencies=secured)
-    app.include_router(status_endpoints.health)
-    app.include_router(status_endpoints.router)
+    app.include_router(status_endpoints.health, dependencies=[known_fields])
+    app.include_router(status_endpoints.router, dependencies=secured)
     describe(app, needs_api_key=settings.api_key is not None)
     return app
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.database import Database
-from app.embedding.frames import PixelBox
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
@@ -39,12 +38,11 @@ class EmbeddedNewCrop:
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """The outcome of a posted crop. parts: `(8, 256)` float32; box: its pixels in the frame, for a box of a frame."""
+    """The outcome of a posted crop. parts: `(8, 256)` float32."""
 
     status: Literal["created", "existing"]
     crop: Crop
     parts: NDArray[np.float32]
-    box: PixelBox | None = None
 
 
 NewCrops = Mapping[Identity, EmbeddedNewCrop]

@@ -20,7 +20,7 @@ ModelIdPath = Annotated[str, Path(description="A model's id, as in `GET /models`
     "/reindex",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Switch to another model",
-    responses=problem_responses(400, 404, 409, 413, 422, 503),
+    responses=problem_responses(400, 404, 409, 413, 503),
 )
 async def begin(
     service: ReindexDep,
@@ -72,7 +72,7 @@ async def cancel(service: ReindexDep) -> None:
     "/models/{model_id}",
     summary="Delete a model's embeddings",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 409, 422, 503),
+    responses=problem_responses(404, 409, 503),
 )
 async def drop(service: ReindexDep, model_id: ModelIdPath) -> None:
     """Deletes, in the background, the embeddings of a model that is no longer active; it cannot be switched to then."""
