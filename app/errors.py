@@ -136,9 +136,11 @@ def problem_of_status(status: int, detail: str, **extra: Any) -> Problem:
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI responses for an endpoint's errors."""
+    """The OpenAPI responses for an endpoint's errors, with those that every endpoint has."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _description(status), "content": content} for status in (*statuses, 401)}
+    return {
+        status: {"description": _description(status), "content": content} for status in sorted({*statuses, 401, 422})
+    }
 
 
 def _problem(kind: _Kind, detail: str, extra: Mapping[str, Any]) -> Problem:

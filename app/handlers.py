@@ -47,7 +47,8 @@ async def _invalid(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     faults = [
-        {"where": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
+        {"where": ".".join(str(step) for step in fault["loc"]), "message": fault["msg"].removeprefix("Value error, ")}
+        for fault in error.errors()
     ]
     detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in faults)
     first = InvalidRequest(detail, faults[0]["where"])

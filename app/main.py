@@ -17,7 +17,6 @@ from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
-from app.gallery.active_model import ActiveModel
 from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
@@ -28,12 +27,15 @@ from app.index.local_storage import LocalIndexStorage
 from app.index.snapshots import SnapshotStore
 from app.index.sync import IndexStorage, IndexSync
 from app.kit.provide import provide
-from app.loading import ModelLoader
+from app.known_fields import refuse_unknown_fields
+from app.models import endpoints as model_endpoints
+from app.models.active import ActiveModel
+from app.models.checkpoints import CheckpointStore
+from app.models.loader import ModelLoader
+from app.models.rollout import Rollout
+from app.models.service import ReindexService
+from app.models.supervisor import ModelSupervisor
 from app.openapi import DESCRIPTION, TAGS, describe
-from app.reindex import endpoints as reindex_endpoints
-from app.reindex.checkpoints import CheckpointStore
-from app.reindex.service import ReindexService
-from app.reindex.worker import ReindexWorker
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
@@ -78,12 +80,13 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     )
     app.add_middleware(RequestLog, registry=registry)
     handle_errors(app)
-    secured = [Depends(require_api_key)]
+    known_fields = Depends(refuse_unknown_fields)
+    secured = [Depends(require_api_key), known_fields]
     app.include_router(search_endpoints.router, dependencies=secured)
     app.include_router(gallery_endpoints.router, dependencies=secured)
-    app.include_router(reindex_endpoints.router, dependencies=secured)
-    app.include_router(status_endpoints.health)
-    app.include_router(status_endpoints.router)
+    app.include_router(model_endpoints.router, dependencies=secured)
+    app.include_router(status_endpoints.health, dependencies=[known_fields])
+    app.include_router(status_endpoints.router, dependencies=secured)
     describe(app, needs_api_key=settings.api_key is not None)
     return app
 
@@ -106,7 +109,7 @@ async def running_parts(
         limits = PictureLimits(settings.max_pixels, settings.min_side, settings.max_request_bytes)
         models = ModelLoader(settings, database, checkpoints, limits, EmbeddingMetrics(registry), new_sync)
         model = await models.start(engines)
-        active_model = ActiveModel(database, model, models.load, settings.index_poll_seconds)
+        active_model = ActiveModel(database, model, models.load)
         stack.push_async_callback(active_model.stop)
         await active_model.start()
 
@@ -114,12 +117,11 @@ async def running_parts(
         gallery = GalleryService(database, images, active_model)
         await gallery.delete_orphaned_images()
         search = SearchService(database, images, active_model)
-        worker = ReindexWorker(
-            database, images, active_model, checkpoints, models.in_background, settings.index_poll_seconds
-        )
-        await worker.start()
-        stack.push_async_callback(worker.stop)
-        reindex = ReindexService(database, checkpoints, active_model, worker, models)
+        rollout = Rollout(database, images, active_model, checkpoints, models.in_background)
+        supervisor = ModelSupervisor(active_model, rollout, settings.index_poll_seconds)
+        await supervisor.start()
+        stack.push_async_callback(supervisor.stop)
+        reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.in_background)
         yield database, active_model, gallery, search, reindex
 
 

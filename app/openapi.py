@@ -40,6 +40,8 @@ def describe(app: FastAPI, needs_api_key: bool) -> None:
         _mark_binary(document)
         _leave_out_null(document)
         _leave_optional_fields_empty(document)
+        for form in _forms(document):
+            form["additionalProperties"] = False
         if not needs_api_key:
             _leave_out_security(document)
         return document

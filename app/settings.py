@@ -1,22 +1,29 @@
 """The service's settings, from the environment (prefix PASSERBY_) or the command line."""
 
 import ipaddress
+import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.engine_kinds import EngineKind, is_installed, need_of
+from app.kit.names import did_you_mean, shown
 from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
 
+PREFIX = "PASSERBY_"
+
+_OF_OTHERS = ("URL", "PUBLISH", "BALANCER_PUBLISH", "REPLICAS")
+"""Variables of the command line and of docker-compose.yml, which may be in a service's environment, too."""
+
 
 class Settings(BaseSettings):
-    """The settings of one service process. Raises pydantic's ValidationError for invalid values."""
+    """The settings of one service process. Raises pydantic's ValidationError for unknown names and invalid values."""
 
-    model_config = SettingsConfigDict(env_prefix="PASSERBY_", env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key")
     port: int = Field(8000, ge=0, le=65535)
@@ -85,6 +92,15 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _are_known(cls, values: dict[str, Any]) -> dict[str, Any]:
+        known = cls.variables()
+        for name in sorted(os.environ):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                raise ValueError(f"there is no setting {shown(name)}{did_you_mean(name.upper(), known, PREFIX)}")
+        return values
+
     @field_validator("index_url")
     @classmethod
     def _is_valid_address(cls, url: str | None) -> str | None:
@@ -108,6 +124,11 @@ class Settings(BaseSettings):
                 f"listening on {self.host} lets others reach the gallery: set PASSERBY_API_KEY, or listen on 127.0.0.1"
             )
         return self
+
+    @classmethod
+    def variables(cls) -> frozenset[str]:
+        """The environment variables that begin with the prefix and may be set."""
+        return frozenset(f"{PREFIX}{name.upper()}" for name in (*cls.model_fields, *_OF_OTHERS))
 
     @property
     def resolved_database_url(self) -> str:

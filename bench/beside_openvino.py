@@ -27,7 +27,7 @@ from model.checkpoint import BUNDLED, load_checkpoint
 from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
 from model.errors import ModelError
-from model.evaluate import Protocol, embed_split
+from model.evaluate import embed_split
 from model.quantisation import export_int8
 
 BATCHES = (8, 1)
@@ -112,8 +112,8 @@ def _accuracy(forms: Mapping[str, Engines], data: str) -> Table:
     wanted = None
     for name, engines in forms.items():
         network = engines.with_all_cores
-        features = embed_split(chosen.split, network.metadata.input, network.embed)
-        metrics = evaluate_place(chosen, features, Protocol()).found.metrics
+        features = embed_split(chosen.split, network)
+        metrics = evaluate_place(chosen, features).found.metrics
         embeddings = np.concatenate([part.features for part in features])
         wanted = embeddings if wanted is None else wanted
         cosines = (embeddings * wanted).reshape(len(embeddings), -1).sum(axis=1)

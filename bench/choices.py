@@ -24,7 +24,7 @@ from app.kit.cores import available_cores
 from model.checkpoint import load_checkpoint
 from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
-from model.evaluate import Protocol, embed_split
+from model.evaluate import embed_split
 from model.export import export_onnx
 from model.loading import load_for_inference
 from model.train import CHECKPOINT_FILE
@@ -193,8 +193,7 @@ def _evaluated(path: Path, places: Sequence[str]) -> list[str]:
         for number, place in enumerate(places):
             held_out = None if number else HELD_OUT
             chosen = choose_split(place, network.metadata.training_data, held_out)
-            features = embed_split(chosen.split, network.metadata.input, network.embed)
-            metrics = evaluate_place(chosen, features, Protocol()).found.metrics
+            metrics = evaluate_place(chosen, embed_split(chosen.split, network)).found.metrics
             cells.append(f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}")
     return cells
 

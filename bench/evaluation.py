@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.rows import Row
 from model.evaluate import LabelledFeatures, Protocol, evaluate, read_features
-from model.metrics import evaluate_ranking
+from model.metrics import score_ranking
 from model.reranking import reranked_blocks
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden" / "0287.npz"
@@ -71,7 +71,7 @@ def _measure(case: str) -> dict[str, float]:
         metrics = evaluate(query, gallery, Protocol(bootstrap=1000)).metrics
     else:
         similarities = reranked_blocks(query.features, gallery.features)
-        metrics = evaluate_ranking(similarities, query.pids, query.cameras, gallery.pids, gallery.cameras)
+        metrics = score_ranking(similarities, query.pids, query.cameras, gallery.pids, gallery.cameras).means()
     return {
         "seconds": time.perf_counter() - began,
         "gigabytes": _peak(),

@@ -16,7 +16,7 @@ from bench.rows import Row, speeds_row
 from model.checkpoint import BUNDLED, InputFormat, load_checkpoint
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, hold_out
-from model.evaluate import embed_split, evaluate_features
+from model.evaluate import embed_split, evaluate
 from model.export import export_onnx
 from model.loading import with_flip
 from model.pictures import read_inputs
@@ -76,7 +76,7 @@ def speed(engines: Engines, crops: NDArray[np.uint8], batch: int) -> float:
 
 def _drop(int8: Engines, fp32: Engines, split: EvaluationSplit) -> Row:
     networks = [engines.with_all_cores for engines in (int8, fp32)]
-    reached = [evaluate_features(*embed_split(split, one.metadata.input, one.embed)).map_step for one in networks]
+    reached = [evaluate(*embed_split(split, one)).metrics.map_step for one in networks]
     drop = 100 * (reached[1] - reached[0])
     return Row(
         f"int8, mAP on {HELD_OUT} held-out identities",

@@ -1,14 +1,14 @@
 """Pictures to post: any number of distinct JPEG files of drawn people."""
 
 from io import BytesIO
-from itertools import count, islice
+from itertools import count
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
 from model.checkpoint import InputFormat
-from model.datasets.synthetic import synthetic_crops
+from model.datasets.synthetic import DRAWN_PEOPLE, Synthetic
 from model.transforms import to_input
 
 DRAWN = 128
@@ -20,7 +20,7 @@ class Pictures:
     """Yields JPEG files with distinct bytes: drawn ones, repeated with different comments."""
 
     def __init__(self, drawn: int = DRAWN) -> None:
-        self.drawn = [_jpeg(crop.picture) for crop in islice(synthetic_crops(people=drawn // 6 + 1), drawn)]
+        self.drawn = [sample.path.read_bytes() for sample in Synthetic(DRAWN_PEOPLE).train()[:drawn]]
         self._numbers = count()
 
     def take(self, wanted: int) -> list[bytes]:
@@ -36,12 +36,6 @@ def as_inputs(contents: list[bytes], input_format: InputFormat) -> NDArray[np.ui
         with PIL.Image.open(BytesIO(content)) as picture:
             inputs.append(to_input(picture, input_format.size, input_format.interpolation))
     return np.stack(inputs)
-
-
-def _jpeg(picture: PIL.Image.Image) -> bytes:
-    file = BytesIO()
-    picture.save(file, "JPEG", quality=90)
-    return file.getvalue()
 
 
 def _commented(jpeg: bytes, number: int) -> bytes:

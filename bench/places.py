@@ -11,7 +11,7 @@ from model.commands.places import PlaceResult, evaluate_place
 from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import ModelError
-from model.evaluate import Protocol, embed_split
+from model.evaluate import embed_split
 from model.loading import Inference, load_any_network
 from model.plain_network import PlainNetwork
 from model.provenance import Relation, training_summary
@@ -45,8 +45,7 @@ def evaluated(networks: Sequence[Network], data: str) -> list[PlaceResult]:
     column = []
     for network, own in zip(networks, trained_on, strict=True):
         chosen = read_split(data_set, part, own)
-        features = embed_split(chosen.split, network.metadata.input, network.embed)
-        column.append(evaluate_place(chosen, features, Protocol()))
+        column.append(evaluate_place(chosen, embed_split(chosen.split, network)))
     return column
 
 

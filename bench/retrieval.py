@@ -19,9 +19,9 @@ from rich.table import Table
 from bench.service import service
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, Sample, hold_out
-from model.evaluate import embed_split, evaluate_features
+from model.evaluate import embed_split, evaluate
 from model.loading import load_for_inference
-from model.metrics import Metrics, evaluate_ranking
+from model.metrics import Metrics, score_ranking
 
 FILES_A_REQUEST = 32
 MOST_MATCHES = 1000
@@ -36,8 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["PASSERBY_CHECKPOINT"] = str(options.checkpoint)
     _, split = hold_out(open_data_set(options.data).train(), options.hold_out)
-    loaded = load_for_inference(options.checkpoint)
-    offline = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+    offline = evaluate(*embed_split(split, load_for_inference(options.checkpoint))).metrics
     with (
         tempfile.TemporaryDirectory() as folder,
         service(Path(folder)) as running,
@@ -54,13 +53,13 @@ def metrics_over_http(client: httpx.Client, split: EvaluationSplit) -> Metrics:
     """Import a split's gallery, search for each of its queries, and evaluate the answers."""
     ids = _import(client, split.gallery)
     position = {crop_id: number for number, crop_id in enumerate(ids)}
-    return evaluate_ranking(
+    return score_ranking(
         _rows(client, split, position),
         _column(split.query, "pid"),
         _column(split.query, "camera"),
         _column(split.gallery, "pid"),
         _column(split.gallery, "camera"),
-    )
+    ).means()
 
 
 def _rows(client: httpx.Client, split: EvaluationSplit, position: dict[str, int]) -> Iterator[NDArray[np.float32]]:

@@ -21,9 +21,8 @@ from torchvision.transforms import v2
 from app.kit.cores import available_cores
 from bench.rows import Row
 from model.checkpoint import TrainingData
-from model.datasets import open_data_set
 from model.datasets.base import Sample
-from model.datasets.synthetic import write_synthetic
+from model.datasets.synthetic import DRAWN_PEOPLE, Synthetic
 from model.initialisation import initial_backbone
 from model.losses import global_triplet_loss, hinge, softmax_loss
 from model.mgn import MGN
@@ -36,7 +35,6 @@ from model.training.world import World
 
 WARM_UP = 2
 ITERATIONS = 8
-PEOPLE = 40
 
 
 def rows(rounds: int) -> list[Row]:
@@ -49,7 +47,6 @@ def rows(rounds: int) -> list[Row]:
         precisions.append("bfloat16")
     measured: dict[str, list[float]] = {side: [] for side in ("plain", *precisions)}
     with tempfile.TemporaryDirectory() as folder:
-        write_synthetic(Path(folder) / "data", PEOPLE)
         for _ in range(rounds):
             for side, speeds in measured.items():
                 speeds.append(_measured(side, Path(folder)))
@@ -79,7 +76,7 @@ def _measured(side: str, folder: Path) -> float:
 
 @dataclass(frozen=True)
 class Loop:
-    """A training loop: the recipe on the drawn people in `folder/data`, on a device.
+    """A training loop: the recipe on the shipped drawn people, on a device, with its files in `folder`.
 
     The first `warm_up` iterations do not count; the others are timed in groups of `warm_up`.
     """
@@ -92,7 +89,7 @@ class Loop:
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The drawn people's crops."""
-        return open_data_set(f"synthetic:{self.folder / 'data'}").train()
+        return Synthetic(DRAWN_PEOPLE).train()
 
     @property
     def crops(self) -> int:

@@ -14,8 +14,8 @@ echo "without the key nothing is told"
 [ "$(curl -s -o /dev/null -w '%{http_code}' "$BASE_URL/cameras")" = 401 ]
 
 echo "import drawn people, from inside, with the command line"
-inside python -c 'from pathlib import Path; from model.datasets.synthetic import write_synthetic; print(write_synthetic(Path("/tmp/people"), people=12), "crops")'
-inside passerby import /tmp/people
+people=$(inside python -c 'from model.datasets.synthetic import DRAWN_PEOPLE; print(DRAWN_PEOPLE)')
+inside passerby import "$people"
 
 echo "search, from outside, over HTTP"
 crop=$(curl -fsS -H "X-API-Key: $key" "$BASE_URL/crops?limit=1")

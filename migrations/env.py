@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 import app.gallery.tables  # Table.metadata is complete only with all tables
-import app.reindex.tables
+import app.models.tables
 import app.search.tables  # noqa: F401
 from app.database import Database, Table
 from app.settings import Settings

@@ -8,7 +8,6 @@ from rich.console import Console
 from model.commands.adapt import adapt
 from model.commands.calibrate import calibrate
 from model.commands.convert import convert
-from model.commands.draw import draw
 from model.commands.evaluate import evaluate
 from model.commands.export import export
 from model.commands.info import info
@@ -19,7 +18,7 @@ from model.commands.visualize import visualize
 from model.errors import ModelError, RunStopped
 
 commands = typer.Typer(name="python -m model", help="Train, evaluate, convert and export MGN.", no_args_is_help=True)
-for command in (train, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info, draw):
+for command in (train, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info):
     commands.command()(command)
 
 

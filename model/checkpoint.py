@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 from model.architecture import EQUAL_WEIGHTS, PARTS, MGNConfig, PartWeights
 from model.calibration import Calibration
 from model.errors import CheckpointError
+from model.files import write_atomically
 from model.reference import Reference
 from model.transforms import Interpolation
 
@@ -189,13 +189,3 @@ def weights_sha256(weights: Weights, part_weights: PartWeights = EQUAL_WEIGHTS) 
     if part_weights != EQUAL_WEIGHTS:
         digest.update(json.dumps(["part_weights", part_weights]).encode())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically: `path` holds the old or the new content, even after a power failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

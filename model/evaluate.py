@@ -1,8 +1,9 @@
 """Evaluation of features or a checkpoint by re-identification metrics."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol as Interface
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,15 +14,7 @@ from model.camera_pairs import CameraPair, CameraPairs
 from model.checkpoint import InputFormat
 from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
-from model.metrics import (
-    GroundTruth,
-    Metrics,
-    QueryScores,
-    ScoreTable,
-    Similarities,
-    cosine_blocks,
-    ranking_to_last_right_answer,
-)
+from model.metrics import Metrics, QueryScores, ScoreTable, Similarities, cosine_blocks, rank_queries
 from model.pictures import read_inputs
 from model.queries import expand_queries, multi_query
 from model.reranking import reranked_blocks
@@ -31,6 +24,23 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32."""
 
 CROPS_A_BATCH = 64
+
+
+class Described(Interface):
+    """What a network says of itself: its input format."""
+
+    @property
+    def input(self) -> InputFormat: ...
+
+
+class Network(Interface):
+    """A network that embeds crops: a checkpoint that is loaded for inference, a plain network, or an engine."""
+
+    @property
+    def metadata(self) -> Described: ...
+
+    def embed(self, crops: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        """See Embed."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +87,13 @@ def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Proto
     protocol = protocol or Protocol()
     if not protocol.cameras:
         query, gallery = (replace(side, cameras=np.full_like(side.cameras, NO_CAMERA)) for side in (query, gallery))
-    truth, table = GroundTruth(gallery.pids, gallery.cameras), ScoreTable(len(query.pids))
-    pairs, camera_pairs = PairCounts(), CameraPairs(gallery.cameras)
-    is_right, number = np.zeros(len(gallery.pids), dtype=bool), 0
-    for block in _similarities(query, gallery, protocol):
-        pairs.add_block(block)
-        for row in block:
-            right, excluded = truth.of(query.pids[number], query.cameras[number])
-            pairs.add_query(row[right], row[excluded])
-            if len(right):
-                is_right[right] = True
-                ranking = ranking_to_last_right_answer(row, right, excluded)
-                found = is_right[ranking]
-                table.add(number, np.flatnonzero(found) + 1)
-                camera_pairs.add(query.cameras[number], ranking, found)
-                is_right[right] = False
-            number += 1
+    table, pairs, camera_pairs = ScoreTable(len(query.pids)), PairCounts(), CameraPairs(gallery.cameras)
+    blocks = _counted(_similarities(query, gallery, protocol), pairs)
+    ranked_queries = rank_queries(blocks, query.pids, query.cameras, gallery.pids, gallery.cameras)
+    for number, ranked in enumerate(ranked_queries):
+        table.add(number, ranked.ranks)
+        pairs.add_query(ranked.similarities[ranked.right], ranked.similarities[ranked.excluded])
+        camera_pairs.add(query.cameras[number], ranked.ranking, ranked.found)
     scores = table.scores()
     return Evaluation(
         scores.means(),
@@ -102,11 +103,6 @@ def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Proto
         confidence_intervals(scores, protocol.bootstrap, protocol.seed) if protocol.bootstrap else {},
         _notes(query, gallery, scores.means()),
     )
-
-
-def evaluate_features(query: LabelledFeatures, gallery: LabelledFeatures, rerank: bool = False) -> Metrics:
-    """The metrics of the usual protocol."""
-    return evaluate(query, gallery, Protocol(rerank=rerank)).metrics
 
 
 def read_features(path: Path) -> tuple[LabelledFeatures, LabelledFeatures]:
@@ -146,22 +142,17 @@ def write_features(
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the keywords for `allow_pickle`
 
 
-def embed_split(
-    split: EvaluationSplit, input_format: InputFormat, embed: Embed
-) -> tuple[LabelledFeatures, LabelledFeatures]:
+def embed_split(split: EvaluationSplit, network: Network) -> tuple[LabelledFeatures, LabelledFeatures]:
     """The embeddings of a split's query and gallery."""
-    return (
-        embed_samples(split.query, input_format, embed),
-        embed_samples(split.gallery, input_format, embed),
-    )
+    return embed_samples(split.query, network), embed_samples(split.gallery, network)
 
 
-def embed_samples(samples: Sequence[Sample], input_format: InputFormat, embed: Embed) -> LabelledFeatures:
+def embed_samples(samples: Sequence[Sample], network: Network) -> LabelledFeatures:
     """The embeddings of labelled crops as `(N, 2048)` features."""
     features = []
     for start in range(0, len(samples), CROPS_A_BATCH):
         paths = [sample.path for sample in samples[start : start + CROPS_A_BATCH]]
-        features.append(embed(read_inputs(paths, input_format)))
+        features.append(network.embed(read_inputs(paths, network.metadata.input)))
     return LabelledFeatures(
         np.concatenate(features).reshape(len(samples), -1),
         np.array([sample.pid for sample in samples], dtype=np.int64),
@@ -178,6 +169,12 @@ def _similarities(query: LabelledFeatures, gallery: LabelledFeatures, protocol: 
     if protocol.rerank:
         return reranked_blocks(features, gallery.features)
     return cosine_blocks(features, gallery.features)
+
+
+def _counted(blocks: Iterable[Similarities], pairs: PairCounts) -> Iterator[Similarities]:
+    for block in blocks:
+        pairs.add_block(block)
+        yield block
 
 
 def _notes(query: LabelledFeatures, gallery: LabelledFeatures, metrics: Metrics) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, save_checkpoint, write_atomically
+from model.checkpoint import METADATA_KEY, Checkpoint, CheckpointMetadata, save_checkpoint
 from model.errors import CheckpointError
+from model.files import write_atomically
 from model.loading import Inference, inference_of, load_for_inference, with_reference
 from model.mgn import load_embedder
 from model.reference import LOWEST_COSINE, patches

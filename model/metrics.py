@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +43,21 @@ class QueryScores:
     """The scores of each query, `(Q,)` each; NaN for queries without a right answer.
 
     first: the rank of the first right answer. step, trapezoid: average precisions. minp: right answers / rank of the
-    last one.
+    last one. right_answers: their number.
     """
 
     first: NDArray[np.float64]
     step: NDArray[np.float64]
     trapezoid: NDArray[np.float64]
     minp: NDArray[np.float64]
+    right_answers: NDArray[np.int64]
+
+    def cmc(self, ranks: int) -> NDArray[np.float64]:
+        """`(ranks,)`: the share of answerable queries with a right answer among the first 1, 2, ..."""
+        first = self.first[~np.isnan(self.first)]
+        if not len(first):
+            return np.full(ranks, np.nan)
+        return np.asarray((first[:, None] <= np.arange(1, ranks + 1)).mean(axis=0))
 
     def means(self) -> Metrics:
         """The metrics over all queries."""
@@ -100,54 +109,56 @@ class GroundTruth:
         return own[~excluded], own[excluded]
 
 
-def ranking_to_last_right_answer(
-    similarity: Similarities, right: NDArray[np.int64], excluded: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """One query's gallery in the order of its `(G,)` similarities, highest first, down to its last right answer.
+class QueryRanking(NamedTuple):
+    """One query's ranking, by decreasing similarity; equal similarities keep the gallery's order.
 
-    Returns positions, without those excluded. Equal similarities keep the gallery's order.
+    similarities: `(G,)`. right, excluded: see GroundTruth. ranking: positions in the gallery down to the last right
+    answer, without those excluded; found: which of them are right, `(len(ranking),)`.
     """
-    candidates = np.flatnonzero(similarity >= similarity[right].min())
-    if len(excluded):
-        candidates = np.setdiff1d(candidates, excluded, assume_unique=True)
-    return candidates[np.argsort(-similarity[candidates], kind="stable")]
+
+    similarities: Similarities
+    right: NDArray[np.int64]
+    excluded: NDArray[np.int64]
+    ranking: NDArray[np.int64]
+    found: NDArray[np.bool_]
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """The ranks (from 1, ascending) of the right answers."""
+        return np.flatnonzero(self.found) + 1
 
 
-def ranks_of_right_answers(
-    similarity: Similarities,
-    query_pid: int,
-    query_camera: int,
-    gallery_pids: Labels,
-    gallery_cameras: Labels,
-) -> NDArray[np.int64]:
-    """The ranks (from 1, ascending) of one query's right answers among its `(G,)` similarities, highest first.
-
-    Gallery crops of the same person by the same camera do not count. Equal similarities keep the gallery's order.
-    """
-    right, excluded = GroundTruth(gallery_pids, gallery_cameras).of(query_pid, query_camera)
-    if not len(right):
-        return right
-    return np.flatnonzero(np.isin(ranking_to_last_right_answer(similarity, right, excluded), right)) + 1
-
-
-def evaluate_ranking(
+def rank_queries(
     similarities: Iterable[Similarities],
     query_pids: Labels,
     query_cameras: Labels,
     gallery_pids: Labels,
     gallery_cameras: Labels,
-) -> Metrics:
-    """Metrics of a ranking; `similarities` yields blocks `(n, G)`, in total one row for each query."""
+) -> Iterator[QueryRanking]:
+    """Rank the gallery for each query; `similarities` yields blocks `(n, G)`, in total one row for each query."""
     truth = GroundTruth(gallery_pids, gallery_cameras)
-    table = ScoreTable(len(query_pids))
     is_right = np.zeros(len(gallery_pids), dtype=bool)
     for query, row in enumerate(row for block in similarities for row in block):
         right, excluded = truth.of(query_pids[query], query_cameras[query])
-        if len(right):
-            is_right[right] = True
-            table.add(query, np.flatnonzero(is_right[ranking_to_last_right_answer(row, right, excluded)]) + 1)
-            is_right[right] = False
-    return table.scores().means()
+        ranking = _ranking_to_last_right_answer(row, right, excluded)
+        is_right[right] = True
+        yield QueryRanking(row, right, excluded, ranking, is_right[ranking])
+        is_right[right] = False
+
+
+def score_ranking(
+    similarities: Iterable[Similarities],
+    query_pids: Labels,
+    query_cameras: Labels,
+    gallery_pids: Labels,
+    gallery_cameras: Labels,
+) -> QueryScores:
+    """The scores of each query, from the arguments of `rank_queries`."""
+    table = ScoreTable(len(query_pids))
+    ranked_queries = rank_queries(similarities, query_pids, query_cameras, gallery_pids, gallery_cameras)
+    for number, ranked in enumerate(ranked_queries):
+        table.add(number, ranked.ranks)
+    return table.scores()
 
 
 class ScoreTable:
@@ -155,14 +166,29 @@ class ScoreTable:
 
     def __init__(self, queries: int) -> None:
         self._rows = np.full((4, queries), np.nan)
+        self._right_answers = np.zeros(queries, np.int64)
 
     def add(self, query: int, ranks: NDArray[np.int64]) -> None:
-        """Add a query by the ranks (from 1, ascending) of its right answers, at least one."""
-        self._rows[:, query] = (ranks[0], *average_precision(ranks), len(ranks) / ranks[-1])
+        """Add a query by the ranks (from 1, ascending) of its right answers, if it has any."""
+        if len(ranks):
+            self._rows[:, query] = (ranks[0], *average_precision(ranks), len(ranks) / ranks[-1])
+            self._right_answers[query] = len(ranks)
 
     def scores(self) -> QueryScores:
         """The scores of all queries."""
-        return QueryScores(*self._rows)
+        first, step, trapezoid, minp = self._rows
+        return QueryScores(first, step, trapezoid, minp, self._right_answers)
+
+
+def _ranking_to_last_right_answer(
+    similarities: Similarities, right: NDArray[np.int64], excluded: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    if not len(right):
+        return right
+    candidates = np.flatnonzero(similarities >= similarities[right].min())
+    if len(excluded):
+        candidates = np.setdiff1d(candidates, excluded, assume_unique=True)
+    return candidates[np.argsort(-similarities[candidates], kind="stable")]
 
 
 def cosine_blocks(query: NDArray[np.float32], gallery: NDArray[np.float32], rows: int = 256) -> Iterator[Similarities]:

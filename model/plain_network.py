@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from model.checkpoint import InputFormat, TrainingData, Weights, weights_sha256, write_atomically
+from model.checkpoint import InputFormat, TrainingData, Weights, weights_sha256
 from model.errors import CheckpointError
+from model.files import write_atomically
 from model.mgn import Normalise
 from model.osnet import OMZOSNet
 

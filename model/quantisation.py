@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from model.checkpoint import Checkpoint, write_atomically
+from model.checkpoint import Checkpoint
 from model.errors import CheckpointError
 from model.export import describe, write_graph
+from model.files import write_atomically
 from model.loading import Inference, inference_of, load_for_inference
 from model.reference import Reference
 

@@ -14,12 +14,13 @@ from model.datasets.base import EvaluationSplit
 from model.errors import ModelError
 from model.evaluate import LabelledFeatures, embed_split
 from model.loading import inference_of
+from model.metrics import QueryScores
 from model.provenance import place_of_result
 from model.training.run_log import LOG_FILE
 from model.visualize.charts import Curve, cmc_figure, losses_figure, rate_figure, schedule_figure, shares_figure
 from model.visualize.folder import BRANCHES
 from model.visualize.pages import write_page
-from model.visualize.ranks import Order, Ranking, Scores, choose_queries
+from model.visualize.ranks import Order, Ranking, choose_queries
 from model.visualize.sheets import QuerySheet, build_sheets
 from model.visualize.style import svg_uri
 
@@ -137,8 +138,7 @@ def _named(curves: Mapping[str, Curve]) -> dict[str, Curve]:
 def _ranking(checkpoint: Checkpoint, evaluated: EvaluatedSplit) -> Ranking:
     features = evaluated.features
     if features is None:
-        loaded = inference_of(checkpoint)
-        features = embed_split(evaluated.split, loaded.metadata.input, loaded.embed)
+        features = embed_split(evaluated.split, inference_of(checkpoint))
     return Ranking(evaluated.split, *features)
 
 
@@ -149,7 +149,7 @@ def _found(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, 
     if ranking is None:
         return found
     scores = ranking.scores()
-    if np.isnan(scores.first_rank).all():
+    if np.isnan(scores.first).all():
         return found
     best = _examples(ranking, scores, "best")
     worst = [query for query in _examples(ranking, scores, "worst") if query not in best]
@@ -162,7 +162,7 @@ def _found(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, 
     }
 
 
-def _examples(ranking: Ranking, scores: Scores, order: Order) -> list[int]:
+def _examples(ranking: Ranking, scores: QueryScores, order: Order) -> list[int]:
     """The worst or the best queries, no two of one person."""
     of_person: dict[int, int] = {}
     for query in choose_queries(scores, order, len(ranking.query.pids)):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from model.checkpoint import METADATA_KEY, CheckpointMetadata, load_checkpoint, save_checkpoint, write_atomically
+from model.checkpoint import METADATA_KEY, CheckpointMetadata, load_checkpoint, save_checkpoint
 from model.errors import CheckpointError
+from model.files import write_atomically
 
 
 def rewrite_metadata(source: Path, out: Path, metadata: CheckpointMetadata) -> None:

@@ -20,6 +20,7 @@ from app.client.http import Query, ServiceClient
 from app.client.importing import Tally, import_items, show_source, show_tally
 from app.client.searching import Found, read_picture, search, show_matches
 from app.client.sources import Source, SourceItem, read_source
+from model.datasets.synthetic import DRAWN_PEOPLE
 
 HOST = "127.0.0.1"
 PREFERRED_PORT = 8000
@@ -46,12 +47,12 @@ class Trial:
 def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: bool, console: Console) -> int:
     """Import, search and show; then run until Ctrl-C, or stop with `check`; the exit code. Raises ClientError.
 
-    data: any source of an import, by default drawn crops; port: by default a free one.
+    data: any source of an import, by default the drawn crops that are shipped; port: by default a free one.
     """
     with tempfile.TemporaryDirectory(prefix="passerby-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         _step(console, 1, "A gallery")
-        source = _drawn_source(folder / "crops", console) if data is None else _read(data, camera_id, console)
+        source = _drawn_source(console) if data is None else _read(data, camera_id, console)
         show_source(source, console)
         trial = choose_trial(source.items)
         if check and not trial.seen_elsewhere:
@@ -101,13 +102,9 @@ def _step(console: Console, number: int, title: str) -> None:
     console.print(f"\n[bold]{number}. {title}[/]", highlight=False)
 
 
-def _drawn_source(folder: Path, console: Console) -> Source:
-    from model.datasets.synthetic import write_synthetic
-
-    with console.status("Drawing people as several cameras see them"):
-        write_synthetic(folder)
+def _drawn_source(console: Console) -> Source:
     console.print("Drawn people, each as several cameras see them")
-    return read_source(folder)
+    return read_source(DRAWN_PEOPLE)
 
 
 def _read(data: Path, camera_id: str | None, console: Console) -> Source:

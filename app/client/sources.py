@@ -15,7 +15,6 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from app.client.errors import SourceError
-from model.datasets.base import JUNK
 from model.datasets.market1501 import market_name
 
 MANIFEST = "manifest.csv"
@@ -110,7 +109,7 @@ def _read_market(entries: Iterable[Path]) -> Source:
         match = market_name(path.name)
         if not match:
             strays.append(path)
-        elif int(match[1]) == JUNK:
+        elif match["pid"] == "-1":
             junk += 1
         else:
             items.append(

@@ -1,21 +1,22 @@
-"""Embeds in a separate process of low priority, for background work.
+"""Embeds in a separate process: background work at low priority, and checkpoints that nobody has tried yet.
 
-A low-priority thread of the service would delay all other threads while it holds the GIL.
+A low-priority thread of the service would delay all other threads while it holds the GIL. A checkpoint that hangs or
+crashes does so in its process alone.
 """
 
 import asyncio
+import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +26,16 @@ from app.embedding.engine import Engine, EngineError, load_engines
 from app.embedding.start_up import check
 from app.embedding.worker import outcomes_of
 from app.engine_kinds import EngineKind
+from model.errors import CheckpointError
 
 NICENESS = 10
 """A thread of this process gets about a tenth of a core that it shares with a thread of the service (Linux, CFS)."""
 
-_STOP_SECONDS = 5.0
-
 Embedded = NDArray[np.float32] | str
 """The parts `(8, 256)` of a crop, or the reason why there are none."""
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -44,104 +47,108 @@ class _Task:
 
 
 class BackgroundEmbedder:
-    """A process that embeds files with one checkpoint. It ends when its parent process ends, even by a kill."""
+    """A process that embeds files with one checkpoint, while it is entered. It ends with its parent, even by a kill."""
 
-    def __init__(self, checkpoint: Path, kind: EngineKind, threads: int | None, limits: PictureLimits) -> None:
-        """checkpoint, kind, threads: as for `load_engines`."""
+    def __init__(
+        self,
+        checkpoint: Path,
+        kind: EngineKind,
+        threads: int | None,
+        limits: PictureLimits,
+        niceness: int = NICENESS,
+    ) -> None:
+        """checkpoint, kind, threads: as for `load_engines`; niceness: in addition to that of this process."""
+        self.model_id = ""
+        self._killed = False
         self._task = _Task(checkpoint, kind, threads, limits)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._thread = ThreadPoolExecutor(1, "background-embedder")
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (niceness,))
 
     async def __aenter__(self) -> "BackgroundEmbedder":
-        self._process = await asyncio.to_thread(_start_process)
+        """Load the checkpoint, check its reference embeddings, and embed a blank crop.
+
+        Raises EngineError, CheckpointError.
+        """
         try:
-            trouble = await self._exchange(self._task)
-            if trouble is not None:
-                raise EngineError(str(trouble))
+            self.model_id = await self._run(_load, self._task)
         except BaseException:
             await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return
-        process.kill()  # it has no state to lose
-        self._thread.shutdown(wait=False)
-        await asyncio.to_thread(process.wait, _STOP_SECONDS)
-        with suppress(BrokenPipeError):  # it may have ended before it read everything
-            process.stdin.close()
-        process.stdout.close()
+        self.kill()
+        await asyncio.to_thread(self._pool.shutdown)
+
+    def kill(self) -> None:
+        """Kill the process, which has no state to lose; a running call raises EngineError."""
+        self._killed = True
+        for process in list((self._pool._processes or {}).values()):  # `kill_workers` from Python 3.14 on
+            process.kill()
 
     async def embed(self, contents: Sequence[bytes]) -> list[Embedded]:
         """One outcome for each file, in order. Raises EngineError where the process has ended."""
-        embedded: list[Embedded] = await self._exchange(list(contents))
-        return embedded
+        return await self._run(_embed, self._task, contents)
 
-    async def _exchange(self, message: object) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._exchange_blocking, message)
-
-    def _exchange_blocking(self, message: object) -> Any:
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            raise EngineError("the background process is not running")
+    async def _run(
+        self, work: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
+    ) -> _Result:
         try:
-            _send(process.stdin, message)
-            return pickle.load(process.stdout)
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            raise EngineError(f"the process that embeds in the background ended: {error!r}") from error
+            running = await asyncio.to_thread(self._pool.submit, work, *arguments, **named)
+            if self._killed:  # before this call started the process
+                self.kill()
+            return await asyncio.wrap_future(running)
+        except BrokenProcessPool as error:
+            raise EngineError("the process that embeds in the background ended") from error
 
 
-def _start_process() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def main() -> None:
-    """Serve pickled requests on the standard input until it is closed."""
+def _start(niceness: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service handles Ctrl-C, and ends this process
+    os.dup2(2, 1)  # the standard output is the service's
     if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    responses = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of libraries must not mix with responses
+        os.nice(niceness)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process of a pool waits for work for ever, as it holds both ends of the pipe."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _load(task: _Task) -> str:
     try:
-        _serve(sys.stdin.buffer, responses)
-    except (EOFError, BrokenPipeError):
-        return
+        engine = _engines(task)[0]
+        (outcome,) = outcomes_of(engine, np.zeros((1, *engine.metadata.input.size, 3), dtype=np.uint8))
+    except (EngineError, CheckpointError):
+        raise
+    except Exception as error:  # of a library, which may not be able to go from one process to another
+        raise EngineError(f"{type(error).__name__}: {error}") from None
+    if isinstance(outcome, EngineError):
+        raise outcome
+    return engine.metadata.model_id
 
 
-def _serve(requests: BinaryIO, responses: BinaryIO) -> None:
-    task: _Task = pickle.load(requests)
-    try:
-        engines = load_engines(
-            task.checkpoint, task.kind, task.threads
-        ).workers  # the single-request engine is not kept
-        for engine in set(engines):
-            check(engine)
-    except Exception as error:
-        _send(responses, f"{type(error).__name__}: {error}")
-        return
-    _send(responses, None)
-    with ThreadPoolExecutor(len(engines)) as threads:
-        while True:
-            _send(responses, _embed(pickle.load(requests), engines, task.limits, threads))
+@cache
+def _engines(task: _Task) -> Sequence[Engine]:
+    engines = load_engines(task.checkpoint, task.kind, task.threads).workers  # the single-request engine is not kept
+    for engine in set(engines):
+        check(engine)
+    return engines
 
 
-def _embed(
-    contents: Sequence[bytes], engines: Sequence[Engine], limits: PictureLimits, threads: ThreadPoolExecutor
-) -> list[Embedded]:
+def _embed(task: _Task, contents: Sequence[bytes]) -> list[Embedded]:
     """Embed files with all engines, each with an equal share in its own thread."""
+    engines = _engines(task)
     size = -(-len(contents) // len(engines))
     shares = [contents[i : i + size] for i in range(0, len(contents), size)]
-    large = threading.Lock()
-    jobs = [
-        threads.submit(_embed_share, engine, share, limits, large)
-        for engine, share in zip(engines, shares, strict=False)
-    ]
-    return [outcome for job in jobs for outcome in job.result()]
+    with ThreadPoolExecutor(len(engines)) as threads:
+        embed = partial(_embed_share, task.limits, threading.Lock())
+        return list(chain.from_iterable(threads.map(embed, engines, shares)))
 
 
-def _embed_share(engine: Engine, contents: Sequence[bytes], limits: PictureLimits, large: Any) -> list[Embedded]:
+def _embed_share(limits: PictureLimits, large: Any, engine: Engine, contents: Sequence[bytes]) -> list[Embedded]:
     decoded = [_decode(content, engine, limits, large) for content in contents]
     pixels = [crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]
     outcomes = iter(outcomes_of(engine, np.stack(pixels)) if pixels else ())
@@ -157,12 +164,3 @@ def _decode(content: bytes, engine: Engine, limits: PictureLimits, large: Any) -
         return decode(content, limits, engine.metadata.input, large)
     except PictureError as error:
         return error
-
-
-def _send(to: Any, message: object) -> None:
-    pickle.dump(message, to)
-    to.flush()
-
-
-if __name__ == "__main__":
-    main()

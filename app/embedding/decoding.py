@@ -48,6 +48,9 @@ _OTHER_SIGNATURES = {
     b"%PDF": "PDF",
 }
 
+_FRAME_GROUND = (0.485, 0.456, 0.406)
+"""The colour of a frame's transparent pixels, RGB in 0..1: the mean of ImageNet, which nearly all checkpoints use."""
+
 _PNG_END = b"IEND\xaeB`\x82"
 
 _UPRIGHT = {
@@ -120,7 +123,9 @@ def decode(
             side = DRAFT_MARGIN * max(input_format.size)
             picture.draft(picture.mode, (side, side))
         turn = _turn(picture)
-        pixels = to_input(_opaque(_turned(picture, turn), input_format), input_format.size, input_format.interpolation)
+        pixels = to_input(
+            _opaque(_turned(picture, turn), input_format.mean), input_format.size, input_format.interpolation
+        )
     if turn in _SIDEWAYS:
         width, height = height, width
     return DecodedCrop(PictureFacts(media_type, width, height), pixels)
@@ -130,10 +135,10 @@ def decode(
 def whole_frame(
     content: bytes,
     limits: PictureLimits,
-    input_format: InputFormat,
     large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> Iterator[Image.Image]:
-    """All pixels of a frame as RGB, upright and opaque as in `decode`; `large` is held during the context.
+    """All pixels of a frame as RGB, upright, and opaque in a way that no model changes; `large` is held during the
+    context.
 
     Raises PictureError.
     """
@@ -142,7 +147,7 @@ def whole_frame(
         picture = _opened(content, media_type, limits)
     with picture, _held(large, picture):
         with _picture_errors(limits):
-            opaque = _opaque(_turned(picture, _turn(picture)), input_format)
+            opaque = _opaque(_turned(picture, _turn(picture)), _FRAME_GROUND)
             frame = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
         yield frame
 
@@ -214,12 +219,12 @@ def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
 
 
-def _opaque(picture: Image.Image, input_format: InputFormat) -> Image.Image:
+def _opaque(picture: Image.Image, mean: tuple[float, float, float]) -> Image.Image:
     if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if not picture.has_transparency_data:
         return picture
-    red, green, blue = (round(255 * mean) for mean in input_format.mean)
+    red, green, blue = (round(255 * share) for share in mean)
     ground = Image.new("RGB", picture.size, (red, green, blue))
     colours = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     ground.paste(colours, mask=colours)

@@ -1,4 +1,4 @@
-"""Cuts the boxes of people out of a frame, as crops with a JPEG each."""
+"""Cuts the boxes of people out of a frame: each becomes the file of a crop like any other."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,10 @@ from io import BytesIO
 
 from PIL import Image
 
-from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, whole_frame
-from model.checkpoint import InputFormat
-from model.transforms import to_input
+from app.embedding.decoding import PictureError, PictureLimits, whole_frame
 
 JPEG_QUALITY = 95
-"""With full colour resolution, the file's embedding is nearly that of the frame's own pixels."""
+"""With full colour resolution (4:4:4), the file's embedding is nearly that of the frame's own pixels."""
 
 _MOST_JPEG_SIDE = 65_500
 
@@ -57,31 +55,29 @@ class Box:
 
 
 @dataclass(frozen=True, eq=False)
-class CutCrop:
-    """A crop cut out of a frame. content: its JPEG; decoded: from the frame's own pixels in `box`."""
+class CropFile:
+    """The file of a crop: as it was posted, or the JPEG of a box. box: the pixels of the frame that it shows."""
 
     content: bytes
-    box: PixelBox
-    decoded: DecodedCrop
+    box: PixelBox | None = None
 
 
 def cut(
     frame: bytes,
     boxes: Sequence[Box],
     limits: PictureLimits,
-    input_format: InputFormat,
     large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
-) -> list[CutCrop | PictureError]:
+) -> list[CropFile | PictureError]:
     """Decode a frame once, at full size, and cut the boxes out; an unusable box fails alone.
 
-    The same frame and box always give the same file. `large` is held while a frame of more than LARGE_PIXELS is in
-    memory, see `decode`. Raises PictureError where the frame itself cannot be used, or where all boxes together have
-    more pixels than one picture may have.
+    The same frame and box always give the same file, whichever model embeds it. `large` is held while a frame of more
+    than LARGE_PIXELS is in memory, see `decode`. Raises PictureError where the frame itself cannot be used, or where
+    all boxes together have more pixels than one picture may have.
     """
-    with whole_frame(frame, limits, input_format, large) as picture:
+    with whole_frame(frame, limits, large) as picture:
         areas = [_area(box, picture.size, limits) for box in boxes]
         _check_total_pixels([area for area in areas if not isinstance(area, PictureError)], limits)
-        return [area if isinstance(area, PictureError) else _cut(picture, area, input_format) for area in areas]
+        return [area if isinstance(area, PictureError) else _cut(picture, area) for area in areas]
 
 
 def _area(box: Box, frame: tuple[int, int], limits: PictureLimits) -> PixelBox | PictureError:
@@ -106,13 +102,12 @@ def _check_total_pixels(areas: Sequence[PixelBox], limits: PictureLimits) -> Non
         )
 
 
-def _cut(frame: Image.Image, area: PixelBox, input_format: InputFormat) -> CutCrop:
+def _cut(frame: Image.Image, area: PixelBox) -> CropFile:
     x, y, width, height = area
-    picture = frame.crop((x, y, x + width, y + height))
-    pixels = to_input(picture, input_format.size, input_format.interpolation)
     file = BytesIO()
+    picture = frame.crop((x, y, x + width, y + height))
     picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:4:4", comment=b"")  # without the frame's comment
-    return CutCrop(file.getvalue(), area, DecodedCrop(PictureFacts("image/jpeg", width, height), pixels))
+    return CropFile(file.getvalue(), area)
 
 
 def _borders(start: float, length: float, most: int) -> tuple[int, int]:

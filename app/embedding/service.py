@@ -1,4 +1,4 @@
-"""The embedding service: decodes files or frames, and embeds their crops; each fails alone."""
+"""The embedding service: cuts crops out of frames, decodes their files and embeds them; each fails alone."""
 
 import asyncio
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 from app.embedding.engine import EngineError, Engines
-from app.embedding.frames import Box, CutCrop, PixelBox, cut
+from app.embedding.frames import Box, CropFile, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
 from app.kit.cores import available_cores
@@ -31,18 +31,7 @@ class EmbeddedCrop:
     parts: NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
-class EmbeddedCut:
-    """An embedded box of a frame. content: its JPEG; box: its area in the frame; parts: `(8, 256)` float32."""
-
-    content: bytes
-    facts: PictureFacts
-    box: PixelBox
-    parts: NDArray[np.float32]
-
-
 Result = EmbeddedCrop | PictureError | EngineError
-CutResult = EmbeddedCut | PictureError | EngineError
 
 
 class EmbeddingService:
@@ -121,17 +110,14 @@ class EmbeddingService:
             results = await asyncio.gather(*(self._embed_batch(batch, priority, embed, ahead) for batch in batches))
             return list(chain.from_iterable(results))
 
-    async def embed_frame(self, frame: bytes, boxes: Sequence[Box], priority: Priority) -> list[CutResult]:
-        """Embed boxes of a frame; one outcome for each, in order: an unusable box fails alone.
+    async def cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CropFile | PictureError]:
+        """The files of a frame's boxes, to embed as bulk work, in order: an unusable box fails alone.
 
-        The frame is decoded once, and freed when its crops are cut out. Raises PictureError where the frame cannot be
-        used; QueueFull, QueueClosed.
+        Raises PictureError where the frame cannot be used; QueueFull, QueueClosed before it is decoded.
         """
-        with self._queue.admit(len(boxes), priority) as embed:
+        with self._queue.admit(len(boxes), Priority.BULK):
             loop = asyncio.get_running_loop()
-            cuts = await loop.run_in_executor(self._decoders[priority], self._cut, frame, boxes)
-            outcomes = iter(await embed([crop.decoded.pixels for crop in cuts if isinstance(crop, CutCrop)]))
-            return [crop if isinstance(crop, PictureError) else _cut_result(crop, next(outcomes)) for crop in cuts]
+            return await loop.run_in_executor(self._decoders[Priority.BULK], self._cut, frame, boxes)
 
     async def _embed_batch(
         self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted, ahead: asyncio.Semaphore
@@ -164,10 +150,10 @@ class EmbeddingService:
                     error.kind, str(error)
                 )  # a copy, as the traceback of the raised one references the files
 
-    def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CutCrop | PictureError]:
+    def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CropFile | PictureError]:
         with self._metrics.cut_seconds.time():
             try:
-                cuts = cut(frame, boxes, self._limits, self.metadata.input, self._large_lock)
+                cuts = cut(frame, boxes, self._limits, self._large_lock)
             except PictureError as error:
                 self._metrics.rejected.labels(error.kind).inc(len(boxes))
                 raise
@@ -179,9 +165,3 @@ class EmbeddingService:
 
 def _result(crop: DecodedCrop, outcome: Outcome) -> Result:
     return outcome if isinstance(outcome, EngineError) else EmbeddedCrop(crop.facts, outcome)
-
-
-def _cut_result(crop: CutCrop, outcome: Outcome) -> CutResult:
-    if isinstance(outcome, EngineError):
-        return outcome
-    return EmbeddedCut(crop.content, crop.decoded.facts, crop.box, outcome)

@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.database import Database
-from app.embedding.frames import PixelBox
-from app.gallery.active_model import ModelChanged, RunningModel
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
-from app.gallery.model_repository import ModelRepository
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
 from app.kit.async_batcher import AsyncBatcher
 from app.kit.ids import new_id
 from app.kit.times import now_microseconds, utc_offset_seconds
+from app.models.active import ModelChanged, RunningModel
+from app.models.repository import ModelRepository
 from model.architecture import PART_DIM, PARTS
 
 CROPS_A_TRANSACTION = 128
@@ -39,12 +38,11 @@ class EmbeddedNewCrop:
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """The outcome of a posted crop. parts: `(8, 256)` float32; box: its pixels in the frame, for a box of a frame."""
+    """The outcome of a posted crop. parts: `(8, 256)` float32."""
 
     status: Literal["created", "existing"]
     crop: Crop
     parts: NDArray[np.float32]
-    box: PixelBox | None = None
 
 
 NewCrops = Mapping[Identity, EmbeddedNewCrop]

@@ -1,18 +1,22 @@
 """The gallery over HTTP."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
 from numpy.typing import NDArray
 
-from app.embedding.service import EmbeddedCrop, EmbeddedCut
+from app.embedding.decoding import PictureError
+from app.embedding.frames import CropFile
+from app.embedding.queue import Priority
+from app.embedding.service import EmbeddedCrop
 from app.errors import InvalidRequest, problem_of, problem_responses
-from app.gallery.active_model import ActiveModel
 from app.gallery.crop_store import StoredCrop
-from app.gallery.forms import EmbedForm, crop_filter, parse_attributes, parse_items
+from app.gallery.filters import CropFilter
+from app.gallery.forms import EmbedForm, Include, parse_items
 from app.gallery.metadata import CropMetadata
-from app.gallery.posted import PostedFiles, PostedFrame, read_posted
+from app.gallery.posted import read_posted
 from app.gallery.schemas import (
     CameraId,
     CameraIn,
@@ -23,15 +27,13 @@ from app.gallery.schemas import (
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
-    Instant,
-    ItemMetadata,
-    Name,
 )
-from app.gallery.service import GalleryService
+from app.gallery.service import GalleryService, NewCrop
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
-from app.kit.forms import Several
+from app.kit.forms import Several, fields_of
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
+from app.models.active import ActiveModel
 from app.settings import Settings
 
 router = APIRouter()
@@ -40,8 +42,9 @@ GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
 ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
-Include = Literal["embedding", "vector", "parts"]
-Outcome = StoredCrop | EmbeddedCrop | EmbeddedCut | Exception
+Outcome = StoredCrop | EmbeddedCrop | Exception
+FilterQuery = Annotated[CropFilter, Depends(fields_of(CropFilter, Query))]
+EmbedFormDep = Annotated[EmbedForm, Depends(fields_of(EmbedForm, Form))]
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers of `POST /embed` and `POST /search`")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
 
@@ -55,13 +58,14 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
     status_code=status.HTTP_201_CREATED,
     tags=["crops"],
     summary="Put crops into the gallery",
-    responses=problem_responses(400, 413, 422, 429, 503),
+    responses=problem_responses(400, 413, 429, 503),
 )
 async def embed(
     gallery: GalleryDep,
     active_model: ActiveModelDep,
     disconnect: DisconnectDep,
     settings: SettingsDep,
+    form: EmbedFormDep,
     files: Annotated[
         Several[UploadFile] | None, File(description="One or many crops: jpeg, png or webp, one person each")
     ] = None,
@@ -75,34 +79,6 @@ async def embed(
             "of the upright frame, such as [[640, 212.5, 118, 342]]"
         ),
     ] = None,
-    camera_id: Annotated[
-        CameraId | None,
-        Form(description="The camera; an unknown one is created", examples=["gate-north"]),
-    ] = None,
-    captured_at: Annotated[
-        Instant | None, Form(description="The time, with its zone", examples=["2026-05-04T17:30:00+02:00"])
-    ] = None,
-    track_id: Annotated[Name | None, Form(description="The track, if all crops belong to one")] = None,
-    person_id: Annotated[Name | None, Form(description="The person, if known")] = None,
-    attributes: Annotated[
-        str | None,
-        Form(
-            description="A JSON object, stored and returned unchanged; searches can filter by its values",
-            examples=['{"lane": 2}'],
-        ),
-    ] = None,
-    items: Annotated[
-        str | None,
-        Form(
-            description="A JSON array with an object for each file or box, in order: its camera_id, captured_at, "
-            "track_id, person_id and attributes override the request's for that crop"
-        ),
-    ] = None,
-    store: Annotated[bool, Form(description="false: embed only, store nothing; then no metadata is needed")] = True,
-    include: Annotated[
-        Several[Include] | None,
-        Form(description="embedding: return embeddings; or only their vector or parts"),
-    ] = None,
 ) -> EmbedAnswer:
     """Embeds crops and stores them with their pictures and metadata, so that searches find them.
 
@@ -112,37 +88,58 @@ async def embed(
     nothing and answers `existing`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
-    shared = ItemMetadata(
-        camera_id=camera_id,
-        captured_at=captured_at,
-        track_id=track_id,
-        person_id=person_id,
-        attributes=parse_attributes(attributes),
-    )
-    form = EmbedForm(shared, parse_items(items, len(posted.names)))
-    if store:
-        model_id, outcomes = await _store(gallery, form, posted, disconnect)
+    items = parse_items(form.items, len(posted.names))
+    metadata = form.metadata(items, len(posted.names)) if form.store else []
+    with active_model.use() as model:
+        crops = await cancel_on_disconnect(disconnect, posted.crops(model.embedding))
+    if form.store:
+        model_id, outcomes = await _store(gallery, crops, metadata, disconnect)
     else:
-        with active_model.use() as model:
-            model_id, outcomes = model.id, list(await cancel_on_disconnect(disconnect, posted.embed(model.embedding)))
-    wanted = set(include or ())
-    named = zip(posted.names, outcomes, strict=True)
-    embedded = [_item(index, name, outcome, wanted) for index, (name, outcome) in enumerate(named)]
-    return EmbedAnswer(model_id=model_id, items=embedded)
+        model_id, outcomes = await _embed_only(active_model, crops, disconnect)
+    wanted = set(form.include)
+    described = [
+        _item(index, posted.names[index], crop, outcome, wanted)
+        for index, (crop, outcome) in enumerate(zip(crops, outcomes, strict=True))
+    ]
+    return EmbedAnswer(model_id=model_id, items=described)
 
 
 async def _store(
-    gallery: GalleryService, form: EmbedForm, posted: PostedFiles | PostedFrame, disconnect: Disconnect
+    gallery: GalleryService,
+    crops: Sequence[CropFile | PictureError],
+    metadata: Sequence[CropMetadata | InvalidRequest],
+    disconnect: Disconnect,
 ) -> tuple[str, list[Outcome]]:
-    """The model's id and the outcome of each crop: one with wrong metadata fails before its picture is decoded."""
-    metadata = form.metadata(len(posted.names))
-    valid = {position: item for position, item in enumerate(metadata) if isinstance(item, CropMetadata)}
-    stored = await posted.store(gallery, valid, disconnect)
-    outcomes = iter(stored.outcomes)
-    return stored.model_id, [next(outcomes) if isinstance(item, CropMetadata) else item for item in metadata]
+    """The model's id and the outcome of each crop: one with wrong metadata fails before its file is decoded."""
+    new = [_new_crop(crop, item) for crop, item in zip(crops, metadata, strict=True)]
+    stored = await gallery.store([crop for crop in new if isinstance(crop, NewCrop)], disconnect)
+    return stored.model_id, _in_order(new, stored.outcomes)
 
 
-def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Include]) -> EmbedItem:
+async def _embed_only(
+    active_model: ActiveModel, crops: Sequence[CropFile | PictureError], disconnect: Disconnect
+) -> tuple[str, list[Outcome]]:
+    contents = [crop.content for crop in crops if isinstance(crop, CropFile)]
+    with active_model.use() as model:
+        outcomes = await cancel_on_disconnect(disconnect, model.embedding.embed(contents, Priority.BULK))
+        return model.id, _in_order(crops, outcomes)
+
+
+def _new_crop(crop: CropFile | PictureError, metadata: CropMetadata | InvalidRequest) -> NewCrop | Exception:
+    if isinstance(metadata, InvalidRequest):
+        return metadata
+    return NewCrop(crop.content, metadata) if isinstance(crop, CropFile) else crop
+
+
+def _in_order(crops: Sequence[object], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcome of each crop; `crops` has exceptions in place of those that have none in `outcomes`."""
+    remaining = iter(outcomes)
+    return [crop if isinstance(crop, Exception) else next(remaining) for crop in crops]
+
+
+def _item(
+    index: int, filename: str | None, crop: CropFile | PictureError, outcome: Outcome, wanted: set[Include]
+) -> EmbedItem:
     if isinstance(outcome, Exception):
         return EmbedItem(index=index, filename=filename, status="failed", problem=problem_of(outcome))
     stored = outcome if isinstance(outcome, StoredCrop) else None
@@ -151,7 +148,7 @@ def _item(index: int, filename: str | None, outcome: Outcome, wanted: set[Includ
         filename=filename,
         status=stored.status if stored else "embedded",
         crop=CropOut.of(stored.crop) if stored else None,
-        box=None if isinstance(outcome, EmbeddedCrop) else outcome.box,
+        box=crop.box if isinstance(crop, CropFile) else None,
         embedding=_embedding(outcome.parts, wanted),
     )
 
@@ -163,44 +160,26 @@ def _embedding(parts: NDArray[np.float32], wanted: set[Include]) -> EmbeddingOut
     return EmbeddingOut.of(parts, both or "vector" in wanted, both or "parts" in wanted)
 
 
-@router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(422, 503))
+@router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(503))
 async def list_crops(
     gallery: GalleryDep,
-    camera_ids: Annotated[list[CameraId] | None, Query(description="Only these cameras")] = None,
-    exclude_camera_ids: Annotated[list[CameraId] | None, Query(description="None of these cameras")] = None,
-    captured_from: Annotated[Instant | None, Query(description="Captured then or later")] = None,
-    captured_to: Annotated[Instant | None, Query(description="Captured before then")] = None,
-    person_id: Annotated[Name | None, Query()] = None,
-    track_id: Annotated[Name | None, Query()] = None,
-    attributes: Annotated[
-        str | None,
-        Query(description='Only crops with these attributes and values: a JSON object, such as {"colour": "red"}'),
-    ] = None,
+    filters: FilterQuery,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> CropPage:
     """One page of the crops that pass all filters. Pages neither skip nor repeat crops when new ones are stored."""
-    which = crop_filter(
-        camera_ids,
-        exclude_camera_ids,
-        captured_from,
-        captured_to,
-        person_id,
-        track_id,
-        parse_attributes(attributes),
-    )
     try:
         before = None if cursor is None else decode_cursor(cursor)
     except ValueError as error:
         raise InvalidRequest(f"{error}: give next_cursor of the page before", "cursor") from error
-    crops, next_position = await gallery.page(which, before, limit)
+    crops, next_position = await gallery.page(filters.to_index(), before, limit)
     return CropPage(
         items=[CropOut.of(crop) for crop in crops],
         next_cursor=None if next_position is None else encode_cursor(next_position),
     )
 
 
-@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop", responses=problem_responses(404, 422, 503))
+@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop", responses=problem_responses(404, 503))
 async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
     """A crop with its metadata."""
     return CropOut.of(await gallery.crop(crop_id))
@@ -211,7 +190,7 @@ async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
     tags=["crops"],
     summary="A crop's picture",
     response_class=Response,
-    responses={**_IMAGE, **problem_responses(404, 422, 503)},
+    responses={**_IMAGE, **problem_responses(404, 503)},
 )
 async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     """The picture, byte for byte as it was posted; for a box of a frame, the JPEG that was cut out."""
@@ -228,7 +207,7 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     tags=["crops"],
     summary="Delete a crop",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 422, 503),
+    responses=problem_responses(404, 503),
 )
 async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
     """Deletes a crop, its embedding and its picture. No later search finds it."""
@@ -241,7 +220,7 @@ async def list_cameras(gallery: GalleryDep) -> list[CameraOut]:
     return [CameraOut.of(camera, crops) for camera, crops in await gallery.cameras()]
 
 
-@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 422, 503))
+@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 503))
 async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     """A camera, and how many crops it has."""
     return CameraOut.of(*await gallery.camera(camera_id))
@@ -251,7 +230,7 @@ async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     "/cameras/{camera_id}",
     tags=["cameras"],
     summary="Describe a camera",
-    responses=problem_responses(400, 413, 422, 503),
+    responses=problem_responses(400, 413, 503),
 )
 async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
     """Sets a camera's name, place and time zone; creates the camera if it has no crop yet."""

@@ -1,81 +1,50 @@
-"""Parses form and query fields: filters, and the metadata of each crop of a `POST /embed`."""
+"""The form of a `POST /embed`: the metadata of each crop, and the boxes of a frame."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from app.embedding.frames import Box
 from app.errors import InvalidRequest
-from app.gallery.attributes import pairs_of
 from app.gallery.metadata import CropMetadata
-from app.gallery.schemas import Attributes, ItemMetadata
-from app.index.port import Filter
-from app.kit.times import to_microseconds
+from app.gallery.schemas import ItemMetadata
+from app.kit.forms import Several
+from app.kit.names import did_you_mean, shown
 
 _OBJECTS = TypeAdapter(list[dict[str, Any]])
-_ATTRIBUTES = TypeAdapter(Attributes)
 _BOXES = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]])
 
+Include = Literal["embedding", "vector", "parts"]
 
-@dataclass(frozen=True)
-class EmbedForm:
-    """A request's shared metadata, and what `items` (one JSON object a crop) overrides for single crops."""
 
-    shared: ItemMetadata
-    items: Sequence[dict[str, Any]]
+class EmbedForm(ItemMetadata):
+    """The fields of a `POST /embed` but its pictures: the metadata of all crops, and what `items` says of each."""
 
-    def metadata(self, count: int) -> list[CropMetadata | InvalidRequest]:
-        """The metadata of each of `count` crops, or what is wrong with it.
+    items: str | None = Field(
+        None,
+        description="A JSON array with an object for each file or box, in order: its camera_id, captured_at, "
+        "track_id, person_id and attributes override the request's for that crop",
+    )
+    store: bool = Field(True, description="false: embed only, store nothing; then no metadata is needed")
+    include: Several[Include] = Field([], description="embedding: return embeddings; or only their vector or parts")
+
+    def metadata(self, items: Sequence[dict[str, Any]], count: int) -> list[CropMetadata | InvalidRequest]:
+        """The metadata of each of `count` crops, or what is wrong with it; `items` as `parse_items` returns them.
 
         Raises InvalidRequest where the shared metadata is wrong and there are no `items`.
         """
-        if not self.items:
-            return [_complete(self.shared)] * count
-        return [self._of_item(index) for index in range(count)]
+        if not items:
+            return [_complete(self)] * count
+        return [self._of_item(item, index) for index, item in enumerate(items)]
 
-    def _of_item(self, index: int) -> CropMetadata | InvalidRequest:
+    def _of_item(self, item: dict[str, Any], index: int) -> CropMetadata | InvalidRequest:
         try:
-            item = _parse_item(self.items[index], index)
-            return _complete(self.shared.model_copy(update=item.model_dump(exclude_none=True)))
+            own = _parse_item(item, index)
+            return _complete(self.model_copy(update=own.model_dump(exclude_none=True)))
         except InvalidRequest as error:
             return error
-
-
-def crop_filter(
-    camera_ids: Sequence[str] | None,
-    exclude_camera_ids: Sequence[str] | None,
-    captured_from: datetime | None,
-    captured_to: datetime | None,
-    person_id: str | None,
-    track_id: str | None,
-    attributes: Mapping[str, Any] | None,
-) -> Filter:
-    """The filters that listing and searching share; None does not filter."""
-    return Filter(
-        camera_ids=frozenset(camera_ids or ()),
-        exclude_camera_ids=frozenset(exclude_camera_ids or ()),
-        captured_from=None if captured_from is None else to_microseconds(captured_from),
-        captured_to=None if captured_to is None else to_microseconds(captured_to),
-        person_id=person_id,
-        track_id=track_id,
-        attributes=pairs_of(attributes or {}),
-    )
-
-
-def parse_attributes(text: str | None) -> dict[str, Any] | None:
-    """The field `attributes` of a new crop or of a filter. Raises InvalidRequest."""
-    if text is None:
-        return None
-    try:
-        return _ATTRIBUTES.validate_json(text)
-    except ValidationError as error:
-        raise InvalidRequest(
-            f"attributes is no JSON object that a crop can have: {first_fault(error)}", "attributes"
-        ) from error
 
 
 def parse_boxes(text: str, max_boxes: int) -> list[Box]:
@@ -84,7 +53,7 @@ def parse_boxes(text: str, max_boxes: int) -> list[Box]:
         boxes = [Box(*numbers) for numbers in _BOXES.validate_json(text, strict=True)]
     except ValidationError as error:
         raise InvalidRequest(
-            f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {first_fault(error)}", "boxes"
+            f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {_first_fault(error)}", "boxes"
         ) from error
     if not 1 <= len(boxes) <= max_boxes:
         raise InvalidRequest(f"boxes has {len(boxes)} boxes: give 1 to {max_boxes} at once", "boxes")
@@ -98,7 +67,7 @@ def parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
     try:
         items = _OBJECTS.validate_json(text)
     except ValidationError as error:
-        raise InvalidRequest(f"items is no JSON array of objects: {first_fault(error)}", "items") from error
+        raise InvalidRequest(f"items is no JSON array of objects: {_first_fault(error)}", "items") from error
     if len(items) != crops:
         raise InvalidRequest(f"items has {len(items)} objects for {crops} files or boxes; give one for each", "items")
     return items
@@ -118,13 +87,18 @@ def _complete(metadata: ItemMetadata) -> CropMetadata:
 
 
 def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
+    known = ItemMetadata.model_fields
+    for name in item:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise InvalidRequest(f"items[{index}]: there is no field {shown(name)}{hint}", f"items[{index}]")
     try:
         return ItemMetadata.model_validate_json(json.dumps(item))
     except ValidationError as error:
-        raise InvalidRequest(f"items[{index}]: {first_fault(error)}", f"items[{index}]") from error
+        raise InvalidRequest(f"items[{index}]: {_first_fault(error)}", f"items[{index}]") from error
 
 
-def first_fault(error: ValidationError) -> str:
+def _first_fault(error: ValidationError) -> str:
     """The first validation error, with its location."""
     fault = error.errors()[0]
     where = ".".join(map(str, fault["loc"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from app.kit.files import write_atomically
+from model.files import write_atomically
 
 _WRITERS = 8
 """Files written in parallel: the threads wait for the disk or the object store, and use little CPU."""

@@ -65,11 +65,19 @@ class ItemMetadata(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    camera_id: CameraId | None = None
-    captured_at: Instant | None = None
-    track_id: Name | None = None
-    person_id: Name | None = None
-    attributes: Attributes | None = None
+    camera_id: CameraId | None = Field(
+        None, description="The camera; an unknown one is created", examples=["gate-north"]
+    )
+    captured_at: Instant | None = Field(
+        None, description="The time, with its zone", examples=["2026-05-04T17:30:00+02:00"]
+    )
+    track_id: Name | None = Field(None, description="The track, if all crops belong to one")
+    person_id: Name | None = Field(None, description="The person, if known")
+    attributes: Attributes | None = Field(
+        None,
+        description="A JSON object, stored and returned unchanged; searches can filter by its values",
+        examples=['{"lane": 2}'],
+    )
 
 
 class CropOut(BaseModel):

@@ -1,17 +1,14 @@
 """The gallery's rules: how crops and cameras are stored, read and deleted."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from app.database import Database
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
-from app.embedding.frames import Box
 from app.embedding.queue import Priority
-from app.embedding.service import EmbeddedCrop, EmbeddedCut
+from app.embedding.service import EmbeddedCrop
 from app.errors import NotFound
-from app.gallery.active_model import ActiveModel, ModelChanged, RunningModel
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
@@ -22,21 +19,14 @@ from app.index.port import Filter
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.times import now_microseconds
+from app.models.active import ActiveModel, ModelChanged, RunningModel
 
 
 @dataclass(frozen=True)
 class NewCrop:
-    """A crop that is posted as a file."""
+    """The file and the metadata of a crop."""
 
     content: bytes
-    metadata: CropMetadata
-
-
-@dataclass(frozen=True)
-class NewBox:
-    """A crop that is posted as a box of a frame."""
-
-    box: Box
     metadata: CropMetadata
 
 
@@ -70,27 +60,14 @@ class GalleryService:
         Returns one outcome for each, in order: an unusable picture fails alone. Raises QueueFull, QueueClosed,
         NotReady, and ClientDisconnected where the client disconnects before all are embedded; then nothing is stored.
         """
-        return await self._with_active_model(partial(self._embed_and_store, crops, disconnect))
-
-    async def store_frame(self, frame: bytes, crops: Sequence[NewBox], disconnect: Disconnect) -> Stored:
-        """Cut crops out of a frame, then embed and store them as `store` does, each with its own file.
-
-        Raises PictureError where the frame cannot be used.
-        """
-        return await self._with_active_model(partial(self._embed_and_store_frame, frame, crops, disconnect))
-
-    async def _with_active_model(
-        self, work: Callable[[RunningModel, CropStore], Awaitable[list[StoredCrop | Failure]]]
-    ) -> Stored:
-        """Run `work` with the active model; retry if the model changed, so embeddings of two models never mix."""
         if self._active_model.trouble is not None:  # raise NotReady before embedding anything
             await self._active_model.refresh()
-        while True:
+        while True:  # again where the model changed, so embeddings of two models never mix
             with self._active_model.use() as model:
                 if self._store_model is not model:
                     self._crop_store, self._store_model = CropStore(self._database, self._images, model), model
                 try:
-                    return Stored(model.id, await work(model, self._crop_store))
+                    return Stored(model.id, await self._embed_and_store(crops, disconnect, model, self._crop_store))
                 except ModelChanged:
                     pass
             await self._active_model.refresh()
@@ -116,32 +93,6 @@ class GalleryService:
         return [
             failed.get(identity) or _reported(stored[identity], repeated)
             for identity, repeated in zip(identities, _repeated(identities), strict=True)
-        ]
-
-    async def _embed_and_store_frame(
-        self,
-        frame: bytes,
-        crops: Sequence[NewBox],
-        disconnect: Disconnect,
-        model: RunningModel,
-        store: CropStore,
-    ) -> list[StoredCrop | Failure]:
-        embedding = model.embedding.embed_frame(frame, [crop.box for crop in crops], Priority.BULK)
-        results = await cancel_on_disconnect(disconnect, embedding)
-        cuts = [(crop, cut) for crop, cut in zip(crops, results, strict=True) if isinstance(cut, EmbeddedCut)]
-        hashes = await sha256_of_all([cut.content for _, cut in cuts])
-        embedded = [
-            EmbeddedNewCrop(crop.metadata, Picture(cut.content, sha256, cut.facts), cut.parts)
-            for (crop, cut), sha256 in zip(cuts, hashes, strict=True)
-        ]
-        identities = [crop.metadata.identity(crop.picture.sha256) for crop in embedded]
-        stored = await store.store(dict(zip(identities, embedded, strict=True)))
-        reported = (
-            _reported(stored[identity], repeated)
-            for identity, repeated in zip(identities, _repeated(identities), strict=True)
-        )
-        return [
-            replace(next(reported), box=result.box) if isinstance(result, EmbeddedCut) else result for result in results
         ]
 
     async def crop(self, crop_id: str) -> Crop:

@@ -5,8 +5,6 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Boolean,
-    Float,
     ForeignKey,
     Index,
     Integer,
@@ -25,10 +23,6 @@ KEY = BigInteger().with_variant(Integer, "sqlite")
 
 ADDED, REMOVED = 1, -1
 """The values of `Change.what`."""
-
-ACTIVE, NEXT, KEPT, DROPPED = "answers", "next", "kept", "dropped"
-"""The states of a model: active (one at most); crops are embedded with it so that it can become active (one at most);
-active before, its embeddings kept; its embeddings are being deleted."""
 
 
 class Gallery(Table):
@@ -122,20 +116,6 @@ class Embedding(Table):
     vector: Mapped[bytes] = mapped_column(LargeBinary)
 
     __table_args__ = (Index("ix_embeddings_crop_key", "crop_key"),)
-
-
-class KnownModel(Table):
-    """A model that embeds crops, did so or will, with its state."""
-
-    __tablename__ = "models"
-
-    model_id: Mapped[str] = mapped_column(String(128), primary_key=True)
-    checkpoint: Mapped[str] = mapped_column(String(128))  # its name in the checkpoint store
-    state: Mapped[str] = mapped_column(String(16))  # one of ACTIVE, NEXT, KEPT, DROPPED
-    created_at: Mapped[int] = mapped_column(BigInteger)
-    allow_missing: Mapped[bool] = mapped_column("lossy", Boolean)  # become active even if many pictures are unreadable
-    crops_per_second: Mapped[float | None] = mapped_column(Float)  # recently, while it embeds stored crops
-    trouble: Mapped[str | None] = mapped_column(Text)  # why embedding does not go on
 
 
 class Change(Table):

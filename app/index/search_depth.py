@@ -169,9 +169,7 @@ def _positions(found: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.
     return positions
 
 
-def _cheapest(
-    ranks: Mapping[int, NDArray[np.int64]], most: int, recall: float, list_length: float
-) -> tuple[int, int]:
+def _cheapest(ranks: Mapping[int, NDArray[np.int64]], most: int, recall: float, list_length: float) -> tuple[int, int]:
     """nprobe and number of candidates with this recall at the lowest cost; the most of both if none reaches it."""
     choices: list[tuple[float, int, int]] = []
     for nprobe, found in ranks.items():

@@ -184,7 +184,9 @@ class Segment:
         share = evenness(query, self._part_lengths) ** 2 * count / self._size
         depth = self.depth.at(top_k, share)
         if count <= max(_FEW, top_k):
-            rows, similarities = self._compare_all(query, passing, min(count, max(top_k, depth.returned, _LEAST_OF_FEW)))
+            rows, similarities = self._compare_all(
+                query, passing, min(count, max(top_k, depth.returned, _LEAST_OF_FEW))
+            )
         else:
             selected = None if mask is None and not self._unpurged else passing
             rows, similarities = self._search_lists(query, depth, selected, top_k)

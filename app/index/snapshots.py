@@ -13,7 +13,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.index.port import SavedState, SnapshotError, SnapshotIndex
-from app.kit.files import sync_file, sync_folder
+from model.files import sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], SnapshotIndex]
 

@@ -1,33 +1,17 @@
 """The HTTP schemas of searching."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
 from app.gallery.schemas import CropOut
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
+from app.search.filters import Filters
 from app.search.service import SearchResult
 
 SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-
-
-class Filters(BaseModel):
-    """The applied filters and weights; null and empty filters do not filter."""
-
-    camera_ids: list[str] = []
-    exclude_camera_ids: list[str] = []
-    captured_from: datetime | None = None
-    captured_to: datetime | None = None
-    person_id: str | None = None
-    track_id: str | None = None
-    attributes: dict[str, Any] = {}
-    min_similarity: float | None = None
-    top_k: int
-    part_weights: dict[str, float] = Field(
-        {}, description="As given: factors of the parts' shares, 1 for parts without an entry"
-    )
 
 
 class MatchOut(BaseModel):

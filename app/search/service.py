@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from app.database import Database
@@ -12,17 +12,19 @@ from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.queue import Priority
 from app.errors import InvalidRequest, NotFound, UnknownCamera
-from app.gallery.active_model import ActiveModel, RunningModel
 from app.gallery.crop_store import unpack_parts
+from app.gallery.filters import CropFilter
 from app.gallery.images import ImageStore
 from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
-from app.index.port import Filter, IndexResult
+from app.index.port import IndexResult
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
+from app.models.active import ActiveModel, RunningModel
+from app.search.filters import Filters
 from app.search.ranking import (
     Parts,
     Shares,
@@ -55,18 +57,11 @@ class QueryPicture:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """The parameters of a search; the query is pictures of one person or crops of the gallery.
-
-    shown_filters: the filters as given, to store and return; part_weights: as `multipliers_of` takes them.
-    """
+    """The parameters of a search; the query is pictures of one person or crops of the gallery."""
 
     pictures: Sequence[QueryPicture]
     crop_ids: Sequence[str]
-    filters: Filter
-    shown_filters: Mapping[str, Any]
-    top_k: int
-    min_similarity: float | None
-    part_weights: Mapping[str, float]
+    filters: Filters
     consistency: Consistency = "eventual"
 
 
@@ -113,7 +108,7 @@ class SearchService:
         pictures, embeddings = await self._embed(model, request.pictures, disconnect)
         embeddings += await self._embeddings_of_crops(model, request.crop_ids)
         query = join_embeddings(embeddings)
-        shares = shares_of(query, multipliers_of(request.part_weights))
+        shares = shares_of(query, multipliers_of(request.filters.part_weights))
         if request.consistency == "session":
             await model.index.catch_up()
         found, matches = await self._matches(model, query, shares, request)
@@ -123,7 +118,7 @@ class SearchService:
             model_id=model.id,
             gallery_size=found.gallery_size,
             compared=found.compared,
-            filters=dict(request.shown_filters),
+            filters=request.filters.model_dump(mode="json"),
             query_crop_ids=list(request.crop_ids),
             matches=[
                 {"crop_id": match.crop.id, "similarity": match.similarity, "parts": dict(match.parts)}
@@ -178,7 +173,7 @@ class SearchService:
         )
         return await asyncio.to_thread(draw_sheet, sheet)
 
-    async def _check_cameras(self, filters: Filter) -> None:
+    async def _check_cameras(self, filters: CropFilter) -> None:
         """Raise UnknownCamera for a filter with an unknown camera, which would silently match nothing."""
         for name in _CAMERA_FILTERS:
             named = set(getattr(filters, name))
@@ -227,16 +222,17 @@ class SearchService:
         self, model: RunningModel, query: Parts, shares: Shares, request: SearchRequest
     ) -> tuple[IndexResult, list[Match]]:
         """The candidates of the index and the matches; retries after an update where the index had deleted crops."""
+        filters = request.filters
         rounds = 1
         while True:
             found = await asyncio.to_thread(
                 model.index.index.search,
                 weighted(query, shares).reshape(-1),
-                request.filters,
-                request.top_k + len(request.crop_ids),
+                filters.to_index(),
+                filters.top_k + len(request.crop_ids),
             )
             matches, deleted = await self._join(model, [hit.key for hit in found.hits], query, shares, request)
-            if not deleted or len(matches) == request.top_k or rounds == _MAX_ROUNDS:
+            if not deleted or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:
                 return found, matches
             await model.index.catch_up()
             rounds += 1
@@ -257,10 +253,11 @@ class SearchService:
         for crop, vector in candidates:
             parts = part_similarities(query, unpack_parts(vector))
             matches.append(Match(0, weighted_similarity(parts, shares), parts, crop))
-        if request.min_similarity is not None:
-            matches = [match for match in matches if match.similarity >= request.min_similarity]
+        least = request.filters.min_similarity
+        if least is not None:
+            matches = [match for match in matches if match.similarity >= least]
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
-        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: request.top_k], start=1)]
+        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: request.filters.top_k], start=1)]
         return ranked, len(keys) - len(rows)
 
     async def _store(self, search: Search, pictures: Sequence[Picture]) -> None:

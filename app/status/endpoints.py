@@ -9,13 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
 from app.errors import NotReady, problem_responses
-from app.gallery.active_model import ActiveModel
-from app.gallery.model_repository import ModelRepository
 from app.gallery.repository import GalleryRepository
 from app.index.port import IndexLost, IndexUnreachable, VectorIndex
 from app.index.sync import IndexNotReady
 from app.kit.provide import provided
-from app.security import require_api_key
+from app.models.active import ActiveModel
+from app.models.repository import ModelRepository
 from app.status.schemas import Alive, ModelOut, Ready
 
 DatabaseDep = Annotated[Database, Depends(provided(Database))]
@@ -23,10 +22,10 @@ ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 RegistryDep = Annotated[CollectorRegistry, Depends(provided(CollectorRegistry))]
 
 health = APIRouter(tags=["service"])
-router = APIRouter(tags=["service"], dependencies=[Depends(require_api_key)])
+router = APIRouter(tags=["service"])
 
 
-@health.get("/health/live", summary="Is the process alive?")
+@health.get("/health/live", summary="Is the process alive?", responses={422: problem_responses()[422]})
 async def live() -> Alive:
     """Answers as long as the process serves requests."""
     return Alive()
@@ -35,7 +34,7 @@ async def live() -> Alive:
 @health.get(
     "/health/ready",
     summary="Does everything work?",
-    responses={503: problem_responses(503)[503]},
+    responses={status: problem_responses(503)[status] for status in (422, 503)},
 )
 async def ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
     """Green once the model is warm and has embedded all crops, the index is up to date and the database answers.

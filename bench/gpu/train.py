@@ -20,7 +20,7 @@ from model.commands.splits import choose_split
 from model.datasets import open_data_sets
 from model.datasets.joined import hold_out_of_first
 from model.errors import ModelError
-from model.evaluate import Protocol, embed_split
+from model.evaluate import embed_split
 from model.initialisation import converted_network
 from model.loading import inference_of, with_reference
 from model.recipe import Recipe, parse_overrides, read_recipe, recipe_path
@@ -164,8 +164,7 @@ class _Validation:
         network = inference_of(checkpoint)
         for place in self.places:
             chosen = choose_split(place, checkpoint.metadata.training_data, None)
-            features = embed_split(chosen.split, network.metadata.input, network.embed)
-            metrics = evaluate_place(chosen, features, Protocol()).found.metrics
+            metrics = evaluate_place(chosen, embed_split(chosen.split, network)).found.metrics
             figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
         text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
         print(f"{path.name}: {text}; evaluated in {time.perf_counter() - began:.0f} s", flush=True)

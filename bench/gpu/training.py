@@ -7,7 +7,6 @@ import torch
 
 from bench.gpu.findings import Finding, Scale
 from bench.training import Loop, passerby_loop, plain_loop
-from model.datasets.synthetic import write_synthetic
 from model.recipe import Recipe, read_recipe, recipe_path
 
 RECIPES = ("practical", "paper", "osnet")
@@ -17,7 +16,6 @@ def findings(device: torch.device, scale: Scale) -> list[Finding]:
     """A line for each recipe, with all layers trained from random weights."""
     lines = []
     with tempfile.TemporaryDirectory() as folder:
-        write_synthetic(Path(folder) / "data", people=max(12, 2 * scale.identities))
         for name in RECIPES:
             loop = Loop(_recipe(name, scale), Path(folder), device, scale.warm_up)
             ours, plain = passerby_loop(loop), plain_loop(loop)

@@ -119,7 +119,7 @@ def real_embeddings() -> LabelledFeatures:
     """The bundled model's embeddings of Market-1501's training crops."""
     network = load_for_inference(BUNDLED)
     samples = open_data_set(f"market1501:{MARKET}").train()
-    return embed_samples(samples, network.metadata.input, network.embed)
+    return embed_samples(samples, network)
 
 
 def gallery_of(folder: Path, crops: int, seed: int = 0) -> Gallery:

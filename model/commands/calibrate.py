@@ -58,7 +58,7 @@ def calibrate(
             "the checkpoint was trained on these identities, so the probabilities would be too high: calibrate on "
             "identities that its training held out, or on other data"
         )
-    query, gallery = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
+    query, gallery = embed_split(chosen.split, loaded)
     result = fit(query, gallery, chosen.name, kind, seed)
     metadata = loaded.metadata.model_copy(update={"calibration": result.calibration})
     rewrite_metadata(checkpoint, out, metadata)

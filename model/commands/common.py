@@ -9,7 +9,7 @@ from rich.table import Table
 from model.checkpoint import Checkpoint, MeasuredResult
 from model.commands.splits import ChosenSplit
 from model.datasets.base import EvaluationSplit
-from model.evaluate import embed_split, evaluate_features
+from model.evaluate import embed_split, evaluate
 from model.metrics import Metrics
 
 console = Console()
@@ -23,8 +23,7 @@ def evaluate_in_memory(checkpoint: Checkpoint, split: EvaluationSplit) -> Metric
     """The metrics of a checkpoint in memory."""
     from model.loading import inference_of
 
-    loaded = inference_of(checkpoint)
-    return evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+    return evaluate(*embed_split(split, inference_of(checkpoint))).metrics
 
 
 def measured_result(metrics: Metrics, chosen: ChosenSplit) -> MeasuredResult:

@@ -110,7 +110,7 @@ def _evaluated(
     splits = [choose_split(name, loaded.metadata.training_data, hold_out_identities) for name in data]
     places = []
     for chosen in splits:
-        features = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
+        features = embed_split(chosen.split, loaded)
         if export is not None:
             write_features(export, *features, chosen.split)
         places.append(evaluate_place(chosen, features, protocol))

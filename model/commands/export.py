@@ -11,7 +11,7 @@ from model.commands.common import console
 from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import CheckpointError, ModelError
-from model.evaluate import embed_split, evaluate_features
+from model.evaluate import embed_split, evaluate
 from model.loading import load_for_inference, read_metadata, with_flip
 from model.pictures import read_inputs
 
@@ -99,7 +99,7 @@ def _show_drop(source: Path, out: Path, data: str) -> None:
         return
     split = read_split(data_set, part, trained_on).split
     for name, network in (("fp32", before), ("int8", load_for_inference(out))):
-        metrics = evaluate_features(*embed_split(split, network.metadata.input, network.embed))
+        metrics = evaluate(*embed_split(split, network)).metrics
         console.print(f"{name}: rank-1 {100 * metrics.rank1:.2f} %, mAP {100 * metrics.map_step:.2f} %")
 
 

@@ -24,12 +24,13 @@ class PlaceResult:
 
 
 def evaluate_place(
-    chosen: ChosenSplit, features: tuple[LabelledFeatures, LabelledFeatures], protocol: Protocol
+    chosen: ChosenSplit, features: tuple[LabelledFeatures, LabelledFeatures], protocol: Protocol | None = None
 ) -> PlaceResult:
     """Evaluate the features of a split's queries and gallery without and, if the protocol says so, with re-ranking.
 
-    Raises DataError where no query has a right answer.
+    protocol: by default the usual one. Raises DataError where no query has a right answer.
     """
+    protocol = protocol or Protocol()
     found = require_answers(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
     return PlaceResult(chosen, found, evaluate(*features, protocol) if protocol.rerank else None)
 

@@ -8,7 +8,7 @@ from model.commands.common import console, evaluate_in_memory, measured_result, 
 from model.commands.splits import ChosenSplit
 from model.datasets.base import DataSet, EvaluationSplit, Sample
 from model.datasets.joined import first_of
-from model.evaluate import embed_split, evaluate_features
+from model.evaluate import embed_split, evaluate
 from model.loading import inference_of
 from model.plain_network import NetworkMetadata
 from model.provenance import Part, relation
@@ -76,9 +76,8 @@ def _validation(split: EvaluationSplit) -> Callable[[Checkpoint], Mapping[str, f
 
 def _with_results(folder: Path, checkpoint: Checkpoint, held_out: ChosenSplit, path: Path) -> Checkpoint:
     """Evaluate on the held-out identities; print and report the results, and save them in the checkpoint."""
-    loaded = inference_of(checkpoint)
-    features = embed_split(held_out.split, loaded.metadata.input, loaded.embed)
-    metrics = evaluate_features(*features)
+    features = embed_split(held_out.split, inference_of(checkpoint))
+    metrics = evaluate(*features).metrics
     show(metrics)
     console.print(f"{held_out.name}: {held_out.standing}", soft_wrap=True)
     results = (measured_result(metrics, held_out),)

@@ -45,7 +45,7 @@ def visualize(
         console.print("[yellow]note:[/] the checkpoint was trained on these identities; others look worse")
     if network is None:
         console.print(f"[yellow]note:[/] {NO_MAPS}")
-    query, gallery = embed_split(chosen.split, loaded.metadata.input, loaded.embed)
+    query, gallery = embed_split(chosen.split, loaded)
     ranking = Ranking(chosen.split, query, gallery)
     page = write_folder(out, ranking, loaded.metadata, chosen.name, choice, network)
     console.print(f"open {page}", soft_wrap=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.checkpoint import InputFormat
 from model.errors import DataError
+from model.files import atomic_write
 from model.pictures import read_inputs
 
 PICTURES_A_READ = 1024
@@ -46,18 +47,13 @@ def picture_digest(path: Path) -> str:
 
 
 def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        file = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(paths), *input_format.size, 3)
-        )
+    shape = (len(paths), *input_format.size, 3)
+    with atomic_write(path) as temporary:
+        file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         for start in range(0, len(paths), PICTURES_A_READ):
             chunk = paths[start : start + PICTURES_A_READ]
             file[start : start + len(chunk)] = read_inputs(chunk, input_format)
         file.flush()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _digest(paths: Sequence[Path], input_format: InputFormat) -> str:

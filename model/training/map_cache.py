@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.checkpoint import InputFormat
+from model.files import atomic_write, write_atomically
 from model.mgn import MGN, Normalise
 from model.onnx_session import session_of
 from model.pictures import read_inputs
@@ -138,13 +139,9 @@ def _write_chunk(folder: Path, digests: Sequence[str], arrays: dict[str, NDArray
     """Write the arrays, then the list of their pictures: readers ignore arrays without a list."""
     name = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:20]
     for output, array in arrays.items():
-        temporary = folder / f"{name}.{output}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
+        with atomic_write(_file(folder, name, output)) as temporary, temporary.open("wb") as file:
             np.save(file, array.astype(np.float16) if output == "maps" else array)
-        temporary.replace(_file(folder, name, output))
-    temporary = folder / f"{name}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(digests), encoding="utf-8")
-    temporary.replace(folder / f"{name}.json")
+    write_atomically(folder / f"{name}.json", json.dumps(digests).encode())
 
 
 def _file(folder: Path, name: str, output: str) -> Path:

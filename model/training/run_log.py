@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from model.files import write_atomically
+
 LOG_FILE = "log.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -77,9 +79,7 @@ def _truncate(log: Path, done: int) -> None:
     if not log.exists():
         return
     lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if _is_kept(line, done)]
-    temporary = log.with_suffix(".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(log)
+    write_atomically(log, "".join(lines).encode())
 
 
 def _is_kept(line: str, done: int) -> bool:

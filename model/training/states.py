@@ -1,6 +1,5 @@
 """The saved states of a run, from which it resumes exactly."""
 
-import os
 import pickle
 import re
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 
 from model.errors import TrainingError
+from model.files import atomic_write
 
 KEPT = 2
 
@@ -18,12 +18,8 @@ _NAME = re.compile(r"state-(\d+)\.pt$")
 def save_state(folder: Path, iteration: int, state: dict[str, Any]) -> None:
     """Write a state atomically, then delete all but the newest two."""
     path = folder / f"state-{iteration:08}.pt"
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
     for old in saved_states(folder)[:-KEPT]:
         old.unlink()
 

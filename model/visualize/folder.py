@@ -56,16 +56,16 @@ def write_folder(
         raise DataError(f"no query of {data} has a right answer in the gallery by another camera: nothing can be shown")
     if choice.map_crops:
         _write_map(folder / MAP_FILE, ranking, metadata, data, choice)
-    answerable = int((~np.isnan(scores.first_rank)).sum())
+    answerable = int((~np.isnan(scores.first)).sum())
     values = {
         "model_id": metadata.model_id,
         "data": data,
         "heading": _HEADINGS[choice.order],
         "answerable": answerable,
-        "unanswerable": len(scores.first_rank) - answerable,
+        "unanswerable": len(scores.first) - answerable,
         "gallery": len(ranking.gallery.pids),
         "rank1": scores.cmc(1)[0],
-        "map_step": float(np.nanmean(scores.average_precision)),
+        "map_step": float(np.nanmean(scores.step)),
         "shown": build_sheets([ranking.ranked(query, choice.top) for query in chosen], network),
         "branches": BRANCHES if network else (),
         "no_maps": NO_MAPS,

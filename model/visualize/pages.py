@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from model.checkpoint import write_atomically
 from model.datasets.base import NO_CAMERA
+from model.files import write_atomically
 from model.visualize.style import JUNK_GREY, RIGHT, WRONG
 
 

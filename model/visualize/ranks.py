@@ -11,7 +11,7 @@ from model.architecture import EMBEDDING_DIM, PARTS
 from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
 from model.evaluate import LabelledFeatures
-from model.metrics import average_precision, cosine_blocks, ranks_of_right_answers
+from model.metrics import QueryScores, average_precision, cosine_blocks, score_ranking
 
 Order = Literal["worst", "best", "random"]
 
@@ -56,25 +56,6 @@ class RankedQuery:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Each query's average precision (step), rank of its first right answer and number of right answers, `(Q,)`.
-
-    The first two are NaN for a query without right answers.
-    """
-
-    average_precision: NDArray[np.float64]
-    first_rank: NDArray[np.float64]
-    right_answers: NDArray[np.int64]
-
-    def cmc(self, ranks: int) -> NDArray[np.float64]:
-        """`(ranks,)`: the share of answerable queries with a right answer among the first 1, 2, ..."""
-        first = self.first_rank[~np.isnan(self.first_rank)]
-        if not len(first):
-            return np.full(ranks, np.nan)
-        return np.asarray((first[:, None] <= np.arange(1, ranks + 1)).mean(axis=0))
-
-
-@dataclass(frozen=True)
 class Ranking:
     """The features of a split in the order of its crops, `(N, 2048)` each: eight parts."""
 
@@ -90,18 +71,11 @@ class Ranking:
                     f"({len(samples)}, {EMBEDDING_DIM}) is expected"
                 )
 
-    def scores(self) -> Scores:
+    def scores(self) -> QueryScores:
         """The scores of every query."""
-        precision = np.full(len(self.query.pids), np.nan)
-        first, counts, query = precision.copy(), np.zeros(len(precision), np.int64), 0
-        for block in cosine_blocks(self.query.features, self.gallery.features):
-            for row in block:
-                ranks = self._right_ranks(query, row)
-                counts[query] = len(ranks)
-                if len(ranks):
-                    precision[query], first[query] = average_precision(ranks)[0], ranks[0]
-                query += 1
-        return Scores(precision, first, counts)
+        query, gallery = self.query, self.gallery
+        similarities = cosine_blocks(query.features, gallery.features)
+        return score_ranking(similarities, query.pids, query.cameras, gallery.pids, gallery.cameras)
 
     def ranked(self, query: int, top: int) -> RankedQuery:
         """The first `top` counted crops of a query, and the junk among them. Raises DataError without a right answer.
@@ -109,14 +83,14 @@ class Ranking:
         Equal similarities keep the gallery's order.
         """
         similarities = self.gallery.features @ self.query.features[query]
-        right_ranks = self._right_ranks(query, similarities)
-        if not len(right_ranks):
-            raise DataError(f"the gallery holds no right answer to {self.split.query[query].path.name}")
         order = np.argsort(-similarities, kind="stable")
         same = self.gallery.pids[order] == self.query.pids[query]
         camera = self.query.cameras[query]
         junk = same & (self.gallery.cameras[order] == camera) & (camera != NO_CAMERA)
         ranks = np.cumsum(~junk)
+        right_ranks = ranks[same & ~junk]
+        if not len(right_ranks):
+            raise DataError(f"the gallery holds no right answer to {self.split.query[query].path.name}")
         shown = np.arange(np.searchsorted(ranks, min(top, ranks[-1])) + 1)
         listed = shown[~junk[shown] | (np.cumsum(junk)[shown] <= MOST_JUNK)]
 
@@ -137,15 +111,6 @@ class Ranking:
             len(shown) - len(listed),
         )
 
-    def _right_ranks(self, query: int, similarities: NDArray[np.float32]) -> NDArray[np.int64]:
-        return ranks_of_right_answers(
-            similarities,
-            int(self.query.pids[query]),
-            int(self.query.cameras[query]),
-            self.gallery.pids,
-            self.gallery.cameras,
-        )
-
 
 def part_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """Two embeddings `(2048,)` -> `(8,)`: the cosine of each part, independent of part weights."""
@@ -155,14 +120,14 @@ def part_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArra
     return cosines
 
 
-def choose_queries(scores: Scores, order: Order, count: int, seed: int = 0) -> list[int]:
+def choose_queries(scores: QueryScores, order: Order, count: int, seed: int = 0) -> list[int]:
     """The numbers of up to `count` answerable queries: the worst or best by average precision, or random ones.
 
     At equal precision, queries with more right answers come first.
     """
-    answerable = np.flatnonzero(~np.isnan(scores.average_precision))
+    answerable = np.flatnonzero(~np.isnan(scores.step))
     if order == "random":
         return sorted(np.random.default_rng(seed).permutation(answerable)[:count].tolist())
-    precision = scores.average_precision[answerable]
+    precision = scores.step[answerable]
     ranked = answerable[np.lexsort((-scores.right_answers[answerable], precision if order == "worst" else -precision))]
     return [int(query) for query in ranked[:count]]

@@ -9,7 +9,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from model.checkpoint import write_atomically
+from model.files import write_atomically
 
 INK, FAINT, RULE, PAPER = "#1c222b", "#667080", "#e3e7ec", "#ffffff"
 RIGHT, WRONG, JUNK_GREY = "#15803d", "#c2261d", "#8a93a0"

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-import app.reindex.tables  # all tables must be known
+import app.models.tables  # all tables must be known
 import app.search.tables
 from app.database import MIGRATIONS, Database, Table
 from app.gallery.attributes import pairs_of
@@ -50,7 +50,7 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -
             assert await connection.run_sync(differences) == []
 
     assert app.search.tables
-    assert app.reindex.tables
+    assert app.models.tables
     on(database_url, compare)
 
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from drawn_people import copy_people
 from training_factories import omz_changes
 
 from app.settings import Settings
 from bench.gpu.findings import FULL, SMALL, Scale
-from model.datasets.synthetic import write_synthetic
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,8 +51,8 @@ def test_without_a_gpu_it_says_so() -> None:
 
 
 def test_training_keeps_checkpoints_on_the_way_and_judges_them(tmp_path: Path) -> None:
-    for name, seed in (("drawn", 1), ("elsewhere", 2)):
-        write_synthetic(tmp_path / name, 12, seed=seed)
+    copy_people(tmp_path / "drawn", range(1, 13))
+    copy_people(tmp_path / "elsewhere", range(13, 25))
     changes = omz_changes(tmp_path) | {"batch.sources": [], "precision": "float32"}
     weights = str(changes.pop("initialisation.weights")).removeprefix("file:")
     del changes["initialisation.frozen_trunk_iterations"]

@@ -10,11 +10,12 @@ from tempfile import mkdtemp
 
 import numpy as np
 import pytest
+from drawn_people import copy_people
 from numpy.typing import NDArray
 
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 from model.datasets.base import EvaluationSplit, Sample
-from model.datasets.synthetic import Synthetic, write_synthetic
+from model.datasets.synthetic import Synthetic
 from model.evaluate import LabelledFeatures
 from model.visualize.ranks import Ranking
 
@@ -54,10 +55,8 @@ def _samples(side: str, labels: list[tuple[int, int]]) -> tuple[Sample, ...]:
 
 @cache
 def drawn_crops() -> Path:
-    """A folder of eight drawn persons, drawn once a process."""
-    folder = Path(mkdtemp(prefix="drawn-"))
-    write_synthetic(folder, people=8, cameras=3, crops_per_visit=2, seed=1)
-    return folder
+    """A folder of eight drawn persons, written once a process."""
+    return copy_people(Path(mkdtemp(prefix="drawn-")), range(1, 9), most_crops=2)
 
 
 def drawn_ranking(noise: float = 2.0) -> Ranking:

@@ -149,7 +149,9 @@ def test_intervals_hold_the_mean_and_follow_from_the_seed() -> None:
     rng = np.random.default_rng(0)
     precision = rng.random(500)
     precision[:20] = np.nan
-    scores = QueryScores(np.where(np.isnan(precision), np.nan, 1.0), precision, precision, precision)
+    scores = QueryScores(
+        np.where(np.isnan(precision), np.nan, 1.0), precision, precision, precision, np.ones(500, np.int64)
+    )
     low, high = confidence_intervals(scores, 400)["map_step"]
     mean = np.nanmean(precision)
     assert low < mean < high

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.evaluate import evaluate_features, read_features
-from model.metrics import Metrics, average_precision, evaluate_ranking, ranks_of_right_answers
+from model.evaluate import Protocol, evaluate, read_features
+from model.metrics import Metrics, average_precision, rank_queries, score_ranking
 
 
 def rank(similarities: list[float], pids: list[int], cameras: list[int]) -> list[int]:
     """The ranks of the right answers to a query for person 1 by camera 1."""
-    ranks = ranks_of_right_answers(np.array(similarities, dtype=np.float32), 1, 1, np.array(pids), np.array(cameras))
-    return ranks.tolist()
+    block, person = np.array([similarities], dtype=np.float32), np.array([1])
+    (ranked,) = rank_queries([block], person, person, np.array(pids), np.array(cameras))
+    return ranked.ranks.tolist()
 
 
 def test_the_hand_case_gives_both_average_precisions() -> None:
@@ -38,16 +39,16 @@ def test_equal_similarities_keep_the_order_of_the_gallery() -> None:
 
 def test_a_query_without_right_answer_is_left_out_and_counted() -> None:
     similarities = np.array([[0.9, 0.1], [0.9, 0.1]], dtype=np.float32)
-    metrics = evaluate_ranking(
+    metrics = score_ranking(
         iter([similarities]), np.array([1, 5]), np.array([1, 1]), np.array([1, 2]), np.array([2, 2])
-    )
+    ).means()
     assert (metrics.queries, metrics.unanswerable, metrics.rank1) == (1, 1, 1.0)
 
 
 def test_all_pictures_from_one_camera_are_no_crash() -> None:
-    metrics = evaluate_ranking(
+    metrics = score_ranking(
         iter([np.ones((1, 2), dtype=np.float32)]), np.array([1]), np.array([1]), np.array([1, 2]), np.array([1, 1])
-    )
+    ).means()
     assert metrics.queries == 0
     assert metrics.unanswerable == 1
 
@@ -72,7 +73,7 @@ def test_metrics_equal_brute_force_also_with_many_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
     similarities = rng.integers(0, 6, (5, 30)).astype(np.float32)
     qp, qc, gp, gc = (rng.integers(1, 5, n) for n in (5, 5, 30, 30))
-    ours = evaluate_ranking(iter([similarities[:2], similarities[2:]]), qp, qc, gp, gc)
+    ours = score_ranking(iter([similarities[:2], similarities[2:]]), qp, qc, gp, gc).means()
     theirs = brute_force(similarities, qp, qc, gp, gc)
     for name in ("queries", "unanswerable", "rank1", "rank5", "rank10", "map_step", "minp"):
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), nan_ok=True), name
@@ -84,6 +85,7 @@ def test_metrics_equal_brute_force_also_with_many_ties(seed: int) -> None:
 def test_golden_features_give_the_published_figures(shared: Path, network: str, kind: str) -> None:
     golden = shared / "data" / "golden"
     expected = json.loads((golden / "expected.json").read_text())["files"][f"{network}.npz"][kind]
-    ours = evaluate_features(*read_features(golden / f"{network}.npz"), rerank=kind == "reranked").as_dict()
+    protocol = Protocol(rerank=kind == "reranked")
+    ours = evaluate(*read_features(golden / f"{network}.npz"), protocol).metrics.as_dict()
     for name, value in expected.items():
         assert ours[name] == pytest.approx(value, abs=1e-4), name

@@ -84,7 +84,7 @@ def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path)
     assert len(shown) == len(set(shown)) == 10
     by_name = {sample.path.name: sample.pid for sample in ranking.split.query}
     assert len({by_name[name] for name in shown[:5]}) == 5, "examples are of different persons"
-    precision = dict(zip(by_name, ranking.scores().average_precision, strict=True))
+    precision = dict(zip(by_name, ranking.scores().step, strict=True))
     assert max(precision[name] for name in shown[:5]) <= min(precision[name] for name in shown[5:])
 
 

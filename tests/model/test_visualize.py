@@ -14,7 +14,7 @@ from model.architecture import PARTS
 from model.checkpoint import BUNDLED
 from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
-from model.evaluate import LabelledFeatures, evaluate_features
+from model.evaluate import LabelledFeatures, evaluate
 from model.loading import read_metadata
 from model.visualize.activations import activation_maps
 from model.visualize.folder import Choice, write_folder
@@ -80,16 +80,16 @@ def test_an_unknown_camera_is_called_so(tmp_path: Path) -> None:
 
 
 def test_scores_are_those_of_the_evaluation() -> None:
-    ranking = drawn_ranking(noise=4.0)
-    scores, metrics = ranking.scores(), evaluate_features(ranking.query, ranking.gallery)
+    ranking = drawn_ranking(noise=6.0)
+    scores, metrics = ranking.scores(), evaluate(ranking.query, ranking.gallery).metrics
     assert 0.2 < metrics.rank1 < 0.95, "some queries find well and some do not"
-    assert np.nanmean(scores.average_precision) == pytest.approx(metrics.map_step)
+    assert np.nanmean(scores.step) == pytest.approx(metrics.map_step)
     assert scores.cmc(10)[[0, 4, 9]].tolist() == pytest.approx([metrics.rank1, metrics.rank5, metrics.rank10])
-    for query in range(len(scores.first_rank)):
+    for query in range(len(scores.first)):
         ranked = ranking.ranked(query, top=100)
-        assert ranked.average_precision == scores.average_precision[query]
+        assert ranked.average_precision == scores.step[query]
         right = [one.rank for one in ranked.found if one.verdict is Verdict.RIGHT]
-        assert (right[0], len(right)) == (scores.first_rank[query], scores.right_answers[query])
+        assert (right[0], len(right)) == (scores.first[query], scores.right_answers[query])
 
 
 def test_the_parts_of_a_match_add_up_to_its_similarity() -> None:
@@ -141,7 +141,7 @@ def test_junk_after_the_last_rank_shown_is_not_listed() -> None:
 def test_queries_are_chosen_by_how_well_they_find() -> None:
     ranking = drawn_ranking(noise=4.0)
     scores = ranking.scores()
-    precision = scores.average_precision
+    precision = scores.step
     worst, best = (choose_queries(scores, order, 5) for order in ("worst", "best"))  # type: ignore[arg-type]
     assert precision[worst].tolist() == sorted(precision.tolist())[:5]
     assert precision[best].tolist() == sorted(precision.tolist(), reverse=True)[:5]

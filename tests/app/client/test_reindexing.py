@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from faults import until
-from reindexing import active_model, other_checkpoint, progress, reindex
+from reindexing import active_model, other_checkpoint, progress, reindex, wait_until, wait_until_blocked
 from running import stored
 
 from app.settings import Settings
@@ -69,12 +68,12 @@ def test_it_reports_a_blocked_switch_and_can_cancel_it(
         if path.is_file():
             path.unlink()
     reindex(client, other_checkpoint(tmp_path))
-    until(lambda: progress(client)["trouble"] is not None)
+    wait_until_blocked(client)
     ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert ran.code == 1
-    assert "is blocked" in ran.out
+    assert "is blocked: 20 of 20 crops" in ran.out
     assert passerby("reindex", "--give-up").code == 0
-    until(lambda: progress(client)["state"] == "idle")
+    wait_until(client, "idle")
     assert active_model(client) == "tiny"
 
 

@@ -12,10 +12,12 @@ import numpy as np
 import psutil
 import pytest
 from factories import encoded, picture
+from reindexing import embedding_processes
 
 from app.embedding.background import NICENESS, BackgroundEmbedder
 from app.embedding.decoding import PictureLimits, decode
 from app.embedding.engine import EngineError, load_engines
+from model.errors import CheckpointError
 
 LIMITS = PictureLimits()
 
@@ -48,9 +50,22 @@ def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(b"damaged")
 
     async def run() -> None:
-        with pytest.raises(EngineError, match="is no ONNX file that can be run"):
+        with pytest.raises(CheckpointError, match="is no ONNX file that can be run"):
             async with embedder(path):
                 pass
+
+    asyncio.run(run())
+
+
+def test_a_killed_process_ends_a_running_call(tiny_checkpoint: Path) -> None:
+    async def run() -> None:
+        async with embedder(tiny_checkpoint) as background:
+            assert background.model_id == "tiny-0123456789ab"
+            embedding = asyncio.create_task(background.embed([encoded(picture(1))] * 5000))
+            await asyncio.sleep(0)
+            background.kill()
+            with pytest.raises(EngineError, match="ended"):
+                await embedding
 
     asyncio.run(run())
 
@@ -58,9 +73,9 @@ def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("already", [False, True])
 def test_a_process_that_ended_is_an_error(tiny_checkpoint: Path, already: bool) -> None:
     async def run() -> None:
-        before = set(psutil.Process().children())
+        before = embedding_processes()
         async with embedder(tiny_checkpoint) as background:
-            (child,) = set(psutil.Process().children()) - before
+            (child,) = embedding_processes() - before
             assert child.nice() == psutil.Process().nice() + NICENESS
             child.kill()
             if already:
@@ -88,7 +103,7 @@ asyncio.run(main())
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"running\n"
-        (child,) = psutil.Process(parent.pid).children()
+        (child,) = embedding_processes(parent.pid)
         os.kill(parent.pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:

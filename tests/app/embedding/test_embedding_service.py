@@ -16,10 +16,10 @@ from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 from app.embedding.crop_queue import QueuedCrop
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, Engines, load_engines
-from app.embedding.frames import Box
+from app.embedding.frames import Box, CropFile
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
-from app.embedding.service import CutResult, EmbeddedCrop, EmbeddedCut, EmbeddingService, Result
+from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
 
 
 @asynccontextmanager
@@ -115,27 +115,21 @@ def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
     assert kinds(asyncio.run(scenario())) == ["crop", "engine", "crop"]
 
 
-def test_the_boxes_of_a_frame_become_the_parts_of_their_pixels_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
-    engine = load_engines(tiny_checkpoint).workers[0]
+def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
     frame = picture(1, 480, 640)
     places = [(10 * i, 3 * i, 60, 130) for i in range(50)]
-    boxes = [Box(*place) for place in places]
     registry = CollectorRegistry()
 
-    async def scenario() -> tuple[list[CutResult], list[Result]]:
-        async with running(engine, registry=registry) as service:
-            cuts = await service.embed_frame(encoded(frame, "PNG"), [*boxes, Box(0, 0, 2, 2)], Priority.BULK)
-            files = [encoded(frame.crop((x, y, x + w, y + h)), "PNG") for x, y, w, h in places]
-            return cuts, await service.embed(files, Priority.BULK)
+    async def scenario() -> tuple[list[CropFile | PictureError], list[Result]]:
+        async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
+            crops = await service.cut(encoded(frame, "PNG"), [*(Box(*place) for place in places), Box(0, 0, 2, 2)])
+            files = [crop.content for crop in crops if isinstance(crop, CropFile)]
+            return crops, await service.embed(files, Priority.BULK)
 
-    cuts, alone = asyncio.run(scenario())
-    assert isinstance(cuts[50], PictureError)
-    for place, one, other in zip(places, cuts, alone, strict=False):
-        assert isinstance(one, EmbeddedCut)
-        assert isinstance(other, EmbeddedCrop)
-        assert one.box == place
-        assert np.abs(one.parts - other.parts).max() < 1e-6
-        assert decode(one.content, PictureLimits(), engine.metadata.input).facts == one.facts
+    crops, embedded = asyncio.run(scenario())
+    assert isinstance(crops[50], PictureError)
+    assert [crop.box for crop in crops[:50] if isinstance(crop, CropFile)] == places
+    assert kinds(embedded) == ["crop"] * 50
     assert registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "too-small"}) == 1
     assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 1
 
@@ -145,7 +139,7 @@ def test_an_unusable_frame_is_one_error_and_frees_its_capacity() -> None:
         async with running(ScriptedEngine(), capacity=2) as service:
             for _ in range(3):
                 with pytest.raises(PictureError, match="no picture"):
-                    await service.embed_frame(b"text", [Box(0, 0, 60, 120)] * 2, Priority.BULK)
+                    await service.cut(b"text", [Box(0, 0, 60, 120)] * 2)
             assert kinds(await service.embed([flat(1)] * 2, Priority.BULK)) == ["crop"] * 2
 
     asyncio.run(scenario())
@@ -169,7 +163,7 @@ def test_a_request_is_refused_before_its_files_are_decoded() -> None:
             first = asyncio.create_task(service.embed([flat(1)] * 2, Priority.BULK))
             await asyncio.sleep(0)
             refused = asyncio.create_task(service.embed([flat(1)], Priority.BULK))
-            frame = asyncio.create_task(service.embed_frame(flat(1), [Box(0, 0, 20, 40)], Priority.BULK))
+            frame = asyncio.create_task(service.cut(flat(1), [Box(0, 0, 20, 40)]))
             await asyncio.wait([refused, frame], timeout=0.5)
             engine.go.set()
             with pytest.raises(QueueFull):

@@ -28,8 +28,8 @@ def adapter(request: pytest.FixtureRequest) -> Adapter:
 
 @pytest.fixture
 def milvus() -> str:
-    if not (url := os.environ.get("PASSERBY_TEST_MILVUS_URL")):
-        pytest.skip("PASSERBY_TEST_MILVUS_URL names no Milvus server")
+    if not (url := os.environ.get("TEST_MILVUS_URL")):
+        pytest.skip("TEST_MILVUS_URL names no Milvus server")
     return url
 
 

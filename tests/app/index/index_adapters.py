@@ -1,6 +1,6 @@
 """The adapters that the contract suite tests. Add a new one to ADAPTERS or SERVERS.
 
-PASSERBY_TEST_MILVUS_URL is the address of a Milvus server to test, in addition to the Milvus Lite that tests start.
+TEST_MILVUS_URL is the address of a Milvus server to test, in addition to the Milvus Lite that tests start.
 """
 
 import atexit

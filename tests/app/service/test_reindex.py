@@ -8,7 +8,15 @@ from typing import Any
 import httpx
 import pytest
 from faults import background, busy_with, scripted_service, until
-from reindexing import active_model, other_checkpoint, progress, reindex, wait_for
+from reindexing import (
+    active_model,
+    embedding_processes,
+    other_checkpoint,
+    progress,
+    reindex,
+    wait_for,
+    wait_until_blocked,
+)
 from running import embed, found, jpeg, running_service, search, stored
 from scripted_engine import ScriptedEngine, flat
 
@@ -210,6 +218,30 @@ def test_an_invalid_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, 
     assert len(found(client, 1)) == 1
 
 
+def test_a_checkpoint_that_crashes_its_process_is_refused(client: httpx.Client, tmp_path: Path) -> None:
+    stored(client, 1)
+    with background() as threads:
+        posted = threads.submit(reindex, client, other_checkpoint(tmp_path))
+        until(lambda: bool(embedding_processes()), 60)
+        (process,) = embedding_processes()
+        process.kill()
+        answer = posted.result()
+    assert answer.status_code == 422, answer.text
+    assert "ended" in answer.json()["detail"]
+    assert progress(client)["state"] == "idle"
+    assert len(found(client, 1)) == 1
+
+
+def test_a_killed_reindex_process_is_started_again(client: httpx.Client, tmp_path: Path) -> None:
+    stored(client, *range(20))
+    reindex(client, other_checkpoint(tmp_path))
+    until(lambda: bool(embedding_processes()), 60)
+    (process,) = embedding_processes()
+    process.kill()
+    wait_for(client, "other", 120)
+    assert progress(client)["done"] == 20
+
+
 def test_a_second_next_model_is_refused(client: httpx.Client, tmp_path: Path) -> None:
     # Missing pictures block the first reindex.
     lose_pictures(client, stored(client, *range(20)), tmp_path)
@@ -248,8 +280,7 @@ def test_many_missing_pictures_block_the_switch_until_it_is_allowed(client: http
     crops = stored(client, *range(20))
     pictures = lose_pictures(client, crops[:15], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
-    wait_until_blocked(client)
-    assert "15 of 20" in progress(client)["trouble"]
+    assert "15 of 20" in wait_until_blocked(client)["trouble"]
     assert active_model(client) == "tiny"
     for path, content in list(pictures.items())[:3]:
         path.write_bytes(content)
@@ -259,6 +290,22 @@ def test_many_missing_pictures_block_the_switch_until_it_is_allowed(client: http
     assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     wait_for(client, "other")
     assert progress(client)["unreadable"] == 12
+
+
+def test_missing_pictures_allowed_while_crops_are_embedded_do_not_block(
+    client: httpx.Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crops = stored(client, *range(20))
+    lose_pictures(client, crops[:15], tmp_path)
+    reindex(client, other_checkpoint(tmp_path))
+    until(lambda: len(embedding_processes()) == 1, 60)
+    (embedder,) = embedding_processes()
+    embedder.suspend()
+    assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
+    assert progress(client)["unreadable"] == 0, "the embedder was suspended too late for this test"
+    embedder.resume()
+    wait_for(client, "other")
+    assert "reindexing is blocked" not in caplog.text
 
 
 # cancelling
@@ -303,7 +350,3 @@ def lose_pictures(client: httpx.Client, crops: list[dict[str, Any]], tmp_path: P
         lost[path] = path.read_bytes()
         path.unlink()
     return lost
-
-
-def wait_until_blocked(client: httpx.Client) -> None:
-    until(lambda: progress(client)["state"] == "blocked" and progress(client)["trouble"] is not None)

@@ -10,14 +10,13 @@ from bench.retrieval import metrics_over_http
 from model.checkpoint import BUNDLED
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, hold_out
-from model.datasets.synthetic import write_synthetic
-from model.evaluate import embed_split, evaluate_features
+from model.datasets.synthetic import DRAWN_PEOPLE, Synthetic
+from model.evaluate import embed_split, evaluate
 from model.loading import load_for_inference
 
 
 def check(split: EvaluationSplit, tmp_path: Path) -> None:
-    loaded = load_for_inference(BUNDLED)
-    alone = evaluate_features(*embed_split(split, loaded.metadata.input, loaded.embed))
+    alone = evaluate(*embed_split(split, load_for_inference(BUNDLED))).metrics
     with running_service(Settings(data_dir=tmp_path / "data")) as client:
         over_http = metrics_over_http(client, split)
     for name, value in alone.as_dict().items():
@@ -26,8 +25,7 @@ def check(split: EvaluationSplit, tmp_path: Path) -> None:
 
 
 def test_figures_over_http_equal_the_evaluation_of_drawn_people(tmp_path: Path) -> None:
-    write_synthetic(tmp_path / "people", people=12)
-    _, split = hold_out(open_data_set(f"synthetic:{tmp_path / 'people'}").train(), 10)
+    _, split = hold_out(Synthetic(DRAWN_PEOPLE).train(), 10)
     check(split, tmp_path)
 
 

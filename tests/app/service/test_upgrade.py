@@ -19,11 +19,11 @@ from old_galleries import (
     unread,
     write_old_gallery,
 )
-from reindexing import other_checkpoint, progress, reindex
+from reindexing import other_checkpoint, progress, reindex, wait_until_blocked
 from running import embed, found, jpeg, running_service, search, stored
 from serving import ServiceProcess
 
-from app.reindex.worker import CROPS_AT_ONCE, LAST_CROPS
+from app.models.rollout import CROPS_AT_ONCE, LAST_CROPS
 from app.settings import Settings
 from model.checkpoint import SUPERSEDED
 
@@ -54,10 +54,6 @@ def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
 
     until(done, 120)
     return seen
-
-
-def wait_until_blocked(client: httpx.Client) -> None:
-    until(lambda: progress(client)["state"] == "blocked" and progress(client)["trouble"] is not None, 120)
 
 
 @contextmanager

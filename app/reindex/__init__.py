@@ -1,1 +1,0 @@
-"""Reindexing: stored crops are embedded with the next model in the background, then it becomes the active model."""
