@@ -24,6 +24,7 @@ SAMPLE = 50_000
 
 _PCA_DIMS = 256
 _PCA_SAMPLE = 20_000
+_ROWS_PER_CHUNK = 4_096
 _DIMS_PER_SUBQUANTIZER = 4
 _LEAST_NLIST, _MOST_NLIST = 1, 65_536
 
@@ -86,21 +87,21 @@ class Segment:
 
         The sample has at least LEAST_SAMPLE crops. `check` is called from time to time and may raise, to end the work.
         """
-        embeddings = as_float32(sample)
         dims = min(_PCA_DIMS, len(sample) // _DIMS_PER_SUBQUANTIZER * _DIMS_PER_SUBQUANTIZER)
-        transform = _projection(embeddings[:_PCA_SAMPLE], dims)
+        transform = _projection(as_float32(sample[:_PCA_SAMPLE]), dims)
+        check()
         nlist = min(nlist_for(crops), len(sample))
         code = f"PQ{dims // _DIMS_PER_SUBQUANTIZER}x4fs"
         refine: Any = faiss.index_factory(dims, f"IVF{nlist},{code},Refine(SQ8)", faiss.METRIC_INNER_PRODUCT)
-        projected = transform.apply(embeddings)
-        check()
+        chunks = (sample[start : start + _ROWS_PER_CHUNK] for start in range(0, len(sample), _ROWS_PER_CHUNK))
+        projected = np.concatenate([transform.apply(as_float32(chunk)) for chunk in chunks])
         ivf = UNTYPED_FAISS.downcast_index(refine.base_index)
         ivf.quantizer.add(_centroids(projected, nlist, check))
         ivf.pq.cp.min_points_per_centroid = 1  # no warning for small samples
         refine.train(projected)
         codes = faiss.IndexPreTransform(transform, refine)
         segment = cls(codes, Columns(), everything(crops, nlist), median_part_lengths(sample[:_QUERIES]))
-        segment._truth = GroundTruth(embeddings[:_QUERIES].copy())
+        segment._truth = GroundTruth(as_float32(sample[:_QUERIES]))
         return segment
 
     def __len__(self) -> int:
@@ -220,6 +221,8 @@ class Segment:
         )
         if segment._sq8.ntotal != len(columns):
             raise ValueError(f"there are {segment._sq8.ntotal} codes for {len(columns)} rows")
+        empty = np.flatnonzero(columns.keys == FREE)
+        segment._unpurged = empty[segment.codes_of(empty).any(axis=1)].tolist()
         return segment
 
     def _search_lists(

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,8 +51,10 @@ def test_almost_all_true_matches_of_weighted_queries_are_found(large: FaissIndex
     assert _recall(large, gallery, ANY, gallery, 10, 200, weights) > 0.97
 
 
-def test_deleted_crops_are_no_candidates_before_their_codes_are_purged(gallery: list[Addition]) -> None:
-    index = index_of(gallery, Tuning(exact_limit=1000))
+def test_deleted_crops_are_no_candidates_before_their_codes_are_purged(
+    large: FaissIndex, gallery: list[Addition], tmp_path: Path
+) -> None:
+    index = FaissIndex.restore(tmp_path, large.save(tmp_path))
     query = gallery[7].embedding.astype(np.float32)
     best = [hit.key for hit in index.search(query, ANY, 10).hits]
     index.apply([Removal(len(gallery) + place, key) for place, key in enumerate(best, start=1)])

@@ -87,6 +87,19 @@ def test_codes_of_removed_crops_leave_the_segment_and_its_snapshot(tmp_path: Pat
     assert restored.search(query_for(2), ANY, 5).keys.tolist() == [1]
 
 
+def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its_restore(tmp_path: Path) -> None:
+    segment = Segment.train(np.stack([embedding(key) for key in range(1, 101)]), 100, lambda: None)
+    gallery = [crop(key) for key in range(1, 101)]
+    segment.add(columns_of(*gallery), np.stack([addition.embedding for addition in gallery]))
+    segment.remove(2)
+    segment.save(tmp_path, segment.columns)
+    restored = Segment.restore(tmp_path)
+    assert restored.unpurged == 1
+    assert set(restored.search(query_for(2), ANY, 100).keys.tolist()) == {1, *range(3, 101)}
+    restored.purge()
+    assert set(restored.search(query_for(2), ANY, 100).keys.tolist()) == {1, *range(3, 101)}
+
+
 def test_a_removed_crop_can_be_added_again() -> None:
     index = index_with_segment(60)
     index.apply([Removal(100, 7)])
