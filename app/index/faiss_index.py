@@ -23,6 +23,9 @@ from app.kit.locks import ReadersWriterLock
 _ROWS_PER_LOCK = 64
 """Crops that move while the lock is held once, which takes a few milliseconds."""
 
+_PURGE_AT = 2_000
+"""Codes of deleted crops are removed when they are one in this many, as searches wait for it."""
+
 _log = structlog.get_logger()
 
 
@@ -162,9 +165,8 @@ class FaissIndex:
             self._segment.measure_depth(self._tuning.recall)
             if len(self._buffer) >= self._tuning.flush_rows:
                 self._flush(self._segment)
-            if self._segment.unpurged:
-                with self._lock.writing():
-                    self._segment.purge()
+            if self._segment.unpurged * _PURGE_AT >= len(self._segment):
+                self._purge(self._segment)
 
     def close(self) -> None:
         """See `VectorIndex`."""
@@ -173,6 +175,8 @@ class FaissIndex:
     def save(self, folder: Path) -> SavedState:
         """See `VectorIndex`. Embeddings of the buffer are saved as float16, their type in `Addition`."""
         with self._maintenance_lock:
+            if self._segment is not None:
+                self._purge(self._segment)  # a deleted embedding leaves the disk with this snapshot
             with self._lock.reading():
                 buffer, segment = self._buffer.copy(), self._segment
                 columns = Columns() if segment is None else segment.columns.take(slice(None))
@@ -203,6 +207,11 @@ class FaissIndex:
 
     def _has(self, key: int) -> bool:
         return key in self._buffer or (self._segment is not None and key in self._segment)
+
+    def _purge(self, segment: Segment) -> None:
+        if segment.unpurged:
+            with self._lock.writing():
+                segment.purge()
 
     def _flush(self, segment: Segment) -> None:
         """Move the crops of the buffer to the segment."""

@@ -100,6 +100,15 @@ def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its
     assert set(restored.search(query_for(2), ANY, 100).keys.tolist()) == {1, *range(3, 101)}
 
 
+def test_a_snapshot_holds_no_code_of_a_removed_crop(tmp_path: Path) -> None:
+    index = index_with_segment(60)
+    index.apply([Removal(100, 7)])
+    index.save(tmp_path)
+    restored = Segment.restore(tmp_path)
+    assert len(restored) == 59
+    assert not restored.codes_of(np.array([6])).any()
+
+
 def test_a_removed_crop_can_be_added_again() -> None:
     index = index_with_segment(60)
     index.apply([Removal(100, 7)])
