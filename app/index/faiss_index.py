@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.index.checks import checked_query, refused_additions
 from app.index.columns import Columns
 from app.index.port import Addition, Change, Filter, Hit, IndexResult, Removal, SavedState, SnapshotError
-from app.index.segment import LEAST_SAMPLE, SAMPLE, Segment
+from app.index.segment import LEAST_SAMPLE, Segment, sample_size
 from app.index.write_buffer import WriteBuffer
 from app.kit.cores import available_cores
 from app.kit.locks import ReadersWriterLock
@@ -90,12 +90,12 @@ class FaissIndex:
     def outgrown(self) -> bool:
         """See `VectorIndex`."""
         if self._segment is None:
-            return len(self._buffer) > self._tuning.exact_limit
+            return len(self._buffer) > max(self._tuning.exact_limit, LEAST_SAMPLE)
         return 2 * self.size < self._tuning.exact_limit or self._segment.outgrown
 
     def sample_size(self, crops: int) -> int:
         """See `VectorIndex`."""
-        return SAMPLE if crops > self._tuning.exact_limit else 0
+        return sample_size(crops) if crops > max(self._tuning.exact_limit, LEAST_SAMPLE) else 0
 
     def prepare(self, sample: NDArray[np.float16], crops: int) -> None:
         """See `VectorIndex`. Creates the segment."""

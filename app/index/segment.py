@@ -19,9 +19,6 @@ from app.index.port import Filter
 from app.index.search_depth import Depth, GroundTruth, SearchDepth, everything, measure
 from model.architecture import EMBEDDING_DIM
 
-SAMPLE = 50_000
-"""Crops that a segment is trained on, at most."""
-
 _PCA_DIMS = 256
 _PCA_SAMPLE = 20_000
 _ROWS_PER_CHUNK = 4_096
@@ -30,6 +27,9 @@ _LEAST_NLIST, _MOST_NLIST = 1, 65_536
 
 LEAST_SAMPLE = 16
 """Crops that a segment can be trained on, at least: one for each value of a PQ code."""
+
+_SAMPLE = 50_000
+_ROWS_PER_CENTROID = 12
 
 _KMEANS_ITERATIONS = 8
 _SEED = 1804
@@ -275,6 +275,11 @@ class _GrowingMask:
         self._size += count
         if self._size > len(self._reserved):
             self._reserved = np.concatenate([self.values, np.ones(self._size, np.bool_)])
+
+
+def sample_size(crops: int) -> int:
+    """Number of crops that a segment for this many is trained on."""
+    return min(crops, max(_SAMPLE, _ROWS_PER_CENTROID * nlist_for(crops)))
 
 
 def nlist_for(crops: int) -> int:

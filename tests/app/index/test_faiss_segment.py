@@ -11,9 +11,9 @@ from index_factories import ANY, all_keys, crop, embedding, is_found, keys, quer
 from segment_factories import SMALL, index_of, index_with_segment, persons
 
 from app.index.columns import Columns
-from app.index.faiss_index import FaissIndex, IndexClosed
+from app.index.faiss_index import FaissIndex, IndexClosed, Tuning
 from app.index.port import Addition, Filter, Removal
-from app.index.segment import SAMPLE, Segment, nlist_for
+from app.index.segment import Segment, nlist_for, sample_size
 
 
 def columns_of(*additions: Addition) -> Columns:
@@ -28,6 +28,21 @@ def test_a_gallery_up_to_the_limit_has_no_segment() -> None:
     assert (index.segment_size, index.size, index.outgrown) == (0, 40, False)
     index.apply([crop(41)])
     assert index.outgrown
+
+
+def test_a_gallery_that_is_too_small_for_a_segment_needs_none_whatever_the_limit() -> None:
+    """Otherwise the index would be rebuilt again and again."""
+    tuning = Tuning(exact_limit=0)
+    for count in (0, 1, 16):
+        index = index_of([crop(key) for key in range(count)], tuning)
+        assert (index.segment_size, index.outgrown) == (0, False)
+    index = index_of([crop(key) for key in range(17)], tuning)
+    assert (index.segment_size, index.outgrown) == (17, False)
+
+
+def test_a_sample_grows_with_the_lists_and_is_never_more_than_the_gallery() -> None:
+    assert [sample_size(crops) for crops in (100, 50_000, 1_000_000)] == [100, 50_000, 50_000]
+    assert sample_size(100_000_000) == 12 * nlist_for(100_000_000)
 
 
 def test_a_growing_gallery_is_found_in_buffer_and_segment() -> None:
@@ -200,7 +215,7 @@ def test_a_sample_with_invalid_embeddings_trains_on_the_others() -> None:
     sample = np.stack([addition.embedding for addition in gallery])
     sample[::7] = np.nan
     index = FaissIndex("model", SMALL)
-    assert index.sample_size(200) == SAMPLE
+    assert index.sample_size(200) == 200
     index.prepare(sample, 200)
     index.load(gallery, 200)
     index.maintain()
