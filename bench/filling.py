@@ -18,8 +18,11 @@ _FACTS = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
 CAMERA = "bench"
 
 
-async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16]) -> None:
-    """Insert a crop for each of the embeddings `(N, 2048)` into the existing database in a folder."""
+async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], first: int = 0) -> None:
+    """Insert a crop for each of the embeddings `(N, 2048)` into the existing database in a folder.
+
+    first: the number of the first crop, for a database that has crops of lower numbers.
+    """
     database = Database(Settings(data_dir=data_dir).resolved_database_url)
     for start in range(0, len(embeddings), _AT_ONCE):
         async with database.write() as session:
@@ -29,7 +32,7 @@ async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16]) -
             piece = embeddings[start : start + _AT_ONCE]
             crops = [
                 Crop(
-                    id=new_id(), camera_id=CAMERA, captured_at=number, utc_offset=0, attributes={},
+                    id=new_id(), camera_id=CAMERA, captured_at=first + number, utc_offset=0, attributes={},
                     image_sha256=_SHA256, created_at=0,
                 )
                 for number in range(start, start + len(piece))

@@ -51,7 +51,7 @@ def _measured(data: Path, embeddings: NDArray[np.float16]) -> list[Row]:
     asyncio.run(fill(data, read_metadata(BUNDLED).model_id, embeddings[: crops // 2]))
     with service(data, seconds=_LONGEST_SECONDS):
         pass  # builds an index for half of the crops, which the other half outgrows
-    asyncio.run(fill(data, read_metadata(BUNDLED).model_id, embeddings[crops // 2 :]))
+    asyncio.run(fill(data, read_metadata(BUNDLED).model_id, embeddings[crops // 2 :], crops // 2))
     filled = time.perf_counter() - began
     during, seconds = _during_rebuild(data)
     shutil.rmtree(data / "snapshots")
