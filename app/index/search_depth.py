@@ -60,26 +60,25 @@ class SearchDepth:
         )
 
     def _at(self, top_k: float) -> Depth:
-        """Log-log interpolation between the measured values, proportional to `top_k` beyond the last one."""
-        last = len(self.top_k) - 1
-        after = min(bisect_right(self.top_k, top_k), last)
-        before = max(after - 1, 0)
+        """Log-log interpolation between the measured values; proportional to `top_k` beyond the last one."""
         if top_k <= self.top_k[0]:
             return self.depths[0]
-        low, high = self.depths[before], self.depths[after]
         if top_k >= self.top_k[-1]:
-            return _scaled(self.depths[-1], top_k / self.top_k[-1])
-        fraction = math.log(top_k / self.top_k[before]) / math.log(self.top_k[after] / self.top_k[before])
-        return Depth(
-            math.ceil(low.nprobe * (high.nprobe / low.nprobe) ** fraction),
-            math.ceil(low.candidates * (high.candidates / low.candidates) ** fraction),
-            math.ceil(low.returned * (high.returned / low.returned) ** fraction),
-        )
+            return _between(self.depths[-1], self.depths[-1], 0, top_k / self.top_k[-1])
+        after = bisect_right(self.top_k, top_k)
+        low, high = self.top_k[after - 1], self.top_k[after]
+        fraction = math.log(top_k / low) / math.log(high / low)
+        return _between(self.depths[after - 1], self.depths[after], fraction)
 
 
-def _scaled(depth: Depth, factor: float) -> Depth:
+def _between(low: Depth, high: Depth, fraction: float, factor: float = 1) -> Depth:
+    """The geometric mean of two depths at a fraction of the way between them, times a factor."""
+
+    def mean(one: int, other: int) -> int:
+        return math.ceil(factor * one * math.pow(other / one, fraction))
+
     return Depth(
-        math.ceil(depth.nprobe * factor), math.ceil(depth.candidates * factor), math.ceil(depth.returned * factor)
+        mean(low.nprobe, high.nprobe), mean(low.candidates, high.candidates), mean(low.returned, high.returned)
     )
 
 

@@ -326,7 +326,7 @@ class IndexSync:
 
     async def _replace(self, outgrown: VectorIndex) -> None:
         """Build a new index from the rows while the outgrown one answers, then let the new one take over."""
-        _log.info("the index is outgrown; a new one is built beside it", crops=outgrown.size)
+        _log.info("the index is outgrown; a new one is built while it answers", crops=outgrown.size)
         new: VectorIndex = await self._storage.rebuild(self._fill)
         async with self._run_lock, self._storage.write_lock():
             if self._index is not outgrown:

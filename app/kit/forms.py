@@ -38,7 +38,8 @@ def fields_of(model: type[Model], place: Callable[..., Any]) -> Callable[..., Aw
 
     objects = {name for name, field in model.model_fields.items() if _is_object(field.annotation)}
     parameters = [_parameter(name, field, place, name in objects) for name, field in model.model_fields.items()]
-    setattr(read, "__signature__", Signature(parameters))  # noqa: B010
+    # FastAPI reads a dependency's fields from its signature, and takes no form model together with files.
+    setattr(read, "__signature__", Signature(parameters))  # noqa: B010 - mypy knows no such attribute
     return read
 
 

@@ -1,4 +1,4 @@
-"""The drawn gallery: its plan, its files, that people in it can be told apart, and that it is the shipped one."""
+"""The drawn gallery: its plan, its files, that people in it differ, and that it is the shipped one."""
 
 import csv
 import re

@@ -28,6 +28,7 @@ class MemoryChangeLog:
         self.row_batches = 0
         self.after_read: Callable[[], Awaitable[object]] | None = None
         self.during_rows: Callable[[], object] | None = None
+        self.before_rows_by_key: Callable[[], Awaitable[object]] | None = None
         self.notification = asyncio.Event()
         self.notifications_error: Exception | None = None
         self.trim_results: list[bool] = []
@@ -69,6 +70,8 @@ class MemoryChangeLog:
 
     async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
         self._fail()
+        if self.before_rows_by_key is not None:
+            await self.before_rows_by_key()
         return [crop(key, sequence=0) for key in keys if key in self.crops]
 
     async def changes_after(self, sequence: int, limit: int) -> Sequence[Change]:

@@ -1,7 +1,6 @@
 """How the index sync opens or rebuilds the index, from nothing, a snapshot or the database's rows."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from structlog.testing import LogCapture
 from sync_factories import MemoryChangeLog, events, run, save_snapshot, sync_of, until
 
 from app.index.faiss_index import FaissIndex, Tuning
-from app.index.port import Addition
 from app.index.sync import IndexNotReady
 
 
@@ -82,6 +80,14 @@ def test_it_starts_from_a_snapshot_and_the_changes_after_it(tmp_path: Path) -> N
     run(test())
 
 
+async def _is_built_from_the_rows(change_log: MemoryChangeLog, folder: Path, keys: set[int]) -> None:
+    sync = sync_of(change_log, folder)
+    await sync.start()
+    assert all_keys(sync.index) == keys
+    assert change_log.row_batches == 1
+    await sync.stop()
+
+
 def test_it_starts_from_the_rows_if_all_snapshots_are_damaged(tmp_path: Path, logged: LogCapture) -> None:
     change_log = MemoryChangeLog()
     for key in (1, 2):
@@ -90,14 +96,7 @@ def test_it_starts_from_the_rows_if_all_snapshots_are_damaged(tmp_path: Path, lo
     for path in tmp_path.glob("*/embeddings.f16"):
         path.write_bytes(path.read_bytes()[:-1])
 
-    async def test() -> None:
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        assert all_keys(sync.index) == {1, 2}
-        assert change_log.row_batches == 1
-        await sync.stop()
-
-    run(test())
+    run(_is_built_from_the_rows(change_log, tmp_path, {1, 2}))
     assert events(logged).count("damaged") == 2
     newest = store_in(tmp_path).newest(MODEL)
     assert newest is not None
@@ -302,7 +301,7 @@ def test_a_gallery_that_outgrows_the_buffer_is_built_anew_while_the_index_answer
     restored = store_in(tmp_path, tuning=tuning).newest(MODEL)
     assert restored is not None
     assert all_keys(restored) == change_log.crops.keys()
-    assert "built beside it" in events(logged)
+    assert "a new one is built while it answers" in events(logged)
 
 
 def test_stopping_cancels_the_building_of_a_new_index(tmp_path: Path) -> None:
@@ -314,12 +313,11 @@ def test_stopping_cancels_the_building_of_a_new_index(tmp_path: Path) -> None:
         await sync.start()
         reading, never = asyncio.Event(), asyncio.Event()
 
-        async def block(keys: Sequence[int]) -> Sequence[Addition]:
+        async def block() -> None:
             reading.set()
             await never.wait()
-            return ()
 
-        change_log.rows_by_key = block  # type: ignore[method-assign]
+        change_log.before_rows_by_key = block
         change_log.add(*range(100, 300))
         await reading.wait()
         await asyncio.wait_for(sync.stop(), 10)
@@ -336,16 +334,15 @@ def test_a_failed_rebuild_is_logged_once_and_tried_again(tmp_path: Path, logged:
     async def test() -> None:
         sync = sync_of(change_log, tmp_path, poll=0.01, tuning=Tuning(exact_limit=20, flush_rows=5))
         await sync.start()
-        read, failures = change_log.rows_by_key, 0
+        failures = 0
 
-        async def fail(keys: Sequence[int]) -> Sequence[Addition]:
+        async def fail() -> None:
             nonlocal failures
             failures += 1
-            if failures > 3:
-                return await read(keys)
-            raise OSError("the disk is full")
+            if failures <= 3:
+                raise OSError("the disk is full")
 
-        change_log.rows_by_key = fail  # type: ignore[method-assign]
+        change_log.before_rows_by_key = fail
         change_log.add(*range(1, 60))
         await until(lambda: isinstance(sync.index, FaissIndex) and sync.index.segment_size == 59)
         await sync.stop()
@@ -365,14 +362,7 @@ def test_a_snapshot_of_an_earlier_version_is_deleted_and_the_index_built_from_th
     manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
     old = manifest.parent.rename(tmp_path / "00000007")
 
-    async def test() -> None:
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        assert all_keys(sync.index) == {1, 2}
-        assert change_log.row_batches == 1
-        await sync.stop()
-
-    run(test())
+    run(_is_built_from_the_rows(change_log, tmp_path, {1, 2}))
     assert "of an earlier version is deleted" in events(logged)
     assert not old.exists()
     assert "damaged" not in events(logged)
