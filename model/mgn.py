@@ -68,7 +68,7 @@ class MGN(nn.Module):
     def forward_from_maps(self, shared: Tensor) -> MGNOutput:
         """The trunk's maps `(N, C, H/16, W/16)` -> parts and logits."""
         maps = [self.rows(branch(shared)) for branch in self.branches]
-        stripes = [*maps, *_stripes(maps[1], 2), *_stripes(maps[2], 3)]
+        stripes = [*maps, *horizontal_stripes(maps[1], 2), *horizontal_stripes(maps[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]
         reduced = [reduce(feature).flatten(1) for reduce, feature in zip(self.reductions, pooled, strict=True)]
         logits = [
@@ -148,7 +148,7 @@ def weighted_parts(parts: Tensor, scales: Tensor) -> Tensor:
     return F.normalize(parts, dim=2) * scales
 
 
-def _stripes(features: Tensor, count: int) -> list[Tensor]:
+def horizontal_stripes(features: Tensor, count: int) -> list[Tensor]:
     """Cut `(N, C, H, W)` into `count` equal horizontal stripes with the bounds of adaptive pooling.
 
     If `count` does not divide H, neighbouring stripes share a row. Uses slices because adaptive pooling does not export

@@ -75,8 +75,8 @@ def train(run: Run, world: World, resume: bool = False, validate: Validate | Non
     saved = _saved_state(run) if resume else None
     if not resume and saved_states(run.folder):
         raise TrainingError(f"{run.folder} already holds a run: continue it with --resume or choose another --out")
-    batches = _batches(run, labels, world, state)
-    if saved is not None:  # after _batches: maps and teacher come from the network that the run started from
+    batches = training_batches(run, labels, world, state)
+    if saved is not None:  # after training_batches: maps and teacher come from the network that the run started from
         state.load_state_dict(saved)
     if world.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,8 @@ def _check(run: Run, world: World) -> None:
         raise RecipeError('batch_norm = "synchronised" needs GPUs: torch implements it for no other device')
 
 
-def _batches(run: Run, labels: NDArray[np.int64], world: World, state: TrainState) -> Batches:
+def training_batches(run: Run, labels: NDArray[np.int64], world: World, state: TrainState) -> Batches:
+    """The batches of a run, with the maps and the teacher that they need."""
     recipe, paths = run.recipe, [sample.path for sample in run.samples]
     sampler = _sampler(run, labels)
     if not world.is_main_process:

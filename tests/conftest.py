@@ -28,6 +28,12 @@ def seed(request: pytest.FixtureRequest) -> int:
     return seed
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run in asyncio, as the service does."""
+    return "asyncio"
+
+
 @pytest.fixture
 def shared() -> Path:
     """The developers' data folder; tests that use it are marked `shared`."""

@@ -103,9 +103,9 @@ class MilvusIndex:
 
     def __init__(self, server: MilvusServer, collection: str, model_id: str) -> None:
         """collection: the name of an existing collection, or an alias."""
-        self._server = server
+        self.server = server
         self._client = server.client
-        self._collection = collection
+        self.collection = collection
         self._model_id = model_id
 
     @property
@@ -121,7 +121,7 @@ class MilvusIndex:
     @property
     def last_sequence(self) -> int:
         """See `VectorIndex`."""
-        described = self._server.call(self._client.describe_collection, self._collection)
+        described = self.server.call(self._client.describe_collection, self.collection)
         return int(described["properties"][_LAST_SEQUENCE])
 
     @property
@@ -208,7 +208,7 @@ class MilvusIndex:
         rows = self._read(
             self._client.query_iterator, batch_size=_ROWS_PER_CALL, filter=passing, output_fields=[KEY, VECTOR]
         )
-        while batch := self._server.call(lambda timeout: rows.next()):
+        while batch := self.server.call(lambda timeout: rows.next()):
             keys.append(np.array([row[KEY] for row in batch], np.int64))
             similarities.append(np.array([row[VECTOR] for row in batch], np.float32) @ query)
         rows.close()
@@ -221,23 +221,23 @@ class MilvusIndex:
     def _read(self, method: Callable[..., Any], **kwargs: Any) -> Any:
         """Run a query; load the collection first if the server was restarted."""
         try:
-            return self._server.call(method, self._collection, consistency_level=_STRONG, **kwargs)
+            return self.server.call(method, self.collection, consistency_level=_STRONG, **kwargs)
         except NotLoaded:
-            self._server.call(self._client.load_collection, self._collection)
-            return self._server.call(method, self._collection, consistency_level=_STRONG, **kwargs)
+            self.server.call(self._client.load_collection, self.collection)
+            return self.server.call(method, self.collection, consistency_level=_STRONG, **kwargs)
 
     def _upsert(self, additions: Iterable[Addition]) -> None:
         rows = [row_of(addition) for addition in additions]
         for start in range(0, len(rows), _ROWS_PER_CALL):
-            self._server.call(self._client.upsert, self._collection, rows[start : start + _ROWS_PER_CALL])
+            self.server.call(self._client.upsert, self.collection, rows[start : start + _ROWS_PER_CALL])
 
     def _remove(self, keys: Iterable[int]) -> None:
         if ids := sorted(keys):
-            self._server.call(self._client.delete, self._collection, ids=ids)
+            self.server.call(self._client.delete, self.collection, ids=ids)
 
     def _write_last_sequence(self, last_sequence: int) -> None:
         properties = {_LAST_SEQUENCE: str(last_sequence)}
-        self._server.call(self._client.alter_collection_properties, self._collection, properties)
+        self.server.call(self._client.alter_collection_properties, self.collection, properties)
 
 
 class MilvusIndexStorage:
@@ -254,10 +254,10 @@ class MilvusIndexStorage:
         write_lock: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         """write_lock: see `IndexStorage`; a lock among all processes that use the gallery."""
-        self._server = server
+        self.server = server
         self._client = server.client
         self._model_id = model_id
-        self._alias = f"passerby_{gallery_id}_{hashlib.sha256(model_id.encode()).hexdigest()[:16]}"
+        self.alias = f"passerby_{gallery_id}_{hashlib.sha256(model_id.encode()).hexdigest()[:16]}"
         self.write_lock = write_lock
 
     async def open(self) -> VectorIndex | None:
@@ -270,7 +270,7 @@ class MilvusIndexStorage:
     async def rebuild(self, fill: Callable[[VectorIndex], Awaitable[None]]) -> VectorIndex:
         """See `IndexStorage`."""
         new = await asyncio.to_thread(self._create_collection)
-        await fill(MilvusIndex(self._server, new, self._model_id))
+        await fill(MilvusIndex(self.server, new, self._model_id))
         await asyncio.to_thread(self._switch_alias, new)
         return self._index()
 
@@ -282,27 +282,27 @@ class MilvusIndexStorage:
         await asyncio.to_thread(self._client.close)
 
     def _index(self) -> MilvusIndex:
-        return MilvusIndex(self._server, self._alias, self._model_id)
+        return MilvusIndex(self.server, self.alias, self._model_id)
 
     def _open(self) -> MilvusIndex | None:
         if self._current() is None:
             return None
-        properties = self._server.call(self._client.describe_collection, self._alias)["properties"]
+        properties = self.server.call(self._client.describe_collection, self.alias)["properties"]
         if (properties.get(_FORMAT), properties.get(_MODEL)) != (_CURRENT_FORMAT, self._model_id):
-            _log.warning("the collection on Milvus has the format of another version", collection=self._alias)
+            _log.warning("the collection on Milvus has the format of another version", collection=self.alias)
             return None
-        self._server.call(self._client.load_collection, self._alias, timeout=_LOAD_TIMEOUT_SECONDS)
+        self.server.call(self._client.load_collection, self.alias, timeout=_LOAD_TIMEOUT_SECONDS)
         index = self._index()
-        _log.info("the index is on Milvus", collection=self._alias, crops=index.size)
+        _log.info("the index is on Milvus", collection=self.alias, crops=index.size)
         return index
 
     def _create_collection(self) -> str:
         """Create an empty collection, and drop those of earlier rebuilds that did not finish."""
         current = self._current()
-        for name in self._server.call(self._client.list_collections):
-            if name.startswith(f"{self._alias}_") and name != current:
-                self._server.call(self._client.drop_collection, name)
-        name = f"{self._alias}_{token_hex(4)}"
+        for name in self.server.call(self._client.list_collections):
+            if name.startswith(f"{self.alias}_") and name != current:
+                self.server.call(self._client.drop_collection, name)
+        name = f"{self.alias}_{token_hex(4)}"
         self._create(name, {_FORMAT: _CURRENT_FORMAT, _MODEL: self._model_id, _LAST_SEQUENCE: "0"})
         return name
 
@@ -316,26 +316,26 @@ class MilvusIndexStorage:
         schema.add_field(ATTRIBUTES, DataType.ARRAY, element_type=DataType.VARCHAR, max_capacity=4_096, max_length=32)
         index = self._client.prepare_index_params()
         index.add_index(VECTOR, **_INDEX)
-        self._server.call(
+        self.server.call(
             self._client.create_collection,
             name,
             schema=schema,
             consistency_level=_STRONG,
             properties=dict(properties),
         )
-        self._server.call(self._client.create_index, name, index, sync=False)  # the collection is empty
-        self._server.call(self._client.load_collection, name, timeout=_LOAD_TIMEOUT_SECONDS)
+        self.server.call(self._client.create_index, name, index, sync=False)  # the collection is empty
+        self.server.call(self._client.load_collection, name, timeout=_LOAD_TIMEOUT_SECONDS)
 
     def _switch_alias(self, new: str) -> None:
         former = self._current()
         set_alias = self._client.create_alias if former is None else self._client.alter_alias
-        self._server.call(set_alias, new, self._alias)
+        self.server.call(set_alias, new, self.alias)
         if former is not None:
-            self._server.call(self._client.drop_collection, former)
+            self.server.call(self._client.drop_collection, former)
 
     def _current(self) -> str | None:
         """The collection that the alias points to, if any."""
-        if not self._server.call(self._client.has_collection, self._alias):
+        if not self.server.call(self._client.has_collection, self.alias):
             return None
-        name: str = self._server.call(self._client.describe_alias, self._alias)["collection_name"]
+        name: str = self.server.call(self._client.describe_alias, self.alias)["collection_name"]
         return name

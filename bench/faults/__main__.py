@@ -17,7 +17,7 @@ from bench.faults.kinds import ON_A_DISK_OF_ITS_OWN
 from bench.faults.ledger import NO_ANSWER
 from bench.faults.rounds import Round, Trial, trial
 from bench.postgresql import postgresql
-from bench.tiny_checkpoint import write_tiny_checkpoint
+from tests.app.tiny_checkpoint import write_tiny_checkpoint
 
 _DATABASES = ("sqlite", "postgresql")
 

@@ -1,11 +1,9 @@
 """Small factories for the tests of the change log."""
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,10 +21,6 @@ from model.architecture import EMBEDDING_DIM
 
 MODEL, OTHER = "tiny-0123", "other-4567"
 INSERT = "INSERT INTO changes (model_id, crop_key, what) VALUES (%s, %s, -1)"
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 60))
 
 
 @asynccontextmanager

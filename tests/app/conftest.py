@@ -10,19 +10,28 @@ from secrets import token_hex
 import httpx
 import psycopg
 import pytest
-from factories import write_tiny_checkpoint
-from milvus_lite_process import MilvusLite
-from running import running_service
+import structlog
 from sqlalchemy import make_url
 
 from app.logs import configure_logging
 from app.settings import Settings
+from tests.app.logged import Logged
+from tests.app.milvus_lite_process import MilvusLite
+from tests.app.running import running_service
+from tests.app.tiny_checkpoint import write_tiny_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _logs() -> None:
     """Logs as the service writes them."""
     configure_logging("text", "warning")
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """The events that are logged during a test; nothing else is written to the log."""
+    with structlog.testing.capture_logs() as events:
+        yield events
 
 
 @pytest.fixture(scope="session")

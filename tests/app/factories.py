@@ -1,4 +1,4 @@
-"""Factories of the service's tests: pictures, and a checkpoint that loads fast."""
+"""Pictures for the service's tests."""
 
 from io import BytesIO
 from typing import Any
@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-
-from bench.tiny_checkpoint import tiny_metadata as tiny_metadata
-from bench.tiny_checkpoint import write_tiny_checkpoint as write_tiny_checkpoint
 
 
 def random_pixels(seed: int, height: int = 128, width: int = 64) -> NDArray[np.uint8]:

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import psycopg
 from psycopg.sql import SQL, Identifier
-from running import CAPTURED_AT, embed, running_service
-from scripted_engine import ScriptedEngine, flat
 from sqlalchemy import make_url
 
 from app.embedding.engine import Engines
 from app.settings import Settings
+from tests.app.embedding.scripted_engine import ScriptedEngine, flat
+from tests.app.running import CAPTURED_AT, embed, running_service
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from alembic import command
 from alembic.config import Config
-from running import jpeg
 from sqlalchemy import (
     JSON,
     Connection,
@@ -26,6 +25,7 @@ from sqlalchemy import (
 
 from app.database import MIGRATIONS
 from app.settings import Settings
+from tests.app.running import jpeg
 
 FIRST = "0001"
 """The revision of the first version, which did not store the active model."""

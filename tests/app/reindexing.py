@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 import psutil
-from factories import tiny_metadata, write_tiny_checkpoint
+
+from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 
 
 def other_checkpoint(folder: Path, name: str = "other", height: int = 64, width: int = 32) -> Path:

@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import uvicorn
-from factories import encoded, picture
 
 from app.embedding.engine import Engines
 from app.main import create_app
 from app.settings import Settings
+from tests.app.factories import encoded, picture
 
 CAPTURED_AT = "2026-05-04T17:30:00+02:00"
 

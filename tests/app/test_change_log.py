@@ -7,12 +7,12 @@ from contextlib import suppress
 
 import psycopg
 import pytest
-from change_log_factories import INSERT, MODEL, add_crops, delete, feed_of, numbers, opened, run
 
 from app.gallery.repository import GalleryRepository
+from tests.app.change_log_factories import INSERT, MODEL, add_crops, delete, feed_of, numbers, opened
 
 
-def follow_two_raw_transactions(
+async def follow_two_raw_transactions(
     url: str, second_insert: str, drawn_before: str | None = None
 ) -> tuple[bool, list[int]]:
     """Two foreign transactions, of which the second would commit first.
@@ -33,7 +33,7 @@ def follow_two_raw_transactions(
         second.execute(second_insert, (MODEL, 2))
         second.commit()
 
-    run(poll())
+    await poll()
     with psycopg.connect(url) as first, psycopg.connect(url) as second:
         if drawn_before:
             second.execute(drawn_before)  # type: ignore[arg-type]
@@ -42,103 +42,89 @@ def follow_two_raw_transactions(
         committing.start()
         committing.join(0.5)
         waits = committing.is_alive()
-        run(poll())
+        await poll()
         first.commit()
         committing.join()
-        run(poll())
+        await poll()
     return waits, seen
 
 
-def test_foreign_transactions_are_serialised_so_that_no_change_is_skipped(
+async def test_foreign_transactions_are_serialised_so_that_no_change_is_skipped(
     postgresql: Callable[[], str],
 ) -> None:
-    assert follow_two_raw_transactions(postgresql(), INSERT) == (True, [1, 2])
+    assert await follow_two_raw_transactions(postgresql(), INSERT) == (True, [1, 2])
 
 
-def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], str]) -> None:
+async def test_without_the_trigger_a_change_would_be_skipped(postgresql: Callable[[], str]) -> None:
     """Proves that the test above can fail."""
     url = postgresql()
-
-    async def as_it_was() -> None:
-        async with opened(url):
-            pass
-
-    run(as_it_was())
+    async with opened(url):
+        pass
     with psycopg.connect(url) as connection:
         connection.execute("DROP TRIGGER draw_change_sequence ON changes")
         connection.execute("ALTER TABLE changes ALTER COLUMN sequence SET DEFAULT nextval('changes_sequence_seq')")
-    waits, seen = follow_two_raw_transactions(url, INSERT)
+    waits, seen = await follow_two_raw_transactions(url, INSERT)
     assert not waits
     assert seen == [2]
 
 
 @pytest.mark.parametrize("number", ["currval('changes_sequence_seq')", "1"])
-def test_a_sequence_number_in_the_insert_is_overwritten(postgresql: Callable[[], str], number: str) -> None:
+async def test_a_sequence_number_in_the_insert_is_overwritten(postgresql: Callable[[], str], number: str) -> None:
     url = postgresql()
     insert = f"INSERT INTO changes (sequence, model_id, crop_key, what) VALUES ({number}, %s, %s, -1)"
     drawn_before = "SELECT nextval('changes_sequence_seq')"
-    assert follow_two_raw_transactions(url, insert, drawn_before) == (True, [1, 2])
+    assert await follow_two_raw_transactions(url, insert, drawn_before) == (True, [1, 2])
 
 
-def test_copy_draws_numbers_in_order(postgresql: Callable[[], str]) -> None:
-    async def test() -> None:
-        url = postgresql()
-        async with opened(url) as database:
-            await add_crops(database, 2)
-            copying = "COPY changes (model_id, crop_key, what) FROM STDIN"
-            with psycopg.connect(url) as connection, connection.cursor().copy(copying) as copy:
-                for key in (7, 8, 9):
-                    copy.write_row((MODEL, key, -1))
-            assert [change.key for change in await feed_of(database).changes_after(0, 10)] == [1, 2, 7, 8, 9]
-
-    run(test())
+async def test_copy_draws_numbers_in_order(postgresql: Callable[[], str]) -> None:
+    url = postgresql()
+    async with opened(url) as database:
+        await add_crops(database, 2)
+        copying = "COPY changes (model_id, crop_key, what) FROM STDIN"
+        with psycopg.connect(url) as connection, connection.cursor().copy(copying) as copy:
+            for key in (7, 8, 9):
+                copy.write_row((MODEL, key, -1))
+        assert [change.key for change in await feed_of(database).changes_after(0, 10)] == [1, 2, 7, 8, 9]
 
 
-def test_a_foreign_transaction_waits_for_a_unit_of_work_that_has_not_logged_yet(postgresql: Callable[[], str]) -> None:
-    async def test() -> None:
-        url = postgresql()
-        async with opened(url) as database, database.write():
-            with psycopg.connect(url) as connection:
-                connection.execute("SET lock_timeout = '200ms'")
-                with pytest.raises(psycopg.errors.LockNotAvailable):
-                    connection.execute(INSERT, (MODEL, 1))
+async def test_a_foreign_transaction_waits_for_a_unit_of_work_that_has_not_logged_yet(
+    postgresql: Callable[[], str],
+) -> None:
+    url = postgresql()
+    async with opened(url) as database, database.write():
+        with psycopg.connect(url) as connection:
+            connection.execute("SET lock_timeout = '200ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                connection.execute(INSERT, (MODEL, 1))
 
-    run(test())
 
-
-def test_a_deadlock_with_a_foreign_transaction_ends_with_an_error(postgresql: Callable[[], str]) -> None:
+async def test_a_deadlock_with_a_foreign_transaction_ends_with_an_error(postgresql: Callable[[], str]) -> None:
     """A transaction that changes rows before the log can deadlock with a unit of work that holds the lock."""
 
-    async def test() -> None:
-        url = postgresql()
-        async with opened(url) as database:
-            (crop,) = await add_crops(database, 1)
-            async with await psycopg.AsyncConnection.connect(url) as other:
-                await other.execute("UPDATE crops SET track_id = 'x' WHERE key = %s", (crop.key,))
-                deleting = asyncio.create_task(delete(database, crop))
-                await asyncio.sleep(0.2)
-                logging = asyncio.create_task(other.execute(INSERT, (MODEL, crop.key)))
-                done, waiting = await asyncio.wait([deleting, logging], return_when="FIRST_EXCEPTION")
-                assert "deadlock detected" in str([task.exception() for task in done])
-                await other.rollback()
-                with suppress(Exception):
-                    await asyncio.gather(*waiting)
-            await add_crops(database, 1)  # the lock is free
-
-    run(test())
+    url = postgresql()
+    async with opened(url) as database:
+        (crop,) = await add_crops(database, 1)
+        async with await psycopg.AsyncConnection.connect(url) as other:
+            await other.execute("UPDATE crops SET track_id = 'x' WHERE key = %s", (crop.key,))
+            deleting = asyncio.create_task(delete(database, crop))
+            await asyncio.sleep(0.2)
+            logging = asyncio.create_task(other.execute(INSERT, (MODEL, crop.key)))
+            done, waiting = await asyncio.wait([deleting, logging], return_when="FIRST_EXCEPTION")
+            assert "deadlock detected" in str([task.exception() for task in done])
+            await other.rollback()
+            with suppress(Exception):
+                await asyncio.gather(*waiting)
+        await add_crops(database, 1)  # the lock is free
 
 
-def test_a_unit_of_work_that_reads_sees_one_state(database_url: str) -> None:
-    async def test() -> None:
-        async with opened(database_url) as database:
-            async with database.read() as session:
-                repository = GalleryRepository(session)
-                assert await repository.last_sequence(MODEL) == 0
-                await add_crops(database, 3)
-                assert await repository.changes(0, MODEL, 10) == []
-            assert await numbers(feed_of(database)) == [1, 2, 3]
-
-    run(test())
+async def test_a_unit_of_work_that_reads_sees_one_state(database_url: str) -> None:
+    async with opened(database_url) as database:
+        async with database.read() as session:
+            repository = GalleryRepository(session)
+            assert await repository.last_sequence(MODEL) == 0
+            await add_crops(database, 3)
+            assert await repository.changes(0, MODEL, 10) == []
+        assert await numbers(feed_of(database)) == [1, 2, 3]
 
 
 # trimming

@@ -6,21 +6,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
-import pytest
-import structlog
-from change_log_factories import INSERT, MODEL, add_crops, feed_of, opened, run
-from faults import taking_no_connections
-from structlog.testing import LogCapture
 
-from app import listening
 from app.gallery.change_log_reader import DatabaseChangeLogReader
-
-
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    capture = LogCapture()
-    monkeypatch.setattr(listening, "_log", structlog.wrap_logger(None, processors=[capture]))
-    return capture
+from tests.app.change_log_factories import INSERT, MODEL, add_crops, feed_of, opened
+from tests.app.faults import taking_no_connections
+from tests.app.logged import Logged
 
 
 @asynccontextmanager
@@ -52,59 +42,49 @@ def end_listening(url: str) -> int:
         return len(connection.execute(query + " AND datname = current_database()").fetchall())
 
 
-def test_a_commit_that_changed_the_log_notifies_once(postgresql: Callable[[], str]) -> None:
-    async def test() -> None:
-        url = postgresql()
-        async with opened(url) as database, opened(url) as second, listens(feed_of(second)) as notifications:
-            assert await is_notified(notifications, within=5)  # it listens
-            await add_crops(database, 20)
-            assert await is_notified(notifications, within=5)
-            assert not await is_notified(notifications, within=0.2)
-            with psycopg.connect(url) as connection:
-                connection.execute(INSERT, (MODEL, 1))
-                assert not await is_notified(notifications, within=0.2)  # not before it is committed
-                connection.commit()
-                assert await is_notified(notifications, within=5)
-
-    run(test())
-
-
-def test_a_lost_connection_is_reconnected_and_logged_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
-    async def test() -> None:
-        url = postgresql()
-        async with opened(url) as database, listens(feed_of(database)) as notifications:
-            assert await is_notified(notifications, within=5)
-            assert end_listening(url) == 1
-            assert await is_notified(notifications, within=5)  # for notifications that were missed meanwhile
-            await add_crops(database, 1)
+async def test_a_commit_that_changed_the_log_notifies_once(postgresql: Callable[[], str]) -> None:
+    url = postgresql()
+    async with opened(url) as database, opened(url) as second, listens(feed_of(second)) as notifications:
+        assert await is_notified(notifications, within=5)  # it listens
+        await add_crops(database, 20)
+        assert await is_notified(notifications, within=5)
+        assert not await is_notified(notifications, within=0.2)
+        with psycopg.connect(url) as connection:
+            connection.execute(INSERT, (MODEL, 1))
+            assert not await is_notified(notifications, within=0.2)  # not before it is committed
+            connection.commit()
             assert await is_notified(notifications, within=5)
 
-    run(test())
-    assert [entry["event"] for entry in logged.entries] == [
+
+async def test_a_lost_connection_is_reconnected_and_logged_once(postgresql: Callable[[], str], logged: Logged) -> None:
+    url = postgresql()
+    async with opened(url) as database, listens(feed_of(database)) as notifications:
+        assert await is_notified(notifications, within=5)
+        assert end_listening(url) == 1
+        assert await is_notified(notifications, within=5)  # for notifications that were missed meanwhile
+        await add_crops(database, 1)
+        assert await is_notified(notifications, within=5)
+    assert [entry["event"] for entry in logged] == [
         "the connection for notifications is lost; reconnecting",
         "the connection for notifications is back",
     ]
 
 
-def test_an_unreachable_database_is_retried_and_logged_once(postgresql: Callable[[], str], logged: LogCapture) -> None:
-    async def test() -> None:
-        url = postgresql()
-        async with opened(url) as database, listens(feed_of(database)) as notifications:
-            assert await is_notified(notifications, within=5)
-            with taking_no_connections(url):
-                assert not await is_notified(notifications, within=1)
-            assert await is_notified(notifications, within=5)
-
-    run(test())
-    assert [entry["event"] for entry in logged.entries] == [
+async def test_an_unreachable_database_is_retried_and_logged_once(
+    postgresql: Callable[[], str], logged: Logged
+) -> None:
+    url = postgresql()
+    async with opened(url) as database, listens(feed_of(database)) as notifications:
+        assert await is_notified(notifications, within=5)
+        with taking_no_connections(url):
+            assert not await is_notified(notifications, within=1)
+        assert await is_notified(notifications, within=5)
+    assert [entry["event"] for entry in logged] == [
         "the connection for notifications is lost; reconnecting",
         "the connection for notifications is back",
     ]
 
 
-def test_sqlite_has_no_notifications(tmp_path: Any) -> None:
-    async def test() -> None:
-        async with opened(f"sqlite:///{tmp_path / 'x.sqlite3'}") as database:
-            assert [hint async for hint in feed_of(database).notifications()] == []
-
-    run(test())
+async def test_sqlite_has_no_notifications(tmp_path: Any) -> None:
+    async with opened(f"sqlite:///{tmp_path / 'x.sqlite3'}") as database:
+        assert [hint async for hint in feed_of(database).notifications()] == []

@@ -1,7 +1,8 @@
 """Units of work and migrations, on both kinds of database."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,13 @@ from app.gallery.tables import Camera, Crop, Image
 from app.index.port import Filter
 
 
-def on(url: str, work: Callable[[Database], Awaitable[None]]) -> None:
-    """Run some work on a migrated database."""
-
-    async def run() -> None:
-        database = Database(url)
-        await database.migrate()
-        await work(database)
-        await database.close()
-
-    asyncio.run(run())
+@asynccontextmanager
+async def migrated(url: str) -> AsyncIterator[Database]:
+    """A database with its tables."""
+    database = Database(url)
+    await database.migrate()
+    yield database
+    await database.close()
 
 
 async def camera_ids(database: Database) -> list[str]:
@@ -41,31 +39,26 @@ def add_camera(session: object, camera_id: str) -> None:
     GalleryRepository(session).add(Camera(id=camera_id, name="x", created_at=0))  # type: ignore[arg-type]
 
 
-def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:
+async def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         return compare_metadata(MigrationContext.configure(connection), Table.metadata)
 
-    async def compare(database: Database) -> None:
-        async with database.engine.connect() as connection:
-            assert await connection.run_sync(differences) == []
+    async with migrated(database_url) as database, database.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
 
     assert app.search.tables
     assert app.models.tables
-    on(database_url, compare)
 
 
-def test_processes_that_start_together_migrate_once(database_url: str) -> None:
-    async def run() -> None:
-        databases = [Database(database_url) for _ in range(4)]
-        await asyncio.gather(*(database.migrate() for database in databases))
-        assert await camera_ids(databases[0]) == []
-        for database in databases:
-            await database.close()
-
-    asyncio.run(run())
+async def test_processes_that_start_together_migrate_once(database_url: str) -> None:
+    databases = [Database(database_url) for _ in range(4)]
+    await asyncio.gather(*(database.migrate() for database in databases))
+    assert await camera_ids(databases[0]) == []
+    for database in databases:
+        await database.close()
 
 
-def test_processes_may_open_a_new_sqlite_file_at_the_same_moment(tmp_path: Path) -> None:
+async def test_processes_may_open_a_new_sqlite_file_at_the_same_moment(tmp_path: Path) -> None:
     """A regression test: the switch to write-ahead logging failed immediately in a few of a hundred runs."""
 
     async def open_together(path: Path) -> list[str]:
@@ -76,7 +69,7 @@ def test_processes_may_open_a_new_sqlite_file_at_the_same_moment(tmp_path: Path)
         return modes
 
     for number in range(100):
-        assert asyncio.run(open_together(tmp_path / f"{number}.sqlite3")) == ["wal"] * 4
+        assert await open_together(tmp_path / f"{number}.sqlite3") == ["wal"] * 4
 
 
 async def _journal_mode(database: Database) -> str:
@@ -84,13 +77,19 @@ async def _journal_mode(database: Database) -> str:
         return str(await connection.scalar(text("PRAGMA journal_mode")))
 
 
-def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: str) -> None:
+async def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: str) -> None:
     values: list[dict[str, object]] = [
         {},
         {"colour": "red"},
         {"lane": 1.0, "colour": "red"},
         {"note": "\x00"},
     ] * 400
+
+    def crop(number: int, attributes: dict[str, object]) -> Crop:
+        return Crop(
+            id=f"{number}", camera_id="gate", captured_at=number, utc_offset=0, attributes=attributes,
+            image_sha256="0", created_at=0,
+        )  # fmt: skip
 
     def back_to_the_first_tables(connection: Connection) -> None:
         config = Config()
@@ -103,7 +102,7 @@ def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: s
         async with database.read() as session:
             return len(await GalleryRepository(session).page(which, None, 10_000))
 
-    async def work(database: Database) -> None:
+    async with migrated(database_url) as database:
         async with database.write() as session:
             add_camera(session, "gate")
             session.add(Image(sha256="0", media_type="image/png", width=1, height=1, bytes=1))
@@ -119,17 +118,10 @@ def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_url: s
         assert await count(database, colour="red") == 800
         assert await count(database, colour="red", lane=1) == await count(database, note="\x00") == 400
 
-    def crop(number: int, attributes: dict[str, object]) -> Crop:
-        return Crop(
-            id=f"{number}", camera_id="gate", captured_at=number, utc_offset=0, attributes=attributes,
-            image_sha256="0", created_at=0,
-        )  # fmt: skip
 
-    on(database_url, work)
+async def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
+    async with migrated(database_url) as database:
 
-
-def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
-    async def work(database: Database) -> None:
         async def fail() -> None:
             async with database.write() as session:
                 add_camera(session, "lost")
@@ -142,26 +134,26 @@ def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
             add_camera(session, "kept")
         assert await camera_ids(database) == ["kept"]
 
-    on(database_url, work)
 
-
-def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
+async def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
     """Two Database objects stand for two processes: the second must not begin before the first has committed."""
 
-    async def work(first: Database) -> None:
+    async with migrated(database_url) as first:
         second = Database(database_url)
         order: list[str] = []
+        begun = asyncio.Event()
 
         async def slow() -> None:
             async with first.write() as session:
                 order.append("first begins")
+                begun.set()
                 add_camera(session, "a")
                 await session.flush()
                 await asyncio.sleep(0.3)
                 order.append("first ends")
 
         async def late() -> None:
-            await asyncio.sleep(0.1)
+            await begun.wait()
             async with second.write() as session:
                 order.append("second begins")
                 add_camera(session, "b")
@@ -170,39 +162,37 @@ def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
         assert order == ["first begins", "first ends", "second begins"]
         await second.close()
 
-    on(database_url, work)
 
-
-def test_readers_do_not_wait_for_writers(database_url: str) -> None:
-    async def work(database: Database) -> None:
+async def test_readers_do_not_wait_for_writers(database_url: str) -> None:
+    async with migrated(database_url) as database:
         async with database.write() as session:
             add_camera(session, "a")
             await session.flush()
             assert await asyncio.wait_for(camera_ids(database), 5) == []
         assert await camera_ids(database) == ["a"]
 
-    on(database_url, work)
 
-
-def test_the_index_lock_excludes_other_processes_but_not_writers(
+async def test_the_index_lock_excludes_other_processes_but_not_writers(
     postgresql: Callable[[], str],
 ) -> None:
     url = postgresql()
 
-    async def work(first: Database) -> None:
+    async with migrated(url) as first:
         second = Database(url)
         order: list[str] = []
+        begun = asyncio.Event()
 
         async def slow() -> None:
             async with first.index_lock():
                 order.append("first begins")
+                begun.set()
                 await asyncio.sleep(0.3)
                 async with second.write() as session:
                     add_camera(session, "a")
                 order.append("first ends")
 
         async def late() -> None:
-            await asyncio.sleep(0.1)
+            await begun.wait()
             async with second.index_lock():
                 order.append("second begins")
 
@@ -210,20 +200,16 @@ def test_the_index_lock_excludes_other_processes_but_not_writers(
         assert order == ["first begins", "first ends", "second begins"]
         await second.close()
 
-    on(url, work)
 
-
-def test_the_index_lock_is_released_after_an_error(postgresql: Callable[[], str]) -> None:
+async def test_the_index_lock_is_released_after_an_error(postgresql: Callable[[], str]) -> None:
     async def fail(database: Database) -> None:
         async with database.index_lock():
             raise ConnectionError
 
-    async def work(database: Database) -> None:
+    async with migrated(postgresql()) as database:
         for _ in range(3):
             with pytest.raises(ConnectionError):
                 await fail(database)
-
-    on(postgresql(), work)
 
 
 def test_another_kind_of_database_is_refused(tmp_path: Path) -> None:

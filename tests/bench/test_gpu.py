@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from drawn_people import copy_people
-from training_factories import omz_changes
 
 from app.settings import Settings
 from bench.gpu.findings import FULL, SMALL, Scale
+from tests.model.drawn_people import copy_people
+from tests.model.training_factories import omz_changes
 
 ROOT = Path(__file__).parents[2]
 

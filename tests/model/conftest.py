@@ -5,10 +5,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from model_factories import write_checkpoint
 
 from model import export, quantisation
 from model.checkpoint import Checkpoint
+from tests.model.model_factories import write_checkpoint
 
 
 @pytest.fixture(scope="session")

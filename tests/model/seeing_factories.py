@@ -10,7 +10,6 @@ from tempfile import mkdtemp
 
 import numpy as np
 import pytest
-from drawn_people import copy_people
 from numpy.typing import NDArray
 
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
@@ -18,6 +17,7 @@ from model.datasets.base import EvaluationSplit, Sample
 from model.datasets.synthetic import Synthetic
 from model.evaluate import LabelledFeatures
 from model.visualize.ranks import Ranking
+from tests.model.drawn_people import copy_people
 
 _VOID = {"meta", "img", "input", "br", "link", "hr"}
 

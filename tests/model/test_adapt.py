@@ -2,22 +2,14 @@
 
 import re
 import shutil
-import sys
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pytest
-from drawn_people import copy_people
-from model_factories import metadata, write_checkpoint
-from seeing_factories import Ended, run_model
-from training_factories import ALONE, market, quick_recipe, run_of
 
-from bench import adapt as bench_adapt
 from model.adaptation import adaptation_recipe, usable_crops
 from model.architecture import MGNConfig
-from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
+from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint
 from model.datasets.base import NO_CAMERA, Sample
 from model.datasets.synthetic import Synthetic
 from model.errors import DataError, RecipeError, TrainingError
@@ -27,21 +19,10 @@ from model.recipe import Distillation
 from model.train import train
 from model.training.teacher import mirrored_embeddings
 from model.training.train_state import initial_state
-
-TINY = ("schedule.iterations=4", "schedule.warm_up=1", "batch.crops=2", "augmentation.jitter=0.0")
-TRAINED = TrainingData(name="elsewhere", terms="research", identities=9, crops=90)
-
-
-@cache
-def site() -> Path:
-    """A folder of twelve drawn persons, written once a process."""
-    return copy_people(Path(mkdtemp(prefix="site-")), range(9, 21), most_crops=2)
-
-
-def first_checkpoint(folder: Path) -> Checkpoint:
-    plain = write_checkpoint(folder / "first.safetensors")
-    described = plain.metadata.model_copy(update={"training_data": TRAINED})
-    return save_checkpoint(folder / "first.safetensors", plain.weights, described)
+from tests.model.model_factories import metadata
+from tests.model.seeing_factories import Ended, run_model
+from tests.model.sites import TINY, TRAINED, first_checkpoint, site
+from tests.model.training_factories import ALONE, quick_recipe, run_of
 
 
 class Adapting:
@@ -201,29 +182,3 @@ def test_a_recipe_that_needs_a_checkpoint_is_refused_without_one(tmp_path: Path)
         train(run_of(tmp_path, quick_recipe({"average_with_first.share": 0.5})), ALONE)
     with pytest.raises(TrainingError, match='weights = "checkpoint" needs a checkpoint'):
         train(run_of(tmp_path, quick_recipe({"initialisation.weights": "checkpoint"})), ALONE)
-
-
-def test_the_bench_adapts_with_some_persons_and_evaluates_on_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first_checkpoint(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    line = ["adapt", "--checkpoint", tmp_path / "first.safetensors", "--data", f"synthetic:{site()}"]
-    line += ["--other", f"market1501:{market(tmp_path)}", "--out", tmp_path / "runs", "--identities", 8, "--seed", 3]
-    for setting in TINY:
-        line += ["--set", setting]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in line])
-    bench_adapt.main()
-    output = capsys.readouterr().out
-    head, _, before, after, *below = output.splitlines()
-    assert "synthetic, 4 identities held out of the training part" in head
-    assert re.fullmatch(r"\| nobody yet \| - \| - \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \|", before)
-    assert re.fullmatch(r"\| 8 persons \| \d+ \| [\d.]+ \| [\d.]+ / [\d.]+ \(in-domain\) \| [\d.]+ / [\d.]+ \|", after)
-    assert "3 of the training" in below[-1]
-    bench_adapt.main()
-    assert capsys.readouterr().out == output, "finished runs are not repeated"
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--set", "loss.margin=0.1"])
-    with pytest.raises(SystemExit) as ended:
-        bench_adapt.main()
-    assert ended.value.code == 2
-    assert "choose another --out" in capsys.readouterr().err

@@ -9,9 +9,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_factories import metadata, write_checkpoint
 from pydantic import ValidationError
-from seeing_factories import drawn_crops, embeddings, run_model
 
 from model.architecture import MGNConfig
 from model.calibrate import Kind, Pairs, calibrate, fit_isotonic, fit_logistic, reliability
@@ -22,6 +20,8 @@ from model.errors import CheckpointError, DataError
 from model.evaluate import LabelledFeatures, read_features
 from model.loading import read_metadata
 from model.rewriting import rewrite_metadata
+from tests.model.model_factories import metadata, write_checkpoint
+from tests.model.seeing_factories import drawn_crops, embeddings, run_model
 
 TRUE = LogisticMap(slope=14, intercept=-7)
 KINDS: tuple[Kind, ...] = ("isotonic", "logistic")

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_factories import metadata, write_checkpoint
 
 from model.architecture import MGNConfig
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_sha256
 from model.errors import CheckpointError
 from model.mgn import load_embedder
+from tests.model.model_factories import metadata, write_checkpoint
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:

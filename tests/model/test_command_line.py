@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_factories import RESULT, write_checkpoint, write_market
+
+from tests.model.model_factories import RESULT, write_checkpoint, write_market
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":

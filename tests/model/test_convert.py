@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from source_models import FastReid, PaperStyle, randomise
 from torch import nn
 from torchvision.models import resnet50
 from typer.testing import CliRunner
@@ -21,6 +20,7 @@ from model.initialisation import initial_backbone
 from model.mgn import MGN, load_embedder
 from model.osnet import OSNet
 from model.recipe import Initialisation
+from tests.model.source_models import FastReid, PaperStyle, randomise
 
 SOURCES: dict[str, Callable[[], nn.Module]] = {
     "seathiefwang/MGN-pytorch": lambda: PaperStyle("backone", False, False, nn.AvgPool2d),

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_factories import write_market
 from PIL import Image
 
 from model.datasets import open_data_set, open_data_sets
 from model.datasets.base import NO_CAMERA, EvaluationSplit, PartSize, Sample, size_notes
 from model.datasets.joined import Joined
 from model.errors import DataError
+from tests.model.model_factories import write_market
 
 
 def picture(path: Path) -> Path:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_factories import RESULT, write_checkpoint
 
 from model.architecture import MGNConfig
 from model.checkpoint import Checkpoint, InputFormat, load_checkpoint
@@ -12,6 +11,7 @@ from model.errors import CheckpointError
 from model.export import export_half, export_onnx
 from model.loading import inference_of, load_for_inference, with_flip, with_reference
 from model.quantisation import GROUP, export_int8
+from tests.model.model_factories import RESULT, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_factories import ALONE, environment, logged, market, omz_changes, omz_recipe, run_of
 
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.datasets import open_data_set
@@ -25,6 +24,7 @@ from model.training import map_cache
 from model.training.map_cache import TrunkMaps, trunk_maps
 from model.training.states import saved_states
 from model.training.train_state import initial_state
+from tests.model.training_factories import ALONE, environment, logged, market, omz_changes, omz_recipe, run_of
 
 
 def pictures(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import torch
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS, BackboneName, MGNConfig
 from model.backbones import build_backbone
 from model.checkpoint import InputFormat
-from model.mgn import MGN, Embedder
+from model.mgn import MGN, Embedder, horizontal_stripes
 
 
 def build(config: MGNConfig, classes: int = 0) -> MGN:
@@ -78,10 +78,8 @@ def test_a_part_sees_only_its_stripe(pooling: str) -> None:
 
 
 def test_stripes_cover_heights_that_their_number_does_not_divide() -> None:
-    from model.mgn import _stripes
-
     rows = torch.arange(16.0).view(1, 1, 16, 1)
-    bands = [band.flatten().tolist() for band in _stripes(rows, 3)]
+    bands = [band.flatten().tolist() for band in horizontal_stripes(rows, 3)]
     assert [(band[0], band[-1]) for band in bands] == [(0, 5), (5, 10), (10, 15)]
     adaptive = torch.nn.functional.adaptive_max_pool2d(rows, (3, 1)).flatten().tolist()
     assert [max(band) for band in bands] == adaptive

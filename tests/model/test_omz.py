@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ir_factories import TINY, IRWriter, random_network, write_ir
 from typer.testing import CliRunner
 
 from model.__main__ import commands
@@ -13,6 +12,7 @@ from model.conversion.networks import check_network, convert_network
 from model.conversion.omz import convert_omz
 from model.errors import CheckpointError
 from model.plain_network import is_plain_network, load_network, save_network
+from tests.model.ir_factories import TINY, IRWriter, random_network, write_ir
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "omz"
 

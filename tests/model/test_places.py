@@ -2,49 +2,17 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
-from model_factories import RESULT, metadata, write_checkpoint, write_market
-from seeing_factories import Ended, drawn_crops, run_model
-from training_factories import run_command
 
-from bench import places
 from model.architecture import MGNConfig
-from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
+from model.checkpoint import CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
 from model.provenance import Part, Relation, place_of_result, relation, training_summary
-
-MARKET = TrainingData(name="Market-1501", terms="research", identities=4, crops=24, held_out_identities=2)
-
-
-def described_checkpoint(path: Path, data: TrainingData = MARKET) -> Checkpoint:
-    plain = write_checkpoint(path)
-    return save_checkpoint(path, plain.weights, plain.metadata.model_copy(update={"training_data": data}))
-
-
-def market_without_test(folder: Path) -> Path:
-    """The training part alone, as those who train on it have it."""
-    root = write_market(folder / "market")
-    for part in ("query", "bounding_box_test"):
-        (root / part).rename(folder / part)
-    return root
-
-
-class Place:
-    """Two places and a checkpoint trained on the first of them."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.checkpoint = folder / "c.safetensors"
-        described_checkpoint(self.checkpoint)
-        self.market = f"market1501:{market_without_test(folder)}"
-        self.drawn = f"synthetic:{drawn_crops()}"
-        self._tools = monkeypatch, capsys
-        monkeypatch.setenv("COLUMNS", "120")
-
-    def evaluate(self, *data: str, options: tuple[object, ...] = ()) -> Ended:
-        given = [part for one in data for part in ("--data", one)]
-        return run_model(*self._tools, "evaluate", "--checkpoint", self.checkpoint, *given, *options)
+from tests.model.model_factories import RESULT, metadata
+from tests.model.places import MARKET, Place, described_checkpoint
+from tests.model.seeing_factories import drawn_crops, run_model
+from tests.model.training_factories import run_command
 
 
 @pytest.fixture
@@ -217,33 +185,6 @@ def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_evaluated_on_th
     (result,) = trained.results
     assert (result.data, result.queries) == ("Market-1501", 6)
     assert "same cameras as in training, other persons" in result.protocol
-
-
-def test_all_checkpoints_of_the_bench_are_evaluated_on_the_same_crops(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = TrainingData(name="synthetic", terms="free", identities=8, crops=9, teacher="a teacher")
-    other = described_checkpoint(tmp_path / "other.safetensors", data)
-    arguments = ("--checkpoint", place.checkpoint, "--checkpoint", tmp_path / "other.safetensors")
-    arguments += ("--data", place.market, "--data", place.drawn)
-    monkeypatch.setattr(sys, "argv", ["places", *map(str, arguments)])
-    places.main()
-    head, _, first, second, empty, *below = capsys.readouterr().out.splitlines()
-    assert "Market-1501, 2 identities held out of the training part (6 queries)" in head
-    assert re.fullmatch(r"\| test-\w+ \| [\d.]+ / [\d.]+ \(in-domain\) \| [\d.]+ / [\d.]+ \|", first)
-    assert re.fullmatch(r"\| test-\w+ \| [\d.]+ / [\d.]+ \| [\d.]+ / [\d.]+ \(in-domain, these persons\) \|", second)
-    assert not empty
-    assert below[1] == f"- {other.metadata.model_id} was trained on synthetic (8 persons), with the teacher a teacher"
-
-
-def test_a_mistake_at_the_bench_is_one_sentence_and_exit_code_2(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["places", "--checkpoint", "nowhere.safetensors", "--data", place.market])
-    with pytest.raises(SystemExit) as ended:
-        places.main()
-    assert ended.value.code == 2
-    assert "there is no checkpoint at nowhere.safetensors" in capsys.readouterr().err
 
 
 def test_old_results_are_shown_with_their_place(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_factories import write_checkpoint
 
 from model.checkpoint import load_checkpoint
 from model.export import export_half, export_onnx
 from model.loading import inference_of, load_for_inference, with_reference
 from model.reference import CROPS, LOWEST_COSINE, Reference, patches, reference_crops
+from tests.model.model_factories import write_checkpoint
 
 
 def test_the_reference_crops_are_the_same_for_ever() -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_factories import RESULT, write_checkpoint
-from seeing_factories import Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model, write_log
 
 from model.calibration import Calibration, LogisticMap
 from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
 from model.errors import ModelError
 from model.report import EvaluatedSplit, curves_of, read_log, write_report
 from model.visualize.charts import cmc_figure, losses_figure
+from tests.model.model_factories import RESULT, write_checkpoint
+from tests.model.seeing_factories import Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model, write_log
 
 
 def log_lines(count: int = 5, **losses: float) -> list[dict[str, object]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_factories import command, environment, logged, run_command, write_teacher
 
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.training.states import load_newest_state, save_state, saved_states
+from tests.model.training_factories import command, environment, logged, run_command, write_teacher
 
 CHANGES: dict[str, object] = {
     "schedule.iterations": 12,

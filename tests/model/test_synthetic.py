@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from drawn_people import copy_people
 from PIL import Image
 
 from model.datasets import open_data_set
 from model.datasets.base import findable_persons
 from model.datasets.synthetic import DRAWN_PEOPLE, MANIFEST, Synthetic
 from model.errors import DataError
+from tests.model.drawn_people import copy_people
 
 
 def test_the_shipped_crops_show_forty_persons_by_four_cameras_in_less_than_4_mb() -> None:

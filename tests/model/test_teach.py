@@ -5,9 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ir_factories import random_network, write_ir
-from model_factories import write_checkpoint
-from training_factories import ALONE, market, quick_recipe, run_of
 from typer.testing import CliRunner
 
 from model.__main__ import commands
@@ -18,6 +15,9 @@ from model.pictures import read_inputs
 from model.plain_network import load_network, save_network
 from model.train import train
 from model.training.teacher import read_teacher
+from tests.model.ir_factories import random_network, write_ir
+from tests.model.model_factories import write_checkpoint
+from tests.model.training_factories import ALONE, market, quick_recipe, run_of
 
 
 def teach(folder: Path, network: Path, out: str = "teacher.npz") -> Path:

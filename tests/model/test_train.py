@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_factories import ALONE, logged, quick_recipe, run_of, write_teacher
 
 from model.checkpoint import Checkpoint
 from model.errors import CheckpointError, RecipeError, TrainingError
-from model.train import BAD_BATCH_FILE, _batches, train
+from model.train import BAD_BATCH_FILE, train, training_batches
 from model.training.states import saved_states
 from model.training.step import Step
 from model.training.train_state import initial_state
+from tests.model.training_factories import ALONE, logged, quick_recipe, run_of, write_teacher
 
 
 def changed(one: Checkpoint, other: Checkpoint) -> set[str]:
@@ -96,7 +96,7 @@ def test_the_gradients_of_several_batches_are_averaged(tmp_path: Path) -> None:
     )
     run = run_of(tmp_path, recipe)
     labels = np.array([sample.pid - 1 for sample in run.samples])
-    batches = _batches(run, labels, ALONE, initial_state(recipe, 6, ALONE))
+    batches = training_batches(run, labels, ALONE, initial_state(recipe, 6, ALONE))
 
     def after(*numbers: int) -> torch.Tensor:
         torch.manual_seed(0)

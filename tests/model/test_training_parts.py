@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_factories import market, quick_recipe, write_teacher
 
 from model.architecture import MGNConfig
 from model.backbones import build_backbone
@@ -23,6 +22,7 @@ from model.training.machine import strided_depthwise_in_float32
 from model.training.run_log import LOG_FILE, open_run_log
 from model.training.schedule import delayed_rate, rate
 from model.training.teacher import read_teacher
+from tests.model.training_factories import market, quick_recipe, write_teacher
 
 SMALL = InputFormat(height=64, width=32)
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_factories import write_checkpoint
 from PIL import Image
-from seeing_factories import Element, Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model
 
 from model.architecture import PARTS
 from model.checkpoint import BUNDLED
@@ -22,6 +20,8 @@ from model.visualize.gallery_map import SIDE, choose_crops, gallery_map, lay_out
 from model.visualize.ranks import MOST_JUNK, Ranking, Verdict, choose_queries, part_cosines
 from model.visualize.sheets import build_sheets
 from model.visualize.thumbnails import overlaid
+from tests.model.model_factories import write_checkpoint
+from tests.model.seeing_factories import Element, Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model
 
 
 def folder_of(tmp_path: Path, ranking: Ranking, choice: Choice | None = None) -> Path:

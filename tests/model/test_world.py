@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_factories import QUICK, logged, omz_changes, quick_recipe, run_command, run_of
 
 from model.checkpoint import load_checkpoint
 from model.errors import RecipeError
 from model.train import train
 from model.training.world import World
+from tests.model.training_factories import QUICK, logged, omz_changes, quick_recipe, run_command, run_of
 
 FROZEN: dict[str, object] = {"schedule.iterations": 8, "batch_norm": "frozen"}
 # Random weights under frozen statistics give losses in the hundreds, so the paper's rate is divided by a thousand.

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from ir_factories import TINY, random_network, write_ir
-from model_factories import write_market
 from PIL import Image
 
 from model.architecture import OMZ_INPUT
@@ -21,6 +19,8 @@ from model.plain_network import load_network, save_network
 from model.recipe import Recipe, read_recipe, recipe_path
 from model.train import Run
 from model.training.world import World
+from tests.model.ir_factories import TINY, random_network, write_ir
+from tests.model.model_factories import write_market
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from factories import encoded, picture
-from running import jpeg
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from app.settings import Settings
+from tests.app.factories import encoded, picture
+from tests.app.running import jpeg
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import picture
 
 from app.client.demo import choose_trial
 from app.client.sources import SourceItem
+from tests.app.factories import picture
 
 
 def item(name: str, camera: str, person: str | None = None) -> SourceItem:

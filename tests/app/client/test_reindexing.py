@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
-from reindexing import active_model, other_checkpoint, progress, reindex, wait_until, wait_until_blocked
-from running import stored
 
 from app.settings import Settings
+from tests.app.reindexing import active_model, other_checkpoint, progress, reindex, wait_until, wait_until_blocked
+from tests.app.running import stored
 
 Passerby = Callable[..., Any]
 

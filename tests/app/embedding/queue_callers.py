@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
-from scripted_engine import ScriptedEngine, crop
 
 from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, Outcome, Priority
+from tests.app.embedding.scripted_engine import ScriptedEngine, crop
 
 SEARCH, BULK = Priority.SEARCH, Priority.BULK
 

@@ -3,11 +3,12 @@
 import threading
 
 import numpy as np
-from factories import encoded, tiny_metadata
 from numpy.typing import NDArray
 from PIL import Image
 
 from model.architecture import PART_DIM, PARTS
+from tests.app.factories import encoded
+from tests.app.tiny_checkpoint import tiny_metadata
 
 RAISES, GIVES_NAN, DIES = 251, 252, 253
 

@@ -1,6 +1,7 @@
 """Embedding in a separate process: equal embeddings, bad files fail alone, the process ends with its parent."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from factories import encoded, picture
-from reindexing import embedding_processes
 
 from app.embedding.background import NICENESS, BackgroundEmbedder
 from app.embedding.decoding import PictureLimits, decode
 from app.embedding.engine import EngineError, load_engines
 from model.errors import CheckpointError
+from tests.app.factories import encoded, picture
+from tests.app.reindexing import embedding_processes
 
 LIMITS = PictureLimits()
 
@@ -26,64 +27,52 @@ def embedder(checkpoint: Path) -> BackgroundEmbedder:
     return BackgroundEmbedder(checkpoint, "auto", 2, LIMITS)
 
 
-def test_it_embeds_as_the_service_does_and_a_bad_file_fails_alone(tiny_checkpoint: Path) -> None:
+async def test_it_embeds_as_the_service_does_and_a_bad_file_fails_alone(tiny_checkpoint: Path) -> None:
     contents = [encoded(picture(seed)) for seed in range(9)]
     contents[4] = b"no picture"
 
-    async def run() -> None:
-        async with embedder(tiny_checkpoint) as background:
-            embedded = await background.embed(contents)
-            engine = load_engines(tiny_checkpoint).workers[0]
-            for content, one in zip(contents, embedded, strict=True):
-                if content == b"no picture":
-                    assert isinstance(one, str)
-                    continue
-                pixels = decode(content, LIMITS, engine.metadata.input).pixels
-                assert not isinstance(one, str)
-                np.testing.assert_allclose(one, engine.embed(pixels[None])[0], atol=1e-5)
-
-    asyncio.run(run())
+    async with embedder(tiny_checkpoint) as background:
+        embedded = await background.embed(contents)
+        engine = load_engines(tiny_checkpoint).workers[0]
+        for content, one in zip(contents, embedded, strict=True):
+            if content == b"no picture":
+                assert isinstance(one, str)
+                continue
+            pixels = decode(content, LIMITS, engine.metadata.input).pixels
+            assert not isinstance(one, str)
+            np.testing.assert_allclose(one, engine.embed(pixels[None])[0], atol=1e-5)
 
 
-def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+async def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "damaged.onnx"
     path.write_bytes(b"damaged")
 
-    async def run() -> None:
-        with pytest.raises(CheckpointError, match="is no ONNX file that can be run"):
-            async with embedder(path):
-                pass
-
-    asyncio.run(run())
+    with pytest.raises(CheckpointError, match="is no ONNX file that can be run"):
+        async with embedder(path):
+            pass
 
 
-def test_a_killed_process_ends_a_running_call(tiny_checkpoint: Path) -> None:
-    async def run() -> None:
-        async with embedder(tiny_checkpoint) as background:
-            assert background.model_id == "tiny-0123456789ab"
-            embedding = asyncio.create_task(background.embed([encoded(picture(1))] * 5000))
-            await asyncio.sleep(0)
-            background.kill()
-            with pytest.raises(EngineError, match="ended"):
-                await embedding
-
-    asyncio.run(run())
+async def test_a_killed_process_ends_a_running_call(tiny_checkpoint: Path) -> None:
+    async with embedder(tiny_checkpoint) as background:
+        assert background.model_id == "tiny-0123456789ab"
+        embedding = asyncio.create_task(background.embed([encoded(picture(1))] * 5000))
+        await asyncio.sleep(0)
+        background.kill()
+        with pytest.raises(EngineError, match="ended"):
+            await embedding
 
 
 @pytest.mark.parametrize("already", [False, True])
-def test_a_process_that_ended_is_an_error(tiny_checkpoint: Path, already: bool) -> None:
-    async def run() -> None:
-        before = embedding_processes()
-        async with embedder(tiny_checkpoint) as background:
-            (child,) = embedding_processes() - before
-            assert child.nice() == psutil.Process().nice() + NICENESS
-            child.kill()
-            if already:
-                await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-            with pytest.raises(EngineError, match="ended"):
-                await background.embed([encoded(picture(1))])
-
-    asyncio.run(run())
+async def test_a_process_that_ended_is_an_error(tiny_checkpoint: Path, already: bool) -> None:
+    before = embedding_processes()
+    async with embedder(tiny_checkpoint) as background:
+        (child,) = embedding_processes() - before
+        assert child.nice() == psutil.Process().nice() + NICENESS
+        child.kill()
+        if already:
+            await asyncio.to_thread(wait_until_ended, child)
+        with pytest.raises(EngineError, match="ended"):
+            await background.embed([encoded(picture(1))])
 
 
 def test_it_ends_when_its_parent_is_killed(tiny_checkpoint: Path) -> None:
@@ -105,7 +94,13 @@ asyncio.run(main())
         assert parent.stdout.readline() == b"running\n"
         (child,) = embedding_processes(parent.pid)
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until_ended(child)
+
+
+def wait_until_ended(process: psutil.Process) -> None:
+    """Wait without reaping: its parent may reap it at any moment."""
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

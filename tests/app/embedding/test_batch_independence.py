@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 import pytest
-from factories import encoded, picture
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
@@ -15,6 +14,7 @@ from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService
 from model.checkpoint import BUNDLED
+from tests.app.factories import encoded, picture
 
 BATCH_SIZE = 32
 
@@ -75,7 +75,7 @@ def test_embeddings_do_not_depend_on_the_batch_of_any_size(
     assert np.abs(alone[0] - alone[1]).max() > 5 * tolerance, "other crops have other embeddings"
 
 
-def test_embeddings_do_not_depend_on_other_requests(
+async def test_embeddings_do_not_depend_on_other_requests(
     files: list[bytes], alone: NDArray[np.float32], engines: Engines, tolerance: float, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -91,10 +91,7 @@ def test_embeddings_do_not_depend_on_other_requests(
             if isinstance(result, EmbeddedCrop):
                 assert np.abs(result.parts - alone[i]).max() < tolerance
 
-    async def scenario() -> None:
-        service = EmbeddingService(engines, PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)
-        await service.start()
-        await asyncio.gather(*(client(service) for _ in range(16)))
-        await service.stop()
-
-    asyncio.run(scenario())
+    service = EmbeddingService(engines, PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)
+    await service.start()
+    await asyncio.gather(*(client(service) for _ in range(16)))
+    await service.stop()

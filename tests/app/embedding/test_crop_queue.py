@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from faults import until
-from scripted_engine import SIZE, crop
 
 from app.embedding.crop_queue import Batch, CropQueue, Priority, QueuedCrop
+from tests.app.embedding.scripted_engine import SIZE, crop
+from tests.app.faults import until
 
 SEARCH, BULK = Priority.SEARCH, Priority.BULK
 

@@ -8,14 +8,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from factories import encoded, exif, laid, picture
-from mutating import mutated
 from numpy.typing import NDArray
 from PIL import Image
 
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from model.checkpoint import InputFormat
 from model.transforms import to_input
+from tests.app.embedding.mutating import mutated
+from tests.app.factories import encoded, exif, laid, picture
 
 INPUT = InputFormat(height=192, width=96)
 LIMITS = PictureLimits()

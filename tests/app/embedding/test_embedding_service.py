@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import encoded, picture
 from prometheus_client import CollectorRegistry
-from scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 
 from app.embedding.crop_queue import QueuedCrop
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
@@ -20,6 +18,8 @@ from app.embedding.frames import Box, CropFile
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+from tests.app.embedding.scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
+from tests.app.factories import encoded, picture
 
 
 @asynccontextmanager
@@ -60,7 +60,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
+async def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
     engine = load_engines(tiny_checkpoint).workers[0]
     contents = [encoded(picture(seed)) for seed in range(100)]
 
@@ -68,14 +68,14 @@ def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkp
         async with running(engine) as service:
             return await service.embed(contents, Priority.BULK)
 
-    for content, result in zip(contents, asyncio.run(scenario()), strict=True):
+    for content, result in zip(contents, await scenario(), strict=True):
         assert isinstance(result, EmbeddedCrop)
         alone = decode(content, PictureLimits(), engine.metadata.input)
         assert result.facts == alone.facts
         assert np.abs(result.parts - engine.embed(alone.pixels[None])[0]).max() < 1e-5
 
 
-def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None:
+async def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None:
     good = encoded(picture(1))
     contents = [good, b"", good, b"no picture", good[:-20], encoded(picture(1), "GIF"), good]
     registry = CollectorRegistry()
@@ -84,7 +84,7 @@ def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None
         async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
             return await service.embed(contents, Priority.SEARCH)
 
-    assert kinds(asyncio.run(scenario())) == [
+    assert kinds(await scenario()) == [
         "crop",
         "empty",
         "crop",
@@ -97,25 +97,25 @@ def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -> None
     assert registry.get_sample_value("passerby_embedding_decode_seconds_count") == len(contents)
 
 
-def test_the_error_of_a_bad_file_keeps_no_frames_and_so_no_file(tiny_checkpoint: Path) -> None:
+async def test_the_error_of_a_bad_file_keeps_no_frames_and_so_no_file(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
         async with running(load_engines(tiny_checkpoint).workers[0]) as service:
             return await service.embed([b"", b"no picture", encoded(picture(1))[:-20]], Priority.BULK)
 
-    for error in asyncio.run(scenario()):
+    for error in await scenario():
         assert isinstance(error, PictureError)
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
 
-def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
+async def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
     async def scenario() -> list[Result]:
         async with running(ScriptedEngine()) as service:
             return await service.embed([flat(1), flat(GIVES_NAN), flat(2)], Priority.BULK)
 
-    assert kinds(asyncio.run(scenario())) == ["crop", "engine", "crop"]
+    assert kinds(await scenario()) == ["crop", "engine", "crop"]
 
 
-def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
+async def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
     frame = picture(1, 480, 640)
     places = [(10 * i, 3 * i, 60, 130) for i in range(50)]
     registry = CollectorRegistry()
@@ -126,7 +126,7 @@ def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_checkpoi
             files = [crop.content for crop in crops if isinstance(crop, CropFile)]
             return crops, await service.embed(files, Priority.BULK)
 
-    crops, embedded = asyncio.run(scenario())
+    crops, embedded = await scenario()
     assert isinstance(crops[50], PictureError)
     assert [crop.box for crop in crops[:50] if isinstance(crop, CropFile)] == places
     assert kinds(embedded) == ["crop"] * 50
@@ -134,50 +134,44 @@ def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_checkpoi
     assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 1
 
 
-def test_an_unusable_frame_is_one_error_and_frees_its_capacity() -> None:
-    async def scenario() -> None:
-        async with running(ScriptedEngine(), capacity=2) as service:
-            for _ in range(3):
-                with pytest.raises(PictureError, match="no picture"):
-                    await service.cut(b"text", [Box(0, 0, 60, 120)] * 2)
-            assert kinds(await service.embed([flat(1)] * 2, Priority.BULK)) == ["crop"] * 2
-
-    asyncio.run(scenario())
+async def test_an_unusable_frame_is_one_error_and_frees_its_capacity() -> None:
+    async with running(ScriptedEngine(), capacity=2) as service:
+        for _ in range(3):
+            with pytest.raises(PictureError, match="no picture"):
+                await service.cut(b"text", [Box(0, 0, 60, 120)] * 2)
+        assert kinds(await service.embed([flat(1)] * 2, Priority.BULK)) == ["crop"] * 2
 
 
-def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
+async def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
     async def scenario() -> list[Result]:
         async with running(load_engines(tiny_checkpoint).workers[0]) as service:
             return await service.embed([encoded(picture(1))] * 256, Priority.BULK)
 
-    assert kinds(asyncio.run(scenario())) == ["crop"] * 256
+    assert kinds(await scenario()) == ["crop"] * 256
 
 
-def test_a_request_is_refused_before_its_files_are_decoded() -> None:
+async def test_a_request_is_refused_before_its_files_are_decoded() -> None:
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
-    async def scenario() -> None:
-        async with running(engine, capacity=2, registry=registry) as service:
-            engine.go.clear()
-            first = asyncio.create_task(service.embed([flat(1)] * 2, Priority.BULK))
-            await asyncio.sleep(0)
-            refused = asyncio.create_task(service.embed([flat(1)], Priority.BULK))
-            frame = asyncio.create_task(service.cut(flat(1), [Box(0, 0, 20, 40)]))
-            await asyncio.wait([refused, frame], timeout=0.5)
-            engine.go.set()
-            with pytest.raises(QueueFull):
-                await refused
-            with pytest.raises(QueueFull):
-                await frame
-            assert kinds(await first) == ["crop"] * 2
-
-    asyncio.run(scenario())
+    async with running(engine, capacity=2, registry=registry) as service:
+        engine.go.clear()
+        first = asyncio.create_task(service.embed([flat(1)] * 2, Priority.BULK))
+        await asyncio.sleep(0)
+        refused = asyncio.create_task(service.embed([flat(1)], Priority.BULK))
+        frame = asyncio.create_task(service.cut(flat(1), [Box(0, 0, 20, 40)]))
+        await asyncio.wait([refused, frame], timeout=0.5)
+        engine.go.set()
+        with pytest.raises(QueueFull):
+            await refused
+        with pytest.raises(QueueFull):
+            await frame
+        assert kinds(await first) == ["crop"] * 2
     assert decoded(registry) == 2
     assert registry.get_sample_value("passerby_embedding_cut_seconds_count") == 0
 
 
-def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy() -> None:
+async def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy() -> None:
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
@@ -192,13 +186,13 @@ def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_busy()
             assert ahead == 64
             return await request
 
-    results = asyncio.run(scenario())
+    results = await scenario()
     assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == [
         value % 250 for value in range(256)
     ]
 
 
-def test_pixels_are_freed_as_soon_as_their_crops_are_embedded() -> None:
+async def test_pixels_are_freed_as_soon_as_their_crops_are_embedded() -> None:
     class Watching(ScriptedEngine):
         most = 0
 
@@ -208,55 +202,46 @@ def test_pixels_are_freed_as_soon_as_their_crops_are_embedded() -> None:
 
     engine = Watching()
 
-    async def scenario() -> None:
-        gc.collect()  # objects of other tests
-        async with running(engine) as service:
-            results = await service.embed([flat(1)] * 256, Priority.BULK)
-            await until(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)
-            assert kinds(results) == ["crop"] * 256
-
-    asyncio.run(scenario())
+    gc.collect()  # objects of other tests
+    async with running(engine) as service:
+        results = await service.embed([flat(1)] * 256, Priority.BULK)
+        await until(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)
+        assert kinds(results) == ["crop"] * 256
     assert 32 <= engine.most <= 64
 
 
-def test_cancelling_stops_decoding_further_files() -> None:
+async def test_cancelling_stops_decoding_further_files() -> None:
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
-    async def scenario() -> None:
-        async with running(engine, registry=registry) as service:
-            engine.go.clear()
-            request = asyncio.create_task(service.embed([flat(1)] * 256, Priority.BULK))
-            await until(engine.busy.is_set)
-            await until(lambda: registry.get_sample_value("passerby_embedding_queue_length") == 32)
-            request.cancel()
-            await asyncio.wait([request])
-            engine.go.set()
-            assert kinds(await service.embed([flat(2)], Priority.BULK)) == ["crop"]
-
-    asyncio.run(scenario())
+    async with running(engine, registry=registry) as service:
+        engine.go.clear()
+        request = asyncio.create_task(service.embed([flat(1)] * 256, Priority.BULK))
+        await until(engine.busy.is_set)
+        await until(lambda: registry.get_sample_value("passerby_embedding_queue_length") == 32)
+        request.cancel()
+        await asyncio.wait([request])
+        engine.go.set()
+        assert kinds(await service.embed([flat(2)], Priority.BULK)) == ["crop"]
     assert decoded(registry) == 64 + 1
     assert registry.get_sample_value("passerby_embedding_dropped_total") == 32
 
 
-def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
+async def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
     engine = ScriptedEngine()
 
-    async def scenario() -> None:
-        service = EmbeddingService(Engines([engine]), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
-        assert service.trouble is not None
-        await service.start()
-        assert service.trouble is None
-        assert [len(batch) for batch in engine.batches] == [1, 32]
-        await service.stop()
-        assert service.trouble is not None
-        with pytest.raises(QueueClosed):
-            await service.embed([flat(1)], Priority.SEARCH)
-
-    asyncio.run(scenario())
+    service = EmbeddingService(Engines([engine]), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+    assert service.trouble is not None
+    await service.start()
+    assert service.trouble is None
+    assert [len(batch) for batch in engine.batches] == [1, 32]
+    await service.stop()
+    assert service.trouble is not None
+    with pytest.raises(QueueClosed):
+        await service.embed([flat(1)], Priority.SEARCH)
 
 
-def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> None:
+async def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> None:
     async def scenario() -> list[Result]:
         async with running(ScriptedEngine()) as service:
             request = asyncio.create_task(service.embed([flat(value) for value in range(200)], Priority.BULK))
@@ -264,11 +249,11 @@ def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> Non
             await service.stop()
             return await request
 
-    results = asyncio.run(scenario())
+    results = await scenario()
     assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == list(range(200))
 
 
-def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() -> None:
+async def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() -> None:
     engine = ScriptedEngine()
 
     async def scenario() -> list[Result]:
@@ -282,29 +267,23 @@ def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() ->
             engine.go.set()
             return results
 
-    assert kinds(asyncio.run(scenario())) == ["engine"] * 200
+    assert kinds(await scenario()) == ["engine"] * 200
 
 
-def test_a_dead_engine_is_not_ready_and_all_callers_get_an_error() -> None:
-    async def scenario() -> None:
-        async with running(ScriptedEngine()) as service:
-            async with asyncio.timeout(10):
-                results = await service.embed([flat(1), flat(DIES), *[flat(2)] * 30], Priority.BULK)
-            assert kinds(results) == ["engine"] * 32
-            assert service.trouble is not None
-
-    asyncio.run(scenario())
+async def test_a_dead_engine_is_not_ready_and_all_callers_get_an_error() -> None:
+    async with running(ScriptedEngine()) as service:
+        async with asyncio.timeout(10):
+            results = await service.embed([flat(1), flat(DIES), *[flat(2)] * 30], Priority.BULK)
+        assert kinds(results) == ["engine"] * 32
+        assert service.trouble is not None
 
 
-def test_a_model_with_non_finite_outputs_does_not_start() -> None:
+async def test_a_model_with_non_finite_outputs_does_not_start() -> None:
     class Broken(ScriptedEngine):
         def embed(self, crops: np.ndarray) -> np.ndarray:
             return super().embed(crops) * np.float32("nan")
 
-    async def scenario() -> None:
-        service = EmbeddingService(Engines([Broken()]), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
-        with pytest.raises(EngineError, match="tiny-0123456789ab cannot be used"):
-            await service.start()
-        assert service.trouble is not None
-
-    asyncio.run(scenario())
+    service = EmbeddingService(Engines([Broken()]), PictureLimits(), EmbeddingMetrics(CollectorRegistry()))
+    with pytest.raises(EngineError, match="tiny-0123456789ab cannot be used"):
+        await service.start()
+    assert service.trouble is not None

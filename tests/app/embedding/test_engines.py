@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from factories import picture, tiny_metadata, write_tiny_checkpoint
 from numpy.typing import NDArray
 
 from app.embedding.engine import Engine, EngineError, load_engines
@@ -15,6 +14,8 @@ from model.architecture import PART_DIM, PARTS
 from model.checkpoint import METADATA_KEY, save_checkpoint
 from model.errors import CheckpointError
 from model.transforms import to_input
+from tests.app.factories import picture
+from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")

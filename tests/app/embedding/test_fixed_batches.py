@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from factories import tiny_metadata
 
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.reference import patches
+from tests.app.tiny_checkpoint import tiny_metadata
 
 torch = pytest.importorskip("torch")
 

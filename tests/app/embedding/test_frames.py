@@ -5,7 +5,6 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from factories import encoded, exif, laid, picture
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from app.embedding.engine import load_engines
 from app.embedding.frames import Box, CropFile, PixelBox, cut
 from model.checkpoint import BUNDLED
 from model.datasets.synthetic import DRAWN_PEOPLE
+from tests.app.factories import encoded, exif, laid, picture
 
 LIMITS = PictureLimits()
 

@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from factories import encoded, picture
-from mutating import mutated
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +20,8 @@ from app.embedding.engine import Engine, Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+from tests.app.embedding.mutating import mutated
+from tests.app.factories import encoded, picture
 
 OTHER_FRAME = picture(0, 64, 32)
 
@@ -145,7 +145,7 @@ def check(file: File, result: Result, engine: Engine) -> str:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's warnings
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(
+async def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(
     tiny_checkpoint: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
@@ -172,7 +172,7 @@ def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_memory(
         await service.stop()
 
     registry = CollectorRegistry()
-    asyncio.run(scenario())
+    await scenario()
     print(kinds, [size >> 20 for size in memory])
     assert kinds["crop"] >= GOOD
     assert min(kinds[kind] for kind in ("damaged", "empty", "not-a-picture", "too-many-bytes", "too-many-pixels")) > 100

@@ -9,7 +9,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from factories import tiny_metadata, write_tiny_checkpoint
 from pydantic import ValidationError
 
 from app.embedding.engine import EngineError, load_engines
@@ -19,6 +18,7 @@ from app.kit.processor import has_bfloat16
 from app.settings import Settings
 from model.checkpoint import BUNDLED
 from model.reference import LOWEST_COSINE, Reference, patches
+from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 
 openvino_engine = pytest.importorskip("app.embedding.openvino_engine")
 

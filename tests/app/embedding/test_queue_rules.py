@@ -9,7 +9,6 @@ from typing import Literal
 
 import hypothesis.strategies as st
 import numpy as np
-from factories import tiny_metadata
 from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, Outcome, Priority, QueueFull
 from model.architecture import PART_DIM, PARTS
+from tests.app.tiny_checkpoint import tiny_metadata
 
 SIZE = (32, 32)
 MAX_BATCH = 8

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import tiny_metadata, write_tiny_checkpoint
 from numpy.typing import NDArray
 
 from app.embedding.engine import EngineError, load_engines
 from app.embedding.start_up import best_batch_size, check
 from model.reference import Reference
+from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 
 
 def test_an_engine_that_reproduces_the_reference_embeddings_passes(tmp_path: Path) -> None:

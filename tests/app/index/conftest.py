@@ -4,21 +4,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-import structlog
-from index_adapters import ADAPTERS, SERVERS, Adapter
-from structlog.testing import LogCapture
 
-from app.index import local_storage, snapshots, sync
 from app.index.port import VectorIndex
-
-
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """Captures the log events of the index, regardless of the logging configuration of other tests."""
-    capture = LogCapture()
-    for module in (sync, local_storage, snapshots):
-        monkeypatch.setattr(module, "_log", structlog.wrap_logger(None, processors=[capture]))
-    return capture
+from tests.app.index.index_adapters import ADAPTERS, SERVERS, Adapter
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -41,7 +29,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
         index.close()
         return
     url = request.getfixturevalue(SERVERS[request.param])
-    from milvus_factories import index_on  # needs wheels that the fixture looked for
+    from tests.app.index.milvus_factories import index_on  # needs wheels that the fixture looked for
 
     with index_on(url) as on_server:
         yield on_server

@@ -7,12 +7,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from index_factories import MODEL, all_keys, crop, store_in
-
 import app
 from app.index.faiss_index import FaissIndex
 from app.index.port import Removal
 from app.index.snapshots import SnapshotStore
+from tests.app.index.index_factories import MODEL, all_keys, crop, store_in
 
 APP = str(Path(app.__file__).parent)
 STEP = 3

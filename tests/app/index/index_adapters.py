@@ -12,10 +12,10 @@ from shutil import rmtree
 from tempfile import mkdtemp
 
 import numpy as np
-from index_factories import MODEL, embedding
 
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.port import Change, SavedState, SnapshotIndex
+from tests.app.index.index_factories import MODEL, embedding
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from secrets import token_hex
 
-from index_factories import MODEL
-
 from app.index.milvus import MilvusIndex, MilvusIndexStorage, MilvusServer
 from app.index.port import VectorIndex
 from app.milvus_address import MilvusAddress
+from tests.app.index.index_factories import MODEL
 
 
 async def nothing(_: VectorIndex) -> None:
@@ -41,7 +40,7 @@ def same_index(url: str, index: VectorIndex) -> VectorIndex:
     """Another object for the same index, as another process would have."""
 
     assert isinstance(index, MilvusIndex)
-    return MilvusIndex(MilvusServer(MilvusAddress.parse(url)), index._collection, index.model_id)
+    return MilvusIndex(MilvusServer(MilvusAddress.parse(url)), index.collection, index.model_id)
 
 
 def collections_of(server: MilvusServer, gallery_id: str) -> list[str]:

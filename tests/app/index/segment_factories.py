@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from index_factories import MODEL, crop
 
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.port import Addition
+from tests.app.index.index_factories import MODEL, crop
 
 SMALL = Tuning(exact_limit=40, flush_rows=10)
 

@@ -1,19 +1,18 @@
 """A change log in memory, and index syncs that follow it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from index_factories import MODEL, crop, store_in
 from numpy.typing import NDArray
-from structlog.testing import LogCapture
 
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.local_storage import LocalIndexStorage
 from app.index.port import Addition, Change, Removal
 from app.index.sync import ChangesTrimmed, IndexSync
+from tests.app.index.index_factories import MODEL, crop, store_in
+from tests.app.logged import Logged
 
 
 class MemoryChangeLog:
@@ -124,21 +123,13 @@ async def until(true: Callable[[], bool]) -> None:
     raise AssertionError("the condition was not true within 20 seconds")
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 60))
+def events(logged: Logged) -> str:
+    return " | ".join(f"{entry['event']} {entry.get('reason', '')}" for entry in logged)
 
 
-def events(logged: LogCapture) -> str:
-    return " | ".join(f"{entry['event']} {entry.get('reason', '')}" for entry in logged.entries)
-
-
-def save_snapshot(folder: Path, change_log: MemoryChangeLog, tuning: Tuning | None = None) -> None:
+async def save_snapshot(folder: Path, change_log: MemoryChangeLog, tuning: Tuning | None = None) -> None:
     """Save a snapshot of the change log's crops, as an earlier process would have."""
-
-    async def earlier_process() -> None:
-        sync = sync_of(change_log, folder, tuning=tuning)
-        await sync.start()
-        await sync.stop()
-
-    run(earlier_process())
+    sync = sync_of(change_log, folder, tuning=tuning)
+    await sync.start()
+    await sync.stop()
     change_log.row_batches = 0

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_factories import ANY, keys, query_for
-from segment_factories import index_of, index_with_segment, persons
 
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.port import Addition, Filter, Removal
+from tests.app.index.index_factories import ANY, keys, query_for
+from tests.app.index.segment_factories import index_of, index_with_segment, persons
 
 
 @pytest.fixture(scope="module")

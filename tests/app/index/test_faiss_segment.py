@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_factories import ANY, all_keys, crop, embedding, is_found, keys, query_for
-from segment_factories import SMALL, index_of, index_with_segment, persons
 
 from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex, IndexClosed, Tuning
 from app.index.port import Addition, Filter, Removal
 from app.index.segment import Segment, nlist_for, sample_size
+from tests.app.index.index_factories import ANY, all_keys, crop, embedding, is_found, keys, query_for
+from tests.app.index.segment_factories import SMALL, index_of, index_with_segment, persons
 
 
 def columns_of(*additions: Addition) -> Columns:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, crop, store_in
-from structlog.testing import LogCapture
 
 from app.index.faiss_index import FaissIndex
 from app.index.port import Removal
 from app.index.snapshots import SnapshotStore
+from tests.app.index.index_factories import MODEL, all_keys, crop, store_in
+from tests.app.logged import Logged
 
 OTHER_MODEL = "mgn-other-ffffffffffff"
 
@@ -73,7 +73,7 @@ def lengthen(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, lengthen, Path.unlink])
 @pytest.mark.parametrize("name", ["embeddings.f16", "columns.npz", "snapshot.json", "SHA256SUMS"])
 def test_a_damaged_snapshot_is_set_aside_and_the_next_older_one_used(
-    tmp_path: Path, logged: LogCapture, name: str, damage: Callable[[Path], None]
+    tmp_path: Path, logged: Logged, name: str, damage: Callable[[Path], None]
 ) -> None:
     store = store_in(tmp_path)
     store.save(index_of(1))
@@ -81,11 +81,11 @@ def test_a_damaged_snapshot_is_set_aside_and_the_next_older_one_used(
     damage(tmp_path / "00000002" / name)
     assert newest_keys(store) == {1}
     assert names(tmp_path) == ["00000001", "00000002.damaged"]
-    assert [entry["snapshot"] for entry in logged.entries] == [str(tmp_path / "00000002")]
+    assert [entry["snapshot"] for entry in logged] == [str(tmp_path / "00000002")]
 
 
 @pytest.mark.parametrize("name", ["snapshot.json", "SHA256SUMS"])
-def test_each_flipped_bit_of_manifest_and_checksums_is_detected(tmp_path: Path, logged: LogCapture, name: str) -> None:
+def test_each_flipped_bit_of_manifest_and_checksums_is_detected(tmp_path: Path, logged: Logged, name: str) -> None:
     store = store_in(tmp_path)
     store.save(index_of(1, 2, 3))
     generation = tmp_path / "00000001"
@@ -100,7 +100,7 @@ def test_each_flipped_bit_of_manifest_and_checksums_is_detected(tmp_path: Path, 
     assert newest_keys(store) == {1, 2, 3}
 
 
-def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: Path, logged: LogCapture) -> None:
+def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: Path, logged: Logged) -> None:
     store = store_in(tmp_path)
     for last in (1, 2):
         store.save(index_of(last))
@@ -112,7 +112,7 @@ def test_when_all_are_damaged_there_is_none_and_new_ones_can_be_made(tmp_path: P
     assert "00000003" in names(tmp_path)
 
 
-def test_only_the_newest_damaged_snapshot_is_kept(tmp_path: Path, logged: LogCapture) -> None:
+def test_only_the_newest_damaged_snapshot_is_kept(tmp_path: Path, logged: Logged) -> None:
     """A damaged snapshot takes as much space as any other; a failing disk must not fill up with them."""
     store = store_in(tmp_path)
     for number in range(1, 9, 2):
@@ -167,10 +167,12 @@ def test_a_snapshot_reflects_removals(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_crash_at_any_line_of_saving_leaves_undamaged_snapshots(tmp_path: Path, seed: int) -> None:
-    script = Path(__file__).parent / "crash_while_saving.py"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
-        [sys.executable, script, tmp_path, str(seed)], capture_output=True, text=True, env=environment, timeout=240
+        [sys.executable, "-m", "tests.app.index.crash_while_saving", tmp_path, str(seed)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) > 50

@@ -6,202 +6,173 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from index_factories import MODEL, all_keys, crop, embedding, is_found, store_in
-from structlog.testing import LogCapture
-from sync_factories import MemoryChangeLog, events, run, save_snapshot, sync_of, until
+
+from tests.app.index.index_factories import MODEL, all_keys, crop, embedding, is_found, store_in
+from tests.app.index.sync_factories import MemoryChangeLog, events, save_snapshot, sync_of, until
+from tests.app.logged import Logged
 
 
-def test_after_catching_up_everything_committed_before_is_found(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
+async def test_after_catching_up_everything_committed_before_is_found(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
 
-        async def writer(first: int) -> None:
-            for key in range(first, first + 20):
-                change_log.add(key)
-                await sync.catch_up()
-                assert is_found(sync.index, key)
-                if key % 3 == 0:
-                    change_log.remove(key)
-                    await sync.catch_up()
-                    assert key not in all_keys(sync.index)
-                await asyncio.sleep(0)
-
-        await asyncio.gather(*(writer(first) for first in range(0, 200, 20)))
-        assert all_keys(sync.index) == change_log.crops.keys()
-        await sync.stop()
-
-    run(test())
-
-
-def test_callers_that_commit_during_a_run_share_the_next_one(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        has_read, go_on = asyncio.Event(), asyncio.Event()
-
-        async def block() -> None:
-            has_read.set()
-            await go_on.wait()
-
-        change_log.after_read = block
-        reads = change_log.reads
-        early = asyncio.create_task(sync.catch_up())
-        await has_read.wait()  # this run has read an empty change log
-        change_log.add(1)
-        late = [asyncio.create_task(sync.catch_up()) for _ in range(5)]
-        await asyncio.sleep(0.01)
-        go_on.set()
-        await early
-        await asyncio.gather(*late)
-        assert is_found(sync.index, 1)
-        assert change_log.reads == reads + 2
-        await sync.stop()
-
-    run(test())
-
-
-def test_cancelling_a_caller_does_not_affect_the_others(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        change_log.after_read = lambda: asyncio.sleep(0.05)
-        change_log.add(1)
-        first = asyncio.create_task(sync.catch_up())
-        second = asyncio.create_task(sync.catch_up())
-        await asyncio.sleep(0.01)
-        first.cancel()
-        await second
-        assert first.cancelled()
-        assert is_found(sync.index, 1)
-        await sync.stop()
-
-    run(test())
-
-
-def test_an_error_of_the_change_log_reaches_the_caller_and_the_next_call_works(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        change_log.add(1)
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        change_log.add(2)
-        change_log.error = ConnectionError("the database is gone")
-        with pytest.raises(ConnectionError):
+    async def writer(first: int) -> None:
+        for key in range(first, first + 20):
+            change_log.add(key)
             await sync.catch_up()
-        assert sync.ready
-        assert all_keys(sync.index) == {1}
-        change_log.error = None
+            assert is_found(sync.index, key)
+            if key % 3 == 0:
+                change_log.remove(key)
+                await sync.catch_up()
+                assert key not in all_keys(sync.index)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(writer(first) for first in range(0, 200, 20)))
+    assert all_keys(sync.index) == change_log.crops.keys()
+    await sync.stop()
+
+
+async def test_callers_that_commit_during_a_run_share_the_next_one(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
+    has_read, go_on = asyncio.Event(), asyncio.Event()
+
+    async def block() -> None:
+        has_read.set()
+        await go_on.wait()
+
+    change_log.after_read = block
+    reads = change_log.reads
+    early = asyncio.create_task(sync.catch_up())
+    await has_read.wait()  # this run has read an empty change log
+    change_log.add(1)
+    late = [asyncio.create_task(sync.catch_up()) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    go_on.set()
+    await early
+    await asyncio.gather(*late)
+    assert is_found(sync.index, 1)
+    assert change_log.reads == reads + 2
+    await sync.stop()
+
+
+async def test_cancelling_a_caller_does_not_affect_the_others(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
+    change_log.after_read = lambda: asyncio.sleep(0.05)
+    change_log.add(1)
+    first = asyncio.create_task(sync.catch_up())
+    second = asyncio.create_task(sync.catch_up())
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert is_found(sync.index, 1)
+    await sync.stop()
+
+
+async def test_an_error_of_the_change_log_reaches_the_caller_and_the_next_call_works(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
+    change_log.add(2)
+    change_log.error = ConnectionError("the database is gone")
+    with pytest.raises(ConnectionError):
         await sync.catch_up()
-        assert all_keys(sync.index) == {1, 2}
-        await sync.stop()
+    assert sync.ready
+    assert all_keys(sync.index) == {1}
+    change_log.error = None
+    await sync.catch_up()
+    assert all_keys(sync.index) == {1, 2}
+    await sync.stop()
 
-    run(test())
 
-
-def test_changes_of_other_processes_are_applied_also_after_an_error(tmp_path: Path, logged: LogCapture) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path, poll=0.01)
-        await sync.start()
-        change_log.add(1)
-        await until(lambda: sync.index.size == 1)
-        change_log.error = ConnectionError("the database is gone")
-        await asyncio.sleep(0.1)
-        change_log.error = None
-        change_log.add(2)
-        await until(lambda: sync.index.size == 2)
-        await sync.stop()
-
-    run(test())
+async def test_changes_of_other_processes_are_applied_also_after_an_error(tmp_path: Path, logged: Logged) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path, poll=0.01)
+    await sync.start()
+    change_log.add(1)
+    await until(lambda: sync.index.size == 1)
+    change_log.error = ConnectionError("the database is gone")
+    await asyncio.sleep(0.1)
+    change_log.error = None
+    change_log.add(2)
+    await until(lambda: sync.index.size == 2)
+    await sync.stop()
     assert events(logged).count("cannot follow") == 1
     assert events(logged).count("follows the database again") == 1
 
 
-def test_a_notification_polls_at_once(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path, poll=60)
-        await sync.start()
-        for key in (1, 2):
-            change_log.add(key)
-            change_log.notification.set()
-            await until(partial(is_found, sync.index, key))
-        await sync.stop()
-
-    run(test())
-
-
-def test_a_notification_during_a_poll_is_not_lost(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path, poll=60)
-        await sync.start()
-
-        async def commit_too_late() -> None:
-            change_log.after_read = None
-            change_log.add(1)
-            change_log.notification.set()
-            await asyncio.sleep(0.05)
-
-        change_log.after_read = commit_too_late
+async def test_a_notification_polls_at_once(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path, poll=60)
+    await sync.start()
+    for key in (1, 2):
+        change_log.add(key)
         change_log.notification.set()
-        await until(lambda: sync.index.size == 1)
-        await sync.stop()
-
-    run(test())
+        await until(partial(is_found, sync.index, key))
+    await sync.stop()
 
 
-def test_it_goes_on_polling_if_notifications_fail(tmp_path: Path, logged: LogCapture) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path, poll=0.01)
-        await sync.start()
-        change_log.notifications_error = ValueError("unexpected")
-        change_log.notification.set()
-        await until(lambda: "notifications of changes failed" in events(logged))
+async def test_a_notification_during_a_poll_is_not_lost(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path, poll=60)
+    await sync.start()
+
+    async def commit_too_late() -> None:
+        change_log.after_read = None
         change_log.add(1)
-        await until(lambda: sync.index.size == 1)
-        await sync.stop()
-
-    run(test())
-
-
-def test_it_trims_until_there_is_nothing_and_then_pauses(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        change_log.trim_results = [True, True]
-        sync = sync_of(change_log, tmp_path, poll=60)
-        await sync.start()
         change_log.notification.set()
-        await until(lambda: change_log.trims == 3)  # much sooner than the next poll
-        for _ in range(5):
-            change_log.notification.set()
-            await asyncio.sleep(0.02)
-        assert change_log.trims == 3
-        await sync.stop()
+        await asyncio.sleep(0.05)
 
-    run(test())
+    change_log.after_read = commit_too_late
+    change_log.notification.set()
+    await until(lambda: sync.index.size == 1)
+    await sync.stop()
 
 
-def test_it_trims_again_after_a_while(tmp_path: Path) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path, poll=0.01, trim=0.05)
-        await sync.start()
-        await until(lambda: change_log.trims == 3)
-        await sync.stop()
+async def test_it_goes_on_polling_if_notifications_fail(tmp_path: Path, logged: Logged) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path, poll=0.01)
+    await sync.start()
+    change_log.notifications_error = ValueError("unexpected")
+    change_log.notification.set()
+    await until(lambda: "notifications of changes failed" in events(logged))
+    change_log.add(1)
+    await until(lambda: sync.index.size == 1)
+    await sync.stop()
 
-    run(test())
+
+async def test_it_trims_until_there_is_nothing_and_then_pauses(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.trim_results = [True, True]
+    sync = sync_of(change_log, tmp_path, poll=60)
+    await sync.start()
+    change_log.notification.set()
+    await until(lambda: change_log.trims == 3)  # much sooner than the next poll
+    for _ in range(5):
+        change_log.notification.set()
+        await asyncio.sleep(0.02)
+    assert change_log.trims == 3
+    await sync.stop()
 
 
-def test_a_snapshot_is_saved_at_the_stop_if_anything_changed(tmp_path: Path) -> None:
+async def test_it_trims_again_after_a_while(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path, poll=0.01, trim=0.05)
+    await sync.start()
+    await until(lambda: change_log.trims == 3)
+    await sync.stop()
+
+
+async def test_a_snapshot_is_saved_at_the_stop_if_anything_changed(tmp_path: Path) -> None:
     change_log = MemoryChangeLog()
     change_log.add(1)
-    save_snapshot(tmp_path, change_log)
+    await save_snapshot(tmp_path, change_log)
     change_log.add(2)
 
     async def test() -> None:
@@ -217,31 +188,28 @@ def test_a_snapshot_is_saved_at_the_stop_if_anything_changed(tmp_path: Path) -> 
         assert change_log.row_batches == 0
         await sync.stop()
 
-    run(test())
+    await test()
     newest = store_in(tmp_path).newest(MODEL)
     assert newest is not None
     assert all_keys(newest) == {1, 2, 3}
-    run(process_without_changes())
+    await process_without_changes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
 
-def test_a_snapshot_is_saved_after_a_number_of_changes(tmp_path: Path) -> None:
+async def test_a_snapshot_is_saved_after_a_number_of_changes(tmp_path: Path) -> None:
     change_log = MemoryChangeLog()
     change_log.add(1)
-    save_snapshot(tmp_path, change_log)
+    await save_snapshot(tmp_path, change_log)
 
-    async def test() -> None:
-        sync = sync_of(change_log, tmp_path, snapshot_every=5, poll=0.01)
-        await sync.start()
-        change_log.add(2, 3, 4, 5)
-        await until(lambda: sync.index.size == 5)
-        await asyncio.sleep(0.1)
-        assert not (tmp_path / "00000002").exists()
-        change_log.add(6)
-        await until((tmp_path / "00000002").exists)
-        await sync.stop()
-
-    run(test())
+    sync = sync_of(change_log, tmp_path, snapshot_every=5, poll=0.01)
+    await sync.start()
+    change_log.add(2, 3, 4, 5)
+    await until(lambda: sync.index.size == 5)
+    await asyncio.sleep(0.1)
+    assert not (tmp_path / "00000002").exists()
+    change_log.add(6)
+    await until((tmp_path / "00000002").exists)
+    await sync.stop()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
 
@@ -253,51 +221,42 @@ def _saved_sizes(folder: Path) -> list[int]:
         return []
 
 
-def test_a_snapshot_is_saved_after_a_while_if_anything_changed(tmp_path: Path) -> None:
+async def test_a_snapshot_is_saved_after_a_while_if_anything_changed(tmp_path: Path) -> None:
     """So that a deleted embedding leaves the disk in a gallery with few changes."""
     change_log = MemoryChangeLog()
     change_log.add(1, 2)
-    save_snapshot(tmp_path, change_log)
+    await save_snapshot(tmp_path, change_log)
 
-    async def test() -> None:
-        sync = sync_of(change_log, tmp_path, poll=0.01, longest=0.3)
-        await sync.start()
-        change_log.remove(1)
-        await sync.catch_up()
-        await until(lambda: _saved_sizes(tmp_path) == [1, 1])
-        await sync.stop()
-
-    run(test())
+    sync = sync_of(change_log, tmp_path, poll=0.01, longest=0.3)
+    await sync.start()
+    change_log.remove(1)
+    await sync.catch_up()
+    await until(lambda: _saved_sizes(tmp_path) == [1, 1])
+    await sync.stop()
 
 
-def test_an_error_while_saving_does_not_stop_the_sync(tmp_path: Path, logged: LogCapture) -> None:
-    async def test() -> None:
-        (tmp_path / "snapshots").write_text("a file where the folder should be")
-        change_log = MemoryChangeLog()
-        change_log.add(1)
-        sync = sync_of(change_log, tmp_path / "snapshots" / "deeper", snapshot_every=2, poll=0.01)
-        await sync.start()
-        await until(lambda: "could not be saved" in events(logged))
-        await asyncio.sleep(0.1)
-        assert events(logged).count("could not be saved") == 1
-        change_log.add(2)
-        await until(lambda: sync.index.size == 2)
-        await sync.stop()
-
-    run(test())
+async def test_an_error_while_saving_does_not_stop_the_sync(tmp_path: Path, logged: Logged) -> None:
+    (tmp_path / "snapshots").write_text("a file where the folder should be")
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    sync = sync_of(change_log, tmp_path / "snapshots" / "deeper", snapshot_every=2, poll=0.01)
+    await sync.start()
+    await until(lambda: "could not be saved" in events(logged))
+    await asyncio.sleep(0.1)
+    assert events(logged).count("could not be saved") == 1
+    change_log.add(2)
+    await until(lambda: sync.index.size == 2)
+    await sync.stop()
 
 
-def test_a_crop_with_an_invalid_embedding_does_not_stop_the_sync(tmp_path: Path, logged: LogCapture) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        change_log.add(1, 2, 3)
-        change_log.changes[1] = crop(2, sequence=2, vector=embedding(2) * float("nan"))
-        await sync.catch_up()
-        assert all_keys(sync.index) == {1, 3}
-        assert sync.index.last_sequence == 3
-        await sync.stop()
-
-    run(test())
-    assert [entry["keys"] for entry in logged.entries if "keys" in entry] == [[2]]
+async def test_a_crop_with_an_invalid_embedding_does_not_stop_the_sync(tmp_path: Path, logged: Logged) -> None:
+    change_log = MemoryChangeLog()
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
+    change_log.add(1, 2, 3)
+    change_log.changes[1] = crop(2, sequence=2, vector=embedding(2) * float("nan"))
+    await sync.catch_up()
+    assert all_keys(sync.index) == {1, 3}
+    assert sync.index.last_sequence == 3
+    await sync.stop()
+    assert [entry["keys"] for entry in logged if "keys" in entry] == [[2]]

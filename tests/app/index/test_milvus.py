@@ -1,21 +1,31 @@
 """The index on Milvus beyond the contract: sharing, special characters, selective filters, rebuilds."""
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for, similarities
 from numpy.typing import NDArray
+
+from tests.app.index.index_factories import (
+    ANY,
+    MODEL,
+    all_keys,
+    crop,
+    embedding,
+    is_found,
+    keys,
+    query_for,
+    similarities,
+)
 
 pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
 
-from milvus_factories import collections_of, drop_all_of, index_on, nothing, same_index, storage_on
-
 from app.index.milvus import MilvusIndex
 from app.index.port import Addition, Filter, IndexLost, Removal, VectorIndex
+from tests.app.index.milvus_factories import collections_of, drop_all_of, index_on, nothing, same_index, storage_on
 
 
 @pytest.fixture
@@ -99,10 +109,10 @@ def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_so
     ]
     rare = [addition for addition in crops if addition.columns.camera_id == "rare"]
     index.load(crops, 2000)
-    index._client.flush(index._collection)  # it builds its HNSW then, soon
+    index.server.client.flush(index.collection)  # it builds its HNSW then, soon
     crop_filter = Filter(camera_ids=frozenset({"rare"}))
     deadline = time.monotonic() + 60
-    while len(index._nearest(query_for(0), 'camera_id in ["rare"]', 20)[0]) == 20:
+    while len(found_by_hnsw(index, 'camera_id in ["rare"]', 20)) == 20:
         assert time.monotonic() < deadline, "the server's HNSW is not there, or misses nothing"
         time.sleep(0.1)
     found = index.search(query_for(0), crop_filter, 20)
@@ -110,6 +120,15 @@ def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_so
     assert keys(found) == sorted(expected, key=lambda key: -expected[key])
     assert found.compared == 20
     assert len(index.search(query_for(0), ANY, 2000).hits) == 2000
+
+
+def found_by_hnsw(index: MilvusIndex, passing: str, count: int) -> Any:
+    """What the server alone finds near the query of seed 0."""
+    parameters = {"metric_type": "IP", "params": {"ef": 256}}
+    (hits,) = index.server.client.search(
+        index.collection, [query_for(0)], passing, count, search_params=parameters, consistency_level="Strong"
+    )
+    return hits
 
 
 def _near(vector: NDArray[np.float16], seed: int) -> NDArray[np.float16]:
@@ -132,14 +151,26 @@ def test_a_process_that_is_behind_restores_no_deleted_crop(milvus_lite: str, ind
     assert (all_keys(index), index.last_sequence) == ({2, 4}, 4)
 
 
-def test_changes_are_applied_again_if_last_sequence_was_not_written(index: VectorIndex) -> None:
+def test_changes_are_applied_again_if_last_sequence_was_not_written(
+    index: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert isinstance(index, MilvusIndex)
     index.apply([crop(1), crop(2)])
-    index._upsert([crop(3)])
-    index._remove([1])  # and then its process was killed
+    with monkeypatch.context() as patched:
+        patched.setattr(index.server.client, "alter_collection_properties", killed)
+        with pytest.raises(Killed):
+            index.apply([crop(3), Removal(4, 1)])
     assert index.last_sequence == 2
     index.apply([crop(3), Removal(4, 1), crop(5)])
     assert (all_keys(index), index.size, index.last_sequence) == ({2, 3, 5}, 3, 5)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
 
 
 def test_adding_a_present_crop_again_keeps_its_fields(index: VectorIndex) -> None:
@@ -147,94 +178,73 @@ def test_adding_a_present_crop_again_keeps_its_fields(index: VectorIndex) -> Non
     assert all_keys(index, Filter(camera_ids=frozenset({"hall"}))) == {1}
 
 
-def test_the_next_process_opens_the_index(milvus_lite: str) -> None:
+async def test_the_next_process_opens_the_index(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testnext") as storage:
-
-        async def test() -> None:
-            assert await storage.open() is None
-            (await storage.rebuild(nothing)).apply([crop(1), crop(2)])
-            with storage_on(milvus_lite) as of_another_gallery:
-                assert await of_another_gallery.open() is None
-            with storage_on(milvus_lite, "testnext2") as of_a_longer_name:
-                assert await of_a_longer_name.open() is None
-            index = await storage.open()
-            assert index is not None
-            assert (index.model_id, all_keys(index), index.last_sequence) == (MODEL, {1, 2}, 2)
-
-        asyncio.run(test())
+        assert await storage.open() is None
+        (await storage.rebuild(nothing)).apply([crop(1), crop(2)])
+        with storage_on(milvus_lite) as of_another_gallery:
+            assert await of_another_gallery.open() is None
+        with storage_on(milvus_lite, "testnext2") as of_a_longer_name:
+            assert await of_a_longer_name.open() is None
+        index = await storage.open()
+        assert index is not None
+        assert (index.model_id, all_keys(index), index.last_sequence) == (MODEL, {1, 2}, 2)
 
 
-def test_the_crops_of_two_models_never_meet(milvus_lite: str) -> None:
+async def test_the_crops_of_two_models_never_meet(milvus_lite: str) -> None:
     with (
         storage_on(milvus_lite, "testmodels") as first_storage,
         storage_on(milvus_lite, "testmodels", "other") as second_storage,
     ):
-
-        async def test() -> None:
-            first, second = await first_storage.rebuild(nothing), await second_storage.rebuild(nothing)
-            first.apply([crop(1)])
-            second.apply([crop(2)])
-            assert (all_keys(first), all_keys(second)) == ({1}, {2})
-
-        asyncio.run(test())
+        first, second = await first_storage.rebuild(nothing), await second_storage.rebuild(nothing)
+        first.apply([crop(1)])
+        second.apply([crop(2)])
+        assert (all_keys(first), all_keys(second)) == ({1}, {2})
 
 
-def test_a_rebuilt_index_replaces_the_former_one_for_all_processes_at_once(milvus_lite: str) -> None:
+async def test_a_rebuilt_index_replaces_the_former_one_for_all_processes_at_once(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testrebuilt") as storage:
+        before = await storage.rebuild(nothing)
+        before.apply([crop(1), crop(2)])
 
-        async def test() -> None:
-            before = await storage.rebuild(nothing)
-            before.apply([crop(1), crop(2)])
+        async def fill(index: VectorIndex) -> None:
+            index.load([crop(key) for key in range(3, 300)], 7)
+            assert all_keys(before) == {1, 2}, "searches go on with the former"
 
-            async def fill(index: VectorIndex) -> None:
-                index.load([crop(key) for key in range(3, 300)], 7)
-                assert all_keys(before) == {1, 2}, "searches go on with the former"
-
-            after = await storage.rebuild(fill)
-            for index in (before, after):
-                assert (index.size, index.last_sequence) == (297, 7)
-                assert is_found(index, 299)
-            assert len(collections_of(storage._server, "testrebuilt")) == 1
-
-        asyncio.run(test())
+        after = await storage.rebuild(fill)
+        for index in (before, after):
+            assert (index.size, index.last_sequence) == (297, 7)
+            assert is_found(index, 299)
+        assert len(collections_of(storage.server, "testrebuilt")) == 1
 
 
-def test_a_failed_rebuild_leaves_the_index_unchanged(milvus_lite: str) -> None:
+async def test_a_failed_rebuild_leaves_the_index_unchanged(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testfails") as storage:
 
         async def fail(index: VectorIndex) -> None:
             index.load([crop(3)], 1)
             raise ConnectionError("the database is gone")
 
-        async def test() -> None:
-            index = await storage.rebuild(nothing)
-            index.apply([crop(1)])
-            with pytest.raises(ConnectionError):
-                await storage.rebuild(fail)
-            assert all_keys(index) == {1}
-            await storage.rebuild(nothing)
-            assert len(collections_of(storage._server, "testfails")) == 1, (
-                "the collections of failed rebuilds are dropped"
-            )
-
-        asyncio.run(test())
+        index = await storage.rebuild(nothing)
+        index.apply([crop(1)])
+        with pytest.raises(ConnectionError):
+            await storage.rebuild(fail)
+        assert all_keys(index) == {1}
+        await storage.rebuild(nothing)
+        assert len(collections_of(storage.server, "testfails")) == 1, "the collections of failed rebuilds are dropped"
 
 
-def test_a_collection_of_another_version_is_not_used(milvus_lite: str) -> None:
+async def test_a_collection_of_another_version_is_not_used(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testversion") as storage:
-
-        async def test() -> None:
-            await storage.rebuild(nothing)
-            storage._client.alter_collection_properties(storage._alias, {"passerby.format": "0"})
-            assert await storage.open() is None
-
-        asyncio.run(test())
+        await storage.rebuild(nothing)
+        storage.server.client.alter_collection_properties(storage.alias, {"passerby.format": "0"})
+        assert await storage.open() is None
 
 
-def test_a_dropped_index_is_lost(milvus_lite: str) -> None:
+async def test_a_dropped_index_is_lost(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testdropped") as storage:
-        index = asyncio.run(storage.rebuild(nothing))
-        drop_all_of(storage._server, "testdropped")
+        index = await storage.rebuild(nothing)
+        drop_all_of(storage.server, "testdropped")
         for ask in (
             lambda: index.size,
             lambda: index.last_sequence,

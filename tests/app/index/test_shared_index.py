@@ -10,20 +10,20 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from index_factories import MODEL, all_keys, crop, is_found
-from structlog.testing import LogCapture
-from sync_factories import MemoryChangeLog, events, run, until
+
+from tests.app.index.index_factories import MODEL, all_keys, crop, is_found
+from tests.app.index.sync_factories import MemoryChangeLog, events, until
+from tests.app.logged import Logged
 
 pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
 pytest.importorskip("milvus_lite", reason="the wheel milvus-lite is not installed")
-
-from milvus_factories import nothing, storage_on
-from milvus_lite_process import MilvusLite
 
 from app.index.milvus import MilvusIndexStorage, MilvusServer
 from app.index.port import IndexUnreachable
 from app.index.sync import IndexNotReady, IndexSync
 from app.milvus_address import MilvusAddress
+from tests.app.index.milvus_factories import nothing, storage_on
+from tests.app.milvus_lite_process import MilvusLite
 
 
 class ExclusiveLock:
@@ -51,7 +51,9 @@ def storage_at(url: str, write_lock: ExclusiveLock, gallery_id: str = "testshare
 
 
 @pytest.mark.parametrize("offset", range(2))
-def test_syncs_that_share_an_index_agree_while_all_of_them_change_it(milvus_lite: str, seed: int, offset: int) -> None:
+async def test_syncs_that_share_an_index_agree_while_all_of_them_change_it(
+    milvus_lite: str, seed: int, offset: int
+) -> None:
     rng = random.Random(seed + offset)
     gallery_id = f"test{token_hex(8)}"
 
@@ -85,86 +87,77 @@ def test_syncs_that_share_an_index_agree_while_all_of_them_change_it(milvus_lite
 
     with ExitStack() as stack:
         storages = [stack.enter_context(storage_on(milvus_lite, gallery_id)) for _ in range(3)]
-        run(test(storages))
+        await test(storages)
 
 
-def test_the_next_process_continues_from_the_last_change(own_server: MilvusLite) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        change_log.add(1, 2)
-        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()))
-        await sync.start()
-        await sync.stop()
-        own_server.stop()
-        own_server.start()
-        change_log.add(3)
-        change_log.remove(1)
-        change_log.row_batches = 0
-        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()))
-        await sync.start()
-        assert all_keys(sync.index) == {2, 3}
-        assert change_log.row_batches == 0
-        await sync.stop()
-
-    run(test())
+async def test_the_next_process_continues_from_the_last_change(own_server: MilvusLite) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1, 2)
+    sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()))
+    await sync.start()
+    await sync.stop()
+    own_server.stop()
+    own_server.start()
+    change_log.add(3)
+    change_log.remove(1)
+    change_log.row_batches = 0
+    sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()))
+    await sync.start()
+    assert all_keys(sync.index) == {2, 3}
+    assert change_log.row_batches == 0
+    await sync.stop()
 
 
 @pytest.mark.parametrize("change", ["trimmed", "replaced"])
-def test_it_is_rebuilt_where_the_database_does_not_fit_it(
-    own_server: MilvusLite, logged: LogCapture, change: str
+async def test_it_is_rebuilt_where_the_database_does_not_fit_it(
+    own_server: MilvusLite, logged: Logged, change: str
 ) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        change_log.add(1, 2, 3)
-        write_lock = ExclusiveLock()
-        syncs = [IndexSync(change_log, storage_at(own_server.url, write_lock), poll_seconds=60) for _ in range(2)]
-        for sync in syncs:
-            await sync.start()
-        if change == "trimmed":
-            change_log.add(4, 5)
-            change_log.remove(1)
-            change_log.trimmed_to = 5
-        else:
-            change_log.crops.clear()
-            change_log.changes.clear()
-            change_log.add(11, 12)
-        await asyncio.gather(*(sync.catch_up() for sync in syncs))
-        for sync in syncs:
-            assert all_keys(sync.index) == change_log.crops.keys()
-            await sync.stop()
-
-    run(test())
+    change_log = MemoryChangeLog()
+    change_log.add(1, 2, 3)
+    write_lock = ExclusiveLock()
+    syncs = [IndexSync(change_log, storage_at(own_server.url, write_lock), poll_seconds=60) for _ in range(2)]
+    for sync in syncs:
+        await sync.start()
+    if change == "trimmed":
+        change_log.add(4, 5)
+        change_log.remove(1)
+        change_log.trimmed_to = 5
+    else:
+        change_log.crops.clear()
+        change_log.changes.clear()
+        change_log.add(11, 12)
+    await asyncio.gather(*(sync.catch_up() for sync in syncs))
+    for sync in syncs:
+        assert all_keys(sync.index) == change_log.crops.keys()
+        await sync.stop()
     assert events(logged).count("is rebuilt") == 1, "the second sync opens the index that the first one rebuilt"
 
 
-def test_it_is_not_ready_during_an_outage_of_the_server_and_recovers(
-    own_server: MilvusLite, logged: LogCapture
+async def test_it_is_not_ready_during_an_outage_of_the_server_and_recovers(
+    own_server: MilvusLite, logged: Logged
 ) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        change_log.add(1)
-        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
-        await sync.start()
-        own_server.stop()
-        await until(lambda: not sync.ready)
-        with pytest.raises(IndexNotReady, match=f"milvus://127.0.0.1:{own_server.port}"):
-            _ = sync.index
-        with pytest.raises(IndexUnreachable):
-            await sync.catch_up()
-        change_log.add(2)
-        own_server.start()
-        await until(lambda: sync.ready)
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
+    await sync.start()
+    own_server.stop()
+    await until(lambda: not sync.ready)
+    with pytest.raises(IndexNotReady, match=f"milvus://127.0.0.1:{own_server.port}"):
+        _ = sync.index
+    with pytest.raises(IndexUnreachable):
         await sync.catch_up()
-        assert all_keys(sync.index) == {1, 2}
-        await sync.stop()
-
-    run(test())
+    change_log.add(2)
+    own_server.start()
+    await until(lambda: sync.ready)
+    await sync.catch_up()
+    assert all_keys(sync.index) == {1, 2}
+    await sync.stop()
     assert "follows the database again" in events(logged)
 
 
-def test_a_search_works_after_the_server_was_restarted(own_server: MilvusLite) -> None:
+async def test_a_search_works_after_the_server_was_restarted(own_server: MilvusLite) -> None:
     with storage_on(own_server.url) as storage:
-        index = asyncio.run(storage.rebuild(nothing))
+        index = await storage.rebuild(nothing)
         index.apply([crop(1), crop(2)])
         own_server.stop()
         own_server.start()
@@ -175,23 +168,20 @@ def test_a_search_works_after_the_server_was_restarted(own_server: MilvusLite) -
                 break
             except IndexUnreachable:
                 assert time.monotonic() < deadline
-                time.sleep(0.05)
+                await asyncio.sleep(0.05)
 
 
-def test_an_index_whose_server_lost_its_data_is_rebuilt(own_server: MilvusLite, logged: LogCapture) -> None:
-    async def test() -> None:
-        change_log = MemoryChangeLog()
-        change_log.add(1, 2)
-        sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
-        await sync.start()
-        own_server.stop()
-        shutil.rmtree(own_server.folder)
-        own_server.start()
-        await until(lambda: "is rebuilt" in events(logged) and sync.ready)
-        assert all_keys(sync.index) == {1, 2}
-        await sync.stop()
-
-    run(test())
+async def test_an_index_whose_server_lost_its_data_is_rebuilt(own_server: MilvusLite, logged: Logged) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1, 2)
+    sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
+    await sync.start()
+    own_server.stop()
+    shutil.rmtree(own_server.folder)
+    own_server.start()
+    await until(lambda: "is rebuilt" in events(logged) and sync.ready)
+    assert all_keys(sync.index) == {1, 2}
+    await sync.stop()
 
 
 def test_the_error_for_a_missing_server_has_its_address_but_not_the_password() -> None:

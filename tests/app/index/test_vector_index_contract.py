@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for
 
 from app.index.port import Change, Removal, VectorIndex
+from tests.app.index.index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for
 
 
 def test_a_new_index_is_empty(index: VectorIndex) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from index_factories import GALLERY, crop, embedding, having, keys, query_for, similarities
 
 from app.index.port import Addition, Filter, Removal, VectorIndex
+from tests.app.index.index_factories import GALLERY, crop, embedding, having, keys, query_for, similarities
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from index_adapters import Adapter
-from index_factories import ANY, GALLERY, MODEL, all_keys, crop, having, is_found, query_for
 
 from app.index.port import Change, Filter, Removal, SnapshotError
+from tests.app.index.index_adapters import Adapter
+from tests.app.index.index_factories import ANY, GALLERY, MODEL, all_keys, crop, having, is_found, query_for
 
 
 def test_a_restored_index_is_the_index_that_was_saved(adapter: Adapter, tmp_path: Path) -> None:

@@ -30,66 +30,54 @@ async def started(batcher: AsyncBatcher[str, str], *words: str) -> "list[asyncio
     return tasks
 
 
-def test_items_that_come_during_a_batch_share_the_next() -> None:
-    async def scenario() -> None:
-        work = Work()
-        batcher = AsyncBatcher(work, max_length=100)
-        work.go.clear()
-        tasks = await started(batcher, "a")
-        tasks += await started(batcher, "b", "c", "d")
-        work.go.set()
-        assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
-        assert await batcher.run("e") == "E"
-        assert work.batches == [["a"], ["b", "c", "d"], ["e"]]
-
-    asyncio.run(scenario())
+async def test_items_that_come_during_a_batch_share_the_next() -> None:
+    work = Work()
+    batcher = AsyncBatcher(work, max_length=100)
+    work.go.clear()
+    tasks = await started(batcher, "a")
+    tasks += await started(batcher, "b", "c", "d")
+    work.go.set()
+    assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
+    assert await batcher.run("e") == "E"
+    assert work.batches == [["a"], ["b", "c", "d"], ["e"]]
 
 
-def test_the_summed_length_of_a_batch_is_limited_but_a_single_item_may_be_longer() -> None:
-    async def scenario() -> None:
-        work = Work()
-        batcher = AsyncBatcher(work, max_length=4)
-        work.go.clear()
-        tasks = await started(batcher, "first")
-        tasks += await started(batcher, "aa", "bb", "c", "longer", "d", "e")
-        work.go.set()
-        await asyncio.gather(*tasks)
-        assert work.batches == [["first"], ["aa", "bb"], ["c"], ["longer"], ["d", "e"]]
-
-    asyncio.run(scenario())
+async def test_the_summed_length_of_a_batch_is_limited_but_a_single_item_may_be_longer() -> None:
+    work = Work()
+    batcher = AsyncBatcher(work, max_length=4)
+    work.go.clear()
+    tasks = await started(batcher, "first")
+    tasks += await started(batcher, "aa", "bb", "c", "longer", "d", "e")
+    work.go.set()
+    await asyncio.gather(*tasks)
+    assert work.batches == [["first"], ["aa", "bb"], ["c"], ["longer"], ["d", "e"]]
 
 
-def test_an_invalid_item_fails_only_its_own_caller() -> None:
-    async def scenario() -> None:
-        work = Work()
-        batcher = AsyncBatcher(work, max_length=100)
-        work.go.clear()
-        tasks = await started(batcher, "a")
-        tasks += await started(batcher, "b", "bad", "c")
-        work.go.set()
-        first, second, third, fourth = await asyncio.gather(*tasks, return_exceptions=True)
-        assert (first, second, fourth) == ("A", "B", "C")
-        with pytest.raises(ValueError, match="bad among 1"):
-            raise third if isinstance(third, Exception) else AssertionError(third)
-        assert await batcher.run("d") == "D"
-
-    asyncio.run(scenario())
+async def test_an_invalid_item_fails_only_its_own_caller() -> None:
+    work = Work()
+    batcher = AsyncBatcher(work, max_length=100)
+    work.go.clear()
+    tasks = await started(batcher, "a")
+    tasks += await started(batcher, "b", "bad", "c")
+    work.go.set()
+    first, second, third, fourth = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (first, second, fourth) == ("A", "B", "C")
+    with pytest.raises(ValueError, match="bad among 1"):
+        raise third if isinstance(third, Exception) else AssertionError(third)
+    assert await batcher.run("d") == "D"
 
 
-def test_the_item_of_a_cancelled_caller_is_run_and_the_other_callers_get_their_results() -> None:
+async def test_the_item_of_a_cancelled_caller_is_run_and_the_other_callers_get_their_results() -> None:
 
-    async def scenario() -> None:
-        work = Work()
-        batcher = AsyncBatcher(work, max_length=100)
-        work.go.clear()
-        first, second, third = await started(batcher, "a") + await started(batcher, "b", "c")
-        first.cancel()
-        second.cancel()
-        await asyncio.sleep(0)
-        work.go.set()
-        assert await third == "C"
-        assert work.batches == [["a"], ["b", "c"]]
-        assert first.cancelled()
-        assert second.cancelled()
-
-    asyncio.run(scenario())
+    work = Work()
+    batcher = AsyncBatcher(work, max_length=100)
+    work.go.clear()
+    first, second, third = await started(batcher, "a") + await started(batcher, "b", "c")
+    first.cancel()
+    second.cancel()
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await third == "C"
+    assert work.batches == [["a"], ["b", "c"]]
+    assert first.cancelled()
+    assert second.cancelled()

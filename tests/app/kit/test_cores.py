@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.kit.cores import _quota
+from app.kit.cores import container_quota
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ def test_a_containers_quota_bounds_the_cores(tmp_path: Path, files: dict[str, st
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert _quota(tmp_path) == cores
+    assert container_quota(tmp_path) == cores

@@ -1,7 +1,7 @@
 """The readers-writer lock."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -21,35 +21,43 @@ def test_readers_hold_the_lock_together() -> None:
             reader.result()
 
 
-def test_a_writer_waits_for_readers_and_blocks_later_ones() -> None:
+def test_a_writer_waits_for_readers() -> None:
     lock = ReadersWriterLock()
     order: list[str] = []
-    writing, finish = threading.Event(), threading.Event()
 
     def write() -> None:
         with lock.writing():
-            order.append("writer comes")
-            writing.set()
-            finish.wait(10)
-            order.append("writer goes")
+            order.append("writer")
 
-    def read() -> None:
-        with lock.reading():
-            order.append("second reader")
-
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(1) as threads:
         with lock.reading():
             writer = threads.submit(write)
-            while not lock._entrance.locked():
-                pass
-            reader = threads.submit(read)
-            assert not writing.wait(0.05)
-            order.append("first reader goes")
-        assert writing.wait(10)
-        finish.set()
-        writer.result()
+            assert not wait([writer], timeout=0.05).done
+            order.append("reader")
+        writer.result(10)
+    assert order == ["reader", "writer"]
+
+
+def test_readers_that_overlap_do_not_starve_a_writer() -> None:
+    lock = ReadersWriterLock()
+    entered = [threading.Event(), threading.Event()]
+    done = threading.Event()
+
+    def read(me: int) -> None:
+        while not done.is_set():
+            with lock.reading():
+                entered[me].set()
+                entered[1 - me].wait(0.2)  # held until the other reader holds it, too, or cannot
+                entered[1 - me].clear()
+
+    with ThreadPoolExecutor(3) as threads:
+        readers = [threads.submit(read, me) for me in (0, 1)]
+        writer = threads.submit(lambda: lock.writing().__enter__())
+        wrote = bool(wait([writer], timeout=30).done)
+        done.set()
+    assert wrote
+    for reader in readers:
         reader.result()
-    assert order == ["first reader goes", "writer comes", "writer goes", "second reader"]
 
 
 def test_writers_exclude_each_other() -> None:

@@ -1,6 +1,5 @@
 """The checkpoint store, local and remote: complete checkpoints, or errors."""
 
-import asyncio
 import os
 from io import BytesIO
 from pathlib import Path
@@ -34,61 +33,46 @@ async def keep(store: CheckpointStore) -> None:
         await store.keep(arrived)
 
 
-def test_a_stored_checkpoint_is_found_by_its_name(store: CheckpointStore, tmp_path: Path) -> None:
-    async def run() -> None:
-        await keep(store)
-        await keep(store)
-        path = await store.path(NAME)
-        assert path.read_bytes() == CONTENT
-        assert path.suffix == ".onnx"
-
-    asyncio.run(run())
+async def test_a_stored_checkpoint_is_found_by_its_name(store: CheckpointStore, tmp_path: Path) -> None:
+    await keep(store)
+    await keep(store)
+    path = await store.path(NAME)
+    assert path.read_bytes() == CONTENT
+    assert path.suffix == ".onnx"
     assert not list(tmp_path.rglob(".arriving-*"))
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+async def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     store = CheckpointStore((tmp_path / "shared").as_uri(), tmp_path / "own")
 
-    async def run() -> None:
-        await keep(store)
-        (await store.path(NAME)).write_bytes(b"damaged")
-        with pytest.raises(CheckpointError, match="is damaged"):
-            await store.path(NAME)
-
-    asyncio.run(run())
+    await keep(store)
+    (await store.path(NAME)).write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        await store.path(NAME)
 
 
-def test_a_damaged_local_copy_is_fetched_again(tmp_path: Path) -> None:
+async def test_a_damaged_local_copy_is_fetched_again(tmp_path: Path) -> None:
     store = CheckpointStore(f"memory://{token_hex(4)}", tmp_path)
 
-    async def run() -> None:
-        await keep(store)
-        (await store.path(NAME)).write_bytes(b"damaged")
-        assert (await store.path(NAME)).read_bytes() == CONTENT
-
-    asyncio.run(run())
+    await keep(store)
+    (await store.path(NAME)).write_bytes(b"damaged")
+    assert (await store.path(NAME)).read_bytes() == CONTENT
 
 
-def test_a_missing_checkpoint_is_an_error(store: CheckpointStore) -> None:
-    async def run() -> None:
-        with pytest.raises(CheckpointError, match="is gone"):
-            await store.path(NAME)
-        await keep(store)
-        await store.delete(NAME)
-        await store.delete(NAME)
-
-    asyncio.run(run())
+async def test_a_missing_checkpoint_is_an_error(store: CheckpointStore) -> None:
+    with pytest.raises(CheckpointError, match="is gone"):
+        await store.path(NAME)
+    await keep(store)
+    await store.delete(NAME)
+    await store.delete(NAME)
 
 
-def test_old_partial_files_of_killed_processes_are_deleted(store: CheckpointStore) -> None:
-    async def run() -> None:
-        await keep(store)
-        async with store.received(BytesIO(b"half"), ".onnx") as arrived:
-            store.clear()
-            assert arrived.path.exists(), "another process that shares the folder may be at it"
-            os.utime(arrived.path, (0, 0))
-            store.clear()
-            assert not arrived.path.exists()
-        assert (await store.path(NAME)).exists()
-
-    asyncio.run(run())
+async def test_old_partial_files_of_killed_processes_are_deleted(store: CheckpointStore) -> None:
+    await keep(store)
+    async with store.received(BytesIO(b"half"), ".onnx") as arrived:
+        store.clear()
+        assert arrived.path.exists(), "another process that shares the folder may be at it"
+        os.utime(arrived.path, (0, 0))
+        store.clear()
+        assert not arrived.path.exists()
+    assert (await store.path(NAME)).exists()

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from running import embed, jpeg, search, stored
+
+from tests.app.running import embed, jpeg, search, stored
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "none": {},

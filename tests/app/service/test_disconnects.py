@@ -5,12 +5,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faults import background, busy_with, half_sent, metadata, metric, scripted_service, until
-from running import embed
-from scripted_engine import ScriptedEngine, flat
 
 from app.database import Database
 from app.settings import Settings
+from tests.app.embedding.scripted_engine import ScriptedEngine, flat
+from tests.app.faults import background, busy_with, half_sent, metadata, metric, scripted_service, until
+from tests.app.running import embed
 
 DROPPED = range(100, 150)
 """The crops of the client that disconnects: no more than the service decodes ahead of its engine."""
@@ -62,7 +62,7 @@ def test_a_client_that_disconnects_during_its_upload_leaves_nothing_behind(setti
         assert not any(value in DROPPED for batch in engine.batches for value in batch)
 
 
-def test_crops_whose_storing_has_begun_are_stored_completely_after_a_disconnect(settings: Settings) -> None:
+async def test_crops_whose_storing_has_begun_are_stored_completely_after_a_disconnect(settings: Settings) -> None:
     async def disconnect_while_another_writes(client: httpx.Client) -> None:
         database = Database(settings.resolved_database_url)
         async with database.write():
@@ -73,7 +73,7 @@ def test_crops_whose_storing_has_begun_are_stored_completely_after_a_disconnect(
         await database.close()
 
     with scripted_service(settings, ScriptedEngine()) as client:
-        asyncio.run(disconnect_while_another_writes(client))
+        await disconnect_while_another_writes(client)
         until(lambda: len(crops(client)) > 0)
         assert len(crops(client)) == len(DROPPED)
         again = embed(client, *map(flat, DROPPED))

@@ -6,11 +6,11 @@ from itertools import chain
 
 import httpx
 import pytest
-from factories import encoded, picture
-from running import CAPTURED_AT, embed, found, jpeg, stored
 
 from app.settings import Settings
 from model.architecture import PARTS
+from tests.app.factories import encoded, picture
+from tests.app.running import CAPTURED_AT, embed, found, jpeg, stored
 
 Run = Callable[[Settings], httpx.Client]
 

@@ -2,10 +2,9 @@
 
 import gc
 
-from running import running_service
-
 from app.embedding.service import EmbeddingService
 from app.settings import Settings
+from tests.app.running import running_service
 
 
 def test_an_ended_service_keeps_no_network(settings: Settings) -> None:

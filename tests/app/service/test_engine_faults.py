@@ -5,11 +5,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
-from faults import background, busy_with, metric, scripted_service, until
-from running import embed, search
-from scripted_engine import DIES, RAISES, ScriptedEngine, flat
 
 from app.settings import Settings
+from tests.app.embedding.scripted_engine import DIES, RAISES, ScriptedEngine, flat
+from tests.app.faults import background, busy_with, metric, scripted_service, until
+from tests.app.running import embed, search
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the engine does not use the database
 

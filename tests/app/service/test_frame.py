@@ -8,14 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
-from factories import encoded, picture
-from faults import scripted_service
 from PIL import Image
-from reindexing import other_checkpoint, reindex, wait_for
-from running import CAPTURED_AT, embed, found, jpeg, search
-from scripted_engine import ScriptedEngine
 
 from app.settings import Settings
+from tests.app.embedding.scripted_engine import ScriptedEngine
+from tests.app.factories import encoded, picture
+from tests.app.faults import scripted_service
+from tests.app.reindexing import other_checkpoint, reindex, wait_for
+from tests.app.running import CAPTURED_AT, embed, found, jpeg, search
 
 Run = Callable[[Settings], httpx.Client]
 

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from running import embed, found, jpeg, search, stored
 
 from app.settings import Settings
+from tests.app.running import embed, found, jpeg, search, stored
 
 
 def image_files(settings: Settings) -> int:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faults import until
-from milvus_lite_process import MilvusLite
-from running import embed, found, jpeg, running_service, search, stored
 
 from app.settings import Settings
+from tests.app.faults import until
+from tests.app.milvus_lite_process import MilvusLite
+from tests.app.running import embed, found, jpeg, running_service, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 

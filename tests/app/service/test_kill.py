@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import httpx
-from running import embed, jpeg
-from serving import ServiceProcess
 
 from app.settings import Settings
+from tests.app.running import embed, jpeg
+from tests.app.serving import ServiceProcess
 
 ROUNDS = 5
 
@@ -75,28 +75,23 @@ def check(service: ServiceProcess, kept: dict[str, int], deleted: set[str]) -> N
         assert answer["matches"][0]["crop"]["id"] == crop_id
 
 
-def test_images_of_unfinished_deletions_go_at_the_next_start(settings: Settings, tmp_path: Path) -> None:
+async def test_images_of_unfinished_deletions_go_at_the_next_start(settings: Settings, tmp_path: Path) -> None:
     """A crash between the deletion of a crop and of its file must not leave the picture behind."""
-    import asyncio
-
-    from running import running_service, stored
 
     from app.database import Database
     from app.gallery.repository import GalleryRepository
+    from tests.app.running import running_service, stored
 
     with running_service(settings) as client:
         (crop,) = stored(client, 1)
 
-    async def delete_and_crash() -> None:
-        database = Database(settings.resolved_database_url)
-        async with database.write() as session:
-            repository = GalleryRepository(session)
-            row = await repository.crop(crop["id"])
-            assert row is not None
-            await repository.delete_crop(row)
-        await database.close()
-
-    asyncio.run(delete_and_crash())
+    database = Database(settings.resolved_database_url)
+    async with database.write() as session:
+        repository = GalleryRepository(session)
+        row = await repository.crop(crop["id"])
+        assert row is not None
+        await repository.delete_crop(row)
+    await database.close()
     files = [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
     assert len(files) == 1
     with running_service(settings):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import CAPTURED_AT, embed, jpeg, search
 
 from app.settings import Settings
+from tests.app.running import CAPTURED_AT, embed, jpeg, search
 
 FILES = [("files", ("1.jpg", jpeg(1)))]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
-from running import jpeg, search, stored
 
 from app.settings import Settings
+from tests.app.running import jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from faults import background, busy_with, scripted_service, until
-from reindexing import (
+
+from app.settings import Settings
+from tests.app.embedding.scripted_engine import ScriptedEngine, flat
+from tests.app.faults import background, busy_with, scripted_service, until
+from tests.app.reindexing import (
     active_model,
     embedding_processes,
     other_checkpoint,
@@ -17,10 +20,7 @@ from reindexing import (
     wait_for,
     wait_until_blocked,
 )
-from running import embed, found, jpeg, running_service, search, stored
-from scripted_engine import ScriptedEngine, flat
-
-from app.settings import Settings
+from tests.app.running import embed, found, jpeg, running_service, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 

@@ -9,13 +9,11 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from running import found, jpeg, search, stored
 
 from app.database import Database
 from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.settings import Settings
-from bench.pictures import Pictures
-from bench.replica_visitors import visit
+from tests.app.running import found, jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 Pair = tuple[httpx.Client, httpx.Client]
@@ -179,10 +177,9 @@ def test_a_search_by_crops_is_filled_up(start: Callable[[float], Pair], settings
 # trimming
 
 
-def test_a_service_that_missed_trimmed_changes_finds_everything(
+async def test_a_service_that_missed_trimmed_changes_finds_everything(
     start: Callable[[float], Pair], settings: Settings
 ) -> None:
-    import asyncio
 
     async def trim() -> None:
         database = Database(settings.resolved_database_url)
@@ -197,7 +194,7 @@ def test_a_service_that_missed_trimmed_changes_finds_everything(
     hold_up_hints(settings.resolved_database_url)
     crops = stored(one, *range(10))
     one.delete(f"/crops/{crops[1]['id']}")
-    asyncio.run(trim())
+    await trim()
     left = {crop["id"] for crop in crops} - {crops[1]["id"]}
     assert set(found(two, 1, consistency="session")) == left
     (late,) = stored(one, 11)
@@ -219,14 +216,3 @@ def test_a_service_trims_the_log_automatically(run: Run, settings: Settings) -> 
     again = run(settings.model_copy(update={"changes_kept": 5, "data_dir": settings.data_dir / "again"}))
     until(lambda: asyncio.run(changes()) == 5, 10)
     assert len(found(again, 1)) == 9
-
-
-# under load
-
-
-def test_two_services_under_load_agree(start: Callable[[float], Pair], seed: int) -> None:
-    ports = [client.base_url.port for client in start(0.05)]
-    ledger = visit([port for port in ports if port], Pictures(12), 4, seed)
-    assert ledger.violations == []
-    assert ledger.deleted, "nothing was deleted: this test showed little"
-    assert len(ledger.kept) > 50

@@ -1,6 +1,5 @@
 """`POST /search`: ranked matches, filters, stored searches."""
 
-import asyncio
 import json
 from dataclasses import replace
 from io import BytesIO
@@ -10,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from running import embed, found, jpeg, search, stored
 
 from app.database import Database
 from app.index.faiss_index import FaissIndex
@@ -18,6 +16,7 @@ from app.index.port import Hit, IndexResult
 from app.search.tables import Search
 from app.settings import Settings
 from model.architecture import PARTS
+from tests.app.running import embed, found, jpeg, search, stored
 
 
 @pytest.fixture
@@ -254,20 +253,17 @@ def test_a_search_is_stored_and_loses_only_deleted_crops(client: httpx.Client, g
         {"top_k": 5, "of_a_later_version": True},
     ],
 )
-def test_a_search_that_an_earlier_version_stored_is_answered_with_its_filters(
+async def test_a_search_that_an_earlier_version_stored_is_answered_with_its_filters(
     client: httpx.Client, settings: Settings, filters: dict[str, Any]
 ) -> None:
-    async def store() -> None:
-        database = Database(settings.resolved_database_url)
-        row = Search(
-            id="0" * 26, created_at=0, model_id="m", gallery_size=0, compared=0,
-            filters=filters, query_crop_ids=[], matches=[],
-        )  # fmt: skip
-        async with database.write() as session:
-            session.add(row)
-        await database.close()
-
-    asyncio.run(store())
+    database = Database(settings.resolved_database_url)
+    row = Search(
+        id="0" * 26, created_at=0, model_id="m", gallery_size=0, compared=0,
+        filters=filters, query_crop_ids=[], matches=[],
+    )  # fmt: skip
+    async with database.write() as session:
+        session.add(row)
+    await database.close()
     answer = client.get("/searches/" + "0" * 26).json()["filters"]
     known = {name: value for name, value in filters.items() if name != "of_a_later_version"}
     assert {name: answer[name] for name in known} == known

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from faults import taking_no_connections
 from pydantic import SecretStr, ValidationError
-from running import embed, found, jpeg, search, stored
 
 from app.settings import Settings
+from tests.app.faults import taking_no_connections
+from tests.app.running import embed, found, jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 
 
 def test_everything_is_found_after_a_restart(run: Run, settings: Settings) -> None:
-    from running import running_service
+    from tests.app.running import running_service
 
     with running_service(settings) as client:
         crops = stored(client, 1, 2, 3)
@@ -27,7 +27,7 @@ def test_everything_is_found_after_a_restart(run: Run, settings: Settings) -> No
 
 
 def test_the_index_comes_back_from_the_rows_alone(run: Run, settings: Settings) -> None:
-    from running import running_service
+    from tests.app.running import running_service
 
     with running_service(settings) as client:
         crops = stored(client, 1, 2, 3)
@@ -39,7 +39,7 @@ def test_the_index_comes_back_from_the_rows_alone(run: Run, settings: Settings) 
 
 def test_a_snapshot_of_another_gallery_is_not_used(run: Run, settings: Settings, tmp_path: Path) -> None:
     """The other database has more changes, so sequence numbers alone do not distinguish the two."""
-    from running import running_service
+    from tests.app.running import running_service
 
     with running_service(settings) as client:
         stored(client, 1)

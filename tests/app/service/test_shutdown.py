@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from faults import half_sent, metadata, until
-from running import embed, found, jpeg, running_service
-from serving import ServiceProcess
 
 from app.settings import Settings
+from tests.app.faults import half_sent, metadata, until
+from tests.app.running import embed, found, jpeg, running_service
+from tests.app.serving import ServiceProcess
 
 
 @dataclass

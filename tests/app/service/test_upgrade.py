@@ -7,9 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from factories import tiny_metadata, write_tiny_checkpoint
-from faults import until
-from old_galleries import (
+
+from app.models.rollout import CROPS_AT_ONCE, LAST_CROPS
+from app.settings import Settings
+from model.checkpoint import SUPERSEDED
+from tests.app.faults import until
+from tests.app.old_galleries import (
     FIRST,
     LAST,
     OLD_MODEL,
@@ -19,13 +22,10 @@ from old_galleries import (
     unread,
     write_old_gallery,
 )
-from reindexing import other_checkpoint, progress, reindex, wait_until_blocked
-from running import embed, found, jpeg, running_service, search, stored
-from serving import ServiceProcess
-
-from app.models.rollout import CROPS_AT_ONCE, LAST_CROPS
-from app.settings import Settings
-from model.checkpoint import SUPERSEDED
+from tests.app.reindexing import other_checkpoint, progress, reindex, wait_until_blocked
+from tests.app.running import embed, found, jpeg, running_service, search, stored
+from tests.app.serving import ServiceProcess
+from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 
 Run = Callable[[Settings], httpx.Client]
 TINY = "tiny-0123456789ab"

@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from faults import until
-from reindexing import active_model, other_checkpoint, progress, reindex, wait_for
-from running import stored
-from serving import ServiceProcess
 
 from app.settings import Settings
 from bench.pictures import Pictures
 from bench.reindex_visitors import Ledger, Visitors, check_gallery
+from tests.app.faults import until
+from tests.app.reindexing import active_model, other_checkpoint, progress, reindex, wait_for
+from tests.app.running import stored
+from tests.app.serving import ServiceProcess
 
 CROPS = 120
 

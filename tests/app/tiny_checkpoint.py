@@ -1,4 +1,4 @@
-"""A tiny checkpoint for fast starts of a service, in tests and benchmarks that do not depend on the model."""
+"""A tiny checkpoint for fast starts of a service, in tests that do not depend on the model."""
 
 from collections.abc import Sequence
 from pathlib import Path

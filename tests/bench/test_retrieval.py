@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from running import running_service
 
 from app.settings import Settings
 from bench.retrieval import metrics_over_http
@@ -13,6 +12,7 @@ from model.datasets.base import EvaluationSplit, hold_out
 from model.datasets.synthetic import DRAWN_PEOPLE, Synthetic
 from model.evaluate import embed_split, evaluate
 from model.loading import load_for_inference
+from tests.app.running import running_service
 
 
 def check(split: EvaluationSplit, tmp_path: Path) -> None:
