@@ -35,13 +35,14 @@ class QueuedCrop(Generic[Owner]):
 
 @dataclass(frozen=True, eq=False)
 class Batch(Generic[Owner]):
-    """Crops for one call of an engine. pixels: `(N, height, width, 3)`; single: whether all other workers are idle and
-    nothing else is queued.
-    """
+    """Crops for one call of an engine; single: whether all other workers are idle and nothing else is queued."""
 
     crops: list[QueuedCrop[Owner]]
-    pixels: NDArray[np.uint8]
     single: bool
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """`(N, height, width, 3)`: a copy of the crops' pixels."""
+        return np.stack([crop.pixels for crop in self.crops])
 
 
 class CropQueue(Generic[Owner]):
@@ -49,13 +50,14 @@ class CropQueue(Generic[Owner]):
 
     A batch is everything queued when a worker becomes free; idle workers split it evenly. All crops of a batch have one
     priority, so a search does not wait for bulk crops in its batch. If both priorities are queued, batches alternate,
-    searches first, so neither starves. Pixels are copied into the next batch while the engines run.
+    searches first, so neither starves.
     """
 
-    def __init__(self, size: tuple[int, int], max_batch: int, workers: int = 1) -> None:
-        """size: (height, width) in pixels; workers: the number of threads that take batches."""
-        self._queues = {priority: _PriorityQueue[Owner](size, max_batch) for priority in Priority}
+    def __init__(self, max_batch: int, workers: int = 1) -> None:
+        """workers: the number of threads that take batches."""
+        self._queues = {priority: deque[QueuedCrop[Owner]]() for priority in Priority}
         self._preferred = Priority.SEARCH
+        self._max_batch = max_batch
         self._workers = workers
         self._idle = 0
         self._changed = threading.Condition()
@@ -70,23 +72,25 @@ class CropQueue(Generic[Owner]):
         """Whether `close` was called; crops that are put later may not be taken."""
         return self._closed
 
+    @property
+    def idle(self) -> int:
+        """How many workers wait in `take`."""
+        return self._idle
+
     def put(self, crops: Sequence[QueuedCrop[Owner]]) -> None:
         """Queue crops, in this order."""
         with self._changed:
             for crop in crops:
-                self._queues[crop.priority].waiting.append(crop)
-            self._fill()
+                self._queues[crop.priority].append(crop)
             self._changed.notify_all()
-
-    def prepare(self) -> None:
-        """Copy the pixels of the next batches."""
-        with self._changed:
-            self._fill()
 
     def drop(self, owner: Owner) -> int:
         """Remove an owner's queued crops; returns their number."""
         with self._changed:
-            return sum(queue.drop(owner) for queue in self._queues.values())
+            before = self._count()
+            for priority, queue in self._queues.items():
+                self._queues[priority] = deque(crop for crop in queue if crop.owner is not owner)
+            return before - self._count()
 
     def take(self) -> Batch[Owner] | None:
         """Block until crops are queued, and return the next batch; None once the queue is closed and empty."""
@@ -97,9 +101,10 @@ class CropQueue(Generic[Owner]):
                     return None
                 self._changed.wait()
             queue = self._queues[self._next_priority()]
-            crops, pixels = queue.take(math.ceil(len(queue) / self._idle))
+            count = min(self._max_batch, math.ceil(len(queue) / self._idle))
+            crops = [queue.popleft() for _ in range(count)]
             self._idle -= 1
-            return Batch(crops, pixels, single=self._idle == self._workers - 1 and not self._count())
+            return Batch(crops, single=self._idle == self._workers - 1 and not self._count())
 
     def close(self) -> None:
         """Accept no more crops: `take` returns the queued ones, then None."""
@@ -110,10 +115,6 @@ class CropQueue(Generic[Owner]):
     def _count(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def _fill(self) -> None:
-        for queue in self._queues.values():
-            queue.fill()
-
     def _next_priority(self) -> Priority:
         """The preferred priority, or the other one if that has no crops. A priority that is served loses preference."""
         preferred = self._preferred
@@ -122,68 +123,3 @@ class CropQueue(Generic[Owner]):
             return other
         self._preferred = other
         return preferred
-
-
-class _PriorityQueue(Generic[Owner]):
-    """Crops of one priority; the first ones are copied into the buffer of the next batch."""
-
-    def __init__(self, size: tuple[int, int], max_batch: int) -> None:
-        self.waiting: deque[QueuedCrop[Owner]] = deque()
-        self._next = _BatchBuffer[Owner](size, max_batch)
-
-    def __len__(self) -> int:
-        return len(self._next.crops) + len(self.waiting)
-
-    def fill(self) -> None:
-        while self.waiting and not self._next.full:
-            self._next.append(self.waiting.popleft())
-
-    def take(self, count: int) -> tuple[list[QueuedCrop[Owner]], NDArray[np.uint8]]:
-        """The first `count` crops, at most one batch."""
-        self.fill()
-        taken, self._next = self._next, self._next.split(count)
-        return taken.crops, taken.pixels
-
-    def drop(self, owner: Owner) -> int:
-        before = len(self)
-        self._next.remove(owner)
-        self.waiting = deque(crop for crop in self.waiting if crop.owner is not owner)
-        return before - len(self)
-
-
-class _BatchBuffer(Generic[Owner]):
-    """The pixels of a batch in one array, filled crop by crop."""
-
-    def __init__(self, size: tuple[int, int], max_batch: int) -> None:
-        self.crops: list[QueuedCrop[Owner]] = []
-        self._size = size
-        self._max_batch = max_batch
-        self._pixels = np.empty((max_batch, *size, 3), dtype=np.uint8)
-
-    @property
-    def full(self) -> bool:
-        return len(self.crops) == self._max_batch
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The filled rows."""
-        return self._pixels[: len(self.crops)]
-
-    def append(self, crop: QueuedCrop[Owner]) -> None:
-        self._pixels[len(self.crops)] = crop.pixels
-        self.crops.append(crop)
-
-    def remove(self, owner: Owner) -> None:
-        kept = [crop for crop in self.crops if crop.owner is not owner]
-        if len(kept) < len(self.crops):
-            self.crops = []
-            for crop in kept:
-                self.append(crop)
-
-    def split(self, count: int) -> "_BatchBuffer[Owner]":
-        """Keep the first `count` crops; the rest moves to a new buffer."""
-        rest = _BatchBuffer[Owner](self._size, self._max_batch)
-        for crop in self.crops[count:]:
-            rest.append(crop)
-        del self.crops[count:]
-        return rest

@@ -58,7 +58,7 @@ class BatchQueue:
         self._capacity = capacity
         self._stall_seconds = stall_seconds
         self._size = engines.metadata.input.size
-        self._crops = CropQueue["_Request"](self._size, max_batch, len(engines.workers))
+        self._crops = CropQueue["_Request"](max_batch, len(engines.workers))
         self._requests: set[_Request] = set()
         self._accepted = dict.fromkeys(Priority, 0)
         self._nothing_accepted = asyncio.Event()
@@ -205,7 +205,6 @@ class BatchQueue:
             request.fail(reason)
 
     def _deliver(self, crops: Sequence[QueuedCrop["_Request"]], outcomes: Sequence[Outcome]) -> None:
-        self._crops.prepare()
         for crop, outcome in zip(crops, outcomes, strict=True):
             crop.owner.settle(crop.position, outcome)
 

@@ -89,7 +89,7 @@ class EngineWorker(Generic[Owner]):
         for crop in batch.crops:
             self._queue_seconds[crop.priority].observe(started - crop.since)
         engine = self._single_request if batch.single else self._engine
-        outcomes = outcomes_of(engine, batch.pixels)
+        outcomes = outcomes_of(engine, batch.pixels())
         seconds = time.monotonic() - started
         self.failing = self._failure_on_blank(engine) if _all_failed(outcomes) else None
         self._busy_since = None

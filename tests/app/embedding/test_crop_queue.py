@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.embedding.crop_queue import Batch, CropQueue, Priority, QueuedCrop
-from tests.app.embedding.scripted_engine import SIZE, crop
+from tests.app.embedding.scripted_engine import crop
 from tests.app.faults import until
 
 SEARCH, BULK = Priority.SEARCH, Priority.BULK
@@ -19,15 +19,15 @@ def crops_of(owner: str, values: Iterable[int], priority: Priority = BULK) -> li
 
 
 def new_queue(max_batch: int = 8, workers: int = 1) -> CropQueue[str]:
-    return CropQueue(SIZE, max_batch, workers)
+    return CropQueue(max_batch, workers)
 
 
 def taken(queue: CropQueue[str]) -> list[int]:
     """The values of the next batch, from its pixels."""
     batch = queue.take()
     assert batch is not None
-    assert [queued.pixels[0, 0, 0] for queued in batch.crops] == batch.pixels[:, 0, 0, 0].tolist()
-    values: list[int] = batch.pixels[:, 0, 0, 0].tolist()
+    values: list[int] = batch.pixels()[:, 0, 0, 0].tolist()
+    assert [queued.pixels[0, 0, 0] for queued in batch.crops] == values
     return values
 
 
@@ -62,7 +62,6 @@ def test_batches_alternate_while_both_priorities_are_queued() -> None:
     queue = new_queue(max_batch=2)
     queue.put(crops_of("search", range(100, 105), SEARCH))
     queue.put(crops_of("bulk", range(5)))
-    queue.prepare()
     assert [taken(queue) for _ in range(6)] == [[100, 101], [0, 1], [102, 103], [2, 3], [104], [4]]
 
 
@@ -88,16 +87,6 @@ def test_dropping_the_whole_next_batch_does_not_strand_the_rest() -> None:
     queue.put(crops_of("goes", range(8)) + crops_of("stays", [50, 51]))
     queue.drop("goes")
     assert taken(queue) == [50, 51]
-
-
-def test_filling_the_next_batch_does_not_change_the_taken_one() -> None:
-    queue = new_queue()
-    queue.put(crops_of("a", range(8)))
-    batch = queue.take()
-    queue.put(crops_of("b", range(100, 120)))
-    queue.prepare()
-    assert batch is not None
-    assert batch.pixels[:, 0, 0, 0].tolist() == list(range(8))
 
 
 def test_a_closed_queue_returns_its_crops_and_then_none() -> None:
@@ -127,7 +116,7 @@ def test_idle_workers_split_a_batch_evenly(crops: int, shares: set[int]) -> None
     got: list[Batch[str] | None] = []
     for _ in range(3):
         threading.Thread(target=lambda: got.append(queue.take()), daemon=True).start()
-    until(lambda: queue._idle == 3)
+    until(lambda: queue.idle == 3)
     queue.put(crops_of("a", range(crops)))
     until(lambda: len(got) == min(crops, 3))
     batches = [batch for batch in got if batch is not None]
@@ -150,29 +139,31 @@ def test_every_crop_is_taken_once_and_in_order_after_random_operations(max_batch
     rng = random.Random(seed)
     queue = new_queue(max_batch)
     expected: dict[str, int] = {}
+    of: dict[str, Priority] = {}
+    waiting = dict.fromkeys(Priority, 0)
     seen: dict[str, list[int]] = {}
     for step in range(400):
-        match rng.randrange(5):
+        match rng.randrange(4):
             case 0 | 1:
-                owner, count = f"owner {step}", rng.randrange(1, 12)
-                queue.put(crops_of(owner, [step % 256] * count, rng.choice(list(Priority))))
-                expected[owner] = count
-            case 2:
-                queue.prepare()
-            case 3 if expected:
+                owner, count, priority = f"owner {step}", rng.randrange(1, 12), rng.choice(list(Priority))
+                queue.put(crops_of(owner, [step % 256] * count, priority))
+                expected[owner], of[owner] = count, priority
+                waiting[priority] += count
+            case 2 if expected:
                 owner = rng.choice(list(expected))
                 dropped = queue.drop(owner)
+                waiting[of[owner]] -= dropped
                 assert dropped + len(seen.get(owner, [])) == expected.pop(owner)
                 expected[owner] = len(seen.get(owner, []))
             case _ if len(queue):
-                before = {priority: len(queue._queues[priority]) for priority in Priority}
                 batch = queue.take()
                 assert batch is not None
                 assert len({queued.priority for queued in batch.crops}) == 1
-                assert len(batch.crops) == min(max_batch, before[batch.crops[0].priority])
-                for row, taken_crop in zip(batch.pixels, batch.crops, strict=True):
+                assert len(batch.crops) == min(max_batch, waiting[batch.crops[0].priority])
+                for row, taken_crop in zip(batch.pixels(), batch.crops, strict=True):
                     assert np.array_equal(row, taken_crop.pixels)
                     seen.setdefault(taken_crop.owner, []).append(taken_crop.position)
+                    waiting[taken_crop.priority] -= 1
     queue.close()
     while (batch := queue.take()) is not None:
         for taken_crop in batch.crops:

