@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,17 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A unit of work that writes: committed at the end of the block, rolled back where the block raises."""
-        async with self._local_lock, self.engine.connect() as connection:
-            await self._lock_for_writing(connection, _WRITE_LOCK)
-            async with AsyncSession(connection, expire_on_commit=False) as session:
-                yield session
-                await session.commit()
-            await connection.commit()
+        async with self._local_lock, self._writing(_WRITE_LOCK) as session:
+            yield session
+
+    @asynccontextmanager
+    async def write_apart(self) -> AsyncIterator[AsyncSession]:
+        """A unit of work as `write` that changes no crop, such as a stored search.
+
+        It waits for no other writer, except on SQLite, which has one at a time.
+        """
+        async with self._local_lock if self._sqlite else nullcontext(), self._writing(None) as session:
+            yield session
 
     @asynccontextmanager
     async def index_lock(self) -> AsyncIterator[None]:
@@ -137,11 +142,20 @@ class Database:
         """Close all connections."""
         await self.engine.dispose()
 
-    async def _lock_for_writing(self, connection: AsyncConnection, lock: int) -> None:
+    @asynccontextmanager
+    async def _writing(self, lock: int | None) -> AsyncIterator[AsyncSession]:
+        async with self.engine.connect() as connection:
+            await self._lock_for_writing(connection, lock)
+            async with AsyncSession(connection, expire_on_commit=False) as session:
+                yield session
+                await session.commit()
+            await connection.commit()
+
+    async def _lock_for_writing(self, connection: AsyncConnection, lock: int | None) -> None:
         if self._sqlite:
             await connection.execution_options(**{_WRITES: True})
             await connection.begin()
-        else:
+        elif lock is not None:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 

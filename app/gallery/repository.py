@@ -142,16 +142,9 @@ class GalleryRepository:
         if orphaned:
             await self._session.execute(delete(OrphanedImage).where(OrphanedImage.sha256.in_(orphaned)))
 
-    def use_images(self, owner_id: str, hashes: Sequence[str]) -> None:
-        """Store references to images from something other than a crop, in this order."""
-        self._session.add_all(
-            ImageUse(owner_id=owner_id, position=position, image_sha256=sha256)
-            for position, sha256 in enumerate(hashes)
-        )
-
-    async def used_images(self, owner_id: str) -> Sequence[str]:
-        """The hashes of the images that an owner refers to, in its order."""
-        query = select(ImageUse.image_sha256).where(ImageUse.owner_id == owner_id).order_by(ImageUse.position)
+    async def used_images(self, search_id: str) -> Sequence[str]:
+        """The hashes of the query pictures of a search before 0.2, in their order."""
+        query = select(ImageUse.image_sha256).where(ImageUse.owner_id == search_id).order_by(ImageUse.position)
         return (await self._session.scalars(query)).all()
 
     async def orphaned_images(self) -> Sequence[str]:
@@ -164,8 +157,8 @@ class GalleryRepository:
 
     async def _is_image_used(self, sha256: str) -> bool:
         by_crop = exists().where(Crop.image_sha256 == sha256)
-        by_other = exists().where(ImageUse.image_sha256 == sha256)
-        return bool(await self._session.scalar(select(or_(by_crop, by_other))))
+        by_search = exists().where(ImageUse.image_sha256 == sha256)
+        return bool(await self._session.scalar(select(or_(by_crop, by_search))))
 
     # embeddings and the change log
 

@@ -66,7 +66,7 @@ class OrphanedImage(Table):
 
 
 class ImageUse(Table):
-    """A reference to an image from something other than a crop, such as a stored search."""
+    """A query picture of a search before 0.2. Later searches have pictures of their own."""
 
     __tablename__ = "image_uses"
 

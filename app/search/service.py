@@ -15,12 +15,10 @@ from app.errors import InvalidRequest, NotFound, UnknownCamera
 from app.gallery.crop_store import unpack_parts
 from app.gallery.filters import CropFilter
 from app.gallery.images import ImageStore
-from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop
 from app.index.port import IndexResult
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
-from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
 from app.models.active import ActiveModel, RunningModel
@@ -105,7 +103,7 @@ class SearchService:
 
     async def _search(self, model: RunningModel, request: SearchRequest, disconnect: Disconnect) -> SearchResult:
         await self._check_cameras(request.filters)
-        pictures, embeddings = await self._embed(model, request.pictures, disconnect)
+        embeddings = await self._embed(model, request.pictures, disconnect)
         embeddings += await self._embeddings_of_crops(model, request.crop_ids)
         query = join_embeddings(embeddings)
         shares = shares_of(query, multipliers_of(request.filters.part_weights))
@@ -125,7 +123,8 @@ class SearchService:
                 for match in matches
             ],
         )
-        await self._store(search, pictures)
+        async with self._database.write_apart() as session:
+            SearchRepository(session).add(search, [picture.content for picture in request.pictures])
         return SearchResult(search, matches)
 
     async def stored(self, search_id: str) -> SearchResult:
@@ -146,6 +145,7 @@ class SearchService:
         """The contact sheet of an earlier search, a JPEG. Raises NotFound."""
         result = await self.stored(search_id)
         async with self._database.read() as session:
+            posted = await SearchRepository(session).pictures(search_id)
             repository = GalleryRepository(session)
             queries = list(await repository.used_images(search_id))
             query_crops = await repository.crops(result.search.query_crop_ids)
@@ -157,7 +157,7 @@ class SearchService:
         drawn = [match.crop.image_sha256 for match in result.matches[:MAX_MATCHES]]
         contents = await self._read_images([*queries, *drawn])
         sheet = Sheet(
-            queries=[contents.get(sha256) for sha256 in queries],
+            queries=[*posted, *(contents.get(sha256) for sha256 in queries)],
             matches=[
                 SheetMatch(
                     picture=contents.get(match.crop.image_sha256),
@@ -186,19 +186,17 @@ class SearchService:
 
     async def _embed(
         self, model: RunningModel, query_pictures: Sequence[QueryPicture], disconnect: Disconnect
-    ) -> tuple[list[Picture], list[Parts]]:
+    ) -> list[Parts]:
         contents = [picture.content for picture in query_pictures]
         outcomes = await cancel_on_disconnect(disconnect, model.embedding.embed(contents, Priority.SEARCH))
-        hashes = await sha256_of_all(contents)
-        pictures, embeddings = [], []
-        for picture, sha256, outcome in zip(query_pictures, hashes, outcomes, strict=True):
+        embeddings = []
+        for picture, outcome in zip(query_pictures, outcomes, strict=True):
             if isinstance(outcome, PictureError):
                 raise PictureError(outcome.kind, f"{picture.name}: {outcome}")
             if isinstance(outcome, EngineError):
                 raise outcome
-            pictures.append(Picture(picture.content, sha256, outcome.facts))
             embeddings.append(outcome.parts)
-        return pictures, embeddings
+        return embeddings
 
     async def _embeddings_of_crops(self, model: RunningModel, crop_ids: Sequence[str]) -> list[Parts]:
         if not crop_ids:
@@ -259,14 +257,6 @@ class SearchService:
         matches.sort(key=lambda match: (-match.similarity, match.crop.key))
         ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: request.filters.top_k], start=1)]
         return ranked, len(keys) - len(rows)
-
-    async def _store(self, search: Search, pictures: Sequence[Picture]) -> None:
-        await store_files(self._images, pictures)
-        async with self._database.write() as session:
-            repository = GalleryRepository(session)
-            await record(repository, self._images, pictures)
-            repository.use_images(search.id, [picture.sha256 for picture in pictures])
-            SearchRepository(session).add(search)
 
     async def _read_images(self, hashes: Sequence[str]) -> dict[str, bytes]:
         distinct = sorted(set(hashes) - {""})

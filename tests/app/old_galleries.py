@@ -30,7 +30,7 @@ from tests.app.running import jpeg
 FIRST = "0001"
 """The revision of the first version, which did not store the active model."""
 
-LAST = "0004"
+LAST = "0005"
 """The latest revision."""
 
 OLD_MODEL = "old-0123456789ab"
@@ -64,6 +64,19 @@ def write_old_gallery(
                 (settings.checkpoints_dir / name).write_bytes(checkpoint)
         connection.commit()
     return ids
+
+
+def add_old_search(settings: Settings, seed: int, crop_id: str) -> str:
+    """Store a search by the picture `jpeg(seed)`, an image of the gallery, that found one crop; returns its id."""
+    search_id = "01e".ljust(26, "0")
+    match = {"crop_id": crop_id, "similarity": 0.5, "parts": {}}
+    search = {"id": search_id, "created_at": 0, "model_id": OLD_MODEL, "gallery_size": 1, "compared": 1}
+    with _connected(settings) as connection:
+        _insert(connection, "searches", [{**search, "filters": {}, "query_crop_ids": [], "matches": [match]}])
+        use = {"owner_id": search_id, "position": 0, "image_sha256": hashlib.sha256(jpeg(seed)).hexdigest()}
+        _insert(connection, "image_uses", [use])
+        connection.commit()
+    return search_id
 
 
 def picture_path(settings: Settings, sha256: str) -> Path:
@@ -141,7 +154,7 @@ def _migrate(connection: Connection, revision: str) -> None:
 
 def _fill(connection: Connection, hashes: Sequence[str], model_id: str) -> list[str]:
     rng = np.random.default_rng(1)
-    ids = [f"old{number:023}" for number in range(len(hashes))]
+    ids = [f"01d{number:023}" for number in range(len(hashes))]
     _insert(connection, "cameras", [{"id": "gate", "name": "gate", "created_at": 0}])
     facts = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 1}
     _insert(connection, "images", [{"sha256": sha256, **facts} for sha256 in hashes])
@@ -165,7 +178,8 @@ def _fill(connection: Connection, hashes: Sequence[str], model_id: str) -> list[
 
 
 def _insert(connection: Connection, name: str, rows: list[dict[str, object]]) -> None:
-    types = {"attributes": JSON(), "vector": LargeBinary()}
+    lists = ("attributes", "filters", "query_crop_ids", "matches")
+    types = {**dict.fromkeys(lists, JSON()), "vector": LargeBinary()}
     connection.execute(insert(table(name, *(column(key, types.get(key)) for key in rows[0]))), rows)
 
 

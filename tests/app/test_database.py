@@ -163,6 +163,27 @@ async def test_writers_of_several_processes_are_serialised(database_url: str) ->
         await second.close()
 
 
+async def test_on_postgresql_a_unit_that_changes_no_crop_waits_for_no_writer(postgresql: Callable[[], str]) -> None:
+    async with migrated(postgresql()) as database, database.write() as session:
+        add_camera(session, "a")
+        await session.flush()
+        async with asyncio.timeout(10), database.write_apart() as apart:
+            add_camera(apart, "b")
+        assert await camera_ids(database) == ["b"]
+
+
+async def test_on_sqlite_a_unit_that_changes_no_crop_waits_its_turn(tmp_path: Path) -> None:
+    async with migrated(f"sqlite:///{tmp_path / 'test.sqlite3'}") as database:
+
+        async def add(number: int) -> None:
+            async with database.write_apart() if number % 2 else database.write() as session:
+                add_camera(session, f"{number:02}")
+                await session.flush()
+
+        await asyncio.gather(*(add(number) for number in range(40)))
+        assert await camera_ids(database) == [f"{number:02}" for number in range(40)]
+
+
 async def test_readers_do_not_wait_for_writers(database_url: str) -> None:
     async with migrated(database_url) as database:
         async with database.write() as session:

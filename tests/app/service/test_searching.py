@@ -287,6 +287,18 @@ def test_the_contact_sheet_is_a_picture_also_after_deletions(client: httpx.Clien
     assert after.height <= before.height
 
 
+def test_the_pictures_of_a_query_are_stored_with_the_search_and_not_in_the_gallery(
+    client: httpx.Client, settings: Settings
+) -> None:
+    answers = [search(client, jpeg(seed), jpeg(3)).json() for seed in (1, 2)]
+    sheets = [client.get(answer["sheet_url"]).content for answer in answers]
+    assert sheets[0] != sheets[1]
+    assert not [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
+    for crop in stored(client, 1, 3):
+        client.delete(f"/crops/{crop['id']}")
+    assert [client.get(answer["sheet_url"]).content for answer in answers] == sheets
+
+
 def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, gallery: dict[str, str]) -> None:
     client.put("/cameras/b", json={"name": "Büro 北", "time_zone": "Asia/Tokyo"})
     answer = client.post("/search", data={"crop_ids": [gallery["a2"]]}).json()

@@ -16,6 +16,7 @@ from tests.app.old_galleries import (
     FIRST,
     LAST,
     OLD_MODEL,
+    add_old_search,
     embedded_crops,
     forget_embeddings,
     lose_pictures,
@@ -324,3 +325,17 @@ def test_the_embeddings_of_an_unregistered_model_can_be_dropped(run: Run, settin
     assert [model["model_id"] for model in client.get("/models").json()] == [TINY]
     assert client.delete(f"/models/{OLD_MODEL}").status_code == 404
     assert len(found(client, 1, top_k=1000)) == 5
+
+
+def test_an_old_search_shows_its_query_picture_also_after_the_deletion_of_the_crop(
+    run: Run, settings: Settings
+) -> None:
+    ids = write_old_gallery(settings, "0004", range(2))
+    search_id = add_old_search(settings, 0, ids[1])
+    client = run(settings)
+    wait_until_ready(client)
+    sheet = client.get(f"/searches/{search_id}/sheet.jpg")
+    assert client.delete(f"/crops/{ids[0]}").status_code == 204
+    assert client.get(f"/searches/{search_id}/sheet.jpg").content == sheet.content
+    lose_pictures(settings, [0])
+    assert client.get(f"/searches/{search_id}/sheet.jpg").content != sheet.content
