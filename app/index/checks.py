@@ -19,9 +19,9 @@ def refused_additions(changes: Sequence[Change]) -> set[Addition]:
     }
 
 
-def checked_query(query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The query as C-contiguous float32. Raises ValueError if it is not 2048 finite numbers."""
-    query = np.ascontiguousarray(query, np.float32)
-    if query.shape != (EMBEDDING_DIM,) or not np.isfinite(query).all():
-        raise ValueError(f"a query is {EMBEDDING_DIM} finite numbers, not an array of shape {query.shape}")
-    return query
+def checked_queries(queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The queries as C-contiguous float32. Raises ValueError if they are not rows of 2048 finite numbers."""
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != EMBEDDING_DIM or not np.isfinite(queries).all():
+        raise ValueError(f"queries are rows of {EMBEDDING_DIM} finite numbers, not an array of shape {queries.shape}")
+    return queries

@@ -12,8 +12,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.index.checks import checked_query, refused_additions
+from app.index.checks import checked_queries, refused_additions
 from app.index.columns import Columns
+from app.index.nearest import PartialResult
 from app.index.port import Addition, Change, Filter, Hit, IndexResult, Removal, SavedState, SnapshotError
 from app.index.segment import LEAST_SAMPLE, Segment, sample_size
 from app.index.write_buffer import WriteBuffer
@@ -59,7 +60,8 @@ class FaissIndex:
         self._model_id = model_id
         self._tuning = tuning or Tuning()
         self._lock = ReadersWriterLock()
-        self._cores = threading.BoundedSemaphore(available_cores())  # more threads would contend for the GIL
+        self._cores = available_cores()
+        self._searching = threading.BoundedSemaphore(self._cores)  # more threads would contend for the GIL
         self._maintenance_lock = threading.Lock()  # held while maintenance changes the segment, and while it is saved
         self._closing = threading.Event()
         self._buffer = WriteBuffer()
@@ -139,22 +141,19 @@ class FaissIndex:
             self._last_sequence = last_sequence
         return tuple(addition.key for addition in refused)
 
-    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
+    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
         """See `VectorIndex`."""
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
-        query = checked_query(query)
-        faiss.omp_set_num_threads(1)  # per thread: OpenMP threads that share one query mostly wait for each other
-        with self._cores, self._lock.reading():
-            results = [self._buffer.search(query, crop_filter, top_k)]
+        queries = checked_queries(queries)
+        # Per thread. OpenMP threads that share one query mostly wait for each other.
+        faiss.omp_set_num_threads(min(len(queries), self._cores))
+        with self._searching, self._lock.reading():
+            parts = [self._buffer.search(queries, crop_filter, top_k)]
             if self._segment is not None:
-                results.append(self._segment.search(query, crop_filter, top_k))
+                parts.append(self._segment.search(queries, crop_filter, top_k))
             size = self.size
-        keys = np.concatenate([result.keys for result in results])
-        similarities = np.concatenate([result.similarities for result in results])
-        order = np.lexsort((keys, -similarities))
-        hits = tuple(map(Hit, keys[order].tolist(), similarities[order].tolist()))
-        return IndexResult(hits, compared=sum(result.compared for result in results), gallery_size=size)
+        return [_joined(results, size) for results in zip(*parts, strict=True)]
 
     def maintain(self) -> None:
         """See `VectorIndex`."""
@@ -221,3 +220,12 @@ class FaissIndex:
                 segment.add(columns, embeddings)
                 for key in columns.keys.tolist():
                     self._buffer.remove(key)
+
+
+def _joined(results: Sequence[PartialResult], size: int) -> IndexResult:
+    """The result of a query from those of the buffer and the segment."""
+    keys = np.concatenate([result.keys for result in results])
+    similarities = np.concatenate([result.similarities for result in results])
+    order = np.lexsort((keys, -similarities))
+    hits = tuple(map(Hit, keys[order].tolist(), similarities[order].tolist()))
+    return IndexResult(hits, compared=sum(result.compared for result in results), gallery_size=size)

@@ -15,7 +15,7 @@ import structlog
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from app.index.checks import checked_query, refused_additions
+from app.index.checks import checked_queries, refused_additions
 from app.index.milvus_rows import ATTRIBUTES, CAMERA, CAPTURED, KEY, PERSON, TRACK, VECTOR, expression, row_of
 from app.index.port import (
     Addition,
@@ -163,23 +163,26 @@ class MilvusIndex:
         self._write_last_sequence(last_sequence)
         return tuple(addition.key for addition in refused)
 
-    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
+    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
         """See `VectorIndex`. Raises ValueError also if `top_k` is above MOST_HITS."""
-        query = checked_query(query)
+        queries = checked_queries(queries)
         if not 1 <= top_k <= MOST_HITS:
             raise ValueError(f"top_k is {top_k}: ask for 1 to {MOST_HITS} crops")
         passing = expression(crop_filter)
         with ThreadPoolExecutor(2) as threads:  # strong reads may wait for the server's clock, so they run in parallel
             size = threads.submit(self._count, "")
             passed = threads.submit(self._count, passing) if passing else size
-            keys, similarities = self._nearest(query, passing, top_k)
+            found = self._nearest(queries, passing, top_k)
         compared = passed.result()
-        if len(keys) < min(top_k, compared):
-            keys, similarities = self._brute_force(query, passing)
-        similarities = similarities.round(_DECIMALS)
-        best = np.lexsort((keys, -similarities))[:top_k]
-        hits = tuple(map(Hit, keys[best].tolist(), similarities[best].tolist()))
-        return IndexResult(hits, compared, size.result())
+        results = []
+        for query, (keys, similarities) in zip(queries, found, strict=True):
+            if len(keys) < min(top_k, compared):
+                keys, similarities = self._brute_force(query, passing)
+            similarities = similarities.round(_DECIMALS)
+            best = np.lexsort((keys, -similarities))[:top_k]
+            hits = tuple(map(Hit, keys[best].tolist(), similarities[best].tolist()))
+            results.append(IndexResult(hits, compared, size.result()))
+        return results
 
     def maintain(self) -> None:
         """See `VectorIndex`. The server runs its own maintenance."""
@@ -188,19 +191,24 @@ class MilvusIndex:
         """See `VectorIndex`. Leaves the connection open, as other objects use it."""
 
     def _nearest(
-        self, query: NDArray[np.float32], passing: str, top_k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Keys and similarities from the server's HNSW index, which may miss crops if few pass the filter."""
-        (hits,) = self._read(
+        self, queries: NDArray[np.float32], passing: str, top_k: int
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """For each query, keys and similarities from the server's HNSW index; if few crops pass, it may miss some."""
+        found = self._read(
             self._client.search,
-            data=[query],
+            data=list(queries),
             filter=passing,
             limit=top_k,
             output_fields=[KEY],
             search_params={"metric_type": _INDEX["metric_type"], "params": {"ef": max(_LEAST_EF, 2 * top_k)}},
         )
-        keys = np.array([hit["entity"][KEY] for hit in hits], np.int64)
-        return keys, np.array([hit["distance"] for hit in hits], np.float32)
+        return [
+            (
+                np.array([hit["entity"][KEY] for hit in hits], np.int64),
+                np.array([hit["distance"] for hit in hits], np.float32),
+            )
+            for hits in found
+        ]
 
     def _brute_force(self, query: NDArray[np.float32], passing: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Keys and similarities of all crops that pass: fetches their embeddings and compares them here."""

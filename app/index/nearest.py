@@ -15,7 +15,7 @@ UNTYPED_FAISS: Any = faiss
 
 @dataclass(frozen=True, eq=False)
 class PartialResult:
-    """The result of the write buffer or the segment, in any order: keys `(N,)` and similarities `(N,)`.
+    """The result of the write buffer or the segment for a query, in any order: keys and similarities `(N,)`.
 
     compared: number of crops that pass the filter.
     """
@@ -38,22 +38,22 @@ def as_float32(embeddings: NDArray[np.float16]) -> NDArray[np.float32]:
 
 
 def nearest(
-    query: NDArray[np.float32], embeddings: NDArray[np.float32], selected: NDArray[np.int64] | None, top_k: int
+    queries: NDArray[np.float32], embeddings: NDArray[np.float32], selected: NDArray[np.int64] | None, top_k: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Similarities and rows of the `top_k` embeddings most similar to a query, best first; of all if there are fewer.
+    """Similarities and rows of the `top_k` embeddings most similar to each query `(N, 2048)`, best first, or of all.
 
-    This is the kernel of FAISS's IndexFlatIP. The similarity of a row does not depend on the other rows, so equal
-    embeddings have equal similarities. selected: ascending rows to compare, or None for all.
+    This is the kernel of FAISS's IndexFlatIP. With fewer than 20 queries, the similarity of a row depends on no other
+    one, so equal embeddings have equal similarities. selected: ascending rows to compare, or None for all.
     """
     count = min(top_k, len(embeddings) if selected is None else len(selected))
-    similarities = np.empty(count, np.float32)
-    rows = np.empty(count, np.int64)
+    similarities = np.empty((len(queries), count), np.float32)
+    rows = np.empty((len(queries), count), np.int64)
     if count:
         faiss.knn_inner_product(
-            faiss.swig_ptr(query),
+            faiss.swig_ptr(queries),
             faiss.swig_ptr(embeddings),
             EMBEDDING_DIM,
-            1,
+            len(queries),
             len(embeddings),
             count,
             faiss.swig_ptr(similarities),

@@ -147,12 +147,12 @@ class VectorIndex(Protocol):
         of which the rows may contain. May be called many times, also without rows. Returns refused keys like `apply`.
         """
 
-    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
-        """Of the crops that pass the filter, the `top_k` most similar to a query `(2048,)`, or all if there are fewer.
+    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
+        """Of the crops that pass the filter, the `top_k` most similar to each of the queries `(N, 2048)`, or all.
 
         An approximate index may miss some of them; it never gives fewer hits than that. Hits of equal similarity are
-        sorted by key; if several compete for the last place, any of them may get it. Raises ValueError if the query is
-        not 2048 finite numbers or `top_k` is below 1.
+        sorted by key; if several compete for the last place, any of them may get it. Raises ValueError if queries are
+        not rows of 2048 finite numbers or `top_k` is below 1.
         """
 
     def maintain(self) -> None:

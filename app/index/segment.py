@@ -171,8 +171,8 @@ class Segment:
             self.depth = measure(self._refine, queries, self._truth.rows(), recall)
         self._truth = None
 
-    def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> PartialResult:
-        """Candidates among the crops that pass the filter: the `top_k` most similar to the query are among them.
+    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[PartialResult]:
+        """For each query, candidates among the crops that pass the filter: the `top_k` most similar are among them.
 
         Their similarities are approximate. If few crops pass, the SQ8 codes of all are compared; if many pass, the IVF
         lists nearest to the query are searched. The fewer pass, the more lists.
@@ -181,17 +181,18 @@ class Segment:
         passing = self._live.values if mask is None else mask & self._live.values
         count = self._size if mask is None else int(np.count_nonzero(passing))
         if not count:
-            return PartialResult(np.empty(0, np.int64), np.empty(0, np.float32), 0)
-        share = evenness(query, self._part_lengths) ** 2 * count / self._size
-        depth = self.depth.at(top_k, share)
+            return [PartialResult(np.empty(0, np.int64), np.empty(0, np.float32), 0) for _ in queries]
+        least_even = min(evenness(query, self._part_lengths) for query in queries)
+        depth = self.depth.at(top_k, least_even**2 * count / self._size)
         if count <= max(_FEW, top_k):
             rows, similarities = self._compare_all(
-                query, passing, min(count, max(top_k, depth.returned, _LEAST_OF_FEW))
+                queries, passing, min(count, max(top_k, depth.returned, _LEAST_OF_FEW))
             )
         else:
             selected = None if mask is None and not self._unpurged else passing
-            rows, similarities = self._search_lists(query, depth, selected, top_k)
-        return PartialResult(self.columns.keys[rows], similarities, count)
+            rows, similarities = self._search_lists(queries, depth, selected, top_k)
+        keys, found = self.columns.keys, rows >= 0
+        return [PartialResult(keys[rows[i][found[i]]], similarities[i][found[i]], count) for i in range(len(queries))]
 
     def save(self, folder: Path, columns: Columns) -> None:
         """Write a snapshot of these columns, a copy of the segment's, while crops may be removed but not added."""
@@ -226,8 +227,9 @@ class Segment:
         return segment
 
     def _search_lists(
-        self, query: NDArray[np.float32], depth: Depth, selected: NDArray[np.bool_] | None, top_k: int
+        self, queries: NDArray[np.float32], depth: Depth, selected: NDArray[np.bool_] | None, top_k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and similarities `(N, count)`; a row is -1 where there is no further one."""
         count = max(top_k, depth.returned)
         for nprobe in (min(depth.nprobe, self.nlist), self.nlist):  # all lists, if the first ones hold too few
             lists = UNTYPED_FAISS.SearchParametersIVF(
@@ -238,19 +240,18 @@ class Segment:
                     k_factor=max(1.0, depth.candidates / count), base_index_params=lists
                 )
             )
-            similarities, rows = self._codes.search(query[None], count, params=parameters)
-            found = rows[0] >= 0
-            if np.count_nonzero(found) >= top_k:
+            similarities, rows = self._codes.search(queries, count, params=parameters)
+            if np.count_nonzero(rows >= 0, axis=1).min() >= top_k:
                 break
-        return rows[0][found], similarities[0][found]
+        return rows, similarities
 
     def _compare_all(
-        self, query: NDArray[np.float32], passing: NDArray[np.bool_], count: int
+        self, queries: NDArray[np.float32], passing: NDArray[np.bool_], count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best of the passing rows by their SQ8 codes."""
+        """The best of the passing rows by their SQ8 codes, and their similarities, `(N, count)`."""
         parameters = UNTYPED_FAISS.SearchParameters(sel=_selector(passing))
-        similarities, rows = self._sq8.search(self._transform.apply(query[None]), count, params=parameters)
-        return rows[0], similarities[0]
+        similarities, rows = self._sq8.search(self._transform.apply(queries), count, params=parameters)
+        return rows, similarities
 
     def _all_codes(self) -> NDArray[np.uint8]:
         """All SQ8 codes, `(N, D)`, in FAISS's memory."""

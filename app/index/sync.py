@@ -9,7 +9,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.index.port import Addition, Change, IndexLost, IndexUnreachable, VectorIndex
+from app.index.concurrent import ConcurrentSearches
+from app.index.port import Addition, Change, Filter, IndexLost, IndexResult, IndexUnreachable, VectorIndex
+from app.kit.shared_runs import SharedRuns
 from model.architecture import EMBEDDING_DIM
 
 _FAR_BEHIND = 20_000
@@ -127,8 +129,8 @@ class IndexSync:
         self._trim_at = 0.0
         self._index: VectorIndex | None = None
         self._not_ready_because = "the index is being loaded"
-        self._run_lock = asyncio.Lock()
-        self._next_run: asyncio.Task[None] | None = None
+        self._searches = ConcurrentSearches()
+        self._runs = SharedRuns(self._run)
         self._maintenance: asyncio.Task[None] | None = None
         self._maintenance_failing = False
         self._stopping = False
@@ -162,7 +164,7 @@ class IndexSync:
             await self._polling
             self._listening.cancel()
             await asyncio.wait([self._listening])
-        async with self._run_lock:  # let a run finish that callers of `catch_up` wait for
+        async with self._runs.paused():  # a run finishes that callers of `catch_up` wait for
             pass
         await self._storage.close(self._index)
         if self._index is not None:
@@ -177,19 +179,19 @@ class IndexSync:
         Raises what the log and the storage raise. Callers that come during a run share the next run, because the
         current one may have read the log before they committed.
         """
-        if self._next_run is None:
-            self._next_run = asyncio.create_task(self._run())
-        await asyncio.shield(self._next_run)
+        await self._runs.run()
+
+    async def search(self, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
+        """The crops most similar to a query `(2048,)`: see `VectorIndex`. Raises IndexNotReady and what that raises."""
+        return await self._searches.search(self.index, query, crop_filter, top_k)
 
     async def _run(self) -> None:
-        async with self._run_lock:
-            self._next_run = None
-            try:
-                async with self._storage.write_lock():
-                    await self._synchronize()
-            except IndexUnreachable as error:
-                self._not_ready_because = str(error)
-                raise
+        try:
+            async with self._storage.write_lock():
+                await self._synchronize()
+        except IndexUnreachable as error:
+            self._not_ready_because = str(error)
+            raise
 
     async def _synchronize(self) -> None:
         if self._index is None:
@@ -328,7 +330,7 @@ class IndexSync:
         """Build a new index from the rows while the outgrown one answers, then let the new one take over."""
         _log.info("the index is outgrown; a new one is built while it answers", crops=outgrown.size)
         new: VectorIndex = await self._storage.rebuild(self._fill)
-        async with self._run_lock, self._storage.write_lock():
+        async with self._runs.paused(), self._storage.write_lock():
             if self._index is not outgrown:
                 return  # a run has found that the outgrown index does not fit the database, and rebuilt it
             await self._apply_changes(new, await self._change_log.last_sequence())

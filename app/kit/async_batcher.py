@@ -1,4 +1,4 @@
-"""Batches concurrent requests of coroutines, such as writes that share a transaction (group commit)."""
+"""Batches concurrent requests of coroutines: look-ups, writes that share a transaction (group commit), searches."""
 
 import asyncio
 from collections import deque
@@ -25,6 +25,11 @@ class AsyncBatcher(Generic[Item, Result]):
         self._max_length = max_length
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no item is waiting or running."""
+        return self._running is None and not self._waiting
 
     async def run(self, item: Item) -> Result:
         """The result of an item; it is run even if the caller is cancelled. Raises what `work` raises."""

@@ -11,6 +11,7 @@ from app.database import Database
 from app.embedding.service import EmbeddingService
 from app.errors import EmbeddingIncomplete, NotReady
 from app.index.sync import IndexSync
+from app.kit.shared_runs import SharedRuns
 from app.models.repository import ModelRepository, ModelRoles
 from app.models.tables import ACTIVE, NEXT, KnownModel
 
@@ -71,8 +72,7 @@ class ActiveModel:
         self._users = {model: 0}
         self._user_done = asyncio.Event()
         self._draining: set[asyncio.Task[None]] = set()
-        self._poll_lock = asyncio.Lock()
-        self._next_poll: asyncio.Task[None] | None = None
+        self._polls = SharedRuns(self._poll)
         self._count_lock = asyncio.Lock()
         self._counted_at = -_COUNT_SECONDS
         self._counted: tuple[KnownModel, int, int] | None = None
@@ -92,9 +92,7 @@ class ActiveModel:
 
     async def stop(self) -> None:
         """Stop all running models."""
-        async with self._poll_lock:  # a running poll is finished, as callers wait for it
-            if self._next_poll is not None:
-                self._next_poll.cancel()
+        await self._polls.stop()
         if self._draining:
             await asyncio.wait(self._draining)
         if self.next is not None:
@@ -156,14 +154,7 @@ class ActiveModel:
 
         Calls that come during a poll share the next one.
         """
-        if self._next_poll is None:
-            self._next_poll = asyncio.create_task(self._poll_once())
-        await asyncio.shield(self._next_poll)
-
-    async def _poll_once(self) -> None:
-        async with self._poll_lock:
-            self._next_poll = None
-            await self._poll()
+        await self._polls.run()
 
     async def _roles(self) -> ModelRoles:
         async with self._database.read() as session:

@@ -223,11 +223,8 @@ class SearchService:
         filters = request.filters
         rounds = 1
         while True:
-            found = await asyncio.to_thread(
-                model.index.index.search,
-                weighted(query, shares).reshape(-1),
-                filters.to_index(),
-                filters.top_k + len(request.crop_ids),
+            found = await model.index.search(
+                weighted(query, shares).reshape(-1), filters.to_index(), filters.top_k + len(request.crop_ids)
             )
             matches, deleted = await self._join(model, [hit.key for hit in found.hits], query, shares, request)
             if not deleted or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:

@@ -164,7 +164,8 @@ def changing(gallery: Gallery) -> list[Row]:
     ]
     begun = time.perf_counter()
     side.index.apply(new)
-    hits = side.index.search(new[-1].embedding.astype(np.float32), Filter(camera_ids=frozenset({"new"})), 1).hits
+    query = new[-1].embedding.astype(np.float32)[None]
+    hits = side.index.search(query, Filter(camera_ids=frozenset({"new"})), 1)[0].hits
     to_add = 1000 * (time.perf_counter() - begun)
     deleted = np.random.default_rng(1).choice(size, CHANGED, replace=False) + 1
     begun = time.perf_counter()

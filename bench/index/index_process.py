@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -99,17 +98,7 @@ class _Requests:
         return milliseconds(lambda query: self._searcher.search(query, COUNT, effort), self._gallery.queries[queries])
 
     def throughput(self, effort: int, clients: int, seconds: float) -> float:
-        def ask(client: int) -> int:
-            done = 0
-            while time.monotonic() < end:
-                query = self._gallery.queries[(client * 131 + done) % len(self._gallery.queries)]
-                self._searcher.search(query, COUNT, effort)
-                done += 1
-            return done
-
-        end = time.monotonic() + seconds
-        with ThreadPoolExecutor(clients) as threads:
-            return sum(threads.map(ask, range(clients))) / seconds
+        return self._searcher.throughput(COUNT, effort, self._gallery.queries, clients, seconds)
 
     def memory(self) -> float:
         return self._searcher.memory()

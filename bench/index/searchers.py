@@ -1,8 +1,11 @@
 """Vector indexes behind one interface: Passerby's index in the process, and those it is compared with."""
 
+import asyncio
 import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,9 +14,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from app.index.concurrent import ConcurrentSearches
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.nearest import as_float32, nearest
-from app.index.port import Addition, CropColumns, Filter
+from app.index.port import Addition, CropColumns, Filter, IndexResult
 from app.kit.cores import available_cores
 from bench.postgresql import started
 from model.architecture import EMBEDDING_DIM
@@ -44,6 +48,20 @@ class Searcher(Protocol):
     def search(self, query: Query, count: int, effort: int) -> Rows:
         """The rows most similar to a query `(2048,)`."""
 
+    def throughput(self, count: int, effort: int, queries: NDArray[np.float32], clients: int, seconds: float) -> float:
+        """Queries a second of several concurrent clients, each of which asks one query at a time."""
+
+        def ask(client: int) -> int:
+            done = 0
+            while time.monotonic() < end:
+                self.search(queries[(client * 131 + done) % len(queries)], count, effort)
+                done += 1
+            return done
+
+        end = time.monotonic() + seconds
+        with ThreadPoolExecutor(clients) as threads:
+            return sum(threads.map(ask, range(clients))) / seconds
+
     def memory(self) -> float:
         """Resident memory in MB of all processes of the index."""
 
@@ -55,7 +73,7 @@ def camera_of(rows: Rows) -> list[str]:
     return [f"camera {SHARES[place]}" if place < len(SHARES) else "camera of the rest" for place in places.tolist()]
 
 
-class Passerby:
+class Passerby(Searcher):
     """Passerby's index in the process, and the exact comparison of its candidates.
 
     The service reads the embeddings of the candidates from the database; here they come from the gallery's mapped file.
@@ -66,6 +84,7 @@ class Passerby:
 
     def __init__(self, tuning: Tuning | None = None) -> None:
         self.index = FaissIndex(_MODEL, tuning)
+        self._searches = ConcurrentSearches()
 
     def build(self, embeddings: Stored) -> None:
         """Load crops as the index sync does from the rows of the database."""
@@ -83,16 +102,41 @@ class Passerby:
 
     def search_in(self, query: Query, count: int, crop_filter: Filter) -> Rows:
         """Search with a filter."""
-        found = self.index.search(query, crop_filter, count)
+        (found,) = self.index.search(query[None], crop_filter, count)
+        return self._compared(query, found, count)
+
+    async def search_among_others(self, query: Query, count: int) -> Rows:
+        """Search without a filter as a request of the service does, among concurrent ones."""
+        return self._compared(query, await self._searches.search(self.index, query, Filter(), count), count)
+
+    def _compared(self, query: Query, found: IndexResult, count: int) -> Rows:
+        """The best of the candidates by their embeddings."""
         rows = np.array([hit.key - 1 for hit in found.hits], np.int64)
-        return rows[nearest(query, as_float32(self.embeddings[rows]), None, count)[1]]
+        best: Rows = nearest(query[None], as_float32(self.embeddings[rows]), None, count)[1][0]
+        return rows[best]
+
+    def throughput(self, count: int, effort: int, queries: NDArray[np.float32], clients: int, seconds: float) -> float:
+        """See Searcher. The clients are coroutines of one event loop, as in the service."""
+
+        async def ask(client: int) -> int:
+            done = 0
+            while time.monotonic() < end:
+                await self.search_among_others(queries[(client * 131 + done) % len(queries)], count)
+                done += 1
+            return done
+
+        async def all_ask() -> int:
+            return sum(await asyncio.gather(*(ask(client) for client in range(clients))))
+
+        end = time.monotonic() + seconds
+        return asyncio.run(all_ask()) / seconds
 
     def memory(self) -> float:
         """Without the mapped files, whose pages belong to the page cache."""
         return own_memory()
 
 
-class Flat:
+class Flat(Searcher):
     """FAISS's exact index."""
 
     efforts: Sequence[int] = (0,)
@@ -110,7 +154,7 @@ class Flat:
         return own_memory()
 
 
-class Hnswlib:
+class Hnswlib(Searcher):
     """hnswlib in single precision, the only one it supports."""
 
     efforts: Sequence[int] = _EFFORTS
@@ -133,7 +177,7 @@ class Hnswlib:
         return own_memory()
 
 
-class Usearch:
+class Usearch(Searcher):
     """usearch in half precision, its default for float16 embeddings."""
 
     efforts: Sequence[int] = _EFFORTS
@@ -157,7 +201,7 @@ class Usearch:
         return own_memory()
 
 
-class MilvusLite:
+class MilvusLite(Searcher):
     """Milvus Lite with HNSW."""
 
     efforts: Sequence[int] = _EFFORTS
@@ -195,7 +239,7 @@ class MilvusLite:
         return own_memory() + sum(_resident(child) for child in psutil.Process().children(recursive=True))
 
 
-class Pgvector:
+class Pgvector(Searcher):
     """PostgreSQL with pgvector: HNSW over halfvec."""
 
     efforts: Sequence[int] = (*_EFFORTS[:-1], 1000)

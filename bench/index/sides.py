@@ -49,6 +49,7 @@ class Restored(Passerby):
     """Passerby's index restored from a snapshot, which is created by the first call for a gallery."""
 
     def __init__(self, gallery: Gallery) -> None:
+        super().__init__()
         self._snapshot = gallery.folder / "snapshot"
         self._gallery = gallery
         self.seconds_to_restore = 0.0

@@ -81,8 +81,8 @@ def snapshots_in(folder: Path) -> LocalIndexStorage:
 
 
 def found(sync: IndexSync) -> set[int]:
-    hits = sync.index.search(np.ones(EMBEDDING_DIM, np.float32), Filter(), 1000).hits
-    return {hit.key for hit in hits}
+    (result,) = sync.index.search(np.ones((1, EMBEDDING_DIM), np.float32), Filter(), 1000)
+    return {hit.key for hit in result.hits}
 
 
 def keys(crops: Collection[Crop]) -> set[int]:

@@ -50,14 +50,20 @@ def keys(found: IndexResult) -> list[int]:
     return [hit.key for hit in found.hits]
 
 
+def ask(index: VectorIndex, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
+    """The result of one query `(2048,)`."""
+    (result,) = index.search(query[None], crop_filter, top_k)
+    return result
+
+
 def all_keys(index: VectorIndex, crop_filter: Filter = ANY) -> set[int]:
     """The keys of all crops that a search finds."""
-    return set(keys(index.search(query_for(0), crop_filter, max(index.size, 1))))
+    return set(keys(ask(index, query_for(0), crop_filter, max(index.size, 1))))
 
 
 def is_found(index: VectorIndex, key: int) -> bool:
     """Whether a search for exactly this crop finds it."""
-    return key in keys(index.search(query_for(key), ANY, 1))
+    return key in keys(ask(index, query_for(key), ANY, 1))
 
 
 def similarities(query: NDArray[np.float32], additions: Sequence[Addition]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter, IndexResult, Removal
 from app.index.write_buffer import WriteBuffer
-from tests.app.index.index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, query_for
+from tests.app.index.index_factories import ANY, MODEL, all_keys, ask, crop, embedding, is_found, query_for
 
 Vector = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ def test_searches_by_several_threads_are_right_while_changes_are_applied() -> No
             key = rng.randrange(400)
             query = embeddings[key]
             crop_filter = rng.choice([ANY, Filter(camera_ids=frozenset({"staying"}))])
-            _assert_consistent(index.search(query, crop_filter, 500), query, embeddings, staying.keys(), crop_filter)
+            _assert_consistent(ask(index, query, crop_filter, 500), query, embeddings, staying.keys(), crop_filter)
 
     done = threading.Event()
     with ThreadPoolExecutor(3) as threads:
@@ -108,7 +108,7 @@ def test_changes_and_searches_run_while_the_index_is_saved(tmp_path: Path, monke
     assert restored.size == index.size
     for crop_filter in (ANY, Filter(camera_ids=frozenset({"late"})), Filter(camera_ids=frozenset({"again"}))):
         for seed in (3, 30, 5000, 5003):
-            assert restored.search(query_for(seed), crop_filter, 700) == index.search(query_for(seed), crop_filter, 700)
+            assert ask(restored, query_for(seed), crop_filter, 700) == ask(index, query_for(seed), crop_filter, 700)
 
 
 def test_a_removed_embedding_leaves_the_memory() -> None:
@@ -164,6 +164,6 @@ def test_equal_embeddings_have_equal_similarities_in_all_rows() -> None:
     index = FaissIndex(MODEL)
     index.apply([crop(key, vector=embedding(5)) for key in range(1, 200)])
     for crop_filter in (ANY, Filter(captured_from=0)):
-        found = index.search(query_for(6), crop_filter, 199)
+        found = ask(index, query_for(6), crop_filter, 199)
         assert len({hit.similarity for hit in found.hits}) == 1
         assert [hit.key for hit in found.hits] == list(range(1, 200))

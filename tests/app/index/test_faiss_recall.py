@@ -10,7 +10,7 @@ import pytest
 
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.port import Addition, Filter, Removal
-from tests.app.index.index_factories import ANY, keys, query_for
+from tests.app.index.index_factories import ANY, ask, keys, query_for
 from tests.app.index.segment_factories import index_of, index_with_segment, persons
 
 
@@ -28,7 +28,7 @@ def large(gallery: list[Addition]) -> FaissIndex:
 
 
 def test_a_search_returns_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
-    assert len(large.search(gallery[0].embedding.astype(np.float32), ANY, 10).hits) < 100
+    assert len(ask(large, gallery[0].embedding.astype(np.float32), ANY, 10).hits) < 100
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
@@ -56,13 +56,13 @@ def test_deleted_crops_are_no_candidates_before_their_codes_are_purged(
 ) -> None:
     index = FaissIndex.restore(tmp_path, large.save(tmp_path))
     query = gallery[7].embedding.astype(np.float32)
-    best = [hit.key for hit in index.search(query, ANY, 10).hits]
+    best = [hit.key for hit in ask(index, query, ANY, 10).hits]
     index.apply([Removal(len(gallery) + place, key) for place, key in enumerate(best, start=1)])
-    before = index.search(query, ANY, 10)
+    before = ask(index, query, ANY, 10)
     assert not set(keys(before)) & set(best)
     assert len(before.hits) >= 10
     index.maintain()
-    after = index.search(query, ANY, 10)
+    after = ask(index, query, ANY, 10)
     assert not set(keys(after)) & set(best)
     assert (after.compared, after.gallery_size) == (len(gallery) - len(best),) * 2
 
@@ -78,9 +78,9 @@ def test_concurrent_searches_find_what_each_finds_alone(large: FaissIndex, galle
         )
         for _ in range(200)
     ]
-    alone = [large.search(*arguments) for arguments in searches]
+    alone = [ask(large, *arguments) for arguments in searches]
     with ThreadPoolExecutor(24) as threads:
-        concurrent = list(threads.map(lambda arguments: large.search(*arguments), searches))
+        concurrent = list(threads.map(lambda arguments: ask(large, *arguments), searches))
     assert concurrent == alone
 
 
@@ -89,7 +89,7 @@ def test_a_filter_never_costs_matches_while_more_exist() -> None:
     index = index_with_segment(200)
     for top_k in (1, 10, 150, 500):
         for crop_filter in (ANY, Filter(captured_from=0)):
-            assert len(keys(index.search(query_for(3), crop_filter, top_k))) >= min(top_k, 200)
+            assert len(keys(ask(index, query_for(3), crop_filter, top_k))) >= min(top_k, 200)
 
 
 def _recall(
@@ -107,7 +107,7 @@ def _recall(
     for addition in random.sample(gallery, queries):
         query = (addition.embedding * weights).astype(np.float32)
         best = {passing[place].key for place in np.argsort(-(embeddings @ query))[:top_k].tolist()}
-        hits = keys(index.search(query, crop_filter, top_k))
+        hits = keys(ask(index, query, crop_filter, top_k))
         assert len(set(hits)) == len(hits) >= min(top_k, len(passing))
         found += len(best & set(hits))
     return found / (queries * min(top_k, len(passing)))

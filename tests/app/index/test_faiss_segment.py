@@ -12,7 +12,7 @@ from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex, IndexClosed, Tuning
 from app.index.port import Addition, Filter, Removal
 from app.index.segment import Segment, nlist_for, sample_size
-from tests.app.index.index_factories import ANY, all_keys, crop, embedding, is_found, keys, query_for
+from tests.app.index.index_factories import ANY, all_keys, ask, crop, embedding, is_found, keys, query_for
 from tests.app.index.segment_factories import SMALL, index_of, index_with_segment, persons
 
 
@@ -99,7 +99,7 @@ def test_codes_of_removed_crops_leave_the_segment_and_its_snapshot(tmp_path: Pat
     assert code.tobytes() not in (tmp_path / "segment.faiss").read_bytes()
     restored = Segment.restore(tmp_path)
     assert len(restored) == 1
-    assert restored.search(query_for(2), ANY, 5).keys.tolist() == [1]
+    assert restored.search(query_for(2)[None], ANY, 5)[0].keys.tolist() == [1]
 
 
 def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its_restore(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its
     segment.save(tmp_path, segment.columns)
     restored = Segment.restore(tmp_path)
     assert restored.unpurged == 1
-    assert set(restored.search(query_for(2), ANY, 100).keys.tolist()) == {1, *range(3, 101)}
+    assert set(restored.search(query_for(2)[None], ANY, 100)[0].keys.tolist()) == {1, *range(3, 101)}
     restored.purge()
-    assert set(restored.search(query_for(2), ANY, 100).keys.tolist()) == {1, *range(3, 101)}
+    assert set(restored.search(query_for(2)[None], ANY, 100)[0].keys.tolist()) == {1, *range(3, 101)}
 
 
 def test_a_snapshot_holds_no_code_of_a_removed_crop(tmp_path: Path) -> None:
@@ -129,11 +129,11 @@ def test_a_removed_crop_can_be_added_again() -> None:
     index.apply([Removal(100, 7)])
     index.maintain()
     index.apply([crop(7, sequence=101, vector=embedding(700), camera="hall")])
-    assert keys(index.search(query_for(700), Filter(camera_ids=frozenset({"hall"})), 5)) == [7]
+    assert keys(ask(index, query_for(700), Filter(camera_ids=frozenset({"hall"})), 5)) == [7]
     index.apply([crop(key, sequence=101 + key) for key in range(61, 75)])
     index.maintain()
     assert index.segment_size == 74
-    assert keys(index.search(query_for(700), Filter(camera_ids=frozenset({"hall"})), 5)) == [7]
+    assert keys(ask(index, query_for(700), Filter(camera_ids=frozenset({"hall"})), 5)) == [7]
 
 
 def test_searches_changes_maintenance_and_saving_run_concurrently(tmp_path: Path, seed: int) -> None:
@@ -145,10 +145,10 @@ def test_searches_changes_maintenance_and_saving_run_concurrently(tmp_path: Path
     def search_until_done() -> None:
         crop_filter = Filter(camera_ids=frozenset({"staying"}))
         while not done.is_set():
-            found = index.search(query_for(1), crop_filter, 1000)
+            found = ask(index, query_for(1), crop_filter, 1000)
             assert set(keys(found)) == staying.keys()
             assert found.compared == len(staying)
-            everything = index.search(query_for(1), ANY, 1000)
+            everything = ask(index, query_for(1), ANY, 1000)
             assert everything.compared == everything.gallery_size == len(everything.hits)
             assert len({hit.key for hit in everything.hits}) == len(everything.hits)
 
@@ -220,7 +220,7 @@ def test_a_sample_with_invalid_embeddings_trains_on_the_others() -> None:
     index.load(gallery, 200)
     index.maintain()
     assert index.segment_size == 200
-    assert all(key in keys(index.search(gallery[key - 1].embedding.astype(np.float32), ANY, 1)) for key in (1, 99))
+    assert all(key in keys(ask(index, gallery[key - 1].embedding.astype(np.float32), ANY, 1)) for key in (1, 99))
 
 
 def test_crops_stay_in_the_buffer_if_the_sample_has_no_valid_embedding() -> None:

@@ -13,6 +13,7 @@ from tests.app.index.index_factories import (
     ANY,
     MODEL,
     all_keys,
+    ask,
     crop,
     embedding,
     is_found,
@@ -96,7 +97,7 @@ def test_a_thousand_attributes_are_kept(index: VectorIndex) -> None:
 
 def test_more_hits_than_milvus_gives_are_an_error(index: VectorIndex) -> None:
     with pytest.raises(ValueError, match="16384"):
-        index.search(query_for(1), ANY, 16_385)
+        ask(index, query_for(1), ANY, 16_385)
 
 
 def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_some(index: VectorIndex) -> None:
@@ -115,11 +116,11 @@ def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_so
     while len(found_by_hnsw(index, 'camera_id in ["rare"]', 20)) == 20:
         assert time.monotonic() < deadline, "the server's HNSW is not there, or misses nothing"
         time.sleep(0.1)
-    found = index.search(query_for(0), crop_filter, 20)
+    found = ask(index, query_for(0), crop_filter, 20)
     expected = dict(zip((addition.key for addition in rare), similarities(query_for(0), rare), strict=True))
     assert keys(found) == sorted(expected, key=lambda key: -expected[key])
     assert found.compared == 20
-    assert len(index.search(query_for(0), ANY, 2000).hits) == 2000
+    assert len(ask(index, query_for(0), ANY, 2000).hits) == 2000
 
 
 def found_by_hnsw(index: MilvusIndex, passing: str, count: int) -> Any:
@@ -245,14 +246,14 @@ async def test_a_dropped_index_is_lost(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testdropped") as storage:
         index = await storage.rebuild(nothing)
         drop_all_of(storage.server, "testdropped")
-        for ask in (
+        for request in (
             lambda: index.size,
             lambda: index.last_sequence,
-            lambda: index.search(query_for(1), ANY, 1),
+            lambda: ask(index, query_for(1), ANY, 1),
             lambda: index.apply([crop(1)]),
         ):
             with pytest.raises(IndexLost):
-                ask()
+                request()
 
 
 def test_rows_of_a_whole_batch_of_the_database_are_loaded(index: VectorIndex) -> None:

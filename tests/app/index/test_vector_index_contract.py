@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from app.index.port import Change, Removal, VectorIndex
-from tests.app.index.index_factories import ANY, MODEL, all_keys, crop, embedding, is_found, keys, query_for
+from app.index.port import Change, Filter, Removal, VectorIndex
+from tests.app.index.index_factories import ANY, MODEL, all_keys, ask, crop, embedding, is_found, keys, query_for
 
 
 def test_a_new_index_is_empty(index: VectorIndex) -> None:
     assert (index.model_id, index.size, index.last_sequence) == (MODEL, 0, 0)
-    found = index.search(query_for(1), ANY, 5)
+    found = ask(index, query_for(1), ANY, 5)
     assert (found.hits, found.compared, found.gallery_size) == ((), 0, 0)
 
 
 def test_an_added_crop_is_the_best_candidate(index: VectorIndex) -> None:
     crops = [crop(key) for key in range(1, 12)]
     index.apply(crops)
-    found = index.search(query_for(7), ANY, 11)
+    found = ask(index, query_for(7), ANY, 11)
     assert set(keys(found)) == set(range(1, 12))
     assert found.hits[0].key == 7
     assert found.hits[0].similarity > found.hits[1].similarity
@@ -42,20 +42,20 @@ def test_all_crops_can_be_removed_and_added_again(index: VectorIndex) -> None:
 
 def test_changes_of_a_batch_are_applied_in_their_order(index: VectorIndex) -> None:
     index.apply([crop(1), crop(2), Removal(3, 1), crop(1, sequence=4, vector=embedding(77)), Removal(5, 2)])
-    assert keys(index.search(query_for(77), ANY, 5)) == [1]
+    assert keys(ask(index, query_for(77), ANY, 5)) == [1]
     assert index.size == 1
 
 
 def test_top_k_larger_than_the_gallery_gives_all(index: VectorIndex) -> None:
     index.apply([crop(key) for key in range(1, 4)])
-    assert len(index.search(query_for(1), ANY, 1000).hits) == 3
+    assert len(ask(index, query_for(1), ANY, 1000).hits) == 3
 
 
 def test_hits_of_equal_similarity_are_sorted_by_key(index: VectorIndex) -> None:
     index.apply([crop(key, sequence, embedding(1)) for sequence, key in enumerate((9, 2, 14, 5, 30, 11, 1), 1)])
-    assert keys(index.search(query_for(1), ANY, 10)) == [1, 2, 5, 9, 11, 14, 30]
-    assert len({hit.similarity for hit in index.search(query_for(1), ANY, 10).hits}) == 1
-    assert len(index.search(query_for(1), ANY, 3).hits) >= 3
+    assert keys(ask(index, query_for(1), ANY, 10)) == [1, 2, 5, 9, 11, 14, 30]
+    assert len({hit.similarity for hit in ask(index, query_for(1), ANY, 10).hits}) == 1
+    assert len(ask(index, query_for(1), ANY, 3).hits) >= 3
 
 
 def test_applying_changes_again_changes_nothing(index: VectorIndex) -> None:
@@ -91,16 +91,26 @@ def test_only_the_embedding_of_another_length_is_refused(index: VectorIndex) -> 
 
 
 @pytest.mark.parametrize(
-    "query", [np.full(2048, np.nan, np.float32), np.zeros(2047, np.float32), np.zeros((1, 2048), np.float32)]
+    "queries", [np.full((1, 2048), np.nan, np.float32), np.zeros((1, 2047), np.float32), np.zeros(2048, np.float32)]
 )
-def test_a_query_that_is_no_embedding_is_an_error(index: VectorIndex, query: np.ndarray) -> None:
+def test_a_query_that_is_no_embedding_is_an_error(index: VectorIndex, queries: np.ndarray) -> None:
     with pytest.raises(ValueError, match="2048 finite numbers"):
-        index.search(query, ANY, 5)
+        index.search(queries, ANY, 5)
+
+
+def test_several_queries_at_once_give_what_each_gives_alone(index: VectorIndex) -> None:
+    index.apply([crop(key, camera="hall" if key % 3 else "gate") for key in range(1, 60)])
+    queries = np.stack([query_for(key) for key in range(50, 66)])
+    for crop_filter in (ANY, Filter(camera_ids=frozenset({"hall"})), Filter(camera_ids=frozenset({"nowhere"}))):
+        for query, found in zip(queries, index.search(queries, crop_filter, 7), strict=True):
+            alone = ask(index, query, crop_filter, 7)
+            assert keys(found)[:7] == keys(alone)[:7]
+            assert (found.compared, found.gallery_size) == (alone.compared, alone.gallery_size)
 
 
 def test_asking_for_less_than_one_crop_is_an_error(index: VectorIndex) -> None:
     with pytest.raises(ValueError, match="top_k"):
-        index.search(query_for(1), ANY, 0)
+        ask(index, query_for(1), ANY, 0)
 
 
 def test_rows_are_loaded_whatever_their_sequence(index: VectorIndex) -> None:

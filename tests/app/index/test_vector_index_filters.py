@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app.index.port import Addition, Filter, Removal, VectorIndex
-from tests.app.index.index_factories import GALLERY, crop, embedding, having, keys, query_for, similarities
+from tests.app.index.index_factories import GALLERY, ask, crop, embedding, having, keys, query_for, similarities
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_search_finds_only_crops_that_pass_the_filter(
     index: VectorIndex, crop_filter: Filter, expected: set[int]
 ) -> None:
     index.apply(GALLERY)
-    found = index.search(query_for(1), crop_filter, 100)
+    found = ask(index, query_for(1), crop_filter, 100)
     assert set(keys(found)) == expected
     assert (found.compared, found.gallery_size) == (len(expected), 6)
     assert [hit.similarity for hit in found.hits] == sorted((hit.similarity for hit in found.hits), reverse=True)
@@ -60,7 +60,7 @@ def test_a_filter_never_costs_matches_while_more_exist(index: VectorIndex) -> No
     near = [crop(key, vector=embedding(1), camera="gate") for key in range(1, 30)]
     far = [crop(key, camera="hall") for key in range(30, 40)]
     index.apply(near + far)
-    assert set(keys(index.search(query_for(1), Filter(camera_ids=frozenset({"hall"})), 10))) == set(range(30, 40))
+    assert set(keys(ask(index, query_for(1), Filter(camera_ids=frozenset({"hall"})), 10))) == set(range(30, 40))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -145,7 +145,7 @@ def _assert_exact(index: VectorIndex, gallery: dict[int, Addition], crop_filter:
     top_k = rng.choice([1, 3, 10, 200])
     survivors = [addition for addition in gallery.values() if _passes(crop_filter, addition)]
     truth = similarities(query, survivors) if survivors else np.empty(0, np.float32)
-    found = index.search(query, crop_filter, top_k)
+    found = ask(index, query, crop_filter, top_k)
     assert (found.compared, found.gallery_size) == (len(survivors), len(gallery))
     assert len({hit.key for hit in found.hits}) == len(found.hits) >= min(top_k, len(survivors))
     by_key = {addition.key: value for addition, value in zip(survivors, truth.tolist(), strict=True)}

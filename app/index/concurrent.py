@@ -1,0 +1,46 @@
+"""Searches of concurrent callers in common calls of the index."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.index.port import Filter, IndexResult, VectorIndex
+from app.kit.async_batcher import AsyncBatcher
+from model.architecture import EMBEDDING_DIM
+
+QUERIES_PER_CALL = 16
+"""At most. FAISS compares up to 19 queries one by one; more would be compared by BLAS, with other rounding."""
+
+
+class ConcurrentSearches:
+    """Searches indexes for concurrent callers.
+
+    While one call of an index runs, further queries with the same filter and `top_k` wait and are then made together:
+    a call for several queries takes less time than several calls, and uses several cores. Other searches do not wait.
+    """
+
+    def __init__(self) -> None:
+        self._batchers: dict[tuple[VectorIndex, Filter, int], AsyncBatcher[NDArray[np.float32], IndexResult]] = {}
+
+    async def search(
+        self, index: VectorIndex, query: NDArray[np.float32], crop_filter: Filter, top_k: int
+    ) -> IndexResult:
+        """The result of `VectorIndex.search` for one query `(2048,)`. Raises what that raises."""
+        key = index, crop_filter, top_k
+        if key not in self._batchers:
+            self._batchers[key] = AsyncBatcher(partial(_search, *key), QUERIES_PER_CALL * EMBEDDING_DIM)
+        batcher = self._batchers[key]
+        try:
+            return await batcher.run(query)
+        finally:
+            if batcher.idle:
+                self._batchers.pop(key, None)
+
+
+async def _search(
+    index: VectorIndex, crop_filter: Filter, top_k: int, queries: Sequence[NDArray[np.float32]]
+) -> Sequence[IndexResult]:
+    return await asyncio.to_thread(index.search, np.stack(queries), crop_filter, top_k)
