@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 # The service runs on the GPU where an NVIDIA driver answers, otherwise on the CPU.
 ENGINE := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+PYTEST := $(VENV)/bin/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 DEMO_ARGUMENTS := $(if $(DATA),--data "$(DATA)") $(if $(CHECK),--check) $(if $(PORT),--port $(PORT))
 
 .PHONY: demo test test-all check check-extras bench clean
@@ -13,9 +14,11 @@ demo: $(VENV)/.service
 
 test: check
 	@echo "== pytest"
-	$(VENV)/bin/pytest
+	$(PYTEST) -m "not slow"
 
-test-all: test check-extras
+test-all: test
+	@echo "== pytest, the slow tests"
+	$(PYTEST) -m slow
 
 check-extras:
 	@echo "== pip install --dry-run"

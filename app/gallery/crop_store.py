@@ -1,17 +1,17 @@
 """Looks up and stores the crops of concurrent requests in shared statements and transactions (group commit)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.database import Database
+from app.embedding.decoding import PictureFacts
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
-from app.gallery.pictures import Picture, record, store_files
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
 from app.kit.async_batcher import AsyncBatcher
@@ -22,17 +22,18 @@ from app.models.repository import ModelRepository
 from model.architecture import PART_DIM, PARTS
 
 CROPS_A_TRANSACTION = 128
-"""Of all requests in it. Searches are stored too, and wait until the transaction ends."""
+"""Of all requests in it. Other writers wait until the transaction ends."""
 
 CROPS_A_LOOKUP = 512
 
 
 @dataclass(frozen=True)
 class EmbeddedNewCrop:
-    """A crop to store. parts: `(8, 256)` float32."""
+    """A crop to store, with its file as it was posted. parts: `(8, 256)` float32."""
 
     metadata: CropMetadata
-    picture: Picture
+    content: bytes
+    facts: PictureFacts
     parts: NDArray[np.float32]
 
 
@@ -76,7 +77,9 @@ class CropStore:
         """
         if not crops:
             return {}
-        await store_files(self._images, [crop.picture for crop in crops.values()])
+        await self._images.put(
+            {sha256: crop.content for (_, _, sha256), crop in crops.items()}
+        )  # slow: before the lock
         stored = await self._writes.run(crops)
         await self._index.catch_up()
         return stored
@@ -120,7 +123,7 @@ class CropStore:
     ) -> tuple[dict[Identity, Crop], set[Identity]]:
         """The rows of all crops, and the identities of the new ones."""
         await repository.add_cameras({camera_id for camera_id, _, _ in crops} - self._known_cameras, now_microseconds())
-        await record(repository, self._images, [crop.picture for crop in crops.values()])
+        await self._insert_images(repository, {sha256: crop for (_, _, sha256), crop in crops.items()})
         rows = await repository.crops_by_identity(crops.keys())
         known = await repository.embeddings([crop.key for crop in rows.values()], self._model_id)
         new = {identity: _row(identity, crop.metadata) for identity, crop in crops.items() if identity not in rows}
@@ -131,6 +134,18 @@ class CropStore:
             {key: vector for key, vector in vectors.items() if key not in known}, self._model_id
         )
         return rows, set(new)
+
+    async def _insert_images(self, repository: GalleryRepository, crops: Mapping[str, EmbeddedNewCrop]) -> None:
+        """The rows of images, by hash, of which `store` has written the files.
+
+        A concurrent deletion may have removed a file that `store` had found. No file is removed during this
+        transaction, as writers are serialised, so missing files are written again.
+        """
+        await repository.add_images(
+            {sha256: asdict(crop.facts) | {"bytes": len(crop.content)} for sha256, crop in crops.items()}
+        )
+        missing = await self._images.missing(crops)
+        await self._images.put({sha256: crops[sha256].content for sha256 in missing})
 
 
 def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:

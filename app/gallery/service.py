@@ -12,7 +12,6 @@ from app.errors import NotFound
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
-from app.gallery.pictures import Picture
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
 from app.index.port import Filter
@@ -85,8 +84,7 @@ class GalleryService:
         embedded: dict[Identity, EmbeddedNewCrop] = {}
         for (identity, crop), outcome in zip(new.items(), outcomes, strict=True):
             if isinstance(outcome, EmbeddedCrop):
-                picture = Picture(crop.content, identity[2], outcome.facts)
-                embedded[identity] = EmbeddedNewCrop(crop.metadata, picture, outcome.parts)
+                embedded[identity] = EmbeddedNewCrop(crop.metadata, crop.content, outcome.facts, outcome.parts)
             else:
                 failed[identity] = outcome
         stored = known | await store.store(embedded)

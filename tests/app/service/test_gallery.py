@@ -34,13 +34,13 @@ def test_an_image_stays_while_anything_uses_it(client: httpx.Client, settings: S
     assert image_files(settings) == 0
 
 
-def test_the_picture_of_a_search_outlives_the_crop_with_the_same_bytes(
+def test_a_search_by_the_same_bytes_keeps_no_picture_of_a_deleted_crop(
     client: httpx.Client, settings: Settings
 ) -> None:
     (crop,) = stored(client, 1)
     answer = search(client, jpeg(1)).json()
     client.delete(f"/crops/{crop['id']}")
-    assert image_files(settings) == 1
+    assert image_files(settings) == 0
     assert client.get(answer["sheet_url"]).status_code == 200
 
 
