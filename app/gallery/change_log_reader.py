@@ -11,7 +11,7 @@ from app.index.port import Addition, Change
 from app.index.sync import ChangesTrimmed
 
 _CROPS_PER_BATCH = 2_000
-_TRIMMED_PER_TRANSACTION = 5_000  # other writers wait for the transaction
+TRIMMED_PER_TRANSACTION = 5_000  # other writers wait for the transaction
 _CHANNEL = "passerby_changes"  # the channel of a trigger (migration 0002)
 
 
@@ -78,7 +78,7 @@ class DatabaseChangeLogReader:
         async with self._database.read() as session:
             repository = GalleryRepository(session)
             ends = {
-                model_id: await repository.oldest_changes(model_id, self._changes_kept, _TRIMMED_PER_TRANSACTION)
+                model_id: await repository.oldest_changes(model_id, self._changes_kept, TRIMMED_PER_TRANSACTION)
                 for model_id in await repository.logged_models()
             }
         trimmed = {model_id: end for model_id, end in ends.items() if end is not None}

@@ -26,7 +26,7 @@ from tests.app.change_log_factories import (
 async def test_trimming_keeps_the_newest_changes_of_each_model(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.gallery.change_log_reader._TRIMMED_PER_TRANSACTION", 2)
+    monkeypatch.setattr("app.gallery.change_log_reader.TRIMMED_PER_TRANSACTION", 2)
 
     async with opened(database_url) as database:
         await add_crops(database, 3)
