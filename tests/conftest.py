@@ -1,10 +1,16 @@
 """What all tests share: where the developers' data is, and which tests need what."""
 
+import os
 import random
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # OpenMP threads of several test processes would contend for the cores
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -10,6 +10,8 @@ from bench import adapt
 from tests.model.sites import TINY, first_checkpoint, site
 from tests.model.training_factories import market
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_bench_adapts_with_some_persons_and_evaluates_on_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -4,8 +4,12 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from app.settings import Settings
 from bench.faults.rounds import trial
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = 3
 

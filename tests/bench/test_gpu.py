@@ -14,6 +14,8 @@ from bench.gpu.findings import FULL, SMALL, Scale
 from tests.model.drawn_people import copy_people
 from tests.model.training_factories import omz_changes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

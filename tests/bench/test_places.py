@@ -10,6 +10,8 @@ from bench import places
 from model.checkpoint import TrainingData
 from tests.model.places import Place, described_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Place:

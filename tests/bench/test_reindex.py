@@ -16,6 +16,8 @@ from tests.app.reindexing import active_model, other_checkpoint, progress, reind
 from tests.app.running import stored
 from tests.app.serving import ServiceProcess
 
+pytestmark = pytest.mark.slow
+
 CROPS = 120
 
 

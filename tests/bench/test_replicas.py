@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.settings import Settings
 from bench.pictures import Pictures
 from bench.replica_visitors import visit
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_services_under_load_agree(

@@ -14,6 +14,8 @@ from model.evaluate import embed_split, evaluate
 from model.loading import load_for_inference
 from tests.app.running import running_service
 
+pytestmark = pytest.mark.slow
+
 
 def check(split: EvaluationSplit, tmp_path: Path) -> None:
     alone = evaluate(*embed_split(split, load_for_inference(BUNDLED))).metrics

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.__main__ import main
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS
 from model.datasets.base import EvaluationSplit, Sample
 from model.datasets.synthetic import Synthetic
@@ -153,8 +154,6 @@ class Ended:
 
 def run_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
     """`python -m model` in this process."""
-    from model.__main__ import main
-
     monkeypatch.setattr(sys, "argv", ["model", *map(str, arguments)])
     code = 0
     try:

@@ -16,6 +16,7 @@ from tests.model.model_factories import RESULT, write_checkpoint
 pytestmark = pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "input_format"),
     [
@@ -41,6 +42,7 @@ def test_onnx_gives_the_same_embeddings_as_torch(tmp_path: Path, config: MGNConf
         assert exported.embed(crops) == pytest.approx(exported.embed(crops[:, :, ::-1]), abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("exported_before")
 def test_onnx_in_single_precision_is_exact_and_twice_as_large(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")

@@ -132,6 +132,7 @@ def test_the_trunk_keeps_its_weights_while_it_is_frozen(tmp_path: Path) -> None:
     assert unmoved == [], "all layers are trained in the last stage"
 
 
+@pytest.mark.slow
 def test_a_run_on_maps_that_was_killed_ends_with_identical_weights(tmp_path: Path) -> None:
     """The run is killed once while it trains on maps, and once while it trains on pictures."""
     changes: dict[str, object] = {"schedule.iterations": 10, "initialisation.frozen_trunk_iterations": 6}

@@ -79,6 +79,7 @@ def test_metrics_equal_brute_force_also_with_many_ties(seed: int) -> None:
         assert getattr(ours, name) == pytest.approx(getattr(theirs, name), nan_ok=True), name
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("network", ["0287", "0288"])
 @pytest.mark.parametrize("kind", ["plain", "reranked"])

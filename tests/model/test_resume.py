@@ -15,6 +15,8 @@ from model.errors import TrainingError
 from model.training.states import load_newest_state, save_state, saved_states
 from tests.model.training_factories import command, environment, logged, run_command, write_teacher
 
+pytestmark = pytest.mark.slow
+
 CHANGES: dict[str, object] = {
     "schedule.iterations": 12,
     "average.decay": 0.9,

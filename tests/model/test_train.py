@@ -109,6 +109,7 @@ def test_the_gradients_of_several_batches_are_averaged(tmp_path: Path) -> None:
     torch.testing.assert_close(after(0, 1), (first + second) / 2, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_distillation_pulls_the_similarities_towards_the_teachers(tmp_path: Path) -> None:
     teacher = write_teacher(tmp_path)
     ends = []

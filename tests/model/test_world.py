@@ -12,6 +12,8 @@ from model.train import train
 from model.training.world import World
 from tests.model.training_factories import QUICK, logged, omz_changes, quick_recipe, run_command, run_of
 
+pytestmark = pytest.mark.slow
+
 FROZEN: dict[str, object] = {"schedule.iterations": 8, "batch_norm": "frozen"}
 # Random weights under frozen statistics give losses in the hundreds, so the paper's rate is divided by a thousand.
 PAPER: dict[str, object] = {

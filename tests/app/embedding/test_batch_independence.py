@@ -62,6 +62,7 @@ def alone(crops: NDArray[np.uint8], engines: Engines) -> NDArray[np.float32]:
     return np.concatenate([engines.workers[0].embed(crop[None]) for crop in crops])
 
 
+@pytest.mark.slow
 def test_embeddings_do_not_depend_on_the_batch_of_any_size(
     crops: NDArray[np.uint8], alone: NDArray[np.float32], engines: Engines, tolerance: float, seed: int
 ) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.settings import Settings
 from tests.app.running import embed, jpeg
@@ -30,6 +31,7 @@ def keep_posting(service: ServiceProcess, seeds: "range", kept: dict[str, int], 
         return
 
 
+@pytest.mark.slow
 def test_every_acknowledged_crop_is_found_after_a_kill(settings: Settings, seed: int) -> None:
     rng = random.Random(seed)
     kept: dict[str, int] = {}

@@ -88,11 +88,11 @@ def test_matches_are_ranked_by_stored_embeddings_and_not_in_the_order_of_the_ind
     ranked = search(client, jpeg(2)).json()["matches"]
     search_exactly = FaissIndex.search
 
-    def search_roughly(self: FaissIndex, *asked: Any) -> IndexResult:
+    def search_roughly(self: FaissIndex, *asked: Any) -> list[IndexResult]:
         """Like an index that compresses embeddings."""
-        found = search_exactly(self, *asked)
+        (found,) = search_exactly(self, *asked)
         rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
-        return replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))
+        return [replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))]
 
     monkeypatch.setattr(FaissIndex, "search", search_roughly)
     assert search(client, jpeg(2)).json()["matches"] == ranked
