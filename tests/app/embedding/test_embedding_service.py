@@ -64,11 +64,9 @@ async def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_
     engine = load_engines(tiny_checkpoint).workers[0]
     contents = [encoded(picture(seed)) for seed in range(100)]
 
-    async def scenario() -> list[Result]:
-        async with running(engine) as service:
-            return await service.embed(contents, Priority.BULK)
-
-    for content, result in zip(contents, await scenario(), strict=True):
+    async with running(engine) as service:
+        results = await service.embed(contents, Priority.BULK)
+    for content, result in zip(contents, results, strict=True):
         assert isinstance(result, EmbeddedCrop)
         alone = decode(content, PictureLimits(), engine.metadata.input)
         assert result.facts == alone.facts
@@ -80,11 +78,9 @@ async def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -
     contents = [good, b"", good, b"no picture", good[:-20], encoded(picture(1), "GIF"), good]
     registry = CollectorRegistry()
 
-    async def scenario() -> list[Result]:
-        async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
-            return await service.embed(contents, Priority.SEARCH)
-
-    assert kinds(await scenario()) == [
+    async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
+        results = await service.embed(contents, Priority.SEARCH)
+    assert kinds(results) == [
         "crop",
         "empty",
         "crop",
@@ -98,21 +94,17 @@ async def test_bad_files_fail_alone_and_in_their_places(tiny_checkpoint: Path) -
 
 
 async def test_the_error_of_a_bad_file_keeps_no_frames_and_so_no_file(tiny_checkpoint: Path) -> None:
-    async def scenario() -> list[Result]:
-        async with running(load_engines(tiny_checkpoint).workers[0]) as service:
-            return await service.embed([b"", b"no picture", encoded(picture(1))[:-20]], Priority.BULK)
-
-    for error in await scenario():
+    async with running(load_engines(tiny_checkpoint).workers[0]) as service:
+        results = await service.embed([b"", b"no picture", encoded(picture(1))[:-20]], Priority.BULK)
+    for error in results:
         assert isinstance(error, PictureError)
         assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
 
 
 async def test_a_crop_that_the_engine_fails_on_fails_alone() -> None:
-    async def scenario() -> list[Result]:
-        async with running(ScriptedEngine()) as service:
-            return await service.embed([flat(1), flat(GIVES_NAN), flat(2)], Priority.BULK)
-
-    assert kinds(await scenario()) == ["crop", "engine", "crop"]
+    async with running(ScriptedEngine()) as service:
+        results = await service.embed([flat(1), flat(GIVES_NAN), flat(2)], Priority.BULK)
+    assert kinds(results) == ["crop", "engine", "crop"]
 
 
 async def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_checkpoint: Path) -> None:
@@ -120,13 +112,10 @@ async def test_the_boxes_of_a_frame_become_files_and_bad_ones_fail_alone(tiny_ch
     places = [(10 * i, 3 * i, 60, 130) for i in range(50)]
     registry = CollectorRegistry()
 
-    async def scenario() -> tuple[list[CropFile | PictureError], list[Result]]:
-        async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
-            crops = await service.cut(encoded(frame, "PNG"), [*(Box(*place) for place in places), Box(0, 0, 2, 2)])
-            files = [crop.content for crop in crops if isinstance(crop, CropFile)]
-            return crops, await service.embed(files, Priority.BULK)
-
-    crops, embedded = await scenario()
+    async with running(load_engines(tiny_checkpoint).workers[0], registry=registry) as service:
+        crops = await service.cut(encoded(frame, "PNG"), [*(Box(*place) for place in places), Box(0, 0, 2, 2)])
+        files = [crop.content for crop in crops if isinstance(crop, CropFile)]
+        embedded = await service.embed(files, Priority.BULK)
     assert isinstance(crops[50], PictureError)
     assert [crop.box for crop in crops[:50] if isinstance(crop, CropFile)] == places
     assert kinds(embedded) == ["crop"] * 50
@@ -143,11 +132,9 @@ async def test_an_unusable_frame_is_one_error_and_frees_its_capacity() -> None:
 
 
 async def test_a_request_of_256_files_is_accepted_by_default(tiny_checkpoint: Path) -> None:
-    async def scenario() -> list[Result]:
-        async with running(load_engines(tiny_checkpoint).workers[0]) as service:
-            return await service.embed([encoded(picture(1))] * 256, Priority.BULK)
-
-    assert kinds(await scenario()) == ["crop"] * 256
+    async with running(load_engines(tiny_checkpoint).workers[0]) as service:
+        results = await service.embed([encoded(picture(1))] * 256, Priority.BULK)
+    assert kinds(results) == ["crop"] * 256
 
 
 async def test_a_request_is_refused_before_its_files_are_decoded() -> None:
@@ -175,18 +162,15 @@ async def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_
     engine = ScriptedEngine()
     registry = CollectorRegistry()
 
-    async def scenario() -> list[Result]:
-        async with running(engine, registry=registry) as service:
-            engine.go.clear()
-            request = asyncio.create_task(service.embed([flat(value % 250) for value in range(256)], Priority.BULK))
-            await until(lambda: decoded(registry) >= 64)  # the batch that the engine works on, and the next
-            await asyncio.sleep(0.2)
-            ahead = decoded(registry)
-            engine.go.set()
-            assert ahead == 64
-            return await request
-
-    results = await scenario()
+    async with running(engine, registry=registry) as service:
+        engine.go.clear()
+        request = asyncio.create_task(service.embed([flat(value % 250) for value in range(256)], Priority.BULK))
+        await until(lambda: decoded(registry) >= 64)  # the batch that the engine works on, and the next
+        await asyncio.sleep(0.2)
+        ahead = decoded(registry)
+        engine.go.set()
+        assert ahead == 64
+        results = await request
     assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == [
         value % 250 for value in range(256)
     ]
@@ -242,32 +226,27 @@ async def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) 
 
 
 async def test_stopping_finishes_requests_whose_files_are_still_to_be_decoded() -> None:
-    async def scenario() -> list[Result]:
-        async with running(ScriptedEngine()) as service:
-            request = asyncio.create_task(service.embed([flat(value) for value in range(200)], Priority.BULK))
-            await asyncio.sleep(0)
-            await service.stop()
-            return await request
-
-    results = await scenario()
+    async with running(ScriptedEngine()) as service:
+        request = asyncio.create_task(service.embed([flat(value) for value in range(200)], Priority.BULK))
+        await asyncio.sleep(0)
+        await service.stop()
+        results = await request
     assert [int(result.parts[0, 0]) for result in results if isinstance(result, EmbeddedCrop)] == list(range(200))
 
 
 async def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_time() -> None:
     engine = ScriptedEngine()
 
-    async def scenario() -> list[Result]:
-        async with running(engine) as service:
-            engine.go.clear()
-            request = asyncio.create_task(service.embed([flat(1)] * 200, Priority.BULK))
-            await until(engine.busy.is_set)
-            await service.stop(drain_seconds=0.2)
-            async with asyncio.timeout(10):
-                results = await request
-            engine.go.set()
-            return results
-
-    assert kinds(await scenario()) == ["engine"] * 200
+    async with running(engine) as service:
+        engine.go.clear()
+        request = asyncio.create_task(service.embed([flat(1)] * 200, Priority.BULK))
+        await until(engine.busy.is_set)
+        await service.stop(drain_seconds=0.2)
+        async with asyncio.timeout(10):
+            results = await request
+        engine.go.set()
+        results = results
+    assert kinds(results) == ["engine"] * 200
 
 
 async def test_a_dead_engine_is_not_ready_and_all_callers_get_an_error() -> None:

@@ -162,17 +162,14 @@ async def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_m
         results = await service.embed([file.content for file in given], rng.choice(list(Priority)))
         kinds.update(check(file, result, engine) for file, result in zip(given, results, strict=True))
 
-    async def scenario() -> None:
-        service = EmbeddingService(Engines([engine]), LIMITS, EmbeddingMetrics(registry), capacity=1024)
-        await service.start()
-        while kinds.total() < GOOD + BAD:
-            await asyncio.gather(*(client(service) for _ in range(5)))
-            memory.append(psutil.Process().memory_info().rss)
-        assert service.trouble is None
-        await service.stop()
-
     registry = CollectorRegistry()
-    await scenario()
+    service = EmbeddingService(Engines([engine]), LIMITS, EmbeddingMetrics(registry), capacity=1024)
+    await service.start()
+    while kinds.total() < GOOD + BAD:
+        await asyncio.gather(*(client(service) for _ in range(5)))
+        memory.append(psutil.Process().memory_info().rss)
+    assert service.trouble is None
+    await service.stop()
     print(kinds, [size >> 20 for size in memory])
     assert kinds["crop"] >= GOOD
     assert min(kinds[kind] for kind in ("damaged", "empty", "not-a-picture", "too-many-bytes", "too-many-pixels")) > 100

@@ -175,24 +175,18 @@ async def test_a_snapshot_is_saved_at_the_stop_if_anything_changed(tmp_path: Pat
     await save_snapshot(tmp_path, change_log)
     change_log.add(2)
 
-    async def test() -> None:
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        change_log.add(3)
-        await sync.catch_up()
-        await sync.stop()
-
-    async def process_without_changes() -> None:
-        sync = sync_of(change_log, tmp_path)
-        await sync.start()
-        assert change_log.row_batches == 0
-        await sync.stop()
-
-    await test()
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
+    change_log.add(3)
+    await sync.catch_up()
+    await sync.stop()
     newest = store_in(tmp_path).newest(MODEL)
     assert newest is not None
     assert all_keys(newest) == {1, 2, 3}
-    await process_without_changes()
+    sync = sync_of(change_log, tmp_path)
+    await sync.start()
+    assert change_log.row_batches == 0
+    await sync.stop()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
 
