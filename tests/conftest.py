@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # OpenMP threads of several test processes would contend for the cores
+    # OpenMP threads of several processes would contend for the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A console that reads its size from there would keep it in all tests.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
 
 SHARED = Path(__file__).parents[2] / "shared"
 
