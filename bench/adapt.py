@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.places import cell, evaluated
+from model.checkpoint import load_checkpoint
 from model.datasets import open_data_set
 from model.datasets.base import findable_persons
 from model.errors import DataError, ModelError
+from model.export import export_onnx
 from model.loading import Inference, load_for_inference
 from model.provenance import training_summary
 from model.report import read_log
@@ -54,8 +57,12 @@ def measured(arguments: argparse.Namespace) -> list[str]:
     runs = [arguments.out / f"{count}-{arguments.seed}" for count in arguments.identities]
     for folder, count in zip(runs, arguments.identities, strict=True):
         adapt(arguments.checkpoint, arguments.data, held_out, count, settings, folder)
-    networks = [load_for_inference(path) for path in (arguments.checkpoint, *(run / CHECKPOINT_FILE for run in runs))]
-    columns = [evaluated(networks, data) for data in (arguments.data, arguments.other)]
+    with TemporaryDirectory() as folder:
+        networks = [
+            _as_onnx(path, Path(folder) / f"{number}.onnx")
+            for number, path in enumerate([arguments.checkpoint, *(run / CHECKPOINT_FILE for run in runs)])
+        ]
+        columns = [evaluated(networks, data) for data in (arguments.data, arguments.other)]
     heads = " | ".join(f"{column[0].chosen.name}: rank-1 / mAP (step), %" for column in columns)
     lines = [f"| adapted with | crops | minutes | {heads} |", "|---|---|---|---|---|"]
     firsts = ["nobody yet | - | -", *(_adapted_with(run, one) for run, one in zip(runs, networks[1:], strict=True))]
@@ -88,6 +95,12 @@ def adapt(checkpoint: Path, data: str, held_out: int, identities: int, settings:
             f"adapting with {identities} persons ended with {ended.returncode}: see {folder / 'output.txt'}"
         )
     done.write_text(json.dumps(settings_of_run), encoding="utf-8")
+
+
+def _as_onnx(checkpoint: Path, exported: Path) -> Inference:
+    """The checkpoint as ONNX, which evaluates in a fraction of torch's time. Raises CheckpointError."""
+    export_onnx(load_checkpoint(checkpoint), exported)
+    return load_for_inference(exported)
 
 
 def _adapted_with(run: Path, network: Inference) -> str:
