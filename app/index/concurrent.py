@@ -36,8 +36,8 @@ class ConcurrentSearches:
         try:
             return await batcher.run(query)
         finally:
-            if batcher.idle:
-                self._batchers.pop(key, None)
+            if batcher.idle and self._batchers.get(key) is batcher:
+                del self._batchers[key]
 
 
 async def _search(

@@ -58,6 +58,18 @@ async def test_queries_that_come_during_a_call_make_the_next_one(index: HeldInde
     assert [size for size, _ in index.calls] == [1, QUERIES_PER_CALL, 2]
 
 
+async def test_clients_that_search_again_at_once_share_calls_again(index: HeldIndex) -> None:
+    searches, rounds = ConcurrentSearches(), 5
+    index.go.set()
+
+    async def client(seed: int) -> None:
+        for _ in range(rounds):
+            assert keys(await searches.search(index, query_for(seed), ANY, 3))[0] == seed
+
+    await asyncio.gather(*(client(seed) for seed in range(1, 9)))
+    assert [size for size, _ in index.calls] == [8] * rounds
+
+
 async def test_searches_with_another_filter_do_not_wait(index: HeldIndex) -> None:
     searches = ConcurrentSearches()
     tasks = await asked(searches, index, 1) + await asked(searches, index, 2, crop_filter=HALL)
