@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from model.architecture import EMBEDDING_DIM
 QUERIES_PER_CALL = 16
 """At most. FAISS compares up to 19 queries one by one; more would be compared by BLAS, with other rounding."""
 
+_Key = tuple[VectorIndex, Filter, int]
+
 
 class ConcurrentSearches:
     """Searches indexes for concurrent callers.
@@ -23,21 +26,19 @@ class ConcurrentSearches:
     """
 
     def __init__(self) -> None:
-        self._batchers: dict[tuple[VectorIndex, Filter, int], AsyncBatcher[NDArray[np.float32], IndexResult]] = {}
+        # One for each kind of search that somebody waits for: their callers and their running tasks keep them.
+        self._batchers = WeakValueDictionary[_Key, AsyncBatcher[NDArray[np.float32], IndexResult]]()
 
     async def search(
         self, index: VectorIndex, query: NDArray[np.float32], crop_filter: Filter, top_k: int
     ) -> IndexResult:
         """The result of `VectorIndex.search` for one query `(2048,)`. Raises what that raises."""
         key = index, crop_filter, top_k
-        if key not in self._batchers:
-            self._batchers[key] = AsyncBatcher(partial(_search, *key), QUERIES_PER_CALL * EMBEDDING_DIM)
-        batcher = self._batchers[key]
-        try:
-            return await batcher.run(query)
-        finally:
-            if batcher.idle and self._batchers.get(key) is batcher:
-                del self._batchers[key]
+        batcher = self._batchers.get(key)
+        if batcher is None:
+            batcher = AsyncBatcher(partial(_search, *key), QUERIES_PER_CALL * EMBEDDING_DIM)
+            self._batchers[key] = batcher
+        return await batcher.run(query)
 
 
 async def _search(

@@ -26,11 +26,6 @@ class AsyncBatcher(Generic[Item, Result]):
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Whether no item is waiting or running."""
-        return self._running is None and not self._waiting
-
     async def run(self, item: Item) -> Result:
         """The result of an item; it is run even if the caller is cancelled. Raises what `work` raises."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()

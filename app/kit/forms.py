@@ -39,7 +39,8 @@ def fields_of(model: type[Model], place: Callable[..., Any]) -> Callable[..., Aw
     objects = {name for name, field in model.model_fields.items() if _is_object(field.annotation)}
     parameters = [_parameter(name, field, place, name in objects) for name, field in model.model_fields.items()]
     # FastAPI reads a dependency's fields from its signature, and takes no form model together with files.
-    setattr(read, "__signature__", Signature(parameters))  # noqa: B010 - mypy knows no such attribute
+    dependency: Any = read
+    dependency.__signature__ = Signature(parameters)
     return read
 
 

@@ -2,8 +2,7 @@
 
 import re
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -86,11 +85,3 @@ def taking_no_connections(url: str) -> Iterator[None]:
             yield
         finally:
             connection.execute(alter.format(Identifier(name), SQL("true")))
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -1,8 +1,7 @@
 """Units of work and migrations, on both kinds of database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,7 @@ from app.gallery.attributes import pairs_of
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Camera, Crop, Image
 from app.index.port import Filter
-
-
-@asynccontextmanager
-async def migrated(url: str) -> AsyncIterator[Database]:
-    """A database with its tables."""
-    database = Database(url)
-    await database.migrate()
-    yield database
-    await database.close()
+from tests.app.change_log_factories import opened
 
 
 async def camera_ids(database: Database) -> list[str]:
@@ -43,7 +34,7 @@ async def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: 
     def differences(connection: Connection) -> list[object]:
         return compare_metadata(MigrationContext.configure(connection), Table.metadata)
 
-    async with migrated(database_url) as database, database.engine.connect() as connection:
+    async with opened(database_url) as database, database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
 
     assert app.search.tables
@@ -102,7 +93,7 @@ async def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_
         async with database.read() as session:
             return len(await GalleryRepository(session).page(which, None, 10_000))
 
-    async with migrated(database_url) as database:
+    async with opened(database_url) as database:
         async with database.write() as session:
             add_camera(session, "gate")
             session.add(Image(sha256="0", media_type="image/png", width=1, height=1, bytes=1))
@@ -120,7 +111,7 @@ async def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_
 
 
 async def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> None:
-    async with migrated(database_url) as database:
+    async with opened(database_url) as database:
 
         async def fail() -> None:
             async with database.write() as session:
@@ -138,7 +129,7 @@ async def test_a_unit_of_work_that_raises_leaves_nothing(database_url: str) -> N
 async def test_writers_of_several_processes_are_serialised(database_url: str) -> None:
     """Two Database objects stand for two processes: the second must not begin before the first has committed."""
 
-    async with migrated(database_url) as first:
+    async with opened(database_url) as first:
         second = Database(database_url)
         order: list[str] = []
         begun = asyncio.Event()
@@ -164,7 +155,7 @@ async def test_writers_of_several_processes_are_serialised(database_url: str) ->
 
 
 async def test_on_postgresql_a_unit_that_changes_no_crop_waits_for_no_writer(postgresql: Callable[[], str]) -> None:
-    async with migrated(postgresql()) as database, database.write() as session:
+    async with opened(postgresql()) as database, database.write() as session:
         add_camera(session, "a")
         await session.flush()
         async with asyncio.timeout(10), database.write_apart() as apart:
@@ -173,7 +164,7 @@ async def test_on_postgresql_a_unit_that_changes_no_crop_waits_for_no_writer(pos
 
 
 async def test_on_sqlite_a_unit_that_changes_no_crop_waits_its_turn(tmp_path: Path) -> None:
-    async with migrated(f"sqlite:///{tmp_path / 'test.sqlite3'}") as database:
+    async with opened(f"sqlite:///{tmp_path / 'test.sqlite3'}") as database:
 
         async def add(number: int) -> None:
             async with database.write_apart() if number % 2 else database.write() as session:
@@ -185,7 +176,7 @@ async def test_on_sqlite_a_unit_that_changes_no_crop_waits_its_turn(tmp_path: Pa
 
 
 async def test_readers_do_not_wait_for_writers(database_url: str) -> None:
-    async with migrated(database_url) as database:
+    async with opened(database_url) as database:
         async with database.write() as session:
             add_camera(session, "a")
             await session.flush()
@@ -198,7 +189,7 @@ async def test_the_index_lock_excludes_other_processes_but_not_writers(
 ) -> None:
     url = postgresql()
 
-    async with migrated(url) as first:
+    async with opened(url) as first:
         second = Database(url)
         order: list[str] = []
         begun = asyncio.Event()
@@ -227,7 +218,7 @@ async def test_the_index_lock_is_released_after_an_error(postgresql: Callable[[]
         async with database.index_lock():
             raise ConnectionError
 
-    async with migrated(postgresql()) as database:
+    async with opened(postgresql()) as database:
         for _ in range(3):
             with pytest.raises(ConnectionError):
                 await fail(database)

@@ -11,10 +11,10 @@ import pytest
 from app.settings import Settings
 from bench.pictures import Pictures
 from bench.reindex_visitors import Ledger, Visitors, check_gallery
-from tests.app.faults import until
 from tests.app.reindexing import active_model, other_checkpoint, progress, reindex, wait_for
 from tests.app.running import stored
 from tests.app.serving import ServiceProcess
+from tests.app.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,7 @@
 """A running batch queue, and callers of it."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
@@ -11,6 +10,7 @@ from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, Outcome, Priority
 from tests.app.embedding.scripted_engine import ScriptedEngine, crop
+from tests.app.waiting import eventually
 
 SEARCH, BULK = Priority.SEARCH, Priority.BULK
 
@@ -43,17 +43,9 @@ def seen(outcomes: Iterable[Outcome]) -> list[int | str]:
     return ["error" if isinstance(outcome, EngineError) else int(outcome[7, 255]) for outcome in outcomes]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
-
-
 async def busy_with(queue: BatchQueue, engine: ScriptedEngine, value: int = 0) -> asyncio.Task[list[Outcome]]:
     """Keep the engine busy with one crop until `engine.go` is set."""
     engine.go.clear()
     task = embedding(queue, [value])
-    await until(engine.busy.is_set)
+    await eventually(engine.busy.is_set)
     return task

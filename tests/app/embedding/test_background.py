@@ -1,12 +1,10 @@
 """Embedding in a separate process: equal embeddings, bad files fail alone, the process ends with its parent."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from app.embedding.engine import EngineError, load_engines
 from model.errors import CheckpointError
 from tests.app.factories import encoded, picture
 from tests.app.reindexing import embedding_processes
+from tests.app.waiting import until
 
 LIMITS = PictureLimits()
 
@@ -99,8 +98,11 @@ asyncio.run(main())
 
 def wait_until_ended(process: psutil.Process) -> None:
     """Wait without reaping: its parent may reap it at any moment."""
-    deadline = time.monotonic() + 60
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+
+    def ended() -> bool:
+        try:
+            return bool(process.status() == psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return True
+
+    until(ended, 60)

@@ -9,7 +9,7 @@ import pytest
 
 from app.embedding.crop_queue import Batch, CropQueue, Priority, QueuedCrop
 from tests.app.embedding.scripted_engine import crop
-from tests.app.faults import until
+from tests.app.waiting import until
 
 SEARCH, BULK = Priority.SEARCH, Priority.BULK
 

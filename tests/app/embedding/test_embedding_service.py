@@ -2,8 +2,7 @@
 
 import asyncio
 import gc
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
 from tests.app.embedding.scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 from tests.app.factories import encoded, picture
+from tests.app.waiting import eventually
 
 
 @asynccontextmanager
@@ -50,14 +50,6 @@ def alive(kind: type) -> int:
 def decoded(registry: CollectorRegistry) -> float:
     """How many files were decoded."""
     return registry.get_sample_value("passerby_embedding_decode_seconds_count") or 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 async def test_files_become_the_parts_that_the_engine_gives_for_them_alone(tiny_checkpoint: Path) -> None:
@@ -165,7 +157,7 @@ async def test_a_large_request_is_decoded_only_as_far_ahead_as_keeps_the_engine_
     async with running(engine, registry=registry) as service:
         engine.go.clear()
         request = asyncio.create_task(service.embed([flat(value % 250) for value in range(256)], Priority.BULK))
-        await until(lambda: decoded(registry) >= 64)  # the batch that the engine works on, and the next
+        await eventually(lambda: decoded(registry) >= 64)  # the batch that the engine works on, and the next
         await asyncio.sleep(0.2)
         ahead = decoded(registry)
         engine.go.set()
@@ -189,7 +181,7 @@ async def test_pixels_are_freed_as_soon_as_their_crops_are_embedded() -> None:
     gc.collect()  # objects of other tests
     async with running(engine) as service:
         results = await service.embed([flat(1)] * 256, Priority.BULK)
-        await until(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)
+        await eventually(lambda: alive(DecodedCrop) == alive(QueuedCrop) == 0)
         assert kinds(results) == ["crop"] * 256
     assert 32 <= engine.most <= 64
 
@@ -201,8 +193,8 @@ async def test_cancelling_stops_decoding_further_files() -> None:
     async with running(engine, registry=registry) as service:
         engine.go.clear()
         request = asyncio.create_task(service.embed([flat(1)] * 256, Priority.BULK))
-        await until(engine.busy.is_set)
-        await until(lambda: registry.get_sample_value("passerby_embedding_queue_length") == 32)
+        await eventually(engine.busy.is_set)
+        await eventually(lambda: registry.get_sample_value("passerby_embedding_queue_length") == 32)
         request.cancel()
         await asyncio.wait([request])
         engine.go.set()
@@ -240,7 +232,7 @@ async def test_stopping_answers_every_file_of_a_request_that_does_not_end_in_tim
     async with running(engine) as service:
         engine.go.clear()
         request = asyncio.create_task(service.embed([flat(1)] * 200, Priority.BULK))
-        await until(engine.busy.is_set)
+        await eventually(engine.busy.is_set)
         await service.stop(drain_seconds=0.2)
         async with asyncio.timeout(10):
             results = await request

@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.queue import BatchQueue, QueueClosed
-from tests.app.embedding.queue_callers import BULK, SEARCH, busy_with, embedding, running, seen, until
+from tests.app.embedding.queue_callers import BULK, SEARCH, busy_with, embedding, running, seen
 from tests.app.embedding.scripted_engine import DIES, ScriptedEngine, crop
+from tests.app.waiting import eventually
 
 
 async def test_when_the_engine_dies_all_waiting_callers_get_an_error() -> None:
@@ -76,7 +77,7 @@ async def test_callers_of_a_hanging_engine_fail_and_it_works_again_afterwards() 
         with pytest.raises(QueueClosed, match="hangs"):
             await queue.embed([crop(3)], BULK)
         engine.go.set()
-        await until(lambda: queue.trouble is None)
+        await eventually(lambda: queue.trouble is None)
         assert seen(await queue.embed([crop(4)], BULK)) == [4]
     assert engine.batches == [[0], [4]]
 
@@ -89,7 +90,7 @@ async def test_an_engine_that_fails_on_a_blank_crop_too_is_in_trouble_until_it_w
         assert "even with a blank crop" in (queue.trouble or "")
         assert seen(await queue.embed([crop(1)], BULK)) == ["error"]  # it still gets crops
         engine.largest_batch = 100
-        await until(lambda: queue.trouble is None)
+        await eventually(lambda: queue.trouble is None)
         assert seen(await queue.embed([crop(2)], BULK)) == [2]
 
 
@@ -109,7 +110,7 @@ async def test_two_engines_run_at_once_and_no_caller_waits_after_one_dies() -> N
     first.go.clear()
     second.go.clear()
     tasks = [embedding(queue, [number] * 8) for number in range(3)]
-    await until(lambda: first.busy.is_set() and second.busy.is_set())
+    await eventually(lambda: first.busy.is_set() and second.busy.is_set())
     assert first.batches == second.batches == [[0] * 4]
     first.go.set()
     second.go.set()
@@ -117,9 +118,9 @@ async def test_two_engines_run_at_once_and_no_caller_waits_after_one_dies() -> N
     first.go.clear()
     second.go.clear()
     dying = embedding(queue, [DIES])
-    await until(lambda: first.busy.is_set() or second.busy.is_set())
+    await eventually(lambda: first.busy.is_set() or second.busy.is_set())
     staying = embedding(queue, [5])
-    await until(lambda: first.busy.is_set() and second.busy.is_set())
+    await eventually(lambda: first.busy.is_set() and second.busy.is_set())
     first.go.set()
     second.go.set()
     assert seen(await dying) == ["error"]

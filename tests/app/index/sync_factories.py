@@ -115,14 +115,6 @@ def sync_of(
     return IndexSync(change_log, storage, poll_seconds=poll, trim_seconds=trim)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    for _ in range(4000):
-        if true():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("the condition was not true within 20 seconds")
-
-
 def events(logged: Logged) -> str:
     return " | ".join(f"{entry['event']} {entry.get('reason', '')}" for entry in logged)
 

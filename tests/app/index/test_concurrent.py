@@ -1,7 +1,9 @@
 """Concurrent searches share calls of an index."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from app.index.concurrent import QUERIES_PER_CALL, ConcurrentSearches
 from app.index.faiss_index import FaissIndex
 from app.index.port import Filter, IndexResult
 from tests.app.index.index_factories import ANY, MODEL, crop, keys, query_for
+from tests.app.waiting import eventually
 
 HALL = Filter(camera_ids=frozenset({"hall"}))
 
@@ -107,3 +110,19 @@ async def test_a_search_that_is_cancelled_disturbs_no_other(index: HeldIndex) ->
     assert keys(await third)[0] == 3
     (fourth,) = await asked(searches, index, 4)
     assert keys(await fourth)[0] == 4
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_nothing_is_kept_of_searches_that_have_ended(cancelled: bool) -> None:
+    searches, index = ConcurrentSearches(), HeldIndex()
+    index.apply([crop(1)])
+    known = weakref.ref(index)
+    tasks = await asked(searches, index, 1, 2)
+    await asyncio.to_thread(index.called.acquire)
+    for task in tasks:
+        if cancelled:
+            task.cancel()
+    index.go.set()
+    await asyncio.wait(tasks)
+    del index, task, tasks
+    await eventually(lambda: gc.collect() >= 0 and known() is None)

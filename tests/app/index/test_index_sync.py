@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.app.index.index_factories import MODEL, all_keys, crop, embedding, is_found, store_in
-from tests.app.index.sync_factories import MemoryChangeLog, events, save_snapshot, sync_of, until
+from tests.app.index.sync_factories import MemoryChangeLog, events, save_snapshot, sync_of
 from tests.app.logged import Logged
+from tests.app.waiting import eventually
 
 
 async def test_after_catching_up_everything_committed_before_is_found(tmp_path: Path) -> None:
@@ -96,12 +97,12 @@ async def test_changes_of_other_processes_are_applied_also_after_an_error(tmp_pa
     sync = sync_of(change_log, tmp_path, poll=0.01)
     await sync.start()
     change_log.add(1)
-    await until(lambda: sync.index.size == 1)
+    await eventually(lambda: sync.index.size == 1)
     change_log.error = ConnectionError("the database is gone")
     await asyncio.sleep(0.1)
     change_log.error = None
     change_log.add(2)
-    await until(lambda: sync.index.size == 2)
+    await eventually(lambda: sync.index.size == 2)
     await sync.stop()
     assert events(logged).count("cannot follow") == 1
     assert events(logged).count("follows the database again") == 1
@@ -114,7 +115,7 @@ async def test_a_notification_polls_at_once(tmp_path: Path) -> None:
     for key in (1, 2):
         change_log.add(key)
         change_log.notification.set()
-        await until(partial(is_found, sync.index, key))
+        await eventually(partial(is_found, sync.index, key))
     await sync.stop()
 
 
@@ -131,7 +132,7 @@ async def test_a_notification_during_a_poll_is_not_lost(tmp_path: Path) -> None:
 
     change_log.after_read = commit_too_late
     change_log.notification.set()
-    await until(lambda: sync.index.size == 1)
+    await eventually(lambda: sync.index.size == 1)
     await sync.stop()
 
 
@@ -141,9 +142,9 @@ async def test_it_goes_on_polling_if_notifications_fail(tmp_path: Path, logged: 
     await sync.start()
     change_log.notifications_error = ValueError("unexpected")
     change_log.notification.set()
-    await until(lambda: "notifications of changes failed" in events(logged))
+    await eventually(lambda: "notifications of changes failed" in events(logged))
     change_log.add(1)
-    await until(lambda: sync.index.size == 1)
+    await eventually(lambda: sync.index.size == 1)
     await sync.stop()
 
 
@@ -153,7 +154,7 @@ async def test_it_trims_until_there_is_nothing_and_then_pauses(tmp_path: Path) -
     sync = sync_of(change_log, tmp_path, poll=60)
     await sync.start()
     change_log.notification.set()
-    await until(lambda: change_log.trims == 3)  # much sooner than the next poll
+    await eventually(lambda: change_log.trims == 3)  # much sooner than the next poll
     for _ in range(5):
         change_log.notification.set()
         await asyncio.sleep(0.02)
@@ -165,7 +166,7 @@ async def test_it_trims_again_after_a_while(tmp_path: Path) -> None:
     change_log = MemoryChangeLog()
     sync = sync_of(change_log, tmp_path, poll=0.01, trim=0.05)
     await sync.start()
-    await until(lambda: change_log.trims == 3)
+    await eventually(lambda: change_log.trims == 3)
     await sync.stop()
 
 
@@ -198,11 +199,11 @@ async def test_a_snapshot_is_saved_after_a_number_of_changes(tmp_path: Path) -> 
     sync = sync_of(change_log, tmp_path, snapshot_every=5, poll=0.01)
     await sync.start()
     change_log.add(2, 3, 4, 5)
-    await until(lambda: sync.index.size == 5)
+    await eventually(lambda: sync.index.size == 5)
     await asyncio.sleep(0.1)
     assert not (tmp_path / "00000002").exists()
     change_log.add(6)
-    await until((tmp_path / "00000002").exists)
+    await eventually((tmp_path / "00000002").exists)
     await sync.stop()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000001", "00000002"]
 
@@ -225,7 +226,7 @@ async def test_a_snapshot_is_saved_after_a_while_if_anything_changed(tmp_path: P
     await sync.start()
     change_log.remove(1)
     await sync.catch_up()
-    await until(lambda: _saved_sizes(tmp_path) == [1, 1])
+    await eventually(lambda: _saved_sizes(tmp_path) == [1, 1])
     await sync.stop()
 
 
@@ -235,11 +236,11 @@ async def test_an_error_while_saving_does_not_stop_the_sync(tmp_path: Path, logg
     change_log.add(1)
     sync = sync_of(change_log, tmp_path / "snapshots" / "deeper", snapshot_every=2, poll=0.01)
     await sync.start()
-    await until(lambda: "could not be saved" in events(logged))
+    await eventually(lambda: "could not be saved" in events(logged))
     await asyncio.sleep(0.1)
     assert events(logged).count("could not be saved") == 1
     change_log.add(2)
-    await until(lambda: sync.index.size == 2)
+    await eventually(lambda: sync.index.size == 2)
     await sync.stop()
 
 

@@ -8,8 +8,9 @@ import pytest
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.sync import IndexNotReady
 from tests.app.index.index_factories import MODEL, all_keys, store_in
-from tests.app.index.sync_factories import MemoryChangeLog, events, save_snapshot, sync_of, until
+from tests.app.index.sync_factories import MemoryChangeLog, events, save_snapshot, sync_of
 from tests.app.logged import Logged
+from tests.app.waiting import eventually
 
 
 async def test_it_starts_with_an_empty_database(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ async def test_it_rebuilds_the_index_if_changes_were_trimmed(tmp_path: Path, log
     assert not (tmp_path / "00000001").exists(), "a snapshot that is too old is deleted"
     assert all_keys(sync.index) == {2, 3, 4}
     assert sync.index.last_sequence == 5
-    await until((tmp_path / "00000001").exists)  # so that the next start need not rebuild
+    await eventually((tmp_path / "00000001").exists)  # so that the next start need not rebuild
     await sync.stop()
     assert "no longer holds all changes" in events(logged)
 
@@ -178,13 +179,13 @@ async def test_it_rebuilds_the_index_if_the_running_database_is_replaced(tmp_pat
     change_log.add(1, 2, 3)
     sync = sync_of(change_log, tmp_path, snapshot_every=1, poll=0.01)
     await sync.start()
-    await until(lambda: len(list(tmp_path.glob("0*"))) == 1)
+    await eventually(lambda: len(list(tmp_path.glob("0*"))) == 1)
     change_log.crops.clear()
     change_log.changes.clear()
     change_log.add(11, 12)
     ready_during_rebuild: list[bool] = []
     change_log.during_rows = lambda: ready_during_rebuild.append(sync.ready)
-    await until(lambda: sync.ready and sync.index.last_sequence == 2)
+    await eventually(lambda: sync.ready and sync.index.last_sequence == 2)
     assert all_keys(sync.index) == {11, 12}
     assert ready_during_rebuild == [False]
     await sync.stop()
@@ -256,14 +257,14 @@ async def test_a_gallery_that_outgrows_the_buffer_is_built_anew_while_the_index_
 
     change_log.during_rows = others_write_and_search
     change_log.add(*range(20, 60))
-    await until(lambda: sync.index is not small)
+    await eventually(lambda: sync.index is not small)
     assert isinstance(sync.index, FaissIndex)
     assert sync.index.segment_size > 0
     assert all(set(range(4, 20)) <= keys for keys in answered)
     assert len(answered) == 3
     await sync.catch_up()
     assert all_keys(sync.index) == change_log.crops.keys()
-    await until((tmp_path / "00000001").exists)
+    await eventually((tmp_path / "00000001").exists)
     await sync.stop()
     restored = store_in(tmp_path, tuning=tuning).newest(MODEL)
     assert restored is not None
@@ -307,7 +308,7 @@ async def test_a_failed_rebuild_is_logged_once_and_tried_again(tmp_path: Path, l
 
     change_log.before_rows_by_key = fail
     change_log.add(*range(1, 60))
-    await until(lambda: isinstance(sync.index, FaissIndex) and sync.index.segment_size == 59)
+    await eventually(lambda: isinstance(sync.index, FaissIndex) and sync.index.segment_size == 59)
     await sync.stop()
     assert events(logged).count("maintenance of the index failed") == 1
     assert events(logged).count("works again") == 1

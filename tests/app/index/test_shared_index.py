@@ -12,8 +12,9 @@ from secrets import token_hex
 import pytest
 
 from tests.app.index.index_factories import MODEL, all_keys, crop, is_found
-from tests.app.index.sync_factories import MemoryChangeLog, events, until
+from tests.app.index.sync_factories import MemoryChangeLog, events
 from tests.app.logged import Logged
+from tests.app.waiting import eventually
 
 pytest.importorskip("pymilvus", reason="the wheel pymilvus is not installed")
 pytest.importorskip("milvus_lite", reason="the wheel milvus-lite is not installed")
@@ -141,14 +142,14 @@ async def test_it_is_not_ready_during_an_outage_of_the_server_and_recovers(
     sync = IndexSync(change_log, storage_at(own_server.url, ExclusiveLock()), poll_seconds=0.05)
     await sync.start()
     own_server.stop()
-    await until(lambda: not sync.ready)
+    await eventually(lambda: not sync.ready)
     with pytest.raises(IndexNotReady, match=f"milvus://127.0.0.1:{own_server.port}"):
         _ = sync.index
     with pytest.raises(IndexUnreachable):
         await sync.catch_up()
     change_log.add(2)
     own_server.start()
-    await until(lambda: sync.ready)
+    await eventually(lambda: sync.ready)
     await sync.catch_up()
     assert all_keys(sync.index) == {1, 2}
     await sync.stop()
@@ -179,7 +180,7 @@ async def test_an_index_whose_server_lost_its_data_is_rebuilt(own_server: Milvus
     own_server.stop()
     shutil.rmtree(own_server.folder)
     own_server.start()
-    await until(lambda: "is rebuilt" in events(logged) and sync.ready)
+    await eventually(lambda: "is rebuilt" in events(logged) and sync.ready)
     assert all_keys(sync.index) == {1, 2}
     await sync.stop()
 

@@ -9,8 +9,9 @@ import pytest
 from app.database import Database
 from app.settings import Settings
 from tests.app.embedding.scripted_engine import ScriptedEngine, flat
-from tests.app.faults import background, busy_with, half_sent, metadata, metric, scripted_service, until
+from tests.app.faults import background, busy_with, half_sent, metadata, metric, scripted_service
 from tests.app.running import embed
+from tests.app.waiting import until
 
 DROPPED = range(100, 150)
 """The crops of the client that disconnects: no more than the service decodes ahead of its engine."""

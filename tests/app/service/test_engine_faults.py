@@ -8,8 +8,9 @@ import pytest
 
 from app.settings import Settings
 from tests.app.embedding.scripted_engine import DIES, RAISES, ScriptedEngine, flat
-from tests.app.faults import background, busy_with, metric, scripted_service, until
+from tests.app.faults import background, busy_with, metric, scripted_service
 from tests.app.running import embed, search
+from tests.app.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # the engine does not use the database
 

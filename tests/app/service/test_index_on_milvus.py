@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from tests.app.faults import until
 from tests.app.milvus_lite_process import MilvusLite
 from tests.app.running import embed, found, jpeg, running_service, search, stored
+from tests.app.waiting import until
 
 Run = Callable[[Settings], httpx.Client]
 

@@ -13,9 +13,9 @@ import pytest
 from app.index.segment import Segment
 from app.settings import Settings
 from model.architecture import PARTS
-from tests.app.faults import until
 from tests.app.running import embed, jpeg, search, stored
 from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
+from tests.app.waiting import until
 
 SHARES = np.array([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 """The squares of the model's part weights."""

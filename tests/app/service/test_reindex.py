@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import Settings
 from tests.app.embedding.scripted_engine import ScriptedEngine, flat
-from tests.app.faults import background, busy_with, scripted_service, until
+from tests.app.faults import background, busy_with, scripted_service
 from tests.app.reindexing import (
     active_model,
     embedding_processes,
@@ -21,6 +21,7 @@ from tests.app.reindexing import (
     wait_until_blocked,
 )
 from tests.app.running import embed, found, jpeg, running_service, search, stored
+from tests.app.waiting import until
 
 Run = Callable[[Settings], httpx.Client]
 

@@ -14,6 +14,7 @@ from app.database import Database
 from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.settings import Settings
 from tests.app.running import found, jpeg, search, stored
+from tests.app.waiting import until
 
 Run = Callable[[Settings], httpx.Client]
 Pair = tuple[httpx.Client, httpx.Client]
@@ -52,13 +53,6 @@ def hold_up_hints(url: str) -> None:
 def listening(connection: psycopg.Connection) -> list[int]:
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'ClientRead' AND "
     return [pid for (pid,) in connection.execute(query + "application_name LIKE 'passerby, listening%'")]
-
-
-def until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
-        time.sleep(0.02)
 
 
 @contextmanager

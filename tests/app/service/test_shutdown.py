@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from tests.app.faults import half_sent, metadata, until
+from tests.app.faults import half_sent, metadata
 from tests.app.running import embed, found, jpeg, running_service
 from tests.app.serving import ServiceProcess
+from tests.app.waiting import until
 
 
 @dataclass

@@ -11,7 +11,6 @@ import pytest
 from app.models.rollout import CROPS_AT_ONCE, LAST_CROPS
 from app.settings import Settings
 from model.checkpoint import SUPERSEDED
-from tests.app.faults import until
 from tests.app.old_galleries import (
     FIRST,
     LAST,
@@ -27,6 +26,7 @@ from tests.app.reindexing import other_checkpoint, progress, reindex, wait_until
 from tests.app.running import embed, found, jpeg, running_service, search, stored
 from tests.app.serving import ServiceProcess
 from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
+from tests.app.waiting import until
 
 Run = Callable[[Settings], httpx.Client]
 TINY = "tiny-0123456789ab"
