@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.index.checks import checked_queries, refused_additions
 from app.index.columns import Columns
 from app.index.nearest import PartialResult
-from app.index.port import Addition, Change, Filter, Hit, IndexResult, Removal, SavedState, SnapshotError
+from app.index.port import Addition, Change, Filter, IndexResult, Removal, SavedState, SnapshotError
 from app.index.segment import LEAST_SAMPLE, Segment, sample_size
 from app.index.write_buffer import WriteBuffer
 from app.kit.cores import available_cores
@@ -227,5 +227,5 @@ def _joined(results: Sequence[PartialResult], size: int) -> IndexResult:
     keys = np.concatenate([result.keys for result in results])
     similarities = np.concatenate([result.similarities for result in results])
     order = np.lexsort((keys, -similarities))
-    hits = tuple(map(Hit, keys[order].tolist(), similarities[order].tolist()))
-    return IndexResult(hits, compared=sum(result.compared for result in results), gallery_size=size)
+    compared = sum(result.compared for result in results)
+    return IndexResult(keys[order], similarities[order], compared, gallery_size=size)

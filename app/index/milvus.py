@@ -21,7 +21,6 @@ from app.index.port import (
     Addition,
     Change,
     Filter,
-    Hit,
     IndexLost,
     IndexResult,
     IndexUnreachable,
@@ -32,7 +31,7 @@ from app.milvus_address import MilvusAddress
 from model.architecture import EMBEDDING_DIM
 
 MOST_HITS = 16_384
-"""Milvus's limit of hits of a search."""
+"""Milvus's limit of results of a search."""
 
 _ROWS_PER_CALL = 1_000  # 8.4 MB, well below a server's limit of a message
 _TIMEOUT_SECONDS = 10.0
@@ -180,8 +179,7 @@ class MilvusIndex:
                 keys, similarities = self._brute_force(query, passing)
             similarities = similarities.round(_DECIMALS)
             best = np.lexsort((keys, -similarities))[:top_k]
-            hits = tuple(map(Hit, keys[best].tolist(), similarities[best].tolist()))
-            results.append(IndexResult(hits, compared, size.result()))
+            results.append(IndexResult(keys[best], similarities[best], compared, size.result()))
         return results
 
     def maintain(self) -> None:

@@ -1,7 +1,5 @@
 """The lengths of the parts of a gallery's embeddings, and how far a query's part weights differ from them."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,17 +19,14 @@ def median_part_lengths(embeddings: NDArray[np.float16]) -> NDArray[np.float64]:
     return np.median(valid, axis=0) if len(valid) else np.full(len(PARTS), len(PARTS) ** -0.5)
 
 
-def evenness(query: NDArray[np.float32], lengths: NDArray[np.float64]) -> float:
-    """The squared cosine between the part lengths of a query `(2048,)` and those of the gallery.
+def evenness(queries: NDArray[np.float32], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each query `(N, 2048)`, the squared cosine between its part lengths and those of the gallery: `(N,)`.
 
     It is 1 if the query's parts have the gallery's lengths up to a common factor. For a query of a single part, it is
     that part's share of the squared length: 1/8 if all parts have the same length.
     """
-    parts = query.reshape(len(PARTS), PART_DIM)
-    squares: list[float] = np.einsum("pd,pd->p", parts, parts).tolist()
-    total = sum(squares)
-    if not total:
-        return 1.0
-    dot = sum(length * math.sqrt(square) for length, square in zip(lengths.tolist(), squares, strict=True))
-    squared_cosine = dot**2 / (total * sum(length**2 for length in lengths.tolist()))
-    return 1.0 if squared_cosine > _EVEN else squared_cosine
+    parts = queries.reshape(-1, len(PARTS), PART_DIM)
+    squares = np.einsum("npd,npd->np", parts, parts).astype(np.float64)
+    total = squares.sum(axis=1)
+    squared_cosines = (np.sqrt(squares) @ lengths) ** 2 / (np.where(total > 0, total, 1) * (lengths @ lengths))
+    return np.where((squared_cosines > _EVEN) | (total == 0), 1.0, squared_cosines)

@@ -73,23 +73,17 @@ class Filter:
     attributes: frozenset[tuple[str, str]] = frozenset()
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A candidate; `similarity` is its approximate dot product with the query."""
-
-    key: int
-    similarity: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IndexResult:
-    """Hits, best first; `compared`: number of crops that passed the filter; `gallery_size`: number of all crops.
+    """The candidates for a query, best first: their keys and approximate similarities, both `(N,)`.
 
-    The wanted crops are among the hits, which may be more. An index may round embeddings, so the caller compares the
-    stored embeddings of all hits with the query.
+    The wanted crops are among the candidates, which may be more. An index may round embeddings, so the caller compares
+    the stored embeddings of all candidates with the query. `compared`: number of crops that passed the filter;
+    `gallery_size`: number of all crops.
     """
 
-    hits: tuple[Hit, ...]
+    keys: NDArray[np.int64]
+    similarities: NDArray[np.float32]
     compared: int
     gallery_size: int
 
@@ -150,9 +144,9 @@ class VectorIndex(Protocol):
     def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
         """Of the crops that pass the filter, the `top_k` most similar to each of the queries `(N, 2048)`, or all.
 
-        An approximate index may miss some of them; it never gives fewer hits than that. Hits of equal similarity are
-        sorted by key; if several compete for the last place, any of them may get it. Raises ValueError if queries are
-        not rows of 2048 finite numbers or `top_k` is below 1.
+        An approximate index may miss some of them; it never gives fewer candidates than that. Candidates of equal
+        similarity are sorted by key; if several compete for the last place, any of them may get it. Raises ValueError
+        if queries are not rows of 2048 finite numbers or `top_k` is below 1.
         """
 
     def maintain(self) -> None:

@@ -182,7 +182,7 @@ class Segment:
         count = self._size if mask is None else int(np.count_nonzero(passing))
         if not count:
             return [PartialResult(np.empty(0, np.int64), np.empty(0, np.float32), 0) for _ in queries]
-        least_even = min(evenness(query, self._part_lengths) for query in queries)
+        least_even = float(evenness(queries, self._part_lengths).min())
         depth = self.depth.at(top_k, least_even**2 * count / self._size)
         if count <= max(_FEW, top_k):
             rows, similarities = self._compare_all(

@@ -226,7 +226,7 @@ class SearchService:
             found = await model.index.search(
                 weighted(query, shares).reshape(-1), filters.to_index(), filters.top_k + len(request.crop_ids)
             )
-            matches, deleted = await self._join(model, [hit.key for hit in found.hits], query, shares, request)
+            matches, deleted = await self._join(model, found.keys.tolist(), query, shares, request)
             if not deleted or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:
                 return found, matches
             await model.index.catch_up()

@@ -165,7 +165,7 @@ def changing(gallery: Gallery) -> list[Row]:
     begun = time.perf_counter()
     side.index.apply(new)
     query = new[-1].embedding.astype(np.float32)[None]
-    hits = side.index.search(query, Filter(camera_ids=frozenset({"new"})), 1)[0].hits
+    (found,) = side.index.search(query, Filter(camera_ids=frozenset({"new"})), 1)
     to_add = 1000 * (time.perf_counter() - begun)
     deleted = np.random.default_rng(1).choice(size, CHANGED, replace=False) + 1
     begun = time.perf_counter()
@@ -176,7 +176,7 @@ def changing(gallery: Gallery) -> list[Row]:
     side.index.maintain()
     to_compact = time.perf_counter() - begun
     side.index.close()
-    if hits[0].key != new[-1].key or left != size:
+    if found.keys[0] != new[-1].key or left != size:
         raise RuntimeError("an added crop is not found, or a deleted one is counted")
     return [
         Row(

@@ -111,7 +111,7 @@ class Passerby(Searcher):
 
     def _compared(self, query: Query, found: IndexResult, count: int) -> Rows:
         """The best of the candidates by their embeddings."""
-        rows = np.array([hit.key - 1 for hit in found.hits], np.int64)
+        rows = found.keys - 1
         best: Rows = nearest(query[None], as_float32(self.embeddings[rows]), None, count)[1][0]
         return rows[best]
 

@@ -82,7 +82,7 @@ def snapshots_in(folder: Path) -> LocalIndexStorage:
 
 def found(sync: IndexSync) -> set[int]:
     (result,) = sync.index.search(np.ones((1, EMBEDDING_DIM), np.float32), Filter(), 1000)
-    return {hit.key for hit in result.hits}
+    return set(result.keys.tolist())
 
 
 def keys(crops: Collection[Crop]) -> set[int]:

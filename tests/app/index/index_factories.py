@@ -46,14 +46,21 @@ def query_for(key: int) -> NDArray[np.float32]:
 
 
 def keys(found: IndexResult) -> list[int]:
-    """The keys of the hits, best first."""
-    return [hit.key for hit in found.hits]
+    """The keys of the candidates, best first."""
+    return found.keys.tolist()
 
 
 def ask(index: VectorIndex, query: NDArray[np.float32], crop_filter: Filter, top_k: int) -> IndexResult:
     """The result of one query `(2048,)`."""
     (result,) = index.search(query[None], crop_filter, top_k)
     return result
+
+
+def assert_equal(one: IndexResult, other: IndexResult) -> None:
+    """Fail unless two results are the same in everything."""
+    np.testing.assert_array_equal(one.keys, other.keys)
+    np.testing.assert_array_equal(one.similarities, other.similarities)
+    assert (one.compared, one.gallery_size) == (other.compared, other.gallery_size)
 
 
 def all_keys(index: VectorIndex, crop_filter: Filter = ANY) -> set[int]:

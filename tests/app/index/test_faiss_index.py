@@ -16,7 +16,17 @@ from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex
 from app.index.port import Addition, CropColumns, Filter, IndexResult, Removal
 from app.index.write_buffer import WriteBuffer
-from tests.app.index.index_factories import ANY, MODEL, all_keys, ask, crop, embedding, is_found, query_for
+from tests.app.index.index_factories import (
+    ANY,
+    MODEL,
+    all_keys,
+    ask,
+    assert_equal,
+    crop,
+    embedding,
+    is_found,
+    query_for,
+)
 
 Vector = NDArray[np.float32]
 
@@ -69,15 +79,15 @@ def _assert_consistent(
     found: IndexResult, query: Vector, embeddings: dict[int, Vector], staying: Collection[int], crop_filter: Filter
 ) -> None:
     """All crops that stay are found, none twice, each with the similarity of its own embedding."""
-    keys = [hit.key for hit in found.hits]
+    keys = found.keys.tolist()
     assert len(set(keys)) == len(keys) == found.compared
     assert set(staying) <= set(keys)
     if crop_filter is ANY:
         assert found.compared == found.gallery_size
     else:
         assert found.compared == len(staying)
-    for hit in found.hits[:20]:
-        assert hit.similarity == pytest.approx(float(embeddings[hit.key] @ query), abs=1e-5)
+    for key, similarity in zip(found.keys[:20].tolist(), found.similarities.tolist(), strict=False):
+        assert similarity == pytest.approx(float(embeddings[key] @ query), abs=1e-5)
 
 
 def test_changes_and_searches_run_while_the_index_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +118,9 @@ def test_changes_and_searches_run_while_the_index_is_saved(tmp_path: Path, monke
     assert restored.size == index.size
     for crop_filter in (ANY, Filter(camera_ids=frozenset({"late"})), Filter(camera_ids=frozenset({"again"}))):
         for seed in (3, 30, 5000, 5003):
-            assert ask(restored, query_for(seed), crop_filter, 700) == ask(index, query_for(seed), crop_filter, 700)
+            assert_equal(
+                ask(restored, query_for(seed), crop_filter, 700), ask(index, query_for(seed), crop_filter, 700)
+            )
 
 
 def test_a_removed_embedding_leaves_the_memory() -> None:
@@ -165,5 +177,5 @@ def test_equal_embeddings_have_equal_similarities_in_all_rows() -> None:
     index.apply([crop(key, vector=embedding(5)) for key in range(1, 200)])
     for crop_filter in (ANY, Filter(captured_from=0)):
         found = ask(index, query_for(6), crop_filter, 199)
-        assert len({hit.similarity for hit in found.hits}) == 1
-        assert [hit.key for hit in found.hits] == list(range(1, 200))
+        assert len(set(found.similarities.tolist())) == 1
+        assert found.keys.tolist() == list(range(1, 200))

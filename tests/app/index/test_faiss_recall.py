@@ -10,7 +10,7 @@ import pytest
 
 from app.index.faiss_index import FaissIndex, Tuning
 from app.index.port import Addition, Filter, Removal
-from tests.app.index.index_factories import ANY, ask, keys, query_for
+from tests.app.index.index_factories import ANY, ask, assert_equal, keys, query_for
 from tests.app.index.segment_factories import index_of, index_with_segment, persons
 
 
@@ -28,7 +28,7 @@ def large(gallery: list[Addition]) -> FaissIndex:
 
 
 def test_a_search_returns_a_small_part_of_the_gallery(large: FaissIndex, gallery: list[Addition]) -> None:
-    assert len(ask(large, gallery[0].embedding.astype(np.float32), ANY, 10).hits) < 100
+    assert len(ask(large, gallery[0].embedding.astype(np.float32), ANY, 10).keys) < 100
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 100, 1000])
@@ -56,11 +56,11 @@ def test_deleted_crops_are_no_candidates_before_their_codes_are_purged(
 ) -> None:
     index = FaissIndex.restore(tmp_path, large.save(tmp_path))
     query = gallery[7].embedding.astype(np.float32)
-    best = [hit.key for hit in ask(index, query, ANY, 10).hits]
+    best = keys(ask(index, query, ANY, 10))
     index.apply([Removal(len(gallery) + place, key) for place, key in enumerate(best, start=1)])
     before = ask(index, query, ANY, 10)
     assert not set(keys(before)) & set(best)
-    assert len(before.hits) >= 10
+    assert len(before.keys) >= 10
     index.maintain()
     after = ask(index, query, ANY, 10)
     assert not set(keys(after)) & set(best)
@@ -81,7 +81,8 @@ def test_concurrent_searches_find_what_each_finds_alone(large: FaissIndex, galle
     alone = [ask(large, *arguments) for arguments in searches]
     with ThreadPoolExecutor(24) as threads:
         concurrent = list(threads.map(lambda arguments: ask(large, *arguments), searches))
-    assert concurrent == alone
+    for found, expected in zip(concurrent, alone, strict=True):
+        assert_equal(found, expected)
 
 
 def test_a_filter_never_costs_matches_while_more_exist() -> None:

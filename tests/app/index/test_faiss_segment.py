@@ -149,8 +149,8 @@ def test_searches_changes_maintenance_and_saving_run_concurrently(tmp_path: Path
             assert set(keys(found)) == staying.keys()
             assert found.compared == len(staying)
             everything = ask(index, query_for(1), ANY, 1000)
-            assert everything.compared == everything.gallery_size == len(everything.hits)
-            assert len({hit.key for hit in everything.hits}) == len(everything.hits)
+            assert everything.compared == everything.gallery_size == len(everything.keys)
+            assert len(set(keys(everything))) == len(everything.keys)
 
     def maintain_until_done() -> None:
         while not done.is_set():

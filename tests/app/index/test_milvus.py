@@ -120,7 +120,7 @@ def test_all_crops_that_pass_a_selective_filter_are_found_even_if_hnsw_misses_so
     expected = dict(zip((addition.key for addition in rare), similarities(query_for(0), rare), strict=True))
     assert keys(found) == sorted(expected, key=lambda key: -expected[key])
     assert found.compared == 20
-    assert len(ask(index, query_for(0), ANY, 2000).hits) == 2000
+    assert len(ask(index, query_for(0), ANY, 2000).keys) == 2000
 
 
 def found_by_hnsw(index: MilvusIndex, passing: str, count: int) -> Any:

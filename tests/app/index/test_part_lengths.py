@@ -35,23 +35,23 @@ def test_without_a_valid_embedding_lengths_are_equal(count: int) -> None:
 @pytest.mark.parametrize("lengths", [np.full(8, 8**-0.5), UNEQUAL])
 def test_a_query_with_the_gallerys_part_lengths_is_even(lengths: np.ndarray) -> None:
     (query,) = embeddings(1, lengths)
-    assert evenness(query.astype(np.float32), lengths) == 1
-    assert evenness(scaled(query, *[7.0] * 8), lengths) == 1
+    both = np.stack([query.astype(np.float32), scaled(query, *[7.0] * 8)])
+    assert evenness(both, lengths).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("lengths", [np.full(8, 8**-0.5), UNEQUAL])
 def test_the_evenness_of_a_single_part_is_its_share(lengths: np.ndarray) -> None:
     (query,) = embeddings(1, lengths)
-    for part, share in enumerate(lengths**2):
-        assert evenness(scaled(query, *np.eye(8)[part]), lengths) == pytest.approx(share, rel=1e-3)
+    single = np.stack([scaled(query, *only) for only in np.eye(8)])
+    assert evenness(single, lengths) == pytest.approx(lengths**2, rel=1e-3)
 
 
 def test_a_weighted_query_is_less_even() -> None:
     (query,) = embeddings(1, UNEQUAL)
     counts = np.array([2, 1, 1, 0, 1, 1, 1, 1])
     by_hand = (UNEQUAL**2 @ counts) ** 2 / (UNEQUAL**2 @ counts**2)
-    assert evenness(scaled(query, *counts), UNEQUAL) == pytest.approx(by_hand, rel=1e-3)
+    assert evenness(scaled(query, *counts)[None], UNEQUAL) == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_a_query_of_zeros_is_even() -> None:
-    assert evenness(np.zeros(2048, np.float32), UNEQUAL) == 1
+    assert evenness(np.zeros((1, 2048), np.float32), UNEQUAL) == 1

@@ -12,7 +12,7 @@ from PIL import Image
 
 from app.database import Database
 from app.index.faiss_index import FaissIndex
-from app.index.port import Hit, IndexResult
+from app.index.port import IndexResult
 from app.search.tables import Search
 from app.settings import Settings
 from model.architecture import PARTS
@@ -91,8 +91,9 @@ def test_matches_are_ranked_by_stored_embeddings_and_not_in_the_order_of_the_ind
     def search_roughly(self: FaissIndex, *asked: Any) -> list[IndexResult]:
         """Like an index that compresses embeddings."""
         (found,) = search_exactly(self, *asked)
-        rough = (Hit(hit.key, 0.5 + (hit.key * 7) % 5 / 100) for hit in found.hits)
-        return [replace(found, hits=tuple(sorted(rough, key=lambda hit: -hit.similarity)))]
+        rough = (0.5 + (found.keys * 7) % 5 / 100).astype(np.float32)
+        order = np.argsort(-rough)
+        return [replace(found, keys=found.keys[order], similarities=rough[order])]
 
     monkeypatch.setattr(FaissIndex, "search", search_roughly)
     assert search(client, jpeg(2)).json()["matches"] == ranked
