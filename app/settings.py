@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.engine_kinds import EngineKind, is_installed, need_of
+from app.engine_kinds import EngineKind, default_suffix, is_installed, need_of
 from app.kit.names import did_you_mean, shown
 from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     engine: EngineKind = Field(
         "auto",
         description="The engine: `onnx` (ONNX Runtime) or `openvino` for .onnx checkpoints, `torch` for .safetensors. "
-        "`auto` selects ONNX Runtime or torch",
+        "`auto` selects the first of them that is installed and runs the checkpoint",
     )
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int | None = Field(
@@ -147,9 +147,8 @@ class Settings(BaseSettings):
 
     @property
     def resolved_checkpoint(self) -> Path:
-        """The checkpoint, by default the bundled one in a form that an installed engine can run."""
-        runs_onnx = self.engine == "openvino" or is_installed("onnx")
-        return self.checkpoint or BUNDLED.with_suffix(".onnx" if runs_onnx else ".safetensors")
+        """The checkpoint, by default the bundled one in a form that the engine can run."""
+        return self.checkpoint or BUNDLED.with_suffix(default_suffix(self.engine))
 
     @property
     def checkpoints_url(self) -> str:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -33,17 +33,21 @@ class Backbone:
 
 def build_backbone(config: MGNConfig) -> Backbone:
     """The backbone of an MGN, with random weights."""
-    name, stem = config.backbone, config.stem
-    if name == "mobilenet_v2":
-        return cut_mobilenet_v2(mobilenet_v2(weights=None))
-    if name == "osnet_x1_0":
-        return cut_osnet(OSNet())
-    if name == "osnet_omz":
-        return cut_omz_osnet(OMZOSNet(config.omz_channels))
-    net = resnet50(weights=None)
-    if name == "resnet50_ibn":
-        add_instance_norms(net)
-    return cut_resnet50(net, name, stem)
+    match config.backbone:
+        case "resnet50":
+            return cut_resnet50(resnet50(weights=None), "resnet50", config.stem)
+        case "resnet50_ibn":
+            net = resnet50(weights=None)
+            add_instance_norms(net)
+            return cut_resnet50(net, "resnet50_ibn", config.stem)
+        case "mobilenet_v2":
+            return cut_mobilenet_v2(mobilenet_v2(weights=None))
+        case "osnet_x1_0":
+            return cut_osnet(OSNet())
+        case "osnet_omz":
+            return cut_omz_osnet(OMZOSNet(config.omz_channels))
+        case other:
+            assert_never(other)
 
 
 def cut_resnet50(net: ResNet, name: BackboneName = "resnet50", stem: Stem = "padded") -> Backbone:

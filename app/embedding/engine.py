@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine_kinds import KINDS_OF_SUFFIX, EngineKind, need_of
+from app.engine_kinds import SUFFIXES, EngineKind, engines_for, is_installed, need_of
 from app.kit.cores import available_cores
 from model.checkpoint import CheckpointMetadata
 
@@ -62,31 +62,33 @@ class Engines:
 
 
 def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | None = None) -> Engines:
-    """Load a checkpoint with engines of a kind, on each GPU or else on the CPU; `auto` depends on the suffix only.
+    """Load a checkpoint with engines of a kind, on each GPU or else on the CPU.
 
     threads: for computing on the CPU; None uses every core that the process may use. Raises EngineError, and
     model.errors.CheckpointError where the file cannot be used.
     """
-    fitting = KINDS_OF_SUFFIX.get(checkpoint.suffix)
-    if fitting is None:
-        raise EngineError(f"{checkpoint} is no checkpoint: its name must end in .onnx or .safetensors")
-    if kind not in ("auto", *fitting):
+    fitting = engines_for(checkpoint.suffix)
+    if not fitting:
+        raise EngineError(f"{checkpoint} is no checkpoint: its name must end in {' or '.join(SUFFIXES)}")
+    name = next(filter(is_installed, fitting), fitting[0]) if kind == "auto" else kind
+    if name not in fitting:
         raise EngineError(
-            f"the {kind} engine cannot run {checkpoint}: take the {' or the '.join(fitting)} engine, or `auto`"
+            f"the {name} engine cannot run {checkpoint}: take the {' or the '.join(fitting)} engine, or `auto`"
         )
-    taken = fitting[0] if kind == "auto" else kind
     threads = threads or available_cores()
     try:
-        if taken == "onnx":
-            from app.embedding.onnx_engine import onnx_engines
+        match name:
+            case "onnx":
+                from app.embedding.onnx_engine import onnx_engines
 
-            return onnx_engines(checkpoint, threads)
-        if taken == "openvino":
-            from app.embedding.openvino_engine import openvino_engines
+                return onnx_engines(checkpoint, threads)
+            case "openvino":
+                from app.embedding.openvino_engine import openvino_engines
 
-            return openvino_engines(checkpoint, threads)
-        from app.embedding.torch_engine import torch_engines
+                return openvino_engines(checkpoint, threads)
+            case "torch":
+                from app.embedding.torch_engine import torch_engines
 
-        return torch_engines(checkpoint, threads)
+                return torch_engines(checkpoint, threads)
     except ImportError as error:
-        raise EngineError(f"{checkpoint} cannot be run, as {need_of(taken)} ({error})") from error
+        raise EngineError(f"{checkpoint} cannot be run, as {need_of(name)} ({error})") from error

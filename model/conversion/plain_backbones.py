@@ -24,8 +24,8 @@ def backbone_from(path: Path, name: BackboneName, stem: Stem) -> Backbone:
         _load(osnet.state_dict(), state, path, name)
         osnet.load_state_dict(state, strict=False)
         return cut_osnet(osnet)
-    if name == "mobilenet_v2":
-        raise CheckpointError(f"weights of mobilenet_v2 cannot be taken from {path}: there is no common layout")
+    if name not in ("resnet50", "resnet50_ibn"):
+        raise CheckpointError(f"weights of {name} cannot be taken from {path}: there is no common layout")
     net = resnet50(weights=None)
     if name == "resnet50_ibn":
         add_instance_norms(net)

@@ -130,9 +130,26 @@ def test_every_engine_can_be_set_and_one_that_is_not_installed_is_refused_with_w
             Settings(engine=kind)
 
 
-def test_openvino_runs_the_bundled_checkpoint_where_onnx_runtime_is_not_installed(
+@pytest.mark.parametrize(
+    ("installed", "kind", "expected"),
+    [
+        ({"onnxruntime", "openvino", "torch"}, "auto", ONNX),
+        ({"onnxruntime", "openvino", "torch"}, "torch", BUNDLED.with_suffix(".safetensors")),
+        ({"openvino"}, "auto", ONNX),
+        ({"openvino"}, "openvino", ONNX),
+        ({"torch"}, "auto", BUNDLED.with_suffix(".safetensors")),
+        (set(), "auto", ONNX),
+    ],
+)
+def test_the_bundled_checkpoint_has_a_form_that_the_engine_can_run(
+    installed: set[str], kind: EngineKind, expected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine_kinds.find_spec", lambda name: name in installed or None)
+    assert Settings.model_construct(engine=kind).resolved_checkpoint == expected
+
+
+def test_auto_runs_an_onnx_file_by_openvino_where_onnx_runtime_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.engine_kinds.find_spec", lambda name: name == "openvino" or None)
-    assert Settings(engine="openvino").resolved_checkpoint == ONNX
-    assert Settings().resolved_checkpoint == BUNDLED.with_suffix(".safetensors")
+    assert isinstance(load_engines(ONNX).workers[0], openvino_engine.OpenVinoEngine)
