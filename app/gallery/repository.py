@@ -102,7 +102,7 @@ class GalleryRepository:
 
     async def page(self, which: index.Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
         """Crops that pass the filter, latest first, from just after the position (captured_at, key)."""
-        query = select(Crop).where(*_conditions(which))
+        query = select(Crop).where(*map(_where, which.conditions()))
         if before is not None:
             query = query.where(tuple_(Crop.captured_at, Crop.key) < tuple_(*before))
         query = query.order_by(Crop.captured_at.desc(), Crop.key.desc()).limit(limit)
@@ -341,21 +341,17 @@ def _columns(values: Sequence[Any]) -> index.CropColumns:
     return index.CropColumns(camera_id, captured_at, track_id, person_id, text_of(lines))
 
 
-def _conditions(which: index.Filter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if which.camera_ids:
-        conditions.append(Crop.camera_id.in_(which.camera_ids))
-    if which.exclude_camera_ids:
-        conditions.append(Crop.camera_id.not_in(which.exclude_camera_ids))
-    if which.captured_from is not None:
-        conditions.append(Crop.captured_at >= which.captured_from)
-    if which.captured_to is not None:
-        conditions.append(Crop.captured_at < which.captured_to)
-    if which.person_id is not None:
-        conditions.append(Crop.person_id == which.person_id)
-    if which.track_id is not None:
-        conditions.append(Crop.track_id == which.track_id)
-    # Not LIKE, which ignores case on SQLite.
-    lines = Crop.attribute_lines
-    conditions += [func.replace(lines, line_of(pair), "") != lines for pair in sorted(which.attributes)]
-    return conditions
+def _where(condition: index.Condition) -> ColumnElement[bool]:
+    meets: ColumnElement[bool]
+    match condition:
+        case index.OneOf(name, texts, negated):
+            meets = _column(name).in_(texts)
+        case index.AtLeast(name, bound, negated):
+            meets = _column(name) >= bound
+        case index.HasAttribute(name, value):  # not LIKE, which ignores case on SQLite
+            return func.replace(Crop.attribute_lines, line_of((name, value)), "") != Crop.attribute_lines
+    return ~meets if negated else meets
+
+
+def _column(name: str) -> ColumnElement[Any]:
+    return _table(Crop).c[name]

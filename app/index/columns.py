@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from app.index.port import CropColumns, Filter
+from app.index.port import AtLeast, Condition, CropColumns, Filter, HasAttribute, OneOf
 from app.kit.canonical import canonical_json
 
 _NUMBERS = ("key", "captured_at")
@@ -84,31 +84,18 @@ class Columns:
         self._arrays["key"][row] = FREE
 
     def matching_rows(self, crop_filter: Filter) -> NDArray[np.int64] | None:
-        """The rows that pass the filter, ascending, or None if it tests nothing."""
+        """The rows that pass the filter, ascending, or None if it has no conditions."""
         mask = self.mask(crop_filter)
         return None if mask is None else np.flatnonzero(mask).astype(np.int64, copy=False)
 
     def mask(self, crop_filter: Filter) -> NDArray[np.bool_] | None:
-        """Whether each row passes the filter, or None if it tests nothing. Values of free rows are undefined."""
-        tests: list[NDArray[np.bool_]] = []
-        if crop_filter.camera_ids:
-            tests.append(self._is_any("camera_id", crop_filter.camera_ids))
-        if crop_filter.exclude_camera_ids:
-            tests.append(~self._is_any("camera_id", crop_filter.exclude_camera_ids))
-        if crop_filter.captured_from is not None:
-            tests.append(self._column("captured_at") >= crop_filter.captured_from)
-        if crop_filter.captured_to is not None:
-            tests.append(self._column("captured_at") < crop_filter.captured_to)
-        if crop_filter.person_id is not None:
-            tests.append(self._is_any("person_id", [crop_filter.person_id]))
-        if crop_filter.track_id is not None:
-            tests.append(self._is_any("track_id", [crop_filter.track_id]))
-        tests += [self._has_code("attributes", self._pairs.codes_with(pair)) for pair in crop_filter.attributes]
-        if not tests:
+        """Whether each row passes the filter, or None if it has no conditions. Values of free rows are undefined."""
+        masks = [self._meets(condition) for condition in crop_filter.conditions()]
+        if not masks:
             return None
-        mask = tests[0]
-        for test in tests[1:]:
-            mask &= test
+        mask = masks[0]
+        for other in masks[1:]:
+            mask &= other
         return mask
 
     def take(self, rows: slice | NDArray[np.int64]) -> "Columns":
@@ -145,9 +132,16 @@ class Columns:
     def _column(self, name: str) -> NDArray[Any]:
         return self._arrays[name][: self._size]
 
-    def _is_any(self, name: str, texts: Iterable[str]) -> NDArray[np.bool_]:
-        codes = [code for text in texts if (code := self._texts[name].known_code(text)) is not None]
-        return self._has_code(name, np.array(codes, np.int32))
+    def _meets(self, condition: Condition) -> NDArray[np.bool_]:
+        match condition:
+            case OneOf(name, texts, negated):
+                codes = [code for text in texts if (code := self._texts[name].known_code(text)) is not None]
+                meets = self._has_code(name, np.array(codes, np.int32))
+            case AtLeast(name, bound, negated):
+                meets = self._column(name) >= bound
+            case HasAttribute(name, value):
+                meets, negated = self._has_code("attributes", self._pairs.codes_with((name, value))), False
+        return ~meets if negated else meets
 
     def _has_code(self, name: str, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Whether each row has one of these codes."""

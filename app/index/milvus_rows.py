@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from app.index.port import Addition, Filter
+from app.index.port import Addition, AtLeast, Condition, Filter, HasAttribute, OneOf
 
 KEY, VECTOR = "key", "vector"
 CAMERA, CAPTURED, TRACK, PERSON, ATTRIBUTES = "camera_id", "captured_at", "track_id", "person_id", "attributes"
+"""The columns; but for the first two, they are named like the fields of `CropColumns`."""
+
+_OPTIONAL = (TRACK, PERSON)
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 """Characters that must be escaped in a literal; the rest stays as it is, as not every server knows other escapes."""
@@ -31,23 +34,19 @@ def row_of(addition: Addition) -> dict[str, Any]:
 
 
 def expression(crop_filter: Filter) -> str:
-    """A filter in Milvus's expression language; empty if it tests nothing."""
-    tests: list[str] = []
-    if crop_filter.camera_ids:
-        tests.append(f"{CAMERA} in [{', '.join(map(_literal, sorted(crop_filter.camera_ids)))}]")
-    if crop_filter.exclude_camera_ids:
-        tests.append(f"{CAMERA} not in [{', '.join(map(_literal, sorted(crop_filter.exclude_camera_ids)))}]")
-    if crop_filter.captured_from is not None:
-        tests.append(f"{CAPTURED} >= {crop_filter.captured_from}")
-    if crop_filter.captured_to is not None:
-        tests.append(f"{CAPTURED} < {crop_filter.captured_to}")
-    if crop_filter.person_id is not None:
-        tests.append(f"{PERSON} == {_literal(_optional(crop_filter.person_id))}")
-    if crop_filter.track_id is not None:
-        tests.append(f"{TRACK} == {_literal(_optional(crop_filter.track_id))}")
-    for name, value in sorted(crop_filter.attributes):
-        tests.append(f"array_contains({ATTRIBUTES}, {_literal(_pair(name, json.loads(value)))})")
-    return " and ".join(tests)
+    """A filter in Milvus's expression language; empty if it has no conditions."""
+    return " and ".join(map(_term, crop_filter.conditions()))
+
+
+def _term(condition: Condition) -> str:
+    match condition:
+        case OneOf(column, texts, negated):
+            values = sorted(_optional(text) if column in _OPTIONAL else text for text in texts)
+            return f"{column} {'not in' if negated else 'in'} [{', '.join(map(_literal, values))}]"
+        case AtLeast(column, bound, negated):
+            return f"{column} {'<' if negated else '>='} {bound}"
+        case HasAttribute(name, value):
+            return f"array_contains({ATTRIBUTES}, {_literal(_pair(name, json.loads(value)))})"
 
 
 def _optional(text: str | None) -> str:

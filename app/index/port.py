@@ -57,8 +57,37 @@ Change = Addition | Removal
 
 
 @dataclass(frozen=True)
+class OneOf:
+    """The text of a column is one of several, or, if `negated`, none of them."""
+
+    column: str
+    texts: frozenset[str]
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The number of a column is at least `bound`, or, if `negated`, below it."""
+
+    column: str
+    bound: int
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class HasAttribute:
+    """The attributes have this name with this value, as `canonical_json`."""
+
+    name: str
+    value: str
+
+
+Condition = OneOf | AtLeast | HasAttribute
+
+
+@dataclass(frozen=True)
 class Filter:
-    """The crops that a search considers: those that pass every test. A field with its default value tests nothing.
+    """The crops that a search considers: those that meet all conditions. A field with its default value sets none.
 
     Times in microseconds since 1970 UTC; `captured_from` is inclusive, `captured_to` exclusive. `attributes` are pairs
     of a name and the `canonical_json` of its value; a crop passes if it has all of them.
@@ -71,6 +100,24 @@ class Filter:
     person_id: str | None = None
     track_id: str | None = None
     attributes: frozenset[tuple[str, str]] = frozenset()
+
+    def conditions(self) -> list[Condition]:
+        """The conditions that a crop must meet; their columns are the fields of `CropColumns`."""
+        conditions: list[Condition] = []
+        if self.camera_ids:
+            conditions.append(OneOf("camera_id", self.camera_ids))
+        if self.exclude_camera_ids:
+            conditions.append(OneOf("camera_id", self.exclude_camera_ids, negated=True))
+        if self.captured_from is not None:
+            conditions.append(AtLeast("captured_at", self.captured_from))
+        if self.captured_to is not None:
+            conditions.append(AtLeast("captured_at", self.captured_to, negated=True))
+        if self.person_id is not None:
+            conditions.append(OneOf("person_id", frozenset({self.person_id})))
+        if self.track_id is not None:
+            conditions.append(OneOf("track_id", frozenset({self.track_id})))
+        conditions += [HasAttribute(name, value) for name, value in sorted(self.attributes)]
+        return conditions
 
 
 @dataclass(frozen=True, eq=False)
