@@ -1,5 +1,5 @@
-"""Draws clothed figures in the style of surveillance cameras, with Pillow and NumPy: crops of persons that nobody is.
+"""Draws crops of invented persons in the style of surveillance cameras, with Pillow and NumPy.
 
-A development tool that is not installed with the package. `python -m drawing model/datasets/drawn` makes the crops that
-are shipped.
+A development tool that is not installed with the package. `python -m drawing model/datasets/drawn` writes the shipped
+crops.
 """

@@ -9,7 +9,7 @@ from drawing.wardrobe import Outfit, Person
 
 
 def draw_bag(canvas: Canvas, person: Person, right_arm: Arm, view: View) -> None:
-    """The person's bag, if any; straps that lie on the torso belong to its paint."""
+    """The person's bag, if any; straps on the torso are part of the torso's paint."""
     outfit, girth = person.outfit, person.girth
     dark = plain(darker(outfit.bag_colour, 0.4))
     seams = over(plain(outfit.bag_colour), dark, lambda u, v: np.abs(np.sin(v * 46)) < 0.12)

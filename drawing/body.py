@@ -8,9 +8,9 @@ from drawing.fabrics import darker, over, paler, plain
 from drawing.pose import Arm, Leg, Pose, between
 from drawing.wardrobe import Outfit, Person
 
-# How much wider than the body the torso's garment is, and where it ends, in body heights.
+# The width of the torso's garment relative to the body, and the height of its hem in body heights.
 _LOOSENESS = {"tank": 0.96, "t-shirt": 1.0, "dress": 0.96, "coat": 1.12, "jacket": 1.1, "hoodie": 1.1}
-_OTHER_LOOSENESS = 1.03
+_DEFAULT_LOOSENESS = 1.03
 _HEMS = {
     "coat": 0.36,
     "open": 0.48,
@@ -21,7 +21,7 @@ _HEMS = {
     "polo": 0.51,
     "dress": 0.56,
 }
-_OTHER_HEM = 0.505
+_DEFAULT_HEM = 0.505
 # Width relative to the thigh, and the radius at the ankle.
 _TROUSERS = {"trousers": (1.16, 0.036), "jeans": (1.08, 0.031), "leggings": (0.98, 0.0225)}
 
@@ -68,8 +68,8 @@ def draw_hips(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
 def draw_torso(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
     """The torso in its garment, the neck, and a collar or hood."""
     outfit, girth, wide = person.outfit, person.girth, person.shoulders
-    loose = _LOOSENESS.get(outfit.cut, _OTHER_LOOSENESS)
-    hem = _HEMS.get(outfit.cut, _OTHER_HEM)
+    loose = _LOOSENESS.get(outfit.cut, _DEFAULT_LOOSENESS)
+    hem = _HEMS.get(outfit.cut, _DEFAULT_HEM)
     body = girth * loose
     belly = max(0.0, girth - 1.05) * 0.1
     waist = (0.086 if outfit.cut == "dress" else 0.093) * body

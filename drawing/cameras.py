@@ -9,11 +9,11 @@ from drawing.scenes import Palette, Scene, garage, lobby, platform, plaza
 
 @dataclass(frozen=True)
 class DrawnCamera:
-    """One camera.
+    """A drawn camera.
 
-    cast: gains of red, green and blue. exposure: gain of all. contrast: 1 leaves it. veil: light scattered into black,
-    0 to 1. noise: standard deviation, 0 to 1. softness: blur in pixels of the crop. quality: JPEG's, 1 to 95.
-    light: where the light comes from (right, up, towards the camera), length about 1. shadow: depth of shadows, 0 to 1.
+    cast: gains of red, green and blue. exposure: gain of all colours. contrast: a factor. veil: stray light, 0 to 1.
+    noise: standard deviation, 0 to 1. softness: blur in pixels of the crop. quality: of the JPEG, 1 to 95. light: its
+    direction (right, up, towards the camera), length about 1. shadow: strength of shadows, 0 to 1.
     """
 
     id: str

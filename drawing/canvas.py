@@ -1,4 +1,4 @@
-"""A small renderer: round bodies with painted surfaces, shaded and sorted by depth."""
+"""A small renderer of round bodies with painted surfaces, with shading and a depth buffer."""
 
 import math
 from collections.abc import Callable
@@ -29,11 +29,11 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class View:
-    """How one figure stands before the camera.
+    """How a figure stands in front of the camera.
 
-    x, y: pixels of the figure's origin. scale: pixels a body height. yaw: radians, 0 faces the camera and positive
-    turns to the picture's right. pitch: radians that the camera looks down. depth: body heights nearer to the camera.
-    light: where the light comes from (right, up, towards the camera), length 1.
+    x, y: pixels of the figure's origin. scale: pixels per body height. yaw: radians, 0 faces the camera and positive
+    turns to the picture's right. pitch: radians that the camera looks down. depth: offset towards the camera, in body
+    heights. light: its direction (right, up, towards the camera), length 1.
     """
 
     x: float
@@ -91,7 +91,7 @@ class Limb:
 
 @dataclass(frozen=True)
 class Material:
-    """What a body is made of: its paint, how deep its cloth folds (0 to 1), and which part of its surface is there."""
+    """A body's surface. crease: depth of the cloth's folds, 0 to 1. keep: the region to draw; None: all of it."""
 
     paint: Paint
     crease: float = 0.0
@@ -100,7 +100,7 @@ class Material:
 
 @dataclass(frozen=True)
 class _Surface:
-    """The points of a body that the camera sees, each field `(n,)`: pixel, depth, normal, and where on the body."""
+    """The points of a body that the camera sees, each field `(n,)`: pixel, depth, normal, and position on the body."""
 
     rows: Pixels
     columns: Pixels
@@ -111,7 +111,7 @@ class _Surface:
 
 
 class Canvas:
-    """The picture so far: `colour` (h, w, 3) float32 from 0 to 1, and the depth of what is drawn at each pixel."""
+    """A picture with a depth buffer; `colour` is `(h, w, 3)` float32 from 0 to 1."""
 
     def __init__(self, background: NDArray[np.float32]) -> None:
         self.colour = background.copy()
@@ -139,7 +139,7 @@ class Canvas:
         c = np.sqrt(1 - s**4 if body.square else 1 - s * s)
         u = np.arcsin(s) - np.arctan2(depth * sin, width * cos)[row]
         towards = s * (sin * cos * (depth**2 - width**2) / half)[row] + c * (width * depth / half)[row]
-        # A point that bulges towards the camera is higher up than the axis at the same pixel row: hems become curves.
+        # At the same pixel row, a point nearer to the camera than the axis is higher up: hems become curves.
         beyond = np.maximum(rows[-1] - y, 0) - np.maximum(y - rows[0], 0)
         v = (at_row(heights) + beyond / (view.scale * cos_pitch))[row] + towards * (sin_pitch / cos_pitch)
         slope = (np.gradient(half) * view.scale)[row] if len(y) > 1 else np.zeros_like(s)
@@ -148,7 +148,7 @@ class Canvas:
             columns=x[column],
             depth=at_row(nearness)[row] + towards * cos_pitch,
             normal=(s, slope, c),
-            u=_around(u),
+            u=_wrapped(u),
             v=v,
         )
         self._put(surface, (v >= heights[0]) & (v <= heights[-1]), view, material)
@@ -179,13 +179,13 @@ class Canvas:
             columns=x[column],
             depth=z0 + (z1 - z0) * t + c * radius / view.scale,
             normal=(normal_x, -normal_y, c),
-            u=_around(np.arcsin(s) - view.yaw),
+            u=_wrapped(np.arcsin(s) - view.yaw),
             v=position[row, column] * math.dist(limb.start, limb.end),
         )
         self._put(surface, np.ones(len(t), dtype=np.bool_), view, material)
 
     def _pixels(self, left: float, top: float, right: float, bottom: float) -> tuple[Pixels, Pixels]:
-        """The pixel rows and columns of a box, as far as they are on the canvas."""
+        """The pixel rows and columns of a box, cut at the canvas's edges."""
         height, width = self._depth.shape
         return (
             np.arange(max(int(top), 0), max(min(int(bottom) + 2, height), 0)),
@@ -193,7 +193,7 @@ class Canvas:
         )
 
     def _put(self, surface: _Surface, shown: Mask, view: View, material: Material) -> None:
-        """Shade the points and draw those that are shown and not behind what is drawn already."""
+        """Shade and draw the points that are shown and not behind a point that is already drawn."""
         rows, columns = surface.rows, surface.columns
         shown &= surface.depth > self._depth[rows, columns]
         if material.keep is not None:
@@ -212,13 +212,13 @@ class Canvas:
         self._depth[at] = surface.depth[shown]
 
 
-def _around(angle: Plane) -> Plane:
-    """The same angle from -pi to pi."""
+def _wrapped(angle: Plane) -> Plane:
+    """The angle wrapped to -pi to pi."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _folds(u: Plane, v: Plane) -> Plane:
-    """Folds of hanging cloth: waves of three lengths that run aslant, from -1 to 1."""
+    """Folds of hanging cloth, from -1 to 1: oblique waves of three lengths."""
     steep = np.sin(v * 61 + 2.6 * np.sin(u * 2.1 + v * 17))
     fine = np.sin(v * 113 - u * 5.3 + 1.9 * np.sin(v * 29))
     wide = np.sin(u * 3.7 + v * 23)

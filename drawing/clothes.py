@@ -26,7 +26,7 @@ _NECKLINES = {"tank": 0.05, "dress": 0.045, "t-shirt": 0.022, "sweater": 0.012}
 
 
 def upper_paint(person: Person) -> Paint:
-    """The torso: fabric, what closes it in front, neckline, and the straps of what is carried."""
+    """The torso: fabric, fastening, neckline, and the straps of the bag."""
     outfit = person.outfit
     paint = _patterned(outfit.pattern, outfit.upper, outfit.second)
     seam = plain(darker(outfit.upper, 0.45))
@@ -45,7 +45,7 @@ def upper_paint(person: Person) -> Paint:
             paint = over(paint, seam, lambda u, v: (np.abs(u) < 0.7) & (np.abs(v - 0.615) < 0.005))
             paint = over(paint, seam, lambda u, v: v < 0.52)
         case "tank":
-            # Bare where the arms begin.
+            # Bare shoulders.
             paint = over(paint, plain(person.skin), lambda u, v: (v > 0.79) & (np.abs(np.abs(u) - np.pi / 2) < 0.75))
     if outfit.cut in _NECKLINES:
         paint = over(paint, plain(person.skin), _neckline(_NECKLINES[outfit.cut]))
@@ -62,7 +62,7 @@ def lower_paint(outfit: Outfit) -> Paint:
 
 
 def sleeve_paint(outfit: Outfit) -> Paint:
-    """Sleeves have the pattern of the torso unless it is one of the chest only."""
+    """Sleeves have the torso's pattern, except patterns of the chest only."""
     if outfit.pattern in ("logo", "two-tone"):
         return plain(outfit.upper)
     return _patterned(outfit.pattern, outfit.upper, outfit.second)

@@ -1,4 +1,4 @@
-"""Drawn crops of invented persons who walk past several cameras, and their files."""
+"""Drawn crops of invented persons who walk past several cameras, and writing them to files."""
 
 import csv
 from collections import Counter
@@ -17,11 +17,11 @@ from drawing.pose import Gesture, Pose
 from drawing.wardrobe import Person, dress_people
 from model.datasets.synthetic import MANIFEST
 
-_BEGIN = datetime(2026, 3, 16, 7, 30, tzinfo=UTC)
-_FRAMES_A_SECOND = 25
-_FRAME = timedelta(seconds=1) / _FRAMES_A_SECOND
+_START = datetime(2026, 3, 16, 7, 30, tzinfo=UTC)
+_FRAME_RATE = 25
+_FRAME = timedelta(seconds=1) / _FRAME_RATE
 _COLUMNS = ("file", "camera_id", "captured_at", "track_id", "person_id")
-_WRITTEN_QUALITY = 92
+_JPEG_QUALITY = 92
 
 _HEADINGS = (0.0, np.pi, np.pi / 2, -np.pi / 2, 0.7, -0.7, np.pi - 0.7, np.pi + 0.7)
 _HEADING_SHARES = (0.2, 0.16, 0.12, 0.12, 0.1, 0.1, 0.1, 0.1)
@@ -66,31 +66,25 @@ def draw_crops(people: int = 40, cameras: int = 4, crops_per_visit: int = 3, see
 
 
 def write_crops(folder: Path, people: int = 40, cameras: int = 4, crops_per_visit: int = 3, seed: int = 0) -> int:
-    """Write `draw_crops` into a folder per camera, then the manifest; returns the number of crops.
+    """Write the crops of `draw_crops` into a folder per camera, and a manifest; returns the number of crops.
 
     The names are Market-1501's (`0002_c1s1_000451_01.jpg`: person, camera, frame, crop of the track). The manifest has
     the columns file, camera_id, captured_at, track_id and person_id. Raises ValueError like `draw_crops`.
     """
     crops = draw_crops(people, cameras, crops_per_visit, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    rows, seen = [], Counter[int]()
+    rows = []
+    crops_of_track = Counter[int]()
     for crop in crops:
-        seen[crop.track] += 1
-        frame = (crop.captured_at - _BEGIN) // _FRAME
-        name = f"{crop.pid:04d}_c{crop.camera}s1_{frame:06d}_{seen[crop.track]:02d}.jpg"
+        crops_of_track[crop.track] += 1
+        frame = (crop.captured_at - _START) // _FRAME
+        name = f"{crop.pid:04d}_c{crop.camera}s1_{frame:06d}_{crops_of_track[crop.track]:02d}.jpg"
         path = folder / crop.camera_id / name
         path.parent.mkdir(exist_ok=True)
-        crop.picture.save(path, "JPEG", quality=_WRITTEN_QUALITY)
+        crop.picture.save(path, "JPEG", quality=_JPEG_QUALITY)
         track = f"{crop.camera_id}-{crop.track:04d}"
-        rows.append(
-            (
-                f"{crop.camera_id}/{name}",
-                crop.camera_id,
-                crop.captured_at.isoformat(),
-                track,
-                f"{crop.pid:04d}",
-            )
-        )
+        captured_at = crop.captured_at.isoformat()
+        rows.append((f"{crop.camera_id}/{name}", crop.camera_id, captured_at, track, f"{crop.pid:04d}"))
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -114,12 +108,12 @@ def _crops(people: int, cameras: int, crops_per_visit: int, seed: int) -> Iterat
         shots = _shots(persons, visit.pid, len(visit.frames), rng)
         for frame, shot in zip(visit.frames, shots, strict=True):
             picture = photograph(shot, camera, empty[visit.camera - 1], exposure, rng)
-            yield DrawnCrop(visit.pid, visit.camera, camera.id, _BEGIN + frame * _FRAME, track, picture)
+            yield DrawnCrop(visit.pid, visit.camera, camera.id, _START + frame * _FRAME, track, picture)
 
 
 def _empty_frame(camera: int, seed: int) -> Image.Image:
-    drawn = CAMERAS[camera - 1]
-    frame = drawn.scene(drawn.palette, np.random.default_rng((seed, 3, camera)))
+    settings = CAMERAS[camera - 1]
+    frame = settings.scene(settings.palette, np.random.default_rng((seed, 3, camera)))
     return Image.fromarray((frame * 255).astype(np.uint8))
 
 
@@ -130,7 +124,7 @@ def _walk(pid: int, cameras: int, crops_per_visit: int, rng: np.random.Generator
     visits = []
     for camera in path:
         times = seconds + np.cumsum(rng.uniform(0.4, 1.4, crops_per_visit))
-        visits.append(_Visit(pid, int(camera) + 1, tuple(int(t * _FRAMES_A_SECOND) for t in times)))
+        visits.append(_Visit(pid, int(camera) + 1, tuple(int(t * _FRAME_RATE) for t in times)))
         seconds = float(times[-1] + rng.uniform(40, 260))
     return visits
 
@@ -153,13 +147,13 @@ def _shots(people: Sequence[Person], pid: int, count: int, rng: np.random.Genera
             obstacle=_obstacle(rng) if rng.random() < 0.08 else None,
             motion=int(rng.integers(3, 7)) if rng.random() < 0.12 else 0,
         )
-        way = 0.9 * stride / 0.4
-        x, z = x + way * float(np.sin(yaw)), float(np.clip(z - way * np.cos(yaw), 6.0, 13.0))
+        distance = 0.9 * stride / 0.4
+        x, z = x + distance * float(np.sin(yaw)), float(np.clip(z - distance * np.cos(yaw), 6.0, 13.0))
         phase += float(rng.uniform(0.8, 2.4))
 
 
 def _box(rng: np.random.Generator) -> Box:
-    """A box around the whole person; one in fourteen cuts off the feet, one in fourteen is far too large."""
+    """A box around the whole person; one in 14 cuts off the feet, one in 14 is far too large."""
     kind = rng.random()
     feet_x = 0.5 + float(rng.normal(0, 0.03))
     if kind < 1 / 14:

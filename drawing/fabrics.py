@@ -29,12 +29,12 @@ def striped(ground: Colour, stripe: Colour, period: float, share: float) -> Pain
 
 
 def pinstriped(ground: Colour, stripe: Colour, count: int, share: float) -> Paint:
-    """`count` upright stripes around the body."""
+    """`count` upright stripes around the body; `share` of each period in the stripe's colour."""
     return over(plain(ground), plain(stripe), lambda u, v: (u * count / (2 * np.pi)) % 1 < share)
 
 
 def checked(ground: Colour, line: Colour, period: float) -> Paint:
-    """Crossing bands, darker (more of `line`) where they cross; `period` in body heights."""
+    """Crossing bands of `line`, stronger where they cross; `period` in body heights."""
     colours = np.array([ground, _between(ground, line, 0.6), line], dtype=np.float32)
 
     def paint(u: Plane, v: Plane) -> Plane:
@@ -46,7 +46,7 @@ def checked(ground: Colour, line: Colour, period: float) -> Paint:
 
 
 def dotted(ground: Colour, dot: Colour, period: float) -> Paint:
-    """Staggered dots."""
+    """Staggered dots; `period` in body heights."""
 
     def region(u: Plane, v: Plane) -> Mask:
         row = v / period
@@ -58,7 +58,7 @@ def dotted(ground: Colour, dot: Colour, period: float) -> Paint:
 
 
 def flowered(ground: Colour, flower: Colour) -> Paint:
-    """Irregular blots, as of a print."""
+    """Irregular blots, like a printed pattern."""
 
     def region(u: Plane, v: Plane) -> Mask:
         wave = np.sin(v * 190 + 2.1 * np.sin(u * 7)) + np.sin(u * 15 + 2.3 * np.sin(v * 130))
@@ -95,15 +95,15 @@ def back(angle: float, low: float, high: float) -> Region:
 
 
 def darker(colour: Colour, share: float = 0.3) -> Colour:
-    """The colour with `share` of it taken away."""
+    """The colour moved towards black by `share` (0 to 1)."""
     return _between(colour, (0.0, 0.0, 0.0), share)
 
 
 def paler(colour: Colour, share: float = 0.3) -> Colour:
-    """The colour moved towards white."""
+    """The colour moved towards white by `share` (0 to 1)."""
     return _between(colour, (1.0, 1.0, 1.0), share)
 
 
-def _between(one: Colour, other: Colour, share: float) -> Colour:
-    red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
+def _between(start: Colour, end: Colour, share: float) -> Colour:
+    red, green, blue = (a + (b - a) * share for a, b in zip(start, end, strict=True))
     return red, green, blue

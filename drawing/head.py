@@ -10,7 +10,7 @@ from drawing.wardrobe import Outfit, Person
 
 _CHIN = 0.858
 _HEAD = 0.146
-# Hair ends at these heights of the head (0 is the chin, 1 the crown) at the sides and at the back.
+# The height on the head (0 is the chin, 1 the crown) at which hair ends at the sides and at the back.
 _HAIR_ENDS = {
     "short": (0.5, 0.2),
     "bob": (0.12, 0.08),
@@ -21,7 +21,7 @@ _HAIR_ENDS = {
 
 
 def draw_head(canvas: Canvas, person: Person, view: View) -> None:
-    """A whole head; `view` is the body's, turned as the head is."""
+    """A whole head; `view` is turned like the head."""
     canvas.turned(_ball(0.5, 0.5, 0.052, 0.06, 0.006), view, Material(_face(person)))
     for side in (-1.0, 1.0):
         ear = Limb((side * 0.052, _height(0.5), -0.002), (side * 0.051, _height(0.43), 0.0), 0.011, 0.008)
@@ -31,11 +31,12 @@ def draw_head(canvas: Canvas, person: Person, view: View) -> None:
 
 
 def _height(share: float) -> float:
-    """Of a height of the head (0 is the chin, 1 the crown) above the floor, in body heights."""
+    """The height above the floor, in body heights, of a position on the head (0 is the chin, 1 the crown)."""
     return _CHIN + _HEAD * share
 
 
 def _share(v: Plane) -> Plane:
+    """The inverse of `_height`."""
     return (v - _CHIN) / _HEAD
 
 
@@ -66,7 +67,7 @@ def _face(person: Person) -> Paint:
 
 
 def _feature(below: Paint, colour: Colour, place: tuple[float, float], size: tuple[float, float]) -> Paint:
-    """Something at both sides of a face: its angle from the middle, its height on the head, half its size in both."""
+    """A feature at both sides of a face. place: angle from the middle, and height on the head; size: half extents."""
     return over(
         below,
         plain(colour),

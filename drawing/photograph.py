@@ -1,4 +1,4 @@
-"""Rendering of a person in front of a camera to a crop, as a camera pipeline would cut it out."""
+"""Rendering a person in front of a camera as a detector's crop."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,7 +12,7 @@ from drawing.canvas import Canvas, Plane, View
 from drawing.fabrics import Colour
 from drawing.figures import draw_person
 from drawing.pose import Pose
-from drawing.scenes import FRAME_SIZE, pitch_at, pixel_of, pixels_a_metre
+from drawing.scenes import FRAME_SIZE, pitch_at, pixel_of, pixels_per_metre
 from drawing.wardrobe import Person
 
 CROP_SIZE = (80, 160)
@@ -20,13 +20,13 @@ CROP_SIZE = (80, 160)
 
 _OVERSAMPLING = 2
 
-# Paints are more saturated than cloth.
 _SATURATION = 0.85
+"""Relative to the paints, which are more saturated than cloth."""
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where a person stands (metres right of the camera and away from it), heading (0 faces the camera) and pose."""
+    """A person's position (metres right of the camera and away from it), heading (0 faces the camera) and pose."""
 
     x: float
     z: float
@@ -36,7 +36,7 @@ class Stand:
 
 @dataclass(frozen=True)
 class Companion:
-    """Another person in the crop; a `nearer` one hides the person in part. across: body heights to the right."""
+    """Another person in the crop; a nearer one partly hides the person. across: body heights to the right."""
 
     person: Person
     yaw: float
@@ -57,7 +57,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Box:
-    """The detector's box around the person: its height in body heights, and where the feet are, 0 to 1."""
+    """The detector's box around the person: its height in body heights, and the feet's position in it, 0 to 1."""
 
     height: float
     feet_x: float
@@ -66,7 +66,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Shot:
-    """Everything that one crop shows."""
+    """Everything that a crop shows. motion: pixels that the person moves while the shutter is open."""
 
     person: Person
     stand: Stand
@@ -74,13 +74,12 @@ class Shot:
     companion: Companion | None = None
     obstacle: Obstacle | None = None
     motion: int = 0
-    """Pixels that the person moves while the shutter is open."""
 
 
 def photograph(
     shot: Shot, camera: DrawnCamera, frame: Image.Image, exposure: float, rng: np.random.Generator
 ) -> Image.Image:
-    """The crop as RGB of CROP_SIZE. `frame` is the camera's empty frame; `exposure` is the gain of this moment."""
+    """The crop as RGB of CROP_SIZE. `frame` is the camera's empty frame; `exposure` is the shot's gain."""
     width, height = CROP_SIZE[0] * _OVERSAMPLING, CROP_SIZE[1] * _OVERSAMPLING
     stand = shot.stand
     view = View(
@@ -104,9 +103,9 @@ def photograph(
 def _background(
     frame: Image.Image, stand: Stand, metres: float, view: View, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """What of the frame lies within the crop, kept inside the frame."""
+    """The frame's section behind the crop, moved to lie inside the frame."""
     column, row = pixel_of(stand.x, 0, stand.z)
-    zoom = pixels_a_metre(stand.z) * metres / view.scale
+    zoom = pixels_per_metre(stand.z) * metres / view.scale
     wide, high = size[0] * zoom, size[1] * zoom
     left = min(max(column - view.x * zoom, 0), FRAME_SIZE[0] - wide)
     top = min(max(row - view.y * zoom, 0), FRAME_SIZE[1] - high)
@@ -161,7 +160,7 @@ def _draw_obstacle(picture: Plane, obstacle: Obstacle) -> None:
 def _develop(
     picture: Plane, motion: int, camera: DrawnCamera, exposure: float, rng: np.random.Generator
 ) -> Image.Image:
-    """Blur, size, colour cast, noise and compression, in the order in which a camera brings them about."""
+    """Blur, size, colour cast, noise and compression, in a camera's order."""
     if motion > 1:
         moved = [np.roll(picture, step - motion // 2, axis=1) for step in range(motion)]
         picture = np.mean(moved, axis=0, dtype=np.float32)

@@ -8,7 +8,7 @@ from drawing.canvas import Point
 from drawing.wardrobe import Person
 
 SHOULDER = 0.795
-"""Height of the shoulder joints in body heights, as all lengths here."""
+"""Height of the shoulder joints. All lengths here are in body heights."""
 
 _HIP = 0.515
 _THIGH = 0.245
@@ -22,10 +22,10 @@ Gesture = Literal["swing", "phone", "pockets", "folded"]
 
 @dataclass(frozen=True)
 class Pose:
-    """A moment of walking.
+    """A moment of walking or standing.
 
-    phase: radians of the walking cycle. stride: radians that a thigh swings forward and back, 0 stands. turn: radians
-    that the head turns. gesture: what the arms do; only `swing` follows the legs.
+    phase: of the walking cycle, in radians. stride: the angle of a thigh's swing in radians; 0 stands. turn: the head's
+    angle to the body in radians. gesture: of the arms; only `swing` follows the legs.
     """
 
     phase: float
@@ -35,7 +35,7 @@ class Pose:
 
     @property
     def spread(self) -> float:
-        """How far a knee is before or behind the hip at this moment."""
+        """How far a knee is in front of or behind the hip."""
         return _THIGH * math.sin(self.stride) * abs(math.sin(self.phase))
 
 
@@ -51,7 +51,7 @@ class Leg:
 
     @property
     def lowest(self) -> float:
-        """The height of what stands on the floor."""
+        """The height of the sole's lowest point."""
         return min(self.ankle[1] - _ANKLE, self.toe[1] - 0.014)
 
 
@@ -66,24 +66,24 @@ class Arm:
     hand: Point
 
 
-def leg(side: float, person: Person, pose: Pose) -> Leg:
-    """A leg in this pose: straight when it carries, bent when it swings forward."""
+def leg_joints(side: float, person: Person, pose: Pose) -> Leg:
+    """A leg in this pose: straight while it carries, bent while it swings forward. side: 1 is left, -1 is right."""
     thigh = pose.stride * side * math.sin(pose.phase)
     lifted = max(0.0, side * math.cos(pose.phase))
     shin = thigh - pose.stride * (0.15 + 1.7 * lifted)
     hip = (side * 0.046 * math.sqrt(person.girth), _HIP, 0.0)
     knee = _hang(hip, _THIGH, thigh)
     ankle = _hang(knee, _SHIN, shin)
-    dip = max(0.0, -shin) * 0.75
-    toe = (ankle[0] * 1.12, ankle[1] - 0.02 - 0.085 * math.sin(dip), ankle[2] + 0.082 * math.cos(dip))
+    pitch = max(0.0, -shin) * 0.75
+    toe = (ankle[0] * 1.12, ankle[1] - 0.02 - 0.085 * math.sin(pitch), ankle[2] + 0.082 * math.cos(pitch))
     return Leg(side, hip, knee, ankle, toe)
 
 
-def arm(side: float, person: Person, pose: Pose) -> Arm:
-    """An arm in this pose."""
+def arm_joints(side: float, person: Person, pose: Pose) -> Arm:
+    """An arm in this pose. side: 1 is left, -1 is right."""
     shoulder = (side * 0.099 * person.shoulders * person.girth**0.3, SHOULDER, 0.0)
     swing = -0.9 * pose.stride * side * math.sin(pose.phase)
-    # Radians forward of upper arm and forearm; how far elbow and wrist move outwards.
+    # Forward angles of upper arm and forearm in radians; outward offsets of elbow and wrist.
     upper, lower, elbow_out, wrist_out = swing, swing + 0.25 + 0.3 * max(0.0, swing), 0.02, -0.002
     if pose.gesture == "phone" and side > 0:
         upper, lower, elbow_out, wrist_out = 0.35, 2.1, 0.01, -0.05
@@ -98,11 +98,11 @@ def arm(side: float, person: Person, pose: Pose) -> Arm:
 
 
 def between(start: Point, end: Point, share: float) -> Point:
-    """The point at this share of the way."""
+    """The point at `share` (0 to 1) of the way from `start` to `end`."""
     left, up, forward = (a + (b - a) * share for a, b in zip(start, end, strict=True))
     return left, up, forward
 
 
 def _hang(start: Point, length: float, forward: float, left: float = 0.0) -> Point:
-    """The end of a bone that hangs from `start`, swung forward by an angle and moved to the left."""
+    """The end of a bone that hangs from `start`, swung forward by an angle in radians and moved to the left."""
     return start[0] + left, start[1] - length * math.cos(forward), start[2] + length * math.sin(forward)

@@ -46,7 +46,7 @@ class Stage:
         self.quad(((left, low, z), (right, low, z), (right, high, z), (left, high, z)), colour)
 
     def box(self, x: float, z: float, size: tuple[float, float, float], colour: Colour, low: float = 0.0) -> None:
-        """A box that stands with its front at `z`; size is width, height, depth."""
+        """Draw a box with its front at `z`; `size` is width, height and depth, `low` the height of its bottom."""
         width, height, depth = size
         left, right, far, high = x - width / 2, x + width / 2, z + depth, low + height
         self.quad(((left, high, z), (right, high, z), (right, high, far), (left, high, far)), paler(colour, 0.15))
@@ -57,20 +57,20 @@ class Stage:
     def line(
         self, start: tuple[float, float, float], end: tuple[float, float, float], colour: Colour, width: float
     ) -> None:
-        """A line between two `(x, y, z)`; its width in metres."""
+        """Draw a line between two `(x, y, z)`; `width` in metres."""
         nearest = min(start[2], end[2])
         pixels = max(1, round(width * _FOCAL / nearest))
         self._draw.line([pixel_of(*start), pixel_of(*end)], fill=_rgb(colour), width=pixels)
 
     def wheel(self, x: float, y: float, z: float, radius: float, colour: Colour, width: float = 0.05) -> None:
-        """A circle that faces the camera; its rim's width in metres."""
+        """Draw a circle that faces the camera; `width` is its rim's, in metres."""
         column, row = pixel_of(x, y, z)
         size = radius * _FOCAL / z
         box = (column - size, row - size, column + size, row + size)
         self._draw.ellipse(box, outline=_rgb(colour), width=max(1, round(width * _FOCAL / z)))
 
     def bush(self, x: float, y: float, z: float, radius: float, colour: Colour) -> None:
-        """Leaves as many small blots."""
+        """Draw leaves as small ellipses."""
         for _ in range(60):
             across, up = self.rng.normal(0, radius * 0.45, 2)
             column, row = pixel_of(x + across, max(y + up, 0.05), z)
@@ -80,7 +80,7 @@ class Stage:
             self._draw.ellipse((column - size, row - size * 0.7, column + size, row + size * 0.7), fill=_rgb(leaf))
 
     def grid(self, step: float, colour: Colour, width: float, far: float) -> None:
-        """Joints of a tiled floor."""
+        """Draw the joints of a tiled floor."""
         for x in np.arange(-14, 14 + step, step):
             self.line((float(x), 0, far), (float(x), 0, 2.4), colour, width * 0.3)
         for z in np.arange(2.4, far, step):
@@ -96,6 +96,7 @@ class Stage:
 
 
 Scene = Callable[[Palette, np.random.Generator], Plane]
+"""Draws a camera's frame without people, `(540, 960, 3)` float32 from 0 to 1."""
 
 
 def pixel_of(x: float, y: float, z: float) -> tuple[float, float]:
@@ -103,18 +104,18 @@ def pixel_of(x: float, y: float, z: float) -> tuple[float, float]:
     return FRAME_SIZE[0] / 2 + _FOCAL * x / z, _HORIZON + _FOCAL * (_CAMERA_HEIGHT - y) / z
 
 
-def pixels_a_metre(z: float) -> float:
-    """How large one metre is in the frame at a distance of `z` metres."""
+def pixels_per_metre(z: float) -> float:
+    """The size of a metre in the frame at a distance of `z` metres, in pixels."""
     return _FOCAL / z
 
 
 def pitch_at(z: float) -> float:
-    """How steeply the camera looks down on a person at `z` metres, radians."""
+    """The angle at which the camera looks down on a person at `z` metres, in radians."""
     return float(np.arctan2(_CAMERA_HEIGHT - 0.9, z))
 
 
 def plaza(palette: Palette, rng: np.random.Generator) -> Plane:
-    """Paving before a wall with a gate, railings, parked bicycles and shrubs."""
+    """Paving in front of a wall with a gate, railings, parked bicycles and shrubs."""
     stage = Stage(palette.floor, palette.wall, rng)
     stage.upright(0, 26, 60, 0, 5, palette.wall)
     for row in np.arange(0.3, 5, 0.45):

@@ -150,7 +150,7 @@ _PATTERNS: dict[Cut, dict[Pattern, float]] = {
     "shirt": {"plain": 0.4, "checked": 0.35, "pinstriped": 0.15, "flowered": 0.1},
     "dress": {"plain": 0.35, "striped": 0.15, "checked": 0.15, "dotted": 0.15, "flowered": 0.2},
 }
-_OTHER_PATTERNS: dict[Pattern, float] = {
+_DEFAULT_PATTERNS: dict[Pattern, float] = {
     "plain": 0.36,
     "logo": 0.22,
     "striped": 0.2,
@@ -161,21 +161,21 @@ _OTHER_PATTERNS: dict[Pattern, float] = {
 _SKIRT_PATTERNS: dict[Pattern, float] = {"plain": 0.7, "checked": 0.1, "dotted": 0.1, "flowered": 0.1}
 
 _CANDIDATES = 20
-"""How many outfits a newcomer tries on; the one least like the others' is kept."""
+"""The number of random candidates for each person, of which the least similar to the others is chosen."""
 
-_PEOPLE_A_LOOK_ALIKE = 8
-"""One person in so many wears nearly the same clothes as another."""
+_LOOK_ALIKE_PERIOD = 8
+"""Every eighth person wears nearly the same clothes as another one."""
 
 _WARM: tuple[Cut, ...] = ("sweater", "hoodie", "jacket", "open", "coat")
 """Garments that always have long sleeves."""
 
-_ALL_OF_ONE: tuple[Cut, ...] = ("dress", "coat")
+_WHOLE_BODY: tuple[Cut, ...] = ("dress", "coat")
 """Garments that hide too much of what distinguishes look-alikes."""
 
 
 @dataclass(frozen=True)
 class Outfit:
-    """Everything that is worn or carried. `second` is the colour of the upper garment's pattern or inner shirt."""
+    """A person's clothes and bag. second: the colour of the upper garment's pattern or inner shirt."""
 
     cut: Cut
     pattern: Pattern
@@ -194,7 +194,7 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Person:
-    """A drawn person. height: metres. girth: width of the body, 1 is average; shoulders: their width, 1 is average."""
+    """A drawn person. height: metres. girth, shoulders: widths of body and shoulders; 1 is average."""
 
     height: float
     girth: float
@@ -208,17 +208,17 @@ class Person:
 
 
 def dress_people(count: int, rng: np.random.Generator) -> tuple[Person, ...]:
-    """`count` persons whose clothes differ, and now and then one who dresses nearly as another does."""
+    """`count` persons in different clothes; every _LOOK_ALIKE_PERIOD-th looks nearly like another one."""
     people: list[Person] = []
     known: list[_Features] = []
     for number in range(count):
-        if number % _PEOPLE_A_LOOK_ALIKE == _PEOPLE_A_LOOK_ALIKE - 1:
-            copied = [person for person in people if person.outfit.cut not in _ALL_OF_ONE] or people
-            candidates = [_look_alike(_choose(rng, copied), rng) for _ in range(_CANDIDATES)]
+        if number % _LOOK_ALIKE_PERIOD == _LOOK_ALIKE_PERIOD - 1:
+            models = [person for person in people if person.outfit.cut not in _WHOLE_BODY] or people
+            candidates = [_look_alike(_choose(rng, models), rng) for _ in range(_CANDIDATES)]
         else:
             candidates = [_person(rng) for _ in range(_CANDIDATES)]
-        unlike = [_difference(_features(person), known) for person in candidates]
-        people.append(candidates[int(np.argmax(unlike))])
+        differences = [_difference(_features(person), known) for person in candidates]
+        people.append(candidates[int(np.argmax(differences))])
         known.append(_features(people[-1]))
     return tuple(people)
 
@@ -230,8 +230,8 @@ def _person(rng: np.random.Generator) -> Person:
         girth=float(np.clip(rng.normal(0.99 if woman else 1.06, 0.1), 0.85, 1.28)),
         shoulders=float(rng.normal(0.92 if woman else 1.05, 0.03)),
         skin=_choose(rng, _SKINS),
-        hair=_weigh(rng, _HAIRS_OF_WOMEN if woman else _HAIRS_OF_MEN),
-        hair_colour=_weigh(rng, _HAIR_COLOURS),
+        hair=_sample(rng, _HAIRS_OF_WOMEN if woman else _HAIRS_OF_MEN),
+        hair_colour=_sample(rng, _HAIR_COLOURS),
         glasses=bool(rng.random() < 0.2),
         beard=not woman and bool(rng.random() < 0.2),
         outfit=_outfit(woman, rng),
@@ -239,29 +239,29 @@ def _person(rng: np.random.Generator) -> Person:
 
 
 def _outfit(woman: bool, rng: np.random.Generator) -> Outfit:
-    cut = _weigh(rng, _CUTS_OF_WOMEN if woman else _CUTS_OF_MEN)
+    cut = _sample(rng, _CUTS_OF_WOMEN if woman else _CUTS_OF_MEN)
     upper = _choose(rng, _UPPERS)
-    lower_kind = _weigh(rng, _LOWERS_OF_WOMEN if woman else _LOWERS_OF_MEN)
+    lower_kind = _sample(rng, _LOWERS_OF_WOMEN if woman else _LOWERS_OF_MEN)
     lowers = {"jeans": _DENIMS, "skirt": _UPPERS}.get(lower_kind, _LOWERS)
     return Outfit(
         cut=cut,
-        pattern=_weigh(rng, _PATTERNS.get(cut, _OTHER_PATTERNS)),
+        pattern=_sample(rng, _PATTERNS.get(cut, _DEFAULT_PATTERNS)),
         upper=upper,
         second=_second(cut, upper, rng),
         long_sleeves=cut in _WARM or (cut != "tank" and bool(rng.random() < 0.25)),
         lower_kind=lower_kind,
         lower=_choose(rng, lowers),
-        lower_pattern=_weigh(rng, _SKIRT_PATTERNS) if lower_kind in ("skirt", "long-skirt", "shorts") else "plain",
-        shoes=_weigh(rng, _SHOES),
-        bag=_weigh(rng, _BAGS_OF_WOMEN if woman else _BAGS_OF_MEN),
+        lower_pattern=_sample(rng, _SKIRT_PATTERNS) if lower_kind in ("skirt", "long-skirt", "shorts") else "plain",
+        shoes=_sample(rng, _SHOES),
+        bag=_sample(rng, _BAGS_OF_WOMEN if woman else _BAGS_OF_MEN),
         bag_colour=_choose(rng, _BAGS),
-        hat=_weigh(rng, _HATS),
+        hat=_sample(rng, _HATS),
         hat_colour=_choose(rng, _UPPERS),
     )
 
 
 def _second(cut: Cut, upper: Colour, rng: np.random.Generator) -> Colour:
-    """A colour that stands out against the upper garment's; a quiet one below an open jacket."""
+    """A colour in contrast to the upper garment's; a neutral one under an open jacket."""
     colours, contrast = (_NEUTRALS, 0.6) if cut == "open" else (_UPPERS, 0.75)
     return _choose(rng, [colour for colour in colours if _contrast(colour, upper) > contrast])
 
@@ -269,7 +269,7 @@ def _second(cut: Cut, upper: Colour, rng: np.random.Generator) -> Colour:
 def _look_alike(person: Person, rng: np.random.Generator) -> Person:
     """Another person with the same body and upper garment, but another lower one: a deliberately hard case."""
     stranger, worn = _person(rng), person.outfit
-    lower = _choose(rng, [other for other in _LOWERS if _contrast(other, worn.lower) > 0.5])
+    lower = _choose(rng, [colour for colour in _LOWERS if _contrast(colour, worn.lower) > 0.5])
     lower_kind: Lower = "shorts" if worn.lower_kind in ("trousers", "jeans", "leggings") else "trousers"
     return replace(
         stranger,
@@ -295,7 +295,7 @@ def _difference(features: _Features, others: Sequence[_Features]) -> float:
 
 
 def _features(person: Person) -> _Features:
-    """What a glance from far away takes in; distances between these are roughly differences in looks."""
+    """Features whose distances are roughly the differences in looks from far away."""
     worn = person.outfit
     dress = worn.cut in ("dress", "coat")
     pattern = 0.0 if worn.pattern == "plain" else 0.2
@@ -315,15 +315,15 @@ def _features(person: Person) -> _Features:
     )
 
 
-def _contrast(one: Colour, other: Colour) -> float:
-    return float(np.abs(np.subtract(one, other)).sum())
+def _contrast(first: Colour, second: Colour) -> float:
+    return float(np.abs(np.subtract(first, second)).sum())
 
 
 def _choose(rng: np.random.Generator, options: Sequence[_Option]) -> _Option:
     return options[int(rng.integers(len(options)))]
 
 
-def _weigh(rng: np.random.Generator, weights: Mapping[_Option, float]) -> _Option:
-    """One of the keys, as often as its weight says."""
+def _sample(rng: np.random.Generator, weights: Mapping[_Option, float]) -> _Option:
+    """A random key; the values are its relative frequencies."""
     shares = np.array(list(weights.values()))
     return list(weights)[int(rng.choice(len(weights), p=shares / shares.sum()))]

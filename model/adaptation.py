@@ -8,23 +8,23 @@ from model.datasets.base import Sample, findable_persons
 from model.errors import DataError
 from model.recipe import Recipe, read_recipe, recipe_path
 
-FEWEST_PERSONS = 8
-"""With fewer persons, training overfits at once."""
+MIN_PERSONS = 8
+"""With fewer persons, training overfits immediately."""
 
 _SUFFIX = "-adapted"
 
 
 def usable_crops(samples: Sequence[Sample], name: str) -> tuple[Sample, ...]:
-    """The crops of persons seen by two or more cameras, or on two or more crops by unknown cameras.
+    """The crops of persons seen by two or more cameras, or on two or more crops from unknown cameras.
 
-    Other persons show nothing about how a person looks to another camera. name: the data set's name. Raises DataError
-    for fewer than FEWEST_PERSONS such persons.
+    Other persons do not show how a person's looks differ between cameras. name: the data set's name. Raises DataError
+    for fewer than MIN_PERSONS such persons.
     """
     usable = set(findable_persons(samples))
-    if len(usable) < FEWEST_PERSONS:
+    if len(usable) < MIN_PERSONS:
         raise DataError(
             f"{len(usable)} of {len({sample.pid for sample in samples})} persons of {name} are seen by two cameras or "
-            f"more; adapting needs at least {FEWEST_PERSONS}: add crops, or hold fewer persons out"
+            f"more; adapting needs at least {MIN_PERSONS}: add crops, or hold fewer persons out"
         )
     return tuple(sample for sample in samples if sample.pid in usable)
 

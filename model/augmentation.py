@@ -1,4 +1,4 @@
-"""Random augmentation of training batches: parameters are sampled for the whole batch, then applied vectorised."""
+"""Random augmentation of training batches: parameters are sampled for the whole batch, then applied."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -47,7 +47,7 @@ class AugmentationParams:
     seeds: Tensor
 
     def select(self, rows: slice) -> "AugmentationParams":
-        """The parameters of some of the pictures."""
+        """The parameters of the pictures `rows`."""
         return AugmentationParams(
             self.flipped[rows], self.offsets[:, rows], self.boxes[:, rows], self.erased[rows], self.seeds[rows]
         )
@@ -65,7 +65,7 @@ def sample_params(count: int, config: Augmentation, generator: torch.Generator) 
 
 
 def augment_colours(crops: Tensor, config: Augmentation, params: AugmentationParams) -> Tensor:
-    """`(N, H, W, 3)` uint8 RGB -> the same after torchvision's colour transforms, picture by picture."""
+    """Apply torchvision's transforms to each picture: `(N, H, W, 3)` uint8 RGB -> the same shape."""
     if config.jitter == 0 and config.auto == "none":
         return crops
     transform = _torchvision_transforms(config.jitter, config.auto)
@@ -79,7 +79,7 @@ def augment_colours(crops: Tensor, config: Augmentation, params: AugmentationPar
 
 
 def augment_geometry(images: Tensor, config: Augmentation, params: AugmentationParams) -> Tensor:
-    """`(N, 3, H, W)` normalised pictures -> flipped, shifted and with boxes erased."""
+    """Flip, shift and erase: normalised pictures `(N, 3, H, W)` -> the same shape."""
     images = torch.where(params.flipped.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
     images = _shift(images, config.pad, params.offsets.to(images.device))
     return erase(images, config, params)
@@ -91,8 +91,8 @@ def _torchvision_transforms(jitter: float, auto: AutoAugmentation) -> torch.nn.M
 
     transforms: list[torch.nn.Module] = []
     if auto != "none":
-        kind = {"auto": v2.AutoAugment, "random": v2.RandAugment, "trivial": v2.TrivialAugmentWide}[auto]
-        transforms.append(kind())
+        transform = {"auto": v2.AutoAugment, "random": v2.RandAugment, "trivial": v2.TrivialAugmentWide}[auto]
+        transforms.append(transform())
     if jitter:
         transforms.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 10))
     return torch.nn.Sequential(*transforms)
@@ -113,7 +113,7 @@ def _shift(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
 
 
 def erase(images: Tensor, config: Augmentation, params: AugmentationParams) -> Tensor:
-    """`(N, C, H, W)` pictures or maps with the drawn boxes set to 0."""
+    """Set the sampled boxes to 0: pictures or maps `(N, C, H, W)` -> the same shape."""
     if config.erase == 0:
         return images
     _, _, height, width = images.shape

@@ -46,12 +46,12 @@ def build_backbone(config: MGNConfig) -> Backbone:
             return cut_osnet(OSNet())
         case "osnet_omz":
             return cut_omz_osnet(OMZOSNet(config.omz_channels))
-        case other:
-            assert_never(other)
+        case unknown:
+            assert_never(unknown)
 
 
 def cut_resnet50(net: ResNet, name: BackboneName = "resnet50", stem: Stem = "padded") -> Backbone:
-    """Paper, section 3.1: the trunk ends with res_conv4_1; conv4_2 ... conv5_3 are the tail."""
+    """Split as in the paper, section 3.1: the trunk ends with res_conv4_1; conv4_2 ... conv5_3 are the tail."""
     pool = nn.MaxPool2d(3, stride=2, ceil_mode=True) if stem == "ceil" else net.maxpool
     conv4_1, *conv4 = net.layer3.children()
     trunk = nn.Sequential(net.conv1, net.bn1, net.relu, pool, net.layer1, net.layer2, conv4_1)
@@ -69,7 +69,7 @@ def cut_resnet50(net: ResNet, name: BackboneName = "resnet50", stem: Stem = "pad
 
 
 def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
-    """Blocks 0-13 of `features` are the trunk, 14-18 the tail; block 14 has the last stride."""
+    """Split before the block with the last stride: blocks 0-13 of `features` are the trunk, 14-18 the tail."""
     trunk, tail = net.features[:14], net.features[14:]
 
     def new_tail(downsample: bool) -> nn.Module:
@@ -83,11 +83,12 @@ def cut_mobilenet_v2(net: MobileNetV2) -> Backbone:
 
 
 def cut_osnet(net: OSNet) -> Backbone:
-    """The trunk ends with conv3; conv4 and conv5 are the tail.
+    """Split after conv3: conv4 and conv5 are the tail.
 
     OSNet has no stride in the tail, so the global branch pools before it.
     """
-    trunk, tail = nn.Sequential(net.conv1, net.maxpool, net.conv2, net.conv3), nn.Sequential(net.conv4, net.conv5)
+    trunk = nn.Sequential(net.conv1, net.maxpool, net.conv2, net.conv3)
+    tail = nn.Sequential(net.conv4, net.conv5)
 
     def new_tail(downsample: bool) -> nn.Module:
         branch = copy.deepcopy(tail)
@@ -97,7 +98,7 @@ def cut_osnet(net: OSNet) -> Backbone:
 
 
 def cut_omz_osnet(net: OMZOSNet) -> Backbone:
-    """Split like `cut_osnet`: the trunk ends with conv3; conv4 and conv5 are the tail."""
+    """Split like `cut_osnet`, with the pretrained head."""
     tail = nn.Sequential(net.conv4, net.conv5)
 
     def new_tail(downsample: bool) -> nn.Module:
@@ -108,11 +109,14 @@ def cut_omz_osnet(net: OMZOSNet) -> Backbone:
 
 
 def add_instance_norms(net: ResNet) -> None:
-    """Make a ResNet an IBN-Net-a (Pan et al., ECCV 2018): instance norm in half of each first norm of layers 1 to 3."""
+    """Make a ResNet an IBN-Net-a (Pan et al., ECCV 2018): half of the first norm of each block in layers 1 to 3.
+
+    That half becomes an instance norm; the ResNet changes in place.
+    """
     for layer in (net.layer1, net.layer2, net.layer3):
+        block: Any  # a Bottleneck
         for block in layer.children():
-            first: Any = block
-            first.bn1 = InstanceBatchNorm(first.bn1.num_features)
+            block.bn1 = InstanceBatchNorm(block.bn1.num_features)
 
 
 class InstanceBatchNorm(nn.Module):

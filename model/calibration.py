@@ -1,4 +1,4 @@
-"""The map from the similarity of two crops to the probability that they show one person; needs no torch.
+"""The map from the similarity of two crops to the probability that they show the same person; needs no torch.
 
 `model/calibrate.py` fits and evaluates the map; a checkpoint stores it; `Calibration.probability` applies it.
 """
@@ -8,21 +8,19 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from model.frozen import FrozenModel
 
 BALANCED = 0.5
-"""The prior at which a pair is equally likely to show one person or two."""
+"""The prior at which same-person and different-person pairs are equally likely."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Prior = Annotated[float, Field(gt=0, lt=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class IsotonicMap(_Value):
+class IsotonicMap(FrozenModel):
     """A non-decreasing, piecewise linear map; constant before the first knot and after the last."""
 
     kind: Literal["isotonic"] = "isotonic"
@@ -30,13 +28,13 @@ class IsotonicMap(_Value):
     probabilities: tuple[Probability, ...]
 
     @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _is_non_decreasing(self) -> Self:
         if not self.similarities or len(self.similarities) != len(self.probabilities):
             raise ValueError("an isotonic map has at least one knot, and a probability for each")
         if any(a >= b for a, b in pairwise(self.similarities)):
             raise ValueError("the knots of an isotonic map are sorted by their similarities")
         if any(a > b for a, b in pairwise(self.probabilities)):
-            raise ValueError("the probabilities of an isotonic map never fall")
+            raise ValueError("the probabilities of an isotonic map never decrease")
         return self
 
     def __call__(self, similarity: ArrayLike) -> NDArray[np.float64]:
@@ -44,7 +42,7 @@ class IsotonicMap(_Value):
         return np.asarray(np.interp(np.asarray(similarity, np.float64), self.similarities, self.probabilities))
 
 
-class LogisticMap(_Value):
+class LogisticMap(FrozenModel):
     """The probability 1 / (1 + exp(-(slope x similarity + intercept))); Platt, 1999."""
 
     kind: Literal["logistic"] = "logistic"
@@ -57,19 +55,20 @@ class LogisticMap(_Value):
         return np.asarray(0.5 * (1 + np.tanh(score / 2)))  # equal to the formula, without overflow
 
 
-class Calibration(_Value):
-    """A map from similarity to probability, with its population and its error there.
+class Calibration(FrozenModel):
+    """A map from similarity to probability, with the pairs that it was fitted on and its calibration error.
 
-    The population: pairs of a query crop and a gallery crop by two different or unknown cameras, of persons that the
-    network was not trained on. Nearly all such pairs show two persons; the exact share depends on the number of persons
-    in the gallery and does not transfer to another gallery. So the map is fitted at a balanced `prior`, as if
-    half of the pairs showed one person: its odds are the likelihood ratio of the similarity. Pass another prior to
-    `probability` where one person is less likely beforehand.
+    A pair is a query crop and a gallery crop from different or unknown cameras, of persons that the network was not
+    trained on. Nearly all pairs show different persons; the exact share depends on the number of persons in the gallery
+    and does not transfer to another gallery. So the map is fitted at a balanced `prior`, as if half of the pairs showed
+    the same person: its odds are the likelihood ratio of the similarity. Pass another prior to `probability` where a
+    same-person pair is less likely beforehand.
 
     data: the data set's name. fitted_identities, judged_identities: the numbers of persons that the map is fitted and
-    evaluated on. same_pairs, different_pairs: the fitted pairs of one and of two persons. natural_prior: the share of
-    pairs of one person among all of them. expected_calibration_error: at `prior`, on the evaluated persons; the mean
-    distance between probability and share, 0 is perfect (Naeini et al., AAAI 2015; bins of equal width).
+    evaluated on. same_pairs, different_pairs: the numbers of same-person and different-person pairs that the map is
+    fitted on. natural_prior: the share of same-person pairs among all pairs. expected_calibration_error: the mean
+    distance between predicted probability and observed share at `prior`, on the evaluated persons; 0 is perfect
+    (Naeini et al., AAAI 2015; bins of equal width).
     """
 
     map: Annotated[IsotonicMap | LogisticMap, Field(discriminator="kind")]
@@ -88,10 +87,10 @@ class Calibration(_Value):
         return self.fitted_identities + self.judged_identities
 
     def probability(self, similarity: ArrayLike, prior: float | None = None) -> NDArray[np.float64]:
-        """The probability that two crops of this cosine similarity show one person, in the similarities' shape.
+        """The probability that two crops of this cosine similarity show the same person, in the similarities' shape.
 
-        prior: the probability without the similarity, for instance 1/200 for a crop of a gallery in which the person
-        and 199 others are equally frequent; None: the calibration's prior. Raises ValueError if it is not between 0
+        prior: the probability before the similarity is known, for instance 1/200 for a gallery in which the person and
+        199 others are equally frequent; None: the calibration's prior. Raises ValueError if the prior is not between 0
         and 1.
         """
         probabilities = self.map(similarity)
@@ -99,7 +98,7 @@ class Calibration(_Value):
 
 
 def at_prior(probabilities: NDArray[np.float64], old: float, new: float) -> NDArray[np.float64]:
-    """Convert probabilities from one prior to another: their odds change by the same factor as the prior's (Bayes).
+    """Convert probabilities to another prior: their odds change by the same factor as the prior's odds (Bayes).
 
     Raises ValueError for a prior that is not between 0 and 1.
 
@@ -108,7 +107,7 @@ def at_prior(probabilities: NDArray[np.float64], old: float, new: float) -> NDAr
     """
     for prior in (old, new):
         if not 0 < prior < 1:
-            raise ValueError(f"a prior is {prior}; it must lie between 0 and 1")
+            raise ValueError(f"the prior is {prior}; it must be between 0 and 1")
     same = probabilities * (new / old)
     different = (1 - probabilities) * ((1 - new) / (1 - old))
     return np.asarray(same / (same + different))

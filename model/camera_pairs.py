@@ -10,7 +10,10 @@ from model.metrics import average_precision
 
 @dataclass(frozen=True)
 class CameraPair:
-    """Queries by one camera against the gallery crops of another; means over queries with a right answer there."""
+    """Metrics of the queries from one camera against the gallery crops from another.
+
+    queries: the number of these queries with a right answer there. rank1, map_step: their means, as fractions of 1.
+    """
 
     query_camera: int
     gallery_camera: int
@@ -27,7 +30,7 @@ class CameraPairs:
         self._scores: dict[tuple[int, int], list[tuple[bool, float]]] = {}
 
     def add(self, query_camera: int, ranking: NDArray[np.int64], is_right: NDArray[np.bool_]) -> None:
-        """Add a query's ranking to its last right answer: positions `(n,)`, and whether each is right."""
+        """Add a query's ranking: gallery positions `(n,)` down to its last right answer, and whether each is right."""
         cameras = self._cameras[ranking]
         for camera in np.unique(cameras[is_right]).tolist():
             ranks = np.flatnonzero(is_right[cameras == camera]) + 1

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -17,6 +17,7 @@ from model.architecture import EQUAL_WEIGHTS, PARTS, MGNConfig, PartWeights
 from model.calibration import Calibration
 from model.errors import CheckpointError
 from model.files import write_atomically
+from model.frozen import FrozenModel
 from model.reference import Reference
 from model.transforms import Interpolation
 
@@ -24,7 +25,7 @@ BUNDLED = Path(__file__).parent / "weights" / "mgn-osnet.onnx"
 """The checkpoint shipped with Passerby, as ONNX; the same path with .safetensors is the torch form."""
 
 SUPERSEDED = frozenset({"mgn-mobilenet_v2-4b06c49347f5", "mgn-mobilenet_v2-faf777c51541"})
-"""The model ids of checkpoints that shipped with earlier versions: services replace them automatically."""
+"""The model ids of checkpoints that shipped with earlier versions; services replace them automatically."""
 
 METADATA_KEY = "passerby"
 """The key under which a safetensors or ONNX file holds its metadata as JSON."""
@@ -33,23 +34,19 @@ Precision = Literal["float", "int8"]
 """The arithmetic of a checkpoint. int8 and float embeddings differ, so they have different model ids."""
 
 UNKNOWN_DATA = "unknown"
-"""The name of a converted checkpoint's training data if it is not given."""
+"""The name of a converted checkpoint's training data if the caller gives none."""
 
 Weights = Mapping[str, NDArray[Any]]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def above_zero(weights: PartWeights) -> PartWeights:
-    """Validate the weights of parts. Raises ValueError."""
+def validate_part_weights(weights: PartWeights) -> PartWeights:
+    """Return the part weights. Raises ValueError if one is not a finite number above 0."""
     if not all(0 < weight < math.inf for weight in weights):
         raise ValueError(f"part_weights are finite numbers above 0, not {weights}")
     return weights
 
 
-class InputFormat(_Part):
+class InputFormat(FrozenModel):
     """The network's input format. Height and width in pixels, mean and std of RGB in 0..1.
 
     flip: whether embeddings are averaged with those of the mirror image.
@@ -68,7 +65,7 @@ class InputFormat(_Part):
         return self.height, self.width
 
 
-class TrainingData(_Part):
+class TrainingData(FrozenModel):
     """The training data of the weights, and its terms of use.
 
     name: several data sets' names are joined by " + "; held_out_identities: of the first of them only. teacher: the
@@ -87,7 +84,7 @@ class TrainingData(_Part):
     started_from_data: "TrainingData | None" = None
 
 
-class MeasuredResult(_Part):
+class MeasuredResult(FrozenModel):
     """The result of an evaluation. Values are fractions of 1; `map_step` and `map_trapezoid` are the two usual mAPs."""
 
     data: str
@@ -101,7 +98,7 @@ class MeasuredResult(_Part):
     minp: float
 
 
-class CheckpointMetadata(_Part):
+class CheckpointMetadata(FrozenModel):
     """Everything about a checkpoint but its weights; `sha256` is the digest of the weights from training or conversion.
 
     part_weights: the weight of each part in an embedding; only the ratios matter.
@@ -111,7 +108,7 @@ class CheckpointMetadata(_Part):
     name: str
     architecture: MGNConfig
     parts: tuple[str, ...] = PARTS
-    part_weights: Annotated[PartWeights, AfterValidator(above_zero)] = EQUAL_WEIGHTS
+    part_weights: Annotated[PartWeights, AfterValidator(validate_part_weights)] = EQUAL_WEIGHTS
     input: InputFormat
     training_data: TrainingData
     recipe: dict[str, Any]
@@ -123,7 +120,7 @@ class CheckpointMetadata(_Part):
 
     @property
     def model_id(self) -> str:
-        """The id that a crop row records; the same for all file formats that give the same vectors."""
+        """The id stored with each embedding; the same for all file formats that give the same embeddings."""
         flip = "-flip" if self.input.flip else ""
         precision = "" if self.precision == "float" else f"-{self.precision}"
         return f"{self.name}-{self.sha256[:12]}{flip}{precision}"
@@ -149,18 +146,22 @@ def save_checkpoint(path: Path, weights: Weights, metadata: CheckpointMetadata) 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint and check its SHA-256. Raises CheckpointError."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint at {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
+    weights, header = read_safetensors(path)
     metadata = parse_metadata(header.get(METADATA_KEY), path)
     if weights_sha256(weights, metadata.part_weights) != metadata.sha256:
         raise CheckpointError(f"the weights in {path} do not match their SHA-256: the file is damaged")
     return Checkpoint(weights, metadata)
+
+
+def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
+    """The tensors of a safetensors file by name, and its header. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint at {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
 
 
 def parse_metadata(text: str | None, path: Path) -> CheckpointMetadata:
@@ -176,10 +177,9 @@ def parse_metadata(text: str | None, path: Path) -> CheckpointMetadata:
 
 
 def weights_sha256(weights: Weights, part_weights: PartWeights = EQUAL_WEIGHTS) -> str:
-    """The digest of all names, types, shapes and values, independent of their order in the file.
+    """The SHA-256 of all names, types, shapes and values, independent of their order in the file.
 
-    It includes the part weights, which change embeddings too, unless they are equal: checkpoints of the first release
-    have none.
+    Part weights change embeddings, so they are included, except equal ones: checkpoints of the first release have none.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):

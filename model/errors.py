@@ -1,5 +1,9 @@
 """User errors of the library; each message says what is wrong and what to do."""
 
+from collections.abc import Sequence
+
+_NAMES_IN_MESSAGE = 4
+
 
 class ModelError(Exception):
     """Base of errors that `python -m model` reports in one sentence, with exit code 2."""
@@ -22,8 +26,18 @@ class TrainingError(ModelError):
 
 
 class RunStopped(ModelError):
-    """A signal stopped a training run; its state is saved."""
+    """A signal stopped a training run; its state is saved. signal_number: the signal."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names and the number of the others, for a message.
+
+    >>> shortened(["a", "b", "c", "d", "e"])
+    'a, b, c, d and 1 more'
+    """
+    rest = len(names) - _NAMES_IN_MESSAGE
+    return ", ".join(names[:_NAMES_IN_MESSAGE]) + (f" and {rest} more" if rest > 0 else "")

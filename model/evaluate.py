@@ -1,4 +1,4 @@
-"""Evaluation of features or a checkpoint by re-identification metrics."""
+"""Evaluation of a checkpoint or of features by re-identification metrics."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,15 @@ from model.camera_pairs import CameraPair, CameraPairs
 from model.checkpoint import InputFormat
 from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
-from model.metrics import Metrics, QueryScores, ScoreTable, Similarities, cosine_blocks, rank_queries
+from model.metrics import (
+    Metrics,
+    QueryScores,
+    ScoreTable,
+    Similarities,
+    cosine_blocks,
+    l2_normalised,
+    rank_queries,
+)
 from model.pictures import read_inputs
 from model.queries import expand_queries, multi_query
 from model.reranking import reranked_blocks
@@ -23,21 +31,22 @@ from model.verification import PairCounts, Verification
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32."""
 
-CROPS_A_BATCH = 64
+BATCH_SIZE = 64
+"""The number of crops to embed at once."""
 
 
-class Described(Interface):
-    """What a network says of itself: its input format."""
+class HasInputFormat(Interface):
+    """The metadata that an evaluation needs of a network."""
 
     @property
     def input(self) -> InputFormat: ...
 
 
 class Network(Interface):
-    """A network that embeds crops: a checkpoint that is loaded for inference, a plain network, or an engine."""
+    """A network that embeds crops: a checkpoint loaded for inference, a plain network, or an engine of the service."""
 
     @property
-    def metadata(self) -> Described: ...
+    def metadata(self) -> HasInputFormat: ...
 
     def embed(self, crops: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """See Embed."""
@@ -57,8 +66,9 @@ class Protocol:
     """The evaluation protocol. The defaults are the usual single-query protocol.
 
     rerank: use k-reciprocal re-ranking. expansion: number of nearest crops for query expansion, weighted by
-    similarity ^ alpha. multi_query: join all crops of a person by a camera to one query. cameras: exclude crops of the
-    same person by the same camera from a ranking. bootstrap: number of samples for confidence intervals.
+    similarity ^ alpha; 0: none. multi_query: average all crops of a person from a camera into one query. cameras:
+    exclude crops of the query's person from the query's camera. bootstrap: number of resamples for confidence
+    intervals; 0: no intervals. seed: of the resamples.
     """
 
     rerank: bool = False
@@ -83,17 +93,20 @@ class Evaluation:
 
 
 def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Protocol | None = None) -> Evaluation:
-    """Rank the gallery for every query and compute all metrics, in one pass over blocks of similarities."""
+    """Rank the gallery for every query and compute all metrics, in one pass over blocks of similarities.
+
+    protocol: None is the usual protocol.
+    """
     protocol = protocol or Protocol()
     if not protocol.cameras:
         query, gallery = (replace(side, cameras=np.full_like(side.cameras, NO_CAMERA)) for side in (query, gallery))
     table, pairs, camera_pairs = ScoreTable(len(query.pids)), PairCounts(), CameraPairs(gallery.cameras)
-    blocks = _counted(_similarities(query, gallery, protocol), pairs)
+    blocks = _recorded(_similarities(query, gallery, protocol), pairs)
     ranked_queries = rank_queries(blocks, query.pids, query.cameras, gallery.pids, gallery.cameras)
     for number, ranked in enumerate(ranked_queries):
         table.add(number, ranked.ranks)
         pairs.add_query(ranked.similarities[ranked.right], ranked.similarities[ranked.excluded])
-        camera_pairs.add(query.cameras[number], ranked.ranking, ranked.found)
+        camera_pairs.add(query.cameras[number], ranked.ranking, ranked.is_right)
     scores = table.scores()
     return Evaluation(
         scores.means(),
@@ -108,7 +121,7 @@ def evaluate(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Proto
 def read_features(path: Path) -> tuple[LabelledFeatures, LabelledFeatures]:
     """Query and gallery of an NPZ file with `fq`, `fg` (features), `qp`, `gp` (pids), `qc`, `gc` (cameras).
 
-    Without `qc` and `gc` the cameras are not known. Raises DataError.
+    Without `qc` and `gc`, cameras are unknown. Raises DataError.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -125,13 +138,11 @@ def read_features(path: Path) -> tuple[LabelledFeatures, LabelledFeatures]:
     return query, gallery
 
 
-def write_features(
-    path: Path,
-    query: LabelledFeatures,
-    gallery: LabelledFeatures,
-    split: EvaluationSplit,
-) -> None:
-    """Write features in the format of `read_features`, in float16, with the crops' paths as `qf` and `gf`."""
+def write_features(path: Path, query: LabelledFeatures, gallery: LabelledFeatures, split: EvaluationSplit) -> None:
+    """Write features in the format of `read_features`, in float16, with the crops' paths as `qf` and `gf`.
+
+    Raises OSError.
+    """
     sides = {"q": (query, split.query), "g": (gallery, split.gallery)}
     arrays: dict[str, NDArray[np.generic]] = {}
     for side, (labelled, samples) in sides.items():
@@ -143,15 +154,18 @@ def write_features(
 
 
 def embed_split(split: EvaluationSplit, network: Network) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """The embeddings of a split's query and gallery."""
+    """The embeddings of a split's query and gallery. Raises DataError for a picture that cannot be read."""
     return embed_samples(split.query, network), embed_samples(split.gallery, network)
 
 
 def embed_samples(samples: Sequence[Sample], network: Network) -> LabelledFeatures:
-    """The embeddings of labelled crops as `(N, 2048)` features."""
+    """The embeddings of labelled crops, `(N, 2048)`, or `(N, 256)` of a plain network.
+
+    Raises DataError for a picture that cannot be read.
+    """
     features = []
-    for start in range(0, len(samples), CROPS_A_BATCH):
-        paths = [sample.path for sample in samples[start : start + CROPS_A_BATCH]]
+    for start in range(0, len(samples), BATCH_SIZE):
+        paths = [sample.path for sample in samples[start : start + BATCH_SIZE]]
         features.append(network.embed(read_inputs(paths, network.metadata.input)))
     return LabelledFeatures(
         np.concatenate(features).reshape(len(samples), -1),
@@ -171,23 +185,25 @@ def _similarities(query: LabelledFeatures, gallery: LabelledFeatures, protocol: 
     return cosine_blocks(features, gallery.features)
 
 
-def _counted(blocks: Iterable[Similarities], pairs: PairCounts) -> Iterator[Similarities]:
+def _recorded(blocks: Iterable[Similarities], pairs: PairCounts) -> Iterator[Similarities]:
+    """The blocks, each added to the pairs as it passes."""
     for block in blocks:
         pairs.add_block(block)
         yield block
 
 
 def _notes(query: LabelledFeatures, gallery: LabelledFeatures, metrics: Metrics) -> tuple[str, ...]:
-    notes, cameras = [], np.concatenate([query.cameras, gallery.cameras])
+    notes = []
+    cameras = np.concatenate([query.cameras, gallery.cameras])
     if (cameras == NO_CAMERA).any():
         notes.append(
-            "cameras are not known, so crops of the same camera count as right answers: these figures are higher than "
-            "those of the usual protocol and not comparable with them"
+            "cameras are not known, so crops from the same camera count as right answers: these metrics are higher "
+            "than those of the usual protocol and not comparable with them"
         )
     elif len(np.unique(cameras)) == 1:
         notes.append(
-            "all crops are by one camera, and the usual protocol excludes the same person by the same camera: "
-            "--same-camera counts them"
+            "all crops are from one camera, and the usual protocol excludes crops of the query's person from the "
+            "query's camera: --same-camera counts them"
         )
     if metrics.unanswerable:
         notes.append(
@@ -203,10 +219,4 @@ def _labelled(arrays: np.lib.npyio.NpzFile, side: str, path: Path) -> LabelledFe
         raise DataError(f"{path}: f{side} has shape {features.shape}, with {len(pids)} pids and {len(cameras)} cameras")
     if not np.isfinite(features).all():
         raise DataError(f"{path}: f{side} holds numbers that are not finite")
-    return LabelledFeatures(_normalised(features), pids, cameras)
-
-
-def _normalised(features: NDArray[np.floating]) -> NDArray[np.float32]:
-    features = features.astype(np.float32)
-    unit: NDArray[np.float32] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return unit
+    return LabelledFeatures(l2_normalised(features.astype(np.float32)), pids, cameras)

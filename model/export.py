@@ -14,43 +14,39 @@ from model.errors import CheckpointError
 from model.files import write_atomically
 from model.loading import Inference, inference_of, load_for_inference, with_reference
 from model.mgn import load_embedder
-from model.reference import LOWEST_COSINE, patches
+from model.reference import MIN_COSINE, patches
 
-OPSET = 18
-PARITY_BATCHES = (1, 3, 32)
+_OPSET = 18
+_PARITY_BATCHES = (1, 3, 32)
 
-# Elements. Smaller tensors stay in float32: depthwise convolutions and biases take little space and lose most by
-# rounding, because folded batch norms widen their range of magnitudes.
-_SMALLEST_HALVED = 16_384
+_MIN_HALVED_SIZE = 16_384
+"""Elements. Smaller tensors stay in float32: depthwise convolutions and biases take little space and lose most by
+rounding, because folded batch norms widen their range of magnitudes."""
 
 
 def export_half(checkpoint: Checkpoint, path: Path) -> float:
-    """Write a checkpoint with large weights in float16, at half the size and under another model id.
+    """Write a checkpoint with large weights in float16, at half the size and with another model id.
 
-    Returns the lowest cosine to the checkpoint over random patches. Raises CheckpointError, and writes nothing, if this
-    is below LOWEST_COSINE.
+    Returns the lowest cosine to the checkpoint's embeddings of random patches. Raises CheckpointError, and writes
+    nothing, if the cosine is below MIN_COSINE.
     """
-    halved = with_reference(
-        Checkpoint(
-            {
-                name: weights.astype(np.float16) if weights.size >= _SMALLEST_HALVED else weights
-                for name, weights in checkpoint.weights.items()
-            },
-            checkpoint.metadata,
-        )
-    )
+    weights = {
+        name: tensor.astype(np.float16) if tensor.size >= _MIN_HALVED_SIZE else tensor
+        for name, tensor in checkpoint.weights.items()
+    }
+    halved = with_reference(Checkpoint(weights, checkpoint.metadata))
     cosine = _lowest_cosine(checkpoint, inference_of(halved))
     save_checkpoint(path, halved.weights, halved.metadata)
     return cosine
 
 
 def export_onnx(checkpoint: Checkpoint, path: Path, halved: bool = True) -> float:
-    """Write a checkpoint's embedder as ONNX and compare its embeddings.
+    """Write a checkpoint's embedder as ONNX and compare its embeddings with those of the torch network.
 
     The graph takes `crops` `(N, height, width, 3)` uint8 RGB and gives `parts` `(N, 8, 256)` float32; the file contains
     the checkpoint's metadata. halved: store large weights in float16; the graph computes in float32 either way. Returns
-    the lowest cosine to the torch network over random patches in batches of 1, 3 and 32. Raises CheckpointError, and
-    writes nothing, if it is below LOWEST_COSINE.
+    the lowest cosine over random patches in batches of 1, 3 and 32. Raises CheckpointError, and writes nothing, if the
+    cosine is below MIN_COSINE.
     """
     with TemporaryDirectory() as folder:
         graph = onnx.load(write_graph(checkpoint, Path(folder)))
@@ -80,7 +76,7 @@ def export_graph(network: nn.Module, size: tuple[int, int], path: Path, outputs:
         input_names=["crops"],
         output_names=list(outputs),
         dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-        opset_version=OPSET,
+        opset_version=_OPSET,
         dynamo=True,
         external_data=False,
         optimize=True,
@@ -89,10 +85,10 @@ def export_graph(network: nn.Module, size: tuple[int, int], path: Path, outputs:
 
 
 def _halve_initialisers(graph: onnx.GraphProto) -> None:
-    """Store large float32 constants as float16 with a cast after each; runtimes fold the casts at load."""
+    """Store large float32 constants as float16, each followed by a cast; runtimes fold the casts when they load."""
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _SMALLEST_HALVED:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _MIN_HALVED_SIZE:
             continue
         name, halved = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
         tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}.half"))
@@ -103,7 +99,7 @@ def _halve_initialisers(graph: onnx.GraphProto) -> None:
 
 
 def describe(graph: onnx.ModelProto, metadata: CheckpointMetadata) -> None:
-    """Put a checkpoint's metadata into a graph, and remove the exporter's notes with local file paths."""
+    """Store a checkpoint's metadata in a graph, and remove the exporter's notes, which hold local file paths."""
     graph.producer_name = "passerby"
     graph.doc_string = f"MGN {metadata.model_id}"
     for node in graph.graph.node:
@@ -116,15 +112,16 @@ def describe(graph: onnx.ModelProto, metadata: CheckpointMetadata) -> None:
 
 
 def _lowest_cosine(checkpoint: Checkpoint, exported: Inference) -> float:
+    """Compare embeddings of random patches. Raises CheckpointError for a cosine below MIN_COSINE."""
     reference = inference_of(checkpoint)
     lowest = 1.0
-    for count in PARITY_BATCHES:
+    for count in _PARITY_BATCHES:
         crops = patches(count, checkpoint.metadata.input.size, seed=count)
         products = reference.embed(crops) * exported.embed(crops)
         lowest = min(lowest, float(products.sum(axis=(1, 2)).min()))
-    if lowest < LOWEST_COSINE:
+    if lowest < MIN_COSINE:
         raise CheckpointError(
             f"the exported network differs from the checkpoint: lowest cosine {lowest:.6f}, "
-            f"at least {LOWEST_COSINE} is required; nothing was written"
+            f"at least {MIN_COSINE} is required; nothing was written"
         )
     return lowest

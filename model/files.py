@@ -1,5 +1,6 @@
-"""Durable, atomic writes of files, for the library and the service."""
+"""Durable, atomic writes and hashes of files, for the library and the service."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file by `atomic_write`."""
+    """Write a whole file by `atomic_write`. Raises OSError."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
@@ -45,3 +46,9 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

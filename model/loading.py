@@ -1,6 +1,7 @@
-"""Loading checkpoints, .safetensors or .onnx, for inference in evaluation and tests."""
+"""Loading checkpoints, .safetensors or .onnx, for inference outside the service."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def read_metadata(path: Path) -> CheckpointMetadata:
 
 
 def load_any_network(path: Path) -> "Inference | PlainNetwork":
-    """A .safetensors or .onnx checkpoint, or a plain network, with features `(N, 256)`. Raises CheckpointError."""
+    """Load a .safetensors or .onnx checkpoint, or a plain network, for inference. Raises CheckpointError."""
     if path.suffix != ".onnx":
         from model.plain_network import is_plain_network, load_network
 
@@ -43,22 +44,22 @@ def load_any_network(path: Path) -> "Inference | PlainNetwork":
 def load_for_inference(path: Path, flip: bool | None = None) -> Inference:
     """Load a `.onnx` checkpoint with ONNX Runtime, any other with torch.
 
-    flip: override the checkpoint's flip averaging; impossible for an ONNX file. Raises CheckpointError.
+    flip: overrides the checkpoint's flip averaging, except that of an ONNX file. Raises CheckpointError.
     """
     if path.suffix != ".onnx":
         checkpoint = load_checkpoint(path)
         return inference_of(checkpoint if flip is None else with_flip(checkpoint, flip))
-    loaded = _onnx_inference(path)
-    if flip not in (None, loaded.metadata.input.flip):
+    session, metadata = open_session(path)
+    if flip not in (None, metadata.input.flip):
         raise CheckpointError(
-            f"{path} was exported with flip averaging {'on' if loaded.metadata.input.flip else 'off'}: "
+            f"{path} was exported with flip averaging {'on' if metadata.input.flip else 'off'}: "
             "only a .safetensors checkpoint can change that"
         )
-    return loaded
+    return Inference(metadata, partial(run_session, session))
 
 
 def inference_of(checkpoint: Checkpoint) -> Inference:
-    """A checkpoint in memory as a torch network, on the GPU if there is one. Raises CheckpointError."""
+    """Load a checkpoint in memory with torch, on the GPU if there is one. Raises CheckpointError."""
     import torch
 
     from model.mgn import load_embedder
@@ -75,7 +76,7 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
 
 
 def with_reference(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its embeddings of the reference crops, by which an engine checks its own results."""
+    """The checkpoint with its embeddings of the reference crops. Raises CheckpointError."""
     reference = Reference.of(inference_of(checkpoint).embed, checkpoint.metadata.input.size)
     return Checkpoint(checkpoint.weights, checkpoint.metadata.model_copy(update={"reference": reference}))
 
@@ -83,7 +84,7 @@ def with_reference(checkpoint: Checkpoint) -> Checkpoint:
 def with_flip(checkpoint: Checkpoint, flip: bool) -> Checkpoint:
     """The checkpoint with flip averaging on or off.
 
-    A change drops its results, calibration and reference, which no longer hold.
+    A change drops the results, calibration and reference, which no longer apply.
     """
     metadata = checkpoint.metadata
     if metadata.input.flip == flip:
@@ -91,12 +92,3 @@ def with_flip(checkpoint: Checkpoint, flip: bool) -> Checkpoint:
     input_format = metadata.input.model_copy(update={"flip": flip})
     changes = {"input": input_format, "results": (), "calibration": None, "reference": None}
     return Checkpoint(checkpoint.weights, metadata.model_copy(update=changes))
-
-
-def _onnx_inference(path: Path) -> Inference:
-    session, metadata = open_session(path)
-
-    def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return run_session(session, crops)
-
-    return Inference(metadata, embed)

@@ -26,10 +26,10 @@ def circle_loss(cosines: list[Tensor], labels: Tensor, scale: float, margin: flo
     """
     losses = []
     for part in cosines:
-        right = F.one_hot(labels, part.shape[1]).bool()
-        to_right = scale * (1 + margin - part.detach()).clamp(min=0) * (part - (1 - margin))
-        to_wrong = scale * (part.detach() + margin).clamp(min=0) * (part - margin)
-        losses.append(F.cross_entropy(torch.where(right, to_right, to_wrong), labels))
+        is_positive = F.one_hot(labels, part.shape[1]).bool()
+        positive = scale * (1 + margin - part.detach()).clamp(min=0) * (part - (1 - margin))
+        negative = scale * (part.detach() + margin).clamp(min=0) * (part - margin)
+        losses.append(F.cross_entropy(torch.where(is_positive, positive, negative), labels))
     return torch.stack(losses).mean()
 
 
@@ -44,10 +44,9 @@ def soft_margin(excess: Tensor) -> Tensor:
 
 
 def batch_hard_triplet_loss(features: Tensor, labels: Tensor, penalty: TripletPenalty) -> Tensor:
-    """Triplets of each anchor with its farthest positive and nearest negative (Hermans et al., arXiv 1703.07737).
+    """Mean penalty of each anchor with its farthest positive and nearest negative (Hermans et al., arXiv 1703.07737).
 
-    features: `(N, D)`; labels: `(N,)`, each identity at least twice and at least two identities. Returns the mean
-    penalty over the batch; distances are Euclidean.
+    features: `(N, D)`; distances are Euclidean. labels: `(N,)`, at least two identities, each at least twice.
     """
     distances = _euclidean(features)
     same = labels[:, None] == labels[None, :]
@@ -57,11 +56,14 @@ def batch_hard_triplet_loss(features: Tensor, labels: Tensor, penalty: TripletPe
 
 
 def global_triplet_loss(parts: Tensor, labels: Tensor, penalty: TripletPenalty, normalise: bool = False) -> Tensor:
-    """Mean batch-hard triplet loss of the three whole-crop parts of `(N, 8, 256)`."""
-    globals_ = parts[:, :GLOBAL_PARTS]
+    """Mean batch-hard triplet loss of the three whole-crop parts of `(N, 8, 256)`.
+
+    labels: `(N,)`. normalise: L2-normalise the parts first.
+    """
+    global_parts = parts[:, :GLOBAL_PARTS]
     if normalise:
-        globals_ = F.normalize(globals_, dim=2)
-    losses = [batch_hard_triplet_loss(part, labels, penalty) for part in globals_.unbind(1)]
+        global_parts = F.normalize(global_parts, dim=2)
+    losses = [batch_hard_triplet_loss(part, labels, penalty) for part in global_parts.unbind(1)]
     return torch.stack(losses).mean()
 
 

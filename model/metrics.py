@@ -17,7 +17,7 @@ Labels = NDArray[np.int64]
 class Metrics:
     """Means over the queries that have a right answer, as fractions of 1.
 
-    queries: their number; unanswerable: the number of queries without a right answer, which are not in the means.
+    queries: the number of these queries. unanswerable: the number of queries without a right answer.
     rank1, rank5, rank10, rank20: share of queries with a right answer in the first 1, 5, 10, 20 ranks (CMC).
     map_step, map_trapezoid: the two usual mean average precisions, see `average_precision`.
     minp: mean inverse negative penalty, right answers / rank of the last one (Ye et al., arXiv 2001.04193).
@@ -42,8 +42,8 @@ class Metrics:
 class QueryScores:
     """The scores of each query, `(Q,)` each; NaN for queries without a right answer.
 
-    first: the rank of the first right answer. step, trapezoid: average precisions. minp: right answers / rank of the
-    last one. right_answers: their number.
+    first: the rank of the first right answer. step, trapezoid: average precisions. minp: number of right answers / rank
+    of the last one. right_answers: the number of right answers.
     """
 
     first: NDArray[np.float64]
@@ -79,16 +79,16 @@ class QueryScores:
 def average_precision(ranks: NDArray[np.int64]) -> tuple[float, float]:
     """Average precision of right answers at `ranks` (from 1, ascending): by step and by trapezoid.
 
-    Step: mean of i / rank_i. Trapezoid (the official Market-1501 code): the mean of each precision and the
-    precision one rank before, (i - 1) / (rank_i - 1), which is 1 at rank 1.
+    Step: the mean of the precisions i / rank_i. Trapezoid (the official Market-1501 code): each precision is averaged
+    with the precision one rank before, (i - 1) / (rank_i - 1), which counts as 1 at rank 1.
 
     >>> step, trapezoid = average_precision(np.array([1, 2, 4, 7]))
     >>> round(step, 4), round(trapezoid, 4)
     (0.8304, 0.811)
     """
-    found = np.arange(1, len(ranks) + 1)
-    precision = found / ranks
-    before = np.divide(found - 1, ranks - 1, out=np.ones(len(ranks)), where=ranks > 1)
+    hits = np.arange(1, len(ranks) + 1)
+    precision = hits / ranks
+    before = np.divide(hits - 1, ranks - 1, out=np.ones(len(ranks)), where=ranks > 1)
     return float(precision.mean()), float(((precision + before) / 2).mean())
 
 
@@ -103,7 +103,7 @@ class GroundTruth:
         self._empty = np.empty(0, dtype=np.int64)
 
     def of(self, pid: int, camera: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of the right answers, and of excluded crops: the same person by the same known camera."""
+        """Positions of the right answers, and of excluded crops: of the same person from the same known camera."""
         own = self._of_person.get(int(pid), self._empty)
         excluded = (self.cameras[own] == camera) & (camera != NO_CAMERA)
         return own[~excluded], own[excluded]
@@ -113,19 +113,19 @@ class QueryRanking(NamedTuple):
     """One query's ranking, by decreasing similarity; equal similarities keep the gallery's order.
 
     similarities: `(G,)`. right, excluded: see GroundTruth. ranking: positions in the gallery down to the last right
-    answer, without those excluded; found: which of them are right, `(len(ranking),)`.
+    answer, without excluded crops. is_right: whether each of them is a right answer, `(len(ranking),)`.
     """
 
     similarities: Similarities
     right: NDArray[np.int64]
     excluded: NDArray[np.int64]
     ranking: NDArray[np.int64]
-    found: NDArray[np.bool_]
+    is_right: NDArray[np.bool_]
 
     @property
     def ranks(self) -> NDArray[np.int64]:
         """The ranks (from 1, ascending) of the right answers."""
-        return np.flatnonzero(self.found) + 1
+        return np.flatnonzero(self.is_right) + 1
 
 
 def rank_queries(
@@ -135,7 +135,10 @@ def rank_queries(
     gallery_pids: Labels,
     gallery_cameras: Labels,
 ) -> Iterator[QueryRanking]:
-    """Rank the gallery for each query; `similarities` yields blocks `(n, G)`, in total one row for each query."""
+    """Rank the gallery for each query.
+
+    similarities: blocks `(n, G)`, in total one row for each query. The labels are `(Q,)` and `(G,)`.
+    """
     truth = GroundTruth(gallery_pids, gallery_cameras)
     is_right = np.zeros(len(gallery_pids), dtype=bool)
     for query, row in enumerate(row for block in similarities for row in block):
@@ -195,6 +198,12 @@ def cosine_blocks(query: NDArray[np.float32], gallery: NDArray[np.float32], rows
     """Cosine similarities of L2-normalised `(Q, D)` and `(G, D)`, `rows` queries at a time."""
     for start in range(0, len(query), rows):
         yield query[start : start + rows] @ gallery.T
+
+
+def l2_normalised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`(N, D)` with rows of norm 1; rows of zeros stay zeros."""
+    unit: NDArray[np.float32] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _mean(values: NDArray[np.floating] | NDArray[np.bool_]) -> float:

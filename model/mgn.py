@@ -29,7 +29,7 @@ class MGNOutput(NamedTuple):
 
 
 class MGN(nn.Module):
-    """The network of section 3.1, on a given backbone, for pictures of any size.
+    """The network of the paper's section 3.1, on a given backbone, for pictures of any size.
 
     The global branch keeps the backbone's last stride; the Part-2 and Part-3 branches drop it, so that their maps have
     twice the height and width. Each branch gives one feature of its whole map; the Part-2 and Part-3 branches also give
@@ -38,20 +38,23 @@ class MGN(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, config: MGNConfig, classes: int = 0) -> None:
-        """classes: the number of identities of the softmax loss; 0 builds no classifiers."""
+        """classes: the number of identities of the softmax loss; 0 builds no classifiers.
+
+        Raises CheckpointError for `own_heads` on a backbone without a pretrained head.
+        """
         super().__init__()
         self.config = config
         self.trunk = backbone.trunk
         self.branches = nn.ModuleList(
             backbone.new_tail(downsample) for downsample in (config.global_stride == 2, False, False)
         )
-        # The maximum of row maxima is that of the map: the backward pass then writes each map once, not once a stripe.
+        # A map's maximum is the maximum of its row maxima: the backward pass writes each map once, not once per stripe.
         self.rows = _RowMaxima() if config.pooling == "max" else nn.Identity()
         self.pools = nn.ModuleList(
             nn.Identity() if part < config.own_heads else _pool(config.pooling) for part in range(len(PARTS))
         )
         self.reductions = nn.ModuleList(
-            _own_head(backbone) if part < config.own_heads else _reduction(backbone.channels, config)
+            _pretrained_head(backbone) if part < config.own_heads else _reduction(backbone.channels, config)
             for part in range(len(PARTS))
         )
         self.classifiers = nn.ModuleList()
@@ -67,8 +70,10 @@ class MGN(nn.Module):
 
     def forward_from_maps(self, shared: Tensor) -> MGNOutput:
         """The trunk's maps `(N, C, H/16, W/16)` -> parts and logits."""
-        maps = [self.rows(branch(shared)) for branch in self.branches]
-        stripes = [*maps, *horizontal_stripes(maps[1], 2), *horizontal_stripes(maps[2], 3)]
+        maps = [branch(shared) for branch in self.branches]
+        rows = [self.rows(branch_map) for branch_map in maps]
+        heads = self.config.own_heads
+        stripes = [*maps[:heads], *rows[heads:], *horizontal_stripes(rows[1], 2), *horizontal_stripes(rows[2], 3)]
         pooled = [pool(stripe) for pool, stripe in zip(self.pools, stripes, strict=True)]
         reduced = [reduce(feature).flatten(1) for reduce, feature in zip(self.reductions, pooled, strict=True)]
         logits = [
@@ -193,7 +198,7 @@ def _pool(kind: Pooling) -> nn.Module:
     return {"max": _MaxPool, "average": _AveragePool, "gem": _GeMPool}[kind]()
 
 
-def _own_head(backbone: Backbone) -> nn.Module:
+def _pretrained_head(backbone: Backbone) -> nn.Module:
     if backbone.new_head is None:
         raise CheckpointError(f"own_heads: {backbone.name} has no pretrained pooling and linear layer")
     return backbone.new_head()

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on the CPU, without its telemetry."""
+"""ONNX Runtime sessions on the CPU, with telemetry off."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def open_session(path: Path, threads: int = 0) -> tuple[Any, CheckpointMetadata]
 def session_of(path: Path, threads: int = 0) -> Any:
     """An `onnxruntime.InferenceSession` of any ONNX file. Raises CheckpointError.
 
-    threads: the number of threads a call computes with; 0: ONNX Runtime's default.
+    threads: the number of threads of a call; 0: ONNX Runtime's default.
     """
     # The wheel sends usage data, including model names, unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -42,6 +42,6 @@ def session_of(path: Path, threads: int = 0) -> Any:
 
 
 def run_session(session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32. The session keeps the memory of its largest call."""
+    """`(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32. The session keeps its largest call's memory."""
     parts: NDArray[np.float32] = session.run(["parts"], {"crops": crops})[0]
     return parts

@@ -98,6 +98,7 @@ class OMZHead(nn.Module):
 
 
 def _folded_stage(channels: int, out: int, transition: bool) -> nn.Sequential:
+    """A stage of `OMZOSNet`. transition: whether it ends with a layer that halves height and width."""
     layers: list[nn.Module] = [
         _FoldedBlock(channels, out, _AggregationGate(out // 4)),
         _FoldedBlock(out, out, _ContextGate(out // 4)),
@@ -115,7 +116,7 @@ class _FoldedBlock(nn.Module):
         middle = out // 4
         self.conv1 = nn.Conv2d(channels, middle, 1)
         self.streams = nn.ModuleList(
-            nn.Sequential(*(_FoldedLightConvolution(middle) for _ in range(length + 1))) for length in range(STREAMS)
+            nn.Sequential(*(_FoldedLightConvolution(middle) for _ in range(length))) for length in range(1, STREAMS + 1)
         )
         self.gate = gate
         self.conv3 = nn.Conv2d(middle, out, 1)
@@ -142,7 +143,7 @@ class _FoldedLightConvolution(nn.Module):
 
 
 class _ContextGate(nn.Module):
-    """Linear context transform (Ruan et al., arXiv 1909.03834): one gate a stream.
+    """Linear context transform (Ruan et al., arXiv 1909.03834): a gate for each stream.
 
     Each channel's mean over the map is normalised within groups of neighbouring channels, scaled and shifted: a group
     norm of a 1 x 1 map.

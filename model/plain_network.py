@@ -1,4 +1,4 @@
-"""Converted networks other than MGN, as a start of training and for comparison."""
+"""Converted networks other than MGN: training starts from them or is compared with them."""
 
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -6,27 +6,28 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from model.checkpoint import InputFormat, TrainingData, Weights, weights_sha256
+from model.checkpoint import InputFormat, TrainingData, Weights, read_safetensors, weights_sha256
 from model.errors import CheckpointError
 from model.files import write_atomically
+from model.frozen import FrozenModel
 from model.mgn import Normalise
 from model.osnet import OMZOSNet
 
 METADATA_KEY = "passerby-network"
 """The key under which the safetensors file of a plain network holds its metadata as JSON."""
 
-
 Channels = Annotated[int, Field(ge=16, le=4096, multiple_of=16)]
 
 
-class NetworkMetadata(BaseModel):
-    """Everything about a plain network but its weights. `source`: the files that it was converted from."""
+class NetworkMetadata(FrozenModel):
+    """Everything about a plain network but its weights.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    channels: of the stem and of the three stages. source: the files that it was converted from. sha256: of its weights.
+    """
 
     format: Literal[1] = 1
     name: str
@@ -50,7 +51,7 @@ class PlainNetwork(NamedTuple):
     metadata: NetworkMetadata
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """`(N, height, width, 3)` uint8 RGB of the metadata's input size -> `(N, 256)` L2-normalised."""
+        """`(N, height, width, 3)` uint8 RGB of the metadata's input size -> `(N, 256)` float32, L2-normalised."""
         with torch.inference_mode():
             images = Normalise(self.metadata.input)(torch.from_numpy(crops))
             features: NDArray[np.float32] = torch.nn.functional.normalize(self.network(images)).numpy()
@@ -76,14 +77,8 @@ def is_plain_network(path: Path) -> bool:
 
 def load_network(path: Path) -> PlainNetwork:
     """Read a plain network and check its SHA-256. Raises CheckpointError."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no file {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
+    weights, header = read_safetensors(path)
+    text = header.get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{path} is no converted network: make one with `python -m model convert NETWORK.xml`")
     try:

@@ -9,8 +9,8 @@ from model.checkpoint import UNKNOWN_DATA, TrainingData
 from model.datasets.joined import first_name, is_among, is_first
 
 
-class Described(Protocol):
-    """Metadata with training data: of a checkpoint or a plain network."""
+class HasTrainingData(Protocol):
+    """The metadata of a checkpoint or a plain network."""
 
     @property
     def model_id(self) -> str: ...
@@ -30,7 +30,7 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """The evaluated part of a data set: its official test part, `identities` held out by `seed`, or all."""
+    """The evaluated part of a data set: its official test part, `identities` held out with `seed`, or all persons."""
 
     kind: Literal["test", "held out", "all"]
     identities: int = 0
@@ -55,34 +55,34 @@ def held_out_of(name: str, data: TrainingData) -> list[Part]:
 
 def relation(data: TrainingData, name: str, part: Part) -> Relation:
     """How a part of the data set `name` relates to a checkpoint's training data."""
-    found = Relation.UNSEEN
+    closest = Relation.UNSEEN
     for source in sources(data):
         if is_among(name, source.name):
             if part.kind != "test" and not _was_held_out(source, name, part):
                 return Relation.SEEN
-            found = Relation.IN_DOMAIN
-        elif found is Relation.UNSEEN and _is_incomplete(source):
-            found = Relation.UNKNOWN
-    return found
+            closest = Relation.IN_DOMAIN
+        elif closest is Relation.UNSEEN and _is_incomplete(source):
+            closest = Relation.UNKNOWN
+    return closest
 
 
-def place_of_result(data: TrainingData, name: str) -> Relation:
+def relation_of_result(data: TrainingData, name: str) -> Relation:
     """How the data set `name` of a recorded result relates to the checkpoint's training data."""
     return relation(data, name, Part("test"))
 
 
-def training_summary(metadata: Described) -> str:
+def training_summary(metadata: HasTrainingData) -> str:
     """A checkpoint's training data, teacher and starting checkpoint, as part of a sentence."""
     return f"{metadata.model_id} was trained on {_summary(metadata.training_data)}"
 
 
 def _summary(data: TrainingData) -> str:
-    words = [data.name if data.name != UNKNOWN_DATA else "unknown data"]
+    phrases = [data.name if data.name != UNKNOWN_DATA else "unknown data"]
     if data.identities:
-        words.append(f"({data.identities:,} persons)")
+        phrases.append(f"({data.identities:,} persons)")
     if data.held_out_identities:
-        words.append(f"without {data.held_out_identities} held out of {first_name(data.name)}")
-    text = " ".join(words)
+        phrases.append(f"without {data.held_out_identities} held out of {first_name(data.name)}")
+    text = " ".join(phrases)
     if data.teacher:
         text += f", with the teacher {data.teacher}"
     if data.started_from and data.started_from_data:
@@ -93,7 +93,7 @@ def _summary(data: TrainingData) -> str:
 
 
 def _was_held_out(source: TrainingData, name: str, part: Part) -> bool:
-    """Whether training held these persons out: with one seed, a smaller part is a subset of a larger one."""
+    """Whether training held these persons out: of the same seed, a smaller part is a subset of a larger one."""
     return (
         part.kind == "held out"
         and is_first(name, source.name)
@@ -103,4 +103,5 @@ def _was_held_out(source: TrainingData, name: str, part: Part) -> bool:
 
 
 def _is_incomplete(source: TrainingData) -> bool:
+    """Whether the record of a training does not name all data."""
     return source.name == UNKNOWN_DATA or (source.started_from is not None and source.started_from_data is None)

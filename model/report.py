@@ -15,26 +15,26 @@ from model.errors import ModelError
 from model.evaluate import LabelledFeatures, embed_split
 from model.loading import inference_of
 from model.metrics import QueryScores
-from model.provenance import place_of_result
+from model.provenance import relation_of_result
 from model.training.run_log import LOG_FILE
 from model.visualize.charts import Curve, cmc_figure, losses_figure, rate_figure, schedule_figure, shares_figure
 from model.visualize.folder import BRANCHES
 from model.visualize.pages import write_page
 from model.visualize.ranks import Order, Ranking, choose_queries
-from model.visualize.sheets import QuerySheet, build_sheets
+from model.visualize.sheets import build_sheets
 from model.visualize.style import svg_uri
 
 REPORT_FILE = "report.html"
 
 _CMC_RANKS = 20
 _EXAMPLES = 5
-_TOP = 10
-_HELD_OUT = "On the identities held out"
+_RANKS_SHOWN = 10
+_VALIDATION_TITLE = "On the held-out identities"
 
 
 @dataclass(frozen=True)
 class EvaluatedSplit:
-    """The split that the result is evaluated on: name, crops, and their features if they are already computed."""
+    """The split that the checkpoint is evaluated on: name, crops, and their features if already computed."""
 
     name: str
     split: EvaluationSplit
@@ -56,24 +56,26 @@ def write_report(folder: Path, checkpoint: Checkpoint | None = None, evaluated: 
     CMC curve and the ranked examples; needs the checkpoint, which computes missing features.
 
     Raises ModelError if the folder has no log, or for a split without a checkpoint; DataError for features that do not
-    belong to the crops, and pictures that cannot be read.
+    belong to the crops, and for pictures that cannot be read.
     """
     log = read_log(folder / LOG_FILE)
     if evaluated and not checkpoint:
         raise ModelError(
-            f"{folder} holds no checkpoint yet, so there is nothing to evaluate: leave --data out until it does"
+            f"{folder} holds no checkpoint yet, so nothing can be evaluated: leave --data out until it does"
         )
     ranking = _ranking(checkpoint, evaluated) if checkpoint and evaluated else None
     metadata = checkpoint.metadata if checkpoint else None
     values = {
         "run": folder.resolve().name,
         "metadata": metadata,
-        "places": [place_of_result(metadata.training_data, one.data) for one in metadata.results] if metadata else (),
+        "relations": [relation_of_result(metadata.training_data, result.data) for result in metadata.results]
+        if metadata
+        else (),
         "charts": _charts(log),
         "recipe": _sections(metadata.recipe) if metadata else {},
         "data": evaluated.name if evaluated else None,
         "branches": BRANCHES if ranking else (),
-        **_found(ranking, checkpoint),
+        **_examples(ranking, checkpoint),
     }
     path = folder / REPORT_FILE
     write_page(path, "report.html.j2", values)
@@ -101,7 +103,7 @@ def read_log(path: Path) -> list[Mapping[str, Any]]:
 
 
 def curves_of(log: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:
-    """The figures of a log by name, each with its iterations; values that are not finite numbers are left out."""
+    """A log's curves by name, without values that are not finite numbers."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for entry in log:
         for name, value in entry.items():
@@ -120,19 +122,19 @@ def _charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
     rate, speed = training.pop("learning_rate", None), training.pop("crops_per_second", None)
     charts = []
     if training:
-        charts.append(("Losses", losses_figure("Losses", _named(training))))
+        charts.append(("Losses", losses_figure("Losses", _labelled(training))))
     if validation:
-        charts.append((_HELD_OUT, shares_figure(_HELD_OUT, _named(validation))))
+        charts.append((_VALIDATION_TITLE, shares_figure(_VALIDATION_TITLE, _labelled(validation))))
     if rate:
         charts.append(("Learning rate", schedule_figure("Learning rate", rate)))
     if speed:
-        charts.append(("Crops a second", rate_figure("Crops a second", speed)))
-    return [Chart(title, svg_uri(drawn)) for title, drawn in charts]
+        charts.append(("Crops per second", rate_figure("Crops per second", speed)))
+    return [Chart(title, svg_uri(chart)) for title, chart in charts]
 
 
-def _named(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    words = {"map_step": "mAP (step)", "map_trapezoid": "mAP (trapezoid)", "rank1": "rank-1"}
-    return {words.get(name, name.replace("_", " ")): curve for name, curve in curves.items()}
+def _labelled(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    labels = {"map_step": "mAP (step)", "map_trapezoid": "mAP (trapezoid)", "rank1": "rank-1"}
+    return {labels.get(name, name.replace("_", " ")): curve for name, curve in curves.items()}
 
 
 def _ranking(checkpoint: Checkpoint, evaluated: EvaluatedSplit) -> Ranking:
@@ -142,18 +144,17 @@ def _ranking(checkpoint: Checkpoint, evaluated: EvaluatedSplit) -> Ranking:
     return Ranking(evaluated.split, *features)
 
 
-def _found(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    """The CMC curve, and the queries with the worst and the best results."""
-    nothing: list[QuerySheet] = []
-    found: dict[str, Any] = {"cmc": None, "worst": nothing, "best": nothing}
+def _examples(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The CMC curve, and sheets of the queries with the worst and the best results."""
+    nothing: dict[str, Any] = {"cmc": None, "worst": (), "best": ()}
     if ranking is None:
-        return found
+        return nothing
     scores = ranking.scores()
     if np.isnan(scores.first).all():
-        return found
-    best = _examples(ranking, scores, "best")
-    worst = [query for query in _examples(ranking, scores, "worst") if query not in best]
-    sheets = build_sheets([ranking.ranked(query, _TOP) for query in (*worst, *best)], checkpoint)
+        return nothing
+    best = _example_queries(ranking, scores, "best")
+    worst = [query for query in _example_queries(ranking, scores, "worst") if query not in best]
+    sheets = build_sheets([ranking.ranked(query, _RANKS_SHOWN) for query in (*worst, *best)], checkpoint)
     ranks = min(_CMC_RANKS, len(ranking.gallery.pids))
     return {
         "cmc": Chart("CMC curve", svg_uri(cmc_figure(scores.cmc(ranks)))),
@@ -162,8 +163,8 @@ def _found(ranking: Ranking | None, checkpoint: Checkpoint | None) -> dict[str, 
     }
 
 
-def _examples(ranking: Ranking, scores: QueryScores, order: Order) -> list[int]:
-    """The worst or the best queries, no two of one person."""
+def _example_queries(ranking: Ranking, scores: QueryScores, order: Order) -> list[int]:
+    """The worst or the best queries of different persons."""
     of_person: dict[int, int] = {}
     for query in choose_queries(scores, order, len(ranking.query.pids)):
         of_person.setdefault(int(ranking.query.pids[query]), query)
@@ -178,7 +179,7 @@ def _sections(recipe: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         sections["recipe"] = plain
     for name, value in recipe.items():
         if isinstance(value, Mapping):
-            sections[name] = {key: _text(one) for key, one in value.items()}
+            sections[name] = {key: _text(item) for key, item in value.items()}
     return sections
 
 

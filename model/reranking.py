@@ -10,14 +10,14 @@ from model.neighbours import lowest_similarities, nearest
 
 Features = NDArray[np.float32]
 
-_ROWS = 64
-_PAIRS = 1 << 16
+_QUERIES_PER_BLOCK = 64
+_PAIRS_PER_BLOCK = 1 << 16
 
 
 def rerank_similarities(
     query: Features, gallery: Features, k1: int = 20, k2: int = 6, weight: float = 0.3
 ) -> NDArray[np.float32]:
-    """Re-ranked similarities `(Q, G)` of L2-normalised features `(Q, D)` and `(G, D)`: higher is more alike.
+    """Re-ranked similarities `(Q, G)` of L2-normalised features `(Q, D)` and `(G, D)`: higher is more similar.
 
     `weight` is the paper's lambda: 1 keeps the original distance, 0 uses the Jaccard distance of the k-reciprocal
     neighbourhoods alone. All other symbols are the paper's.
@@ -28,7 +28,7 @@ def rerank_similarities(
 def reranked_blocks(
     query: Features, gallery: Features, k1: int = 20, k2: int = 6, weight: float = 0.3
 ) -> Iterator[NDArray[np.float32]]:
-    """The rows of `rerank_similarities`, in blocks, so that they need not be in memory at once."""
+    """The rows of `rerank_similarities` in blocks `(n, G)`, which need not be in memory at once."""
     features = np.concatenate([query, gallery])
     count = min(max(k1 + 1, k2), len(features))
     neighbours = nearest(features, features, count)[1].astype(np.int32)
@@ -37,8 +37,8 @@ def reranked_blocks(
     if k2 > 1:
         encodings = _expand(encodings, neighbours[:, :k2])
     by_column = encodings[len(query) :].tocsc()
-    for start in range(0, len(query), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(query)))
+    for start in range(0, len(query), _QUERIES_PER_BLOCK):
+        rows = slice(start, min(start + _QUERIES_PER_BLOCK, len(query)))
         original = _squared_euclidean(query[rows], gallery) / largest[rows, None]
         jaccard = 1 - _overlap(encodings[rows], by_column)
         yield -(jaccard * np.float32(1 - weight) + original * np.float32(weight)).astype(np.float32, copy=False)
@@ -56,16 +56,16 @@ def _encode(
     """Equation 7: each feature as Gaussian weights over its expanded k-reciprocal set; rows sum to 1."""
     own = _reciprocal(neighbours)
     half = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
-    # Equation 5: a neighbour's half-size set joins where more than two thirds of it are in the own set.
+    # Equation 5: a neighbour's half-size set is added if more than two thirds of it are in the own set.
     shared = (own @ half.T).multiply(own).tocoo()
-    joining = shared.data > 2 / 3 * np.diff(half.indptr)[shared.col]
-    joins = sparse.csr_array(
-        (np.ones(joining.sum(), dtype=np.float32), (shared.row[joining], shared.col[joining])), shape=own.shape
+    is_added = shared.data > 2 / 3 * np.diff(half.indptr)[shared.col]
+    added = sparse.csr_array(
+        (np.ones(is_added.sum(), dtype=np.float32), (shared.row[is_added], shared.col[is_added])), shape=own.shape
     )
-    members = (own + joins @ half).tocoo()
+    members = (own + added @ half).tocoo()
     weights = np.empty(members.nnz, dtype=np.float32)
-    for start in range(0, members.nnz, _PAIRS):
-        pairs = slice(start, start + _PAIRS)
+    for start in range(0, members.nnz, _PAIRS_PER_BLOCK):
+        pairs = slice(start, start + _PAIRS_PER_BLOCK)
         row, column = members.row[pairs], members.col[pairs]
         cosine = np.einsum("nd,nd->n", features[row], features[column])
         weights[pairs] = np.exp(-np.maximum(2 - 2 * cosine, 0) / largest[row])
@@ -83,11 +83,11 @@ def _reciprocal(neighbours: NDArray[np.int32]) -> sparse.csr_array:
     return near.multiply(near.T).tocsr()
 
 
-def _expand(encodings: sparse.csr_array, nearest_: NDArray[np.int32]) -> sparse.csr_array:
+def _expand(encodings: sparse.csr_array, neighbours: NDArray[np.int32]) -> sparse.csr_array:
     """Equation 11, local query expansion: the mean of the encodings of each feature's `(N, k2)` nearest."""
-    count, k2 = nearest_.shape
+    count, k2 = neighbours.shape
     mean = sparse.csr_array(
-        (np.full(nearest_.size, 1 / k2, dtype=np.float32), nearest_.ravel(), np.arange(count + 1) * k2),
+        (np.full(neighbours.size, 1 / k2, dtype=np.float32), neighbours.ravel(), np.arange(count + 1) * k2),
         shape=encodings.shape,
     )
     return (mean @ encodings).tocsr()

@@ -32,6 +32,6 @@ def _rewrite_onnx(source: Path, out: Path, metadata: CheckpointMetadata) -> None
         raise CheckpointError(f"there is no checkpoint at {source}") from None
     except (DecodeError, OSError) as error:
         raise CheckpointError(f"{source} is no ONNX file: {error}") from error
-    others = {prop.key: prop.value for prop in graph.metadata_props if prop.key != METADATA_KEY}
-    onnx.helper.set_model_props(graph, others | {METADATA_KEY: metadata.model_dump_json()})
+    properties = {prop.key: prop.value for prop in graph.metadata_props}
+    onnx.helper.set_model_props(graph, properties | {METADATA_KEY: metadata.model_dump_json()})
     write_atomically(out, graph.SerializeToString())

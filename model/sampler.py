@@ -1,4 +1,4 @@
-"""Batches of P identities with K crops each, the shape that batch-hard triplets need."""
+"""Batches of P identities with K crops each, as batch-hard triplets need."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -38,14 +38,14 @@ class IdentitySampler:
 
     def batch(self, iteration: int) -> NDArray[np.int64]:
         """The `P * K` indices of batch `iteration` (from 0), the K crops of an identity in sequence."""
-        batches_an_epoch = len(self._members) // self._identities
-        epoch, position = divmod(iteration, batches_an_epoch)
+        batches_per_epoch = len(self._members) // self._identities
+        epoch, position = divmod(iteration, batches_per_epoch)
         order = np.random.default_rng((self._seed, 0, epoch)).permutation(len(self._members))
         chosen = order[position * self._identities : (position + 1) * self._identities]
         rng = np.random.default_rng((self._seed, 1, iteration))
-        return np.concatenate([self._draw(self._members[i], rng) for i in chosen])
+        return np.concatenate([self._sample(self._members[i], rng) for i in chosen])
 
-    def _draw(self, members: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    def _sample(self, members: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         return rng.choice(members, self._crops, replace=len(members) < self._crops)
 
 
@@ -63,9 +63,9 @@ class SourcesSampler:
         crops: int,
         seed: int,
     ) -> None:
-        """sources: `(N,)`, the data set of each crop, from 0; identities: how many of each data set.
+        """labels, crops: as in IdentitySampler. sources: `(N,)`, each crop's data set, from 0. identities: P of each.
 
-        Raises ValueError if `identities` has not one number for each data set, or a data set has too few identities.
+        Raises ValueError if `identities` lacks the number of a data set, or a data set has too few identities.
         """
         count = int(sources.max()) + 1
         if count != len(identities):

@@ -1,6 +1,7 @@
-"""Training an MGN by a recipe: one loop, resumable at any iteration, in one process or several."""
+"""Training an MGN by a recipe, in one process or several; a run resumes from any saved iteration."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from model.sampler import IdentitySampler, Sampler, SourcesSampler
 from model.training.averaging import averaged_weights
 from model.training.batches import Batches
 from model.training.inputs import cached_inputs, default_cache
-from model.training.map_cache import trunk_maps
+from model.training.map_cache import TrunkMaps, trunk_maps
 from model.training.run_log import RunLog, open_run_log
 from model.training.states import load_newest_state, save_state, saved_states
 from model.training.step import Step
 from model.training.stopping import StopRequest, stop_requests
-from model.training.teacher import mirrored_embeddings, read_teacher, teacher_from_features
+from model.training.teacher import Teacher, mirrored_embeddings, read_teacher, teacher_from_features
 from model.training.train_state import TrainState, initial_state
 from model.training.world import World
 
@@ -37,7 +38,7 @@ Validate = Callable[[Checkpoint], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Run:
-    """The recipe and data of a training run, its folder, and how often it logs, saves and validates.
+    """A training run: its recipe, data and folder, and how often it logs, saves and validates.
 
     teachers: files with the teacher's features. initial: a checkpoint whose weights replace the recipe's
     initialisation. cache: the folder of decoded pictures and of frozen trunks' maps. compiled: whether to use
@@ -67,7 +68,7 @@ def train(run: Run, world: World, resume: bool = False, validate: Validate | Non
     RunStopped after SIGTERM or Ctrl-C, with the state saved; DataError for a picture that cannot be read.
     """
     recipe = run.recipe
-    _check(run, world)
+    _check_recipe(run, world)
     torch.manual_seed(recipe.seed)
     pids = sorted({sample.pid for sample in run.samples})
     labels = np.searchsorted(pids, [sample.pid for sample in run.samples]).astype(np.int64)
@@ -76,18 +77,12 @@ def train(run: Run, world: World, resume: bool = False, validate: Validate | Non
     if not resume and saved_states(run.folder):
         raise TrainingError(f"{run.folder} already holds a run: continue it with --resume or choose another --out")
     batches = training_batches(run, labels, world, state)
-    if saved is not None:  # after training_batches: maps and teacher come from the network that the run started from
+    if saved is not None:  # after training_batches: maps and teacher are of the initial network
         state.load_state_dict(saved)
     if world.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            stop_requests() as stop,
-            open_run_log(run.folder, recipe.schedule.iterations, state.iteration) as run_log,
-        ):
-            _train_loop(run, world, state, batches, stop, run_log, validate)
-    else:
-        with stop_requests() as stop:
-            _train_loop(run, world, state, batches, stop, None, None)
+    with stop_requests() as stop, _run_log(run, world, state) as run_log:
+        _train_loop(run, world, state, batches, stop, run_log, validate)
     checkpoint = _checkpoint(run, state)
     if world.is_main_process:
         checkpoint = save_checkpoint(run.folder / CHECKPOINT_FILE, *with_reference(checkpoint))
@@ -95,58 +90,68 @@ def train(run: Run, world: World, resume: bool = False, validate: Validate | Non
     return checkpoint
 
 
-def _check(run: Run, world: World) -> None:
-    distillation = run.recipe.distillation
-    if bool(run.teachers) != (distillation is not None and distillation.teacher == "file"):
+def _check_recipe(run: Run, world: World) -> None:
+    """Raise RecipeError if the recipe does not fit the run's other inputs or the processes."""
+    recipe = run.recipe
+    if bool(run.teachers) != (recipe.teacher == "file"):
         raise RecipeError(
             "a teacher's features (--teacher) and the recipe's section [distillation] with teacher = \"file\" "
             "need each other: give both or neither"
         )
-    if (
-        distillation
-        and distillation.teacher == "initial"
-        and run.initial is None
-        and not run.recipe.architecture.own_heads
-    ):
+    if recipe.teacher == "initial" and run.initial is None and not recipe.architecture.own_heads:
         raise RecipeError(
             '[distillation] teacher = "initial" needs a network that gives features before it is trained: --from a '
             "checkpoint, or architecture.own_heads of a converted network"
         )
-    if run.recipe.average_with_first and run.initial is None:
+    if recipe.average_with_first and run.initial is None:
         raise RecipeError(
             "the recipe's section [average_with_first] needs a checkpoint to start from: --from CHECKPOINT"
         )
-    if run.recipe.batch.identities % world.size:
+    if recipe.batch.identities % world.size:
         raise RecipeError(
-            f"{run.recipe.batch.identities} identities a batch cannot be split evenly between {world.size} processes"
+            f"{recipe.batch.identities} identities per batch cannot be split evenly between {world.size} processes"
         )
-    if run.recipe.batch_norm == "synchronised" and world.device.type != "cuda":
+    if recipe.batch_norm == "synchronised" and world.device.type != "cuda":
         raise RecipeError('batch_norm = "synchronised" needs GPUs: torch implements it for no other device')
 
 
 def training_batches(run: Run, labels: NDArray[np.int64], world: World, state: TrainState) -> Batches:
-    """The batches of a run, with the maps and the teacher that they need."""
+    """The batches of a run, with the trunk's maps and the teacher that its recipe needs.
+
+    labels: `(N,)`, each sample's identity from 0. Raises DataError and TrainingError.
+    """
     recipe, paths = run.recipe, [sample.path for sample in run.samples]
     sampler = _sampler(run, labels)
     if not world.is_main_process:
         world.barrier()  # until the main process has filled the cache
     inputs = cached_inputs(paths, recipe.input, run.cache)
     frozen = recipe.initialisation.frozen_trunk_iterations
-    teaches_itself = recipe.distillation is not None and recipe.distillation.teacher == "initial"
     maps = None
-    if frozen or (teaches_itself and run.initial is None):
+    if frozen or (recipe.teacher == "initial" and run.initial is None):
         maps = trunk_maps(state.mgn, recipe.input, paths, run.cache)
     if world.is_main_process:
         world.barrier()
-    teacher = None
-    if run.teachers:
-        teacher = read_teacher(run.teachers, run.samples)
-    elif teaches_itself and run.initial is not None:
-        teacher = teacher_from_features(mirrored_embeddings(inference_of(run.initial).embed, inputs))
-    elif teaches_itself and maps is not None and maps.features is not None:
-        teacher = teacher_from_features(maps.features)
+    teacher = _teacher(run, inputs, maps)
     map_batches = frozen * recipe.batch.accumulation
     return Batches(inputs, labels, sampler, recipe.augmentation, recipe.seed, world, teacher, maps, map_batches)
+
+
+def _teacher(run: Run, inputs: NDArray[np.uint8], maps: TrunkMaps | None) -> Teacher | None:
+    """The teacher from files, from the initial checkpoint, or from the pretrained head of a converted network."""
+    if run.teachers:
+        return read_teacher(run.teachers, run.samples)
+    if run.recipe.teacher != "initial":
+        return None
+    if run.initial is not None:
+        return teacher_from_features(mirrored_embeddings(inference_of(run.initial).embed, inputs))
+    return teacher_from_features(maps.features) if maps is not None and maps.features is not None else None
+
+
+def _run_log(run: Run, world: World, state: TrainState) -> AbstractContextManager[RunLog | None]:
+    """The run's log in the main process, None in the others."""
+    if not world.is_main_process:
+        return nullcontext()
+    return open_run_log(run.folder, run.recipe.schedule.iterations, state.iteration)
 
 
 def _sampler(run: Run, labels: NDArray[np.int64]) -> Sampler:
@@ -169,7 +174,7 @@ def _train_loop(
     run_log: RunLog | None,
     validate: Validate | None,
 ) -> None:
-    """Train from the state's iteration to the recipe's last one."""
+    """Train from the state's iteration to the recipe's last one; log and validate in the process with a log."""
     recipe, step = run.recipe, Step(run.recipe, world, state, run.compiled)
     last, accumulation = recipe.schedule.iterations, recipe.batch.accumulation
     stream = batches.stream(state.iteration * accumulation, last * accumulation)
@@ -209,7 +214,7 @@ def _checked_losses(
     if not finite.all():
         iteration = state.iteration - len(unchecked) + int((~finite).nonzero()[0])
         numbers = range(iteration * run.recipe.batch.accumulation, (iteration + 1) * run.recipe.batch.accumulation)
-        crops = [str(run.samples[i].path) for number in numbers for i in batches.crop_numbers(number)]
+        crops = [str(run.samples[i].path) for number in numbers for i in batches.crop_indices(number)]
         if world.is_main_process:
             (run.folder / BAD_BATCH_FILE).write_text("\n".join(crops) + "\n", encoding="utf-8")
         raise TrainingError(
@@ -247,7 +252,7 @@ def _checkpoint(run: Run, state: TrainState) -> Checkpoint:
 
 
 def _fingerprint(run: Run) -> dict[str, Any]:
-    """What a saved state belongs to; a run resumes only from a state with an equal fingerprint."""
+    """The recipe and data of a run; a run resumes only from a state with an equal fingerprint."""
     return {"recipe": run.recipe.model_dump(mode="json"), "data": run.data.model_dump(mode="json")}
 
 

@@ -1,4 +1,4 @@
-"""The network's input from a decoded picture, shared by training, evaluation and all engines; needs no torch."""
+"""From a decoded picture to the network's input, for training, evaluation and all engines; needs no torch."""
 
 from typing import Literal
 
@@ -8,16 +8,13 @@ from PIL import Image
 
 Interpolation = Literal["bilinear", "bicubic"]
 
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def to_input(picture: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> NDArray[np.uint8]:
     """Resize a picture to `size` (height, width in pixels): `(height, width, 3)` uint8 RGB.
 
-    The aspect ratio is not kept: MGN's stripes are fractions of the crop's height. Pillow's antialiased resize.
+    The aspect ratio is not kept: MGN's stripes are fractions of the crop's height. Pillow's resize is antialiased.
     """
     height, width = size
     rgb = picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -6,14 +6,16 @@ import numpy as np
 import structlog
 
 from app.embedding.engine import Engine, EngineError
-from model.reference import LOWEST_COSINE, patches
+from model.reference import MIN_COSINE, patches
+
+_log = structlog.get_logger()
 
 BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128)
 
-LEAST_BATCH_SECONDS = 0.05
+MIN_BATCH_SECONDS = 0.05
 """For shorter batches, handing them over costs more than one or two percent of an engine's time."""
 
-LONGEST_BATCH_SECONDS = 0.3
+MAX_BATCH_SECONDS = 0.3
 """The time that a search may have to wait for the running batch."""
 
 WORTH_DOUBLING = 1.03
@@ -29,17 +31,17 @@ def check(engine: Engine) -> None:
     """
     metadata = engine.metadata
     if metadata.reference is None:
-        structlog.get_logger().warning(
+        _log.warning(
             "the checkpoint has no reference embeddings, so the engine cannot be checked; "
             "`python -m model export` adds them",
             model_id=metadata.model_id,
         )
         return
     cosine = metadata.reference.lowest_cosine(engine.embed, metadata.input.size)
-    if not cosine >= LOWEST_COSINE:
+    if not cosine >= MIN_COSINE:
         raise EngineError(
             f"{metadata.model_id} computes wrongly on this machine: its embeddings of the reference crops have a "
-            f"cosine of {cosine:.4f} to those in the checkpoint, at least {LOWEST_COSINE} is required; use another "
+            f"cosine of {cosine:.4f} to those in the checkpoint, at least {MIN_COSINE} is required; use another "
             "form of the checkpoint (.onnx, .safetensors, or without int8), another engine or another machine"
         )
 
@@ -50,7 +52,7 @@ def best_batch_size(engine: Engine) -> int:
     for size in BATCH_SIZES[1:]:
         seconds = _seconds(engine, size)
         gain = (size / seconds) / (best / best_seconds)
-        if seconds > LONGEST_BATCH_SECONDS or (best_seconds > LEAST_BATCH_SECONDS and gain < WORTH_DOUBLING):
+        if seconds > MAX_BATCH_SECONDS or (best_seconds > MIN_BATCH_SECONDS and gain < WORTH_DOUBLING):
             break
         best, best_seconds = size, seconds
     return best

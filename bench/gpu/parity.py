@@ -11,10 +11,10 @@ from app.kit.cores import available_cores
 from bench.gpu.findings import Finding, Scale
 from bench.networks import save_resnet50
 from model.checkpoint import BUNDLED
-from model.reference import LOWEST_COSINE, patches
+from model.reference import MIN_COSINE, patches
 
-FARTHEST = 1e-3
-"""The largest allowed change of an embedding's numbers by other crops in the batch."""
+MAX_DEVIATION = 1e-3
+"""The largest allowed change of an embedding's components by other crops in the batch."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -35,16 +35,16 @@ def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Find
 def _reference(name: str, engine: Engine) -> Finding:
     reference = engine.metadata.reference
     if reference is None:
-        raise ValueError(f"{name} carries no reference embeddings")
+        raise ValueError(f"{name} has no reference embeddings")
     cosine = reference.lowest_cosine(engine.embed, engine.metadata.input.size)
     what = f"{name}: lowest cosine to its reference embeddings"
-    return Finding("parity", what, f"{cosine:.6f}", f"at least {LOWEST_COSINE}", cosine >= LOWEST_COSINE)
+    return Finding("parity", what, f"{cosine:.6f}", f"at least {MIN_COSINE}", cosine >= MIN_COSINE)
 
 
 def _batch_independence(name: str, engine: Engine, scale: Scale) -> Finding:
     count = max(scale.batches) + 1
     crops = np.ascontiguousarray(patches(count, engine.metadata.input.size, seed=7))
     alone = np.concatenate([engine.embed(crops[i : i + 1]) for i in range(count)])
-    farthest = max(float(np.abs(engine.embed(crops[:size]) - alone[:size]).max()) for size in (*scale.batches, count))
-    what = f"{name}: farthest that a number moves with the batch, up to {count} crops"
-    return Finding("parity", what, f"{farthest:.1e}", f"at most {FARTHEST:.0e}", farthest <= FARTHEST)
+    deviation = max(float(np.abs(engine.embed(crops[:size]) - alone[:size]).max()) for size in (*scale.batches, count))
+    what = f"{name}: largest change of a component by the batch, up to {count} crops"
+    return Finding("parity", what, f"{deviation:.1e}", f"at most {MAX_DEVIATION:.0e}", deviation <= MAX_DEVIATION)

@@ -51,7 +51,8 @@ def adapt(
     if first.suffix != ".safetensors":
         raise ModelError(f"--from is {first}; training starts from a .safetensors checkpoint only")
     started_from = load_checkpoint(first)
-    data_set, split = open_data_sets(data), None
+    data_set = open_data_sets(data)
+    split = None
     if hold_out_identities:
         samples, split = hold_out_of_first(data_set, hold_out_identities)
     else:
@@ -61,28 +62,27 @@ def adapt(
     if identities is not None:
         usable = select_identities(usable, identities)
     origin = started_from.metadata
-    facts = training_data(usable, data_set, hold_out_identities, origin, teacher=origin.model_id)
+    recorded = training_data(usable, data_set, hold_out_identities, origin, teacher=origin.model_id)
     run = Run(
-        adaptation_recipe(started_from.metadata, facts.identities, parse_overrides(settings or [])),
+        adaptation_recipe(origin, recorded.identities, parse_overrides(settings or [])),
         usable,
-        facts,
+        recorded,
         out,
         initial=started_from,
         cache=cache or default_cache(),
         log_every=log_every,
         save_every=save_every,
     )
-    held_out = held_out_split(split, data_set, facts) if split else None
+    held_out = held_out_split(split, data_set, recorded) if split else None
     run_training(run, held_out, resume, _notes(started_from, held_out))
 
 
 def _usable_summary(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:
-    persons, used = ({sample.pid for sample in crops} for crops in (samples, usable))
-    left_out = len(persons) - len(used)
-    unused = f"; the other {left_out} show nothing about how a person looks to another camera" if left_out else ""
+    persons, used = (len({sample.pid for sample in crops}) for crops in (samples, usable))
+    unused = f"; the other {persons - used} do not show how a person's looks differ between cameras"
     return (
-        f"{len(used)} of {len(persons)} persons are used: seen by two cameras or more, or on two crops where the "
-        f"cameras are not known{unused}"
+        f"{used} of {persons} persons are used: seen by two cameras or more, or on two crops or more if cameras are "
+        f"unknown{unused if used < persons else ''}"
     )
 
 
@@ -91,9 +91,9 @@ def _notes(initial: Checkpoint, held_out: ChosenSplit | None) -> list[str]:
     if held_out:
         metrics = evaluate_in_memory(initial, held_out.split)
         figures = f"rank-1 {100 * metrics.rank1:.2f} %, mAP (step) {100 * metrics.map_step:.2f} %"
-        notes.append(f"before it is adapted, {initial.metadata.model_id} reaches {figures} on the held-out persons")
+        notes.append(f"before adaptation, {initial.metadata.model_id} reaches {figures} on the held-out persons")
     if held_out and held_out.seen:
-        notes.append("it was trained on persons that are held out now: the results say nothing of others")
+        notes.append("it was trained on the held-out persons: these results do not generalise to other persons")
     if initial.metadata.calibration:
         notes.append("the calibration no longer holds: run `python -m model calibrate` on the result")
     return notes

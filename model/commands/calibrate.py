@@ -1,23 +1,21 @@
 """`python -m model calibrate`: fit the map from a checkpoint's similarities to probabilities."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from model.calibrate import CalibrationResult, Kind
+from model.calibrate import calibrate as fit
 from model.commands.common import DataOption, console
 from model.commands.splits import choose_split
 from model.errors import DataError, ModelError
-
-if TYPE_CHECKING:
-    from model.calibrate import CalibrationResult
-
-Kind = Literal["isotonic", "logistic"]
+from model.evaluate import embed_split
 
 _PRIORS = (0.5, 0.01)
 _SIMILARITIES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-_DRAWABLE = (".svg", ".png", ".pdf")
+_DIAGRAM_SUFFIXES = (".svg", ".png", ".pdf")
 
 
 def calibrate(
@@ -37,18 +35,16 @@ def calibrate(
 ) -> None:
     """Fit the probability that two crops show the same person, as a function of their similarity.
 
-    Fits the map on half of the identities and evaluates it on the other half, on pairs of crops of different cameras.
+    Fits the map on half of the identities and evaluates it on the other half, on pairs of crops from different cameras.
     Stores the map in the checkpoint's metadata; the weights do not change.
     """
-    from model.calibrate import calibrate as fit
-    from model.evaluate import embed_split
     from model.loading import load_for_inference
     from model.rewriting import rewrite_metadata
     from model.visualize.reliability import draw_reliability
 
     diagram_file = diagram or out.with_suffix(".reliability.svg")
-    if diagram_file.suffix not in _DRAWABLE:
-        raise ModelError(f"--diagram is {diagram_file}; its name must end in one of {', '.join(_DRAWABLE)}")
+    if diagram_file.suffix not in _DIAGRAM_SUFFIXES:
+        raise ModelError(f"--diagram is {diagram_file}; its name must end in one of {', '.join(_DIAGRAM_SUFFIXES)}")
     if out.suffix != checkpoint.suffix:
         raise ModelError(f"--out is {out}; it must end in {checkpoint.suffix}, as --checkpoint does")
     loaded = load_for_inference(checkpoint)
@@ -64,22 +60,24 @@ def calibrate(
     rewrite_metadata(checkpoint, out, metadata)
     draw_reliability(result, diagram_file)
     _show(result)
-    console.print(f"{out} is {metadata.model_id}, calibrated; {diagram_file} shows how well", soft_wrap=True)
+    console.print(
+        f"{out} is {metadata.model_id}, calibrated; its reliability diagram is {diagram_file}", soft_wrap=True
+    )
 
 
-def _show(result: "CalibrationResult") -> None:
+def _show(result: CalibrationResult) -> None:
     calibration = result.calibration
     console.print(
-        f"fitted on {calibration.fitted_identities} identities of {calibration.data}: {calibration.same_pairs:,} pairs "
-        f"of one person and {calibration.different_pairs:,} of two, by different cameras"
+        f"fitted on {calibration.fitted_identities} identities of {calibration.data}: {calibration.same_pairs:,} "
+        f"same-person pairs and {calibration.different_pairs:,} different-person pairs, from different cameras"
     )
     console.print(
         f"expected calibration error on {calibration.judged_identities} other identities: "
-        f"{100 * result.balanced.expected_calibration_error:.2f} % as if half of the pairs were of one person, "
+        f"{100 * result.balanced.expected_calibration_error:.2f} % if half of the pairs were same-person pairs, "
         f"{100 * result.natural.expected_calibration_error:.2f} % at their true share of "
         f"{100 * result.pairs.natural_prior:.2g} %"
     )
-    table = Table("similarity", *(f"if 1 pair in {round(1 / prior)} is of one person" for prior in _PRIORS))
+    table = Table("similarity", *(f"if 1 pair in {round(1 / prior)} is a same-person pair" for prior in _PRIORS))
     for similarity in _SIMILARITIES:
         shares = (float(calibration.probability(similarity, prior)) for prior in _PRIORS)
         table.add_row(f"{similarity:.1f}", *(f"{100 * share:.1f} %" for share in shares))

@@ -20,7 +20,7 @@ _RECORDED = ("queries", "rank1", "rank5", "rank10", "map_step", "map_trapezoid",
 
 
 def evaluate_in_memory(checkpoint: Checkpoint, split: EvaluationSplit) -> Metrics:
-    """The metrics of a checkpoint in memory."""
+    """The metrics of a checkpoint in memory by the usual protocol."""
     from model.loading import inference_of
 
     return evaluate(*embed_split(split, inference_of(checkpoint))).metrics
@@ -28,14 +28,14 @@ def evaluate_in_memory(checkpoint: Checkpoint, split: EvaluationSplit) -> Metric
 
 def measured_result(metrics: Metrics, chosen: ChosenSplit) -> MeasuredResult:
     """Metrics of the usual protocol on a part of a data set, in the form that a checkpoint stores."""
-    figures = {name: round(value, 4) for name, value in metrics.as_dict().items() if name in _RECORDED}
-    protocol = f"{chosen.part_name} ({chosen.standing}), single query, no re-ranking"
-    return MeasuredResult(data=chosen.data, protocol=protocol, **figures)
+    values = {name: round(value, 4) for name, value in metrics.as_dict().items() if name in _RECORDED}
+    protocol = f"{chosen.part_name} ({chosen.caveat}), single query, no re-ranking"
+    return MeasuredResult(data=chosen.data, protocol=protocol, **values)
 
 
 def show(metrics: Metrics) -> None:
     """Print metrics as a table."""
-    shown = {
+    shares = {
         "rank-1": metrics.rank1,
         "rank-5": metrics.rank5,
         "rank-10": metrics.rank10,
@@ -44,6 +44,6 @@ def show(metrics: Metrics) -> None:
         "trapezoid": metrics.map_trapezoid,
         "mINP": metrics.minp,
     }
-    table = Table("queries", *shown, title="shares in %")
-    table.add_row(f"{metrics.queries:,}", *(f"{100 * value:.2f}" for value in shown.values()))
+    table = Table("queries", *shares, title="shares in %")
+    table.add_row(f"{metrics.queries:,}", *(f"{100 * value:.2f}" for value in shares.values()))
     console.print(table)

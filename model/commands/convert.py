@@ -1,15 +1,14 @@
 """`python -m model convert`: convert a checkpoint of public MGN code, or a network of Open Model Zoo."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from model.architecture import Pooling
 from model.checkpoint import TrainingData, save_checkpoint
 from model.commands.common import console
 from model.errors import ModelError
-
-PoolingOption = Literal["max", "average", "gem"]
 
 
 def convert(
@@ -19,7 +18,7 @@ def convert(
         str | None, typer.Option(help="The repository of that code [default: recognised from the file]")
     ] = None,
     pooling: Annotated[
-        PoolingOption | None, typer.Option(help="Its pooling, if the file does not say [default: as in that code]")
+        Pooling | None, typer.Option(help="Its pooling, if the file does not say [default: as in that code]")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The name of the checkpoint [default: the file's name]")] = None,
     trained_on: Annotated[str | None, typer.Option(help="The name of its training data")] = None,
@@ -55,10 +54,10 @@ def convert(
         data = TrainingData(name=trained_on, terms=terms, identities=metadata.training_data.identities, crops=0)
         metadata = metadata.model_copy(update={"training_data": data})
     if parity:
-        found = check_parity(conversion.checkpoint, parity)
+        result = check_parity(conversion.checkpoint, parity)
         console.print(
-            f"against the source network's features: lowest cosine {found.lowest_cosine:.6f}, "
-            f"largest difference {found.largest_difference:.1e}",
+            f"against the source network's features: lowest cosine {result.lowest_cosine:.6f}, "
+            f"largest difference {result.largest_difference:.1e}",
             soft_wrap=True,
         )
     saved = save_checkpoint(out, conversion.checkpoint.weights, metadata)
@@ -79,8 +78,8 @@ def _convert_ir(
     data = TrainingData(name=trained_on, terms=terms, identities=0, crops=0) if trained_on and terms else None
     converted = convert_network(file, name, data)
     if parity:
-        found = check_network(converted.weights, converted.metadata, parity)
-        console.print(f"against the source network's features: lowest cosine {found.lowest_cosine:.6f}", soft_wrap=True)
+        cosine = check_network(converted.weights, converted.metadata, parity).lowest_cosine
+        console.print(f"against the source network's features: lowest cosine {cosine:.6f}", soft_wrap=True)
     save_network(out, converted.weights, converted.metadata)
     metadata = load_network(out).metadata
     console.print(f"{file}: all {converted.constants} constants used; channels {metadata.channels}", soft_wrap=True)
@@ -88,4 +87,6 @@ def _convert_ir(
 
 
 def _checkpoint_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name.lower()).lstrip("._-") or "converted"
+    return (
+        "".join(char if char.isalnum() or char in "._-" else "-" for char in name.lower()).lstrip("._-") or "converted"
+    )

@@ -48,9 +48,11 @@ def evaluate(
     rerank: Annotated[bool, typer.Option(help="Re-rank by k-reciprocal neighbours")] = False,
     query_expansion: Annotated[int, typer.Option(min=0, help="Expand each query by its N nearest gallery crops")] = 0,
     alpha: Annotated[float, typer.Option(min=0, help="Query expansion weights: similarity ^ alpha")] = 3.0,
-    multi_query: Annotated[bool, typer.Option(help="Join all crops of a person by a camera to one query")] = False,
+    multi_query: Annotated[
+        bool, typer.Option(help="Average all crops of a person from a camera into one query")
+    ] = False,
     same_camera: Annotated[
-        bool, typer.Option(help="Count crops of the same camera as right answers, as if cameras were unknown")
+        bool, typer.Option(help="Count crops from the same camera as right answers, as if cameras were unknown")
     ] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap samples for 95 % confidence intervals; 0: none")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap samples")] = 0,
@@ -69,8 +71,8 @@ def evaluate(
     if features is not None and checkpoint is None and not data:
         if flip is not None or export is not None or record:
             raise ModelError("--flip, --export and --record need a checkpoint: --checkpoint FILE --data KIND:FOLDER")
-        found = require_answers(evaluate_labelled(*read_features(features), protocol))
-        _print(found, found.notes, as_json)
+        evaluation = require_answers(evaluate_labelled(*read_features(features), protocol))
+        _print(evaluation, evaluation.notes, as_json)
         return
     if features is not None or checkpoint is None or not data:
         raise ModelError("give either --features FILE.npz, or --checkpoint FILE with --data KIND:FOLDER")
@@ -91,8 +93,9 @@ def evaluate(
             show_places(places, metadata)
         return
     (place,) = places
-    found = place.reranked or place.found
-    _print(found, (*place.chosen.notes, place_sentence(place.chosen, metadata), *found.notes), as_json)
+    evaluation = place.reranked or place.evaluation
+    notes = (*place.chosen.notes, place_sentence(place.chosen, metadata), *evaluation.notes)
+    _print(evaluation, notes, as_json)
 
 
 def _evaluated(
@@ -106,7 +109,7 @@ def _evaluated(
     from model.loading import load_for_inference
 
     loaded = load_for_inference(checkpoint, flip)
-    # Read all splits before embedding the first, so that a mistake in the last is reported at once.
+    # All splits are read before the first is embedded, so that a mistake in the last is reported at once.
     splits = [choose_split(name, loaded.metadata.training_data, hold_out_identities) for name in data]
     places = []
     for chosen in splits:
@@ -120,8 +123,8 @@ def _evaluated(
 def _record(checkpoint: Path, metadata: CheckpointMetadata, places: list[PlaceResult]) -> None:
     for place in places:
         if place.chosen.seen:
-            raise ModelError(f"--record stores no result on {place.chosen.name}: {place.chosen.standing}")
-    results = tuple(measured_result(place.found.metrics, place.chosen) for place in places)
+            raise ModelError(f"--record stores no result on {place.chosen.name}: {place.chosen.caveat}")
+    results = tuple(measured_result(place.evaluation.metrics, place.chosen) for place in places)
     rewrite_metadata(checkpoint, checkpoint, metadata.model_copy(update={"results": results}))
 
 
@@ -134,37 +137,37 @@ def _place_as_json(place: PlaceResult, metadata: CheckpointMetadata) -> dict[str
         "trained_on_this_place": str(chosen.relation),
         "gallery_crops": len(chosen.split.gallery),
     }
-    notes = (*chosen.notes, place_sentence(chosen, metadata), *place.found.notes)
+    notes = (*chosen.notes, place_sentence(chosen, metadata), *place.evaluation.notes)
     reranked = {"reranked": place.reranked.metrics.as_dict()} if place.reranked else {}
-    return described | _as_json(place.found, notes) | reranked
+    return described | _as_json(place.evaluation, notes) | reranked
 
 
-def _as_json(found: Evaluation, notes: tuple[str, ...]) -> dict[str, Any]:
+def _as_json(evaluation: Evaluation, notes: tuple[str, ...]) -> dict[str, Any]:
     """Everything but the scores of single queries; the metrics are at the top level."""
-    return found.metrics.as_dict() | {
-        "intervals": found.intervals,
-        "verification": asdict(found.verification),
-        "camera_pairs": [asdict(pair) for pair in found.camera_pairs],
+    return evaluation.metrics.as_dict() | {
+        "intervals": evaluation.intervals,
+        "verification": asdict(evaluation.verification),
+        "camera_pairs": [asdict(pair) for pair in evaluation.camera_pairs],
         "notes": notes,
     }
 
 
-def _print(found: Evaluation, notes: tuple[str, ...], as_json: bool) -> None:
+def _print(evaluation: Evaluation, notes: tuple[str, ...], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_as_json(found, notes)))
+        print(json.dumps(_as_json(evaluation, notes)))
         return
-    show(found.metrics)
-    show_intervals(found)
-    verification = found.verification
+    show(evaluation.metrics)
+    show_intervals(evaluation)
+    verification = evaluation.verification
     rates = ", ".join(f"{100 * value:.2f} % at FMR {100 * rate:g} %" for rate, value in verification.fnmr.items())
     console.print(
-        f"verification: FNMR {rates} ({verification.same_pairs:,} pairs of one person, "
-        f"{verification.different_pairs:,} of two)",
+        f"verification: FNMR {rates} ({verification.same_pairs:,} same-person pairs, "
+        f"{verification.different_pairs:,} different-person pairs)",
         soft_wrap=True,
     )
-    if len(found.camera_pairs) > 1:
+    if len(evaluation.camera_pairs) > 1:
         table = Table("query camera", "gallery camera", "queries", "rank-1", "mAP (step)")
-        for pair in found.camera_pairs:
+        for pair in evaluation.camera_pairs:
             figures = (f"{100 * value:.1f} %" for value in (pair.rank1, pair.map_step))
             table.add_row(str(pair.query_camera), str(pair.gallery_camera), str(pair.queries), *figures)
         console.print(table)

@@ -49,7 +49,7 @@ def export(
     """Write a checkpoint in another format and check that its embeddings are the same; for int8, nearly the same."""
     loaded = load_checkpoint(checkpoint)
     if results_of is not None:
-        loaded = _with_results_of(read_metadata(results_of), loaded)
+        loaded = _with_results(loaded, read_metadata(results_of))
     if flip is not None:
         loaded = with_flip(loaded, flip)
     if precision == "int8":
@@ -77,25 +77,25 @@ def _int8(loaded: Checkpoint, source: Path, out: Path, data: str, crops: int, se
     samples = open_data_set(data).train()
     chosen = np.random.default_rng(seed).permutation(len(samples))[:crops]
     pictures = read_inputs([samples[i].path for i in chosen], loaded.metadata.input)
-    found = export_int8(loaded, out, pictures, cosine)
+    comparison = export_int8(loaded, out, pictures, cosine)
     size, model_id = out.stat().st_size / 1e6, read_metadata(out).model_id
     console.print(f"{out}: {size:.1f} MB, {model_id}", soft_wrap=True)
     console.print(
-        f"cosine to fp32 {found.mean_cosine:.4f} in the mean, {found.lowest_cosine:.4f} at the lowest; "
-        f"{found.speed_up:.2f} times as fast at batch 16; "
-        f"{found.left_out} of {found.convolutions} convolutions left in fp32",
+        f"cosine to fp32: mean {comparison.mean_cosine:.4f}, lowest {comparison.lowest_cosine:.4f}; "
+        f"{comparison.speed_up:.2f} times as fast at batch 16; "
+        f"{comparison.left_out} of {comparison.convolutions} convolutions left in fp32",
         soft_wrap=True,
     )
-    _show_drop(source, out, data)
+    _show_metrics(source, out, data)
 
 
-def _show_drop(source: Path, out: Path, data: str) -> None:
-    """Print rank-1 and mAP of both, on the official test part or the identities that training held out, if any."""
+def _show_metrics(source: Path, out: Path, data: str) -> None:
+    """Print rank-1 and mAP of both files, on the official test part or the held-out identities, if any."""
     before = load_for_inference(source)
     data_set, trained_on = open_data_set(data), before.metadata.training_data
     part = choose_part(data_set, [trained_on], None)
     if part.kind == "all":
-        console.print("to see the loss in rank-1 and mAP, `evaluate` both on identities that training has not seen")
+        console.print("to compare rank-1 and mAP, `evaluate` both files on identities that training has not seen")
         return
     split = read_split(data_set, part, trained_on).split
     for name, network in (("fp32", before), ("int8", load_for_inference(out))):
@@ -103,8 +103,8 @@ def _show_drop(source: Path, out: Path, data: str) -> None:
         console.print(f"{name}: rank-1 {100 * metrics.rank1:.2f} %, mAP {100 * metrics.map_step:.2f} %")
 
 
-def _with_results_of(evaluated: CheckpointMetadata, checkpoint: Checkpoint) -> Checkpoint:
-    """Copy results between checkpoints of one recipe: one that is trained on all data cannot be evaluated itself."""
+def _with_results(checkpoint: Checkpoint, evaluated: CheckpointMetadata) -> Checkpoint:
+    """Copy results between checkpoints of the same recipe: one trained on all data cannot be evaluated itself."""
     if evaluated.recipe != checkpoint.metadata.recipe:
         raise CheckpointError(f"{evaluated.model_id} was trained by another recipe: its results do not apply")
     results = tuple(

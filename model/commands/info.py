@@ -1,6 +1,5 @@
 """`python -m model info`: describe a checkpoint."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,9 @@ from model.checkpoint import CheckpointMetadata
 from model.commands.common import console
 from model.datasets.joined import first_name
 from model.errors import CheckpointError
+from model.files import file_sha256
 from model.loading import read_metadata
-from model.provenance import place_of_result
+from model.provenance import relation_of_result
 
 
 def info(
@@ -21,7 +21,7 @@ def info(
 ) -> None:
     """Describe a checkpoint."""
     if file.suffix not in (".safetensors", ".onnx"):
-        _foreign(file)
+        _show_foreign(file)
         return
     metadata = read_metadata(file)
     if as_json:
@@ -30,30 +30,32 @@ def info(
     table = Table(show_header=False, title=metadata.model_id)
     for name, value in _lines(metadata):
         table.add_row(name, value)
-    table.add_row("file", f"{file.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(file)}")
+    table.add_row("file", f"{file.stat().st_size / 1e6:.1f} MB, sha256 {file_sha256(file)}")
     console.print(table)
 
 
 def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
-    architecture, data, shape = metadata.architecture, metadata.training_data, metadata.input
-    how_much = f"{data.crops:,} crops" if data.crops else "crops of an unknown number"
+    architecture, data, input_format = metadata.architecture, metadata.training_data, metadata.input
+    crops = f"{data.crops:,}" if data.crops else "an unknown number of"
+    identities = data.identities or "an unknown number of"
+    size = f"{input_format.height} x {input_format.width} pixels"
     lines = [
         ("network", f"MGN ({architecture.name}) on {architecture.backbone}, {architecture.pooling} pooling"),
         ("computes in", metadata.precision),
         ("embedding", f"{len(metadata.parts)} parts: {', '.join(metadata.parts)}"),
-        ("input", f"{shape.height} x {shape.width} pixels, {shape.interpolation}, flip averaging {shape.flip}"),
-        ("training data", f"{data.name}: {how_much} of {data.identities or 'an unknown number of'} identities"),
+        ("input", f"{size}, {input_format.interpolation}, flip averaging {'on' if input_format.flip else 'off'}"),
+        ("training data", f"{data.name}: {crops} crops of {identities} identities"),
         ("terms", data.terms),
     ]
     if data.held_out_identities:
-        whose = first_name(data.name)
-        lines.append(("held out", f"{data.held_out_identities} identities of {whose}, seed {data.hold_out_seed}"))
+        first = first_name(data.name)
+        lines.append(("held out", f"{data.held_out_identities} identities of {first}, seed {data.hold_out_seed}"))
     if data.teacher:
         lines.append(("teacher", data.teacher))
     if data.started_from:
-        before = data.started_from_data
-        whose = f", trained on {before.name}, {before.terms}" if before else ", whose data is not recorded"
-        lines.append(("started from", data.started_from + whose))
+        initial = data.started_from_data
+        trained_on = f"trained on {initial.name}, {initial.terms}" if initial else "whose data is not recorded"
+        lines.append(("started from", f"{data.started_from}, {trained_on}"))
     if source := metadata.recipe.get("converted_from"):
         lines.append(
             ("converted from", f"{source}, {metadata.recipe['file']}, {len(metadata.recipe['dropped'])} dropped")
@@ -61,26 +63,24 @@ def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
     for result in metadata.results:
         lines.append(
             (
-                f"{result.data} ({place_of_result(data, result.data)})",
+                f"{result.data} ({relation_of_result(data, result.data)})",
                 f"rank-1 {100 * result.rank1:.1f} %, mAP {100 * result.map_step:.1f} % (step), "
                 f"{100 * result.map_trapezoid:.1f} % (trapezoid); {result.protocol}, {result.queries} queries",
             )
         )
     if calibration := metadata.calibration:
         lines.append(("calibrated on", f"{calibration.data}: {calibration.fitted_identities} identities"))
-        shown = ((s, float(calibration.probability(s))) for s in (0.4, 0.6, 0.8))
-        lines.append(
-            (
-                "one person, if half are",
-                ", ".join(f"{100 * probability:.1f} % at similarity {s}" for s, probability in shown),
-            )
+        probabilities = (
+            f"{100 * float(calibration.probability(similarity)):.1f} % at similarity {similarity}"
+            for similarity in (0.4, 0.6, 0.8)
         )
+        lines.append(("same person, at prior 1/2", ", ".join(probabilities)))
     lines.append(("sha256 of weights", metadata.sha256))
     return lines
 
 
-def _foreign(file: Path) -> None:
-    """Name the layout of a checkpoint of other code, and the command that converts it."""
+def _show_foreign(file: Path) -> None:
+    """Print the layout of another project's checkpoint, and the command that converts it. Raises CheckpointError."""
     from model.conversion.files import read_state
     from model.conversion.layouts import recognise
 
@@ -89,8 +89,3 @@ def _foreign(file: Path) -> None:
         raise CheckpointError(f"{file} is neither a Passerby checkpoint nor an MGN in a layout that `convert` knows")
     console.print(f"{file} is an MGN of {layout.name}; convert it with", soft_wrap=True)
     console.print(f"  python -m model convert {file} --out {file.with_suffix('.safetensors')}", soft_wrap=True)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

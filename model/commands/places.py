@@ -19,7 +19,7 @@ class PlaceResult:
     """The results of a checkpoint on a part of a data set. reranked: the results with re-ranking, if requested."""
 
     chosen: ChosenSplit
-    found: Evaluation
+    evaluation: Evaluation
     reranked: Evaluation | None = None
 
 
@@ -28,27 +28,27 @@ def evaluate_place(
 ) -> PlaceResult:
     """Evaluate the features of a split's queries and gallery without and, if the protocol says so, with re-ranking.
 
-    protocol: by default the usual one. Raises DataError where no query has a right answer.
+    protocol: None is the usual protocol. Raises DataError if no query has a right answer.
     """
     protocol = protocol or Protocol()
-    found = require_answers(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
-    return PlaceResult(chosen, found, evaluate(*features, protocol) if protocol.rerank else None)
+    plain = require_answers(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
+    return PlaceResult(chosen, plain, evaluate(*features, protocol) if protocol.rerank else None)
 
 
-def require_answers(found: Evaluation, where: str = "") -> Evaluation:
+def require_answers(evaluation: Evaluation, where: str = "") -> Evaluation:
     """Return the evaluation. Raises DataError, prefixed with `where`, if no query has a right answer."""
-    if not found.metrics.queries:
-        raise DataError(f"{where}no query has a right answer in the gallery: {'; '.join(found.notes)}")
-    return found
+    if not evaluation.metrics.queries:
+        raise DataError(f"{where}no query has a right answer in the gallery: {'; '.join(evaluation.notes)}")
+    return evaluation
 
 
 def place_sentence(chosen: ChosenSplit, metadata: CheckpointMetadata) -> str:
     """How the evaluated data relates to the checkpoint's training data, teacher and starting checkpoint."""
-    return f"{chosen.name}: {chosen.standing}; {training_summary(metadata)}"
+    return f"{chosen.name}: {chosen.caveat}; {training_summary(metadata)}"
 
 
 def show_places(places: Sequence[PlaceResult], metadata: CheckpointMetadata) -> None:
-    """Print the table, then a sentence, the confidence intervals and the notes of each set."""
+    """Print the table, then each data set's relation to the training data, confidence intervals and notes."""
     table = Table(title="shares in %", box=SIMPLE_HEAD, padding=0)
     table.add_column("data set and split", overflow="fold")
     table.add_column("trained on this place?", max_width=12)
@@ -57,30 +57,30 @@ def show_places(places: Sequence[PlaceResult], metadata: CheckpointMetadata) -> 
     for name, width in columns.items():
         table.add_column(name, justify="right", width=width)
     for place in places:
-        counts = (f"{count:,}" for count in (place.found.metrics.queries, len(place.chosen.split.gallery)))
-        table.add_row(place.chosen.short_name, str(place.chosen.relation), *counts, *_shares(place.found))
+        counts = (f"{count:,}" for count in (place.evaluation.metrics.queries, len(place.chosen.split.gallery)))
+        table.add_row(place.chosen.short_name, str(place.chosen.relation), *counts, *_shares(place.evaluation))
         if place.reranked:
             table.add_row("re-ranked", "", "", "", *_shares(place.reranked))
     console.print(table)
     for place in places:
         console.print(place_sentence(place.chosen, metadata), soft_wrap=True, highlight=False)
-        show_intervals(place.found)
-        show_notes((*place.chosen.notes, *place.found.notes))
+        show_intervals(place.evaluation)
+        show_notes((*place.chosen.notes, *place.evaluation.notes))
 
 
-def show_intervals(found: Evaluation) -> None:
+def show_intervals(evaluation: Evaluation) -> None:
     """Print the confidence intervals, if there are any."""
-    for name, (low, high) in found.intervals.items():
+    for name, (low, high) in evaluation.intervals.items():
         console.print(f"{name}: 95 % confidence from {100 * low:.2f} to {100 * high:.2f} %")
 
 
 def show_notes(notes: Sequence[str]) -> None:
-    """Print notes, one a line."""
+    """Print each note on a line."""
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
 
 
-def _shares(found: Evaluation) -> list[str]:
-    metrics = found.metrics
+def _shares(evaluation: Evaluation) -> list[str]:
+    metrics = evaluation.metrics
     shares = (metrics.rank1, metrics.map_step, metrics.map_trapezoid, metrics.minp)
     return [f"{100 * share:.2f}" for share in shares]

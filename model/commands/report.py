@@ -16,7 +16,7 @@ def report(
         str | None, typer.Option(help="KIND:FOLDER for the CMC curve and ranked examples [default: leave these out]")
     ] = None,
     hold_out_identities: Annotated[
-        int | None, typer.Option("--hold-out", min=1, help="Take them from N identities held out of training")
+        int | None, typer.Option("--hold-out", min=1, help="Evaluate on N identities held out of the training part")
     ] = None,
 ) -> None:
     """Write report.html into a run's folder: curves, results, recipe, and with --data ranked examples.
@@ -37,6 +37,8 @@ def report(
             raise ModelError(f"there is no {path} yet, so nothing can be evaluated on --data {data}")
         chosen = choose_split(data, checkpoint.metadata.training_data, hold_out_identities)
         if chosen.seen:
-            console.print("[yellow]note:[/] the checkpoint was trained on these identities; others look worse")
+            console.print(
+                "[yellow]note:[/] the checkpoint was trained on these identities; results on others are worse"
+            )
         evaluated = EvaluatedSplit(chosen.name, chosen.split)
     console.print(f"open {write_report(run, checkpoint, evaluated)}", soft_wrap=True)

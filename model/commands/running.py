@@ -24,7 +24,11 @@ Origin = CheckpointMetadata | NetworkMetadata
 def training_data(
     samples: Sequence[Sample], data_set: DataSet, held_out: int, origin: Origin | None, teacher: str | None
 ) -> TrainingData:
-    """The record of a run's training data for its checkpoint. origin: the network that the run starts from, if any."""
+    """The record of a run's training data for its checkpoint.
+
+    held_out: the number of held-out identities. origin: the network that the run starts from, if any. teacher: the
+    teacher network with its licence, if any.
+    """
     return TrainingData(
         name=data_set.name,
         terms=data_set.terms,
@@ -38,7 +42,7 @@ def training_data(
 
 
 def held_out_split(split: EvaluationSplit, data_set: DataSet, data: TrainingData) -> ChosenSplit:
-    """The persons that a run holds out of its first data set, to evaluate its result on."""
+    """The persons that a run holds out of its first data set, as the split to evaluate its result on."""
     name, part = first_of(data_set).name, Part("held out", data.held_out_identities, data.hold_out_seed)
     return ChosenSplit(split, name, part, relation(data, name, part))
 
@@ -79,7 +83,7 @@ def _with_results(folder: Path, checkpoint: Checkpoint, held_out: ChosenSplit, p
     features = embed_split(held_out.split, inference_of(checkpoint))
     metrics = evaluate(*features).metrics
     show(metrics)
-    console.print(f"{held_out.name}: {held_out.standing}", soft_wrap=True)
+    console.print(f"{held_out.name}: {held_out.caveat}", soft_wrap=True)
     results = (measured_result(metrics, held_out),)
     saved = save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))
     report = write_report(folder, saved, EvaluatedSplit(held_out.name, held_out.split, features))

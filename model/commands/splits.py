@@ -8,7 +8,7 @@ from model.datasets import open_data_set
 from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, evaluation_split, hold_out, size_notes
 from model.provenance import Part, Relation, held_out_of, relation
 
-_SENTENCES = {
+_CAVEATS = {
     Relation.UNSEEN: "an unseen place, neither these persons nor these cameras were trained on",
     Relation.UNKNOWN: "whether this place was trained on is not known",
     Relation.IN_DOMAIN: "same cameras as in training, other persons; says nothing of other cameras",
@@ -20,7 +20,7 @@ _SENTENCES = {
 class ChosenSplit:
     """Queries and gallery of a part of the data set `data`, and its relation to the checkpoint's training data.
 
-    notes: differences between the data and what its authors published.
+    notes: differences between the data set and its official sizes.
     """
 
     split: EvaluationSplit
@@ -36,13 +36,13 @@ class ChosenSplit:
 
     @property
     def part_name(self) -> str:
-        """The part in words."""
+        """The part as a phrase."""
         if self.part.kind == "test":
             return "test part"
         if self.part.kind == "held out":
             return f"{self.part.identities} identities held out of the training part"
-        findable = "seen by two cameras or more" if _cameras_known(self.split) else "on two crops or more"
-        return f"all {len({sample.pid for sample in self.split.query})} persons {findable}"
+        condition = "seen by two cameras or more" if _cameras_known(self.split) else "on two crops or more"
+        return f"all {len({sample.pid for sample in self.split.query})} persons {condition}"
 
     @property
     def short_name(self) -> str:
@@ -60,9 +60,9 @@ class ChosenSplit:
         return f"{self.data}, {self.part_name}"
 
     @property
-    def standing(self) -> str:
-        """What results on this split say, as part of a sentence."""
-        return _SENTENCES[self.relation]
+    def caveat(self) -> str:
+        """How far results on this split generalise, as part of a sentence."""
+        return _CAVEATS[self.relation]
 
 
 def choose_split(data: str, trained_on: TrainingData, hold_out_identities: int | None) -> ChosenSplit:
@@ -72,18 +72,18 @@ def choose_split(data: str, trained_on: TrainingData, hold_out_identities: int |
 
 
 def choose_part(data_set: DataSet, trained_on: Sequence[TrainingData], hold_out_identities: int | None) -> Part:
-    """One part for checkpoints with different training data, so that all of them are evaluated on the same crops.
+    """The part on which checkpoints with different training data are all evaluated.
 
     `hold_out_identities` if given; else the official test part; else the identities that training held out, the
     smallest such part where checkpoints differ; else all persons of the training part.
     """
     held_out = [part for data in trained_on for part in held_out_of(data_set.name, data)]
-    fewest = min(held_out, key=lambda part: part.identities, default=None)
+    smallest = min(held_out, key=lambda part: part.identities, default=None)
     if hold_out_identities is not None:
-        return Part("held out", hold_out_identities, fewest.seed if fewest else 0)
+        return Part("held out", hold_out_identities, smallest.seed if smallest else 0)
     if data_set.has_test():
         return Part("test")
-    return fewest or Part("all")
+    return smallest or Part("all")
 
 
 def read_split(data_set: DataSet, part: Part, trained_on: TrainingData) -> ChosenSplit:

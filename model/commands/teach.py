@@ -9,6 +9,8 @@ from model.commands.common import console
 from model.datasets import open_data_sets
 from model.errors import ModelError
 
+_CHUNK_SIZE = 512
+
 
 def teach(
     network: Annotated[Path, typer.Option(help="A checkpoint, or a network that `convert` wrote from an OpenVINO IR")],
@@ -20,19 +22,19 @@ def teach(
 
     from model.loading import load_any_network
     from model.pictures import read_inputs
-    from model.training.teacher import mirrored_embeddings
+    from model.training.teacher import check_file_names, mirrored_embeddings
 
     if out.suffix != ".npz":
         raise ModelError(f"--out is {out}; it must end in .npz")
     teacher = load_any_network(network)
     paths = [sample.path for sample in open_data_sets(data).train()]
-    if len({path.name for path in paths}) < len(paths):
-        raise ModelError("two crops have the same file name, and a teacher's file identifies crops by it: rename one")
+    names = [path.name for path in paths]
+    check_file_names(names, " and ".join(data))
     features = []
-    for start in range(0, len(paths), 512):
-        inputs = read_inputs(paths[start : start + 512], teacher.metadata.input)
+    for start in range(0, len(paths), _CHUNK_SIZE):
+        inputs = read_inputs(paths[start : start + _CHUNK_SIZE], teacher.metadata.input)
         features.append(mirrored_embeddings(teacher.embed, inputs))
     plain, mirrored = np.concatenate(features, axis=1).astype(np.float16)
     with out.open("wb") as file:
-        np.savez(file, names=np.array([path.name for path in paths]), features=plain, features_mirrored=mirrored)
+        np.savez(file, names=np.array(names), features=plain, features_mirrored=mirrored)
     console.print(f"{out}: {teacher.metadata.model_id} on {len(paths):,} crops", soft_wrap=True)

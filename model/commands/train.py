@@ -48,8 +48,13 @@ def train(
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the network with torch.compile")] = False,
     log_every: Annotated[int, typer.Option(min=1, help="Iterations between lines of the log")] = 20,
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between saved states")] = 200,
-    judge_every: Annotated[
-        int, typer.Option(min=0, help="Iterations between evaluations on the held-out identities; 0: only at the end")
+    validate_every: Annotated[
+        int,
+        typer.Option(
+            "--judge-every",
+            min=0,
+            help="Iterations between evaluations on the held-out identities; 0: only at the end",
+        ),
     ] = 0,
 ) -> None:
     """Train by a recipe, and evaluate the result on the held-out identities.
@@ -67,22 +72,21 @@ def train(
     chosen = read_recipe(recipe_path(recipe), parse_overrides(settings or []))
     data_set = open_data_sets(data)
     started_from = load_checkpoint(first) if first else None
-    teaches_itself = chosen.distillation is not None and chosen.distillation.teacher == "initial"
     origin = started_from.metadata if started_from else converted_network(chosen)
     samples, split = data_set.train(), None
-    notes = [*size_notes(data_set, {"train": samples})]
+    notes = list(size_notes(data_set, {"train": samples}))
     if hold_out_identities:
         samples, split = hold_out_of_first(data_set, hold_out_identities)
     if identities is not None:
         samples = select_identities(samples, identities)
-    teacher = origin.model_id if teaches_itself and origin else teacher_name
-    facts = training_data(samples, data_set, hold_out_identities, origin, teacher)
+    teacher = origin.model_id if chosen.teacher == "initial" and origin else teacher_name
+    recorded = training_data(samples, data_set, hold_out_identities, origin, teacher)
     if terms is not None:
-        facts = facts.model_copy(update={"terms": terms})
+        recorded = recorded.model_copy(update={"terms": terms})
     run = Run(
         chosen,
         samples,
-        facts,
+        recorded,
         out,
         teachers=tuple(teachers or ()),
         initial=started_from,
@@ -90,11 +94,11 @@ def train(
         compiled=compiled,
         log_every=log_every,
         save_every=save_every,
-        validate_every=judge_every,
+        validate_every=validate_every,
     )
-    held_out = held_out_split(split, data_set, facts) if split else None
+    held_out = held_out_split(split, data_set, recorded) if split else None
     if held_out and held_out.seen:
         notes.append(
-            f"{facts.started_from} was trained on identities that are held out now: the results say nothing of others"
+            f"{recorded.started_from} was trained on the held-out identities: these results do not generalise to others"
         )
     run_training(run, held_out, resume, notes)

@@ -1,14 +1,14 @@
 """`python -m model visualize`: ranked results, activation maps and a 2-D map of the gallery."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from model.commands.common import DataOption, console
 from model.commands.splits import choose_split
-
-Order = Literal["worst", "best", "random"]
+from model.evaluate import embed_split
+from model.visualize.ranks import Order, Ranking
 
 
 def visualize(
@@ -23,7 +23,7 @@ def visualize(
     queries: Annotated[int, typer.Option(min=1, max=500, help="How many queries")] = 20,
     top_k: Annotated[int, typer.Option("--top-k", min=1, max=100, help="How many ranks of each query")] = 10,
     map_crops: Annotated[
-        int, typer.Option(min=0, max=10_000, help="The largest number of gallery crops on the map; 0: no map")
+        int, typer.Option(min=0, max=10_000, help="The maximum number of gallery crops on the map; 0: no map")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of random queries and of the crops on the map")] = 0,
 ) -> None:
@@ -32,20 +32,18 @@ def visualize(
     The pages contain the pictures and open in any browser, offline.
     """
     from model.checkpoint import load_checkpoint
-    from model.evaluate import embed_split
     from model.loading import inference_of, load_for_inference
-    from model.visualize.folder import NO_MAPS, Choice, write_folder
-    from model.visualize.ranks import Ranking
+    from model.visualize.folder import NO_MAPS, PageOptions, write_folder
 
-    choice = Choice(order, queries, top_k, map_crops, seed)
+    options = PageOptions(order, queries, top_k, map_crops, seed)
     network = None if checkpoint.suffix == ".onnx" else load_checkpoint(checkpoint)
     loaded = load_for_inference(checkpoint) if network is None else inference_of(network)
     chosen = choose_split(data, loaded.metadata.training_data, hold_out_identities)
     if chosen.seen:
-        console.print("[yellow]note:[/] the checkpoint was trained on these identities; others look worse")
+        console.print("[yellow]note:[/] the checkpoint was trained on these identities; results on others are worse")
     if network is None:
         console.print(f"[yellow]note:[/] {NO_MAPS}")
     query, gallery = embed_split(chosen.split, loaded)
     ranking = Ranking(chosen.split, query, gallery)
-    page = write_folder(out, ranking, loaded.metadata, chosen.name, choice, network)
+    page = write_folder(out, ranking, loaded.metadata, chosen.name, options, network)
     console.print(f"open {page}", soft_wrap=True)

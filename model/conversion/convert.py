@@ -18,12 +18,14 @@ from model.backbones import build_backbone
 from model.checkpoint import UNKNOWN_DATA, Checkpoint, CheckpointMetadata, TrainingData
 from model.conversion.files import State, read_state
 from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
-from model.errors import CheckpointError
+from model.errors import CheckpointError, shortened
 from model.loading import with_reference
 from model.mgn import MGN, MGNOutput, load_embedder
 
-LOWEST_COSINE = 0.999
+MIN_COSINE = 0.999
 """The lowest allowed cosine to the source network's features in a parity check."""
+
+_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,17 @@ def convert(
 ) -> Conversion:
     """Convert a file of public MGN code into a checkpoint called `name`.
 
-    layout: the repository of that code, recognised by default. pooling: if the file does not determine it; by default
-    that code's default. data: the training data. Raises CheckpointError for files that are damaged or of an unknown
-    layout, and for tensors that are missing, unexpected or of another shape.
+    layout: the repository of that code; None: recognised. pooling: for a file that does not determine the pooling;
+    None: that code's default. data: the training data. Raises CheckpointError for files that are damaged or of an
+    unknown layout, and for tensors that are missing, unexpected or of another shape.
     """
     state = read_state(path)
     chosen = layout_named(layout) if layout else _recognised(state, path)
     translation = chosen.translate(state)
     if translation.unknown:
-        raise CheckpointError(f"{path} has tensors that {chosen.name} does not have: {_shortened(translation.unknown)}")
+        raise CheckpointError(f"{path} has tensors that {chosen.name} does not have: {shortened(translation.unknown)}")
     config = chosen.architecture(state, _pooling(chosen, pooling, translation))
-    _check_shapes(MGN(build_backbone(config), config).state_dict(), translation.weights, path)
+    _check_state(translation.weights, MGN(build_backbone(config), config).state_dict(), path)
     metadata = CheckpointMetadata(
         name=name,
         architecture=config,
@@ -90,7 +92,7 @@ def check_parity(checkpoint: Checkpoint, path: Path) -> Parity:
     """Compare the features with those of one forward pass of the source network, without flip averaging.
 
     The file holds `crops` `(N, height, width, 3)` uint8 RGB of the input size, and `features` `(N, 2048)` of any
-    norm, with the parts in the order of `PARTS`. Raises CheckpointError for a cosine below LOWEST_COSINE, and for
+    norm, with the parts in the order of `PARTS`. Raises CheckpointError for a cosine below MIN_COSINE, and for
     another kind of file.
     """
     network = load_embedder(checkpoint)
@@ -107,20 +109,20 @@ def compare_with_source(
 ) -> Parity:
     """Compare `dimensions`-dimensional features for crops of `size` (height, width) with those in a file.
 
-    Raises CheckpointError for a cosine below LOWEST_COSINE, and for another kind of file.
+    Raises CheckpointError for a cosine below MIN_COSINE, and for another kind of file.
     """
-    crops, theirs = _read_parity(path, size, dimensions)
+    crops, source = _read_parity(path, size, dimensions)
     with torch.inference_mode():
-        batches = (torch.from_numpy(crops[start : start + 16]) for start in range(0, len(crops), 16))
-        ours = torch.cat([features(batch) for batch in batches])
-    ours, theirs = F.normalize(ours.double()), F.normalize(theirs)
-    lowest = float((ours * theirs).sum(dim=1).min())
-    if not lowest >= LOWEST_COSINE:
+        batches = (torch.from_numpy(crops[start : start + _BATCH_SIZE]) for start in range(0, len(crops), _BATCH_SIZE))
+        converted = torch.cat([features(batch) for batch in batches])
+    converted, source = F.normalize(converted.double()), F.normalize(source)
+    lowest = float((converted * source).sum(dim=1).min())
+    if not lowest >= MIN_COSINE:
         raise CheckpointError(
-            f"the converted network differs from its source: lowest cosine {lowest:.6f}, at least {LOWEST_COSINE} is "
+            f"the converted network differs from its source: lowest cosine {lowest:.6f}, at least {MIN_COSINE} is "
             "required; was it trained with another --pooling, are parts in another order, or were mirror images added?"
         )
-    return Parity(lowest, float((ours - theirs).abs().max()))
+    return Parity(lowest, float((converted - source).abs().max()))
 
 
 def _read_parity(path: Path, size: tuple[int, int], dimensions: int) -> tuple[NDArray[np.uint8], Tensor]:
@@ -144,41 +146,44 @@ def _recognised(state: State, path: Path) -> Layout:
     if layout is None:
         known = ", ".join(layout.name for layout in LAYOUTS)
         raise CheckpointError(
-            f"{path} is no MGN in a layout that we know ({known}); its first tensors are {_shortened(list(state))}"
+            f"{path} is no MGN in a known layout ({known}); its first tensors are {shortened(list(state))}"
         )
     return layout
 
 
 def _pooling(layout: Layout, pooling: Pooling | None, translation: Translation) -> Pooling:
-    learned = _pools_are_learned(translation)
+    """The network's pooling, given the caller's choice `pooling`. Raises CheckpointError if they contradict."""
+    learned = _pooling_is_learned(translation)
     if learned and pooling not in (None, "gem"):
         raise CheckpointError(f"the file holds exponents of GeM pooling, so it cannot pool by {pooling}")
     if not learned and pooling == "gem":
         raise CheckpointError("the file holds no exponents of GeM pooling")
-    usual = [pooling for pooling in layout.poolings if (pooling == "gem") == learned]
+    possible = [kind for kind in layout.poolings if (kind == "gem") == learned]
     if pooling is None and not learned and "gem" in layout.poolings:
-        raise CheckpointError(f"the file does not determine the pooling: give --pooling {' or '.join(usual)}")
-    return pooling or usual[0]
+        raise CheckpointError(f"the file does not determine the pooling: give --pooling {' or '.join(possible)}")
+    return pooling or possible[0]
 
 
-def _pools_are_learned(translation: Translation) -> bool:
+def _pooling_is_learned(translation: Translation) -> bool:
     return any(name.startswith("pools.") for name in translation.weights)
 
 
 def _assumed(layout: Layout, pooling: Pooling | None, translation: Translation) -> tuple[str, ...]:
-    if pooling or _pools_are_learned(translation) or len(layout.poolings) == 1:
+    """See Conversion.assumed."""
+    if pooling or _pooling_is_learned(translation) or len(layout.poolings) == 1:
         return ()
-    usual, *others = layout.poolings
-    return (f"pooling: {usual}, that code's default; for another, give --pooling {' or '.join(others)}",)
+    default, *others = layout.poolings
+    return (f"pooling: {default}, that code's default; for another, give --pooling {' or '.join(others)}",)
 
 
-def _check_shapes(ours: State, translated: State, path: Path) -> None:
-    wanted = {name: value.shape for name, value in ours.items() if not name.endswith("num_batches_tracked")}
-    if missing := [name for name in wanted if name not in translated]:
-        raise CheckpointError(f"{path} lacks the tensors of {_shortened(missing)}")
-    if left := [name for name in translated if name not in wanted]:
-        raise CheckpointError(f"{path} has tensors for {_shortened(left)}, which the network does not have")
-    for name, shape in wanted.items():
+def _check_state(translated: State, network: State, path: Path) -> None:
+    """Raise CheckpointError if names or shapes differ from the network's."""
+    shapes = {name: value.shape for name, value in network.items() if not name.endswith("num_batches_tracked")}
+    if missing := [name for name in shapes if name not in translated]:
+        raise CheckpointError(f"{path} lacks the tensors of {shortened(missing)}")
+    if unknown := [name for name in translated if name not in shapes]:
+        raise CheckpointError(f"{path} has tensors for {shortened(unknown)}, which the network does not have")
+    for name, shape in shapes.items():
         if translated[name].shape != shape:
             raise CheckpointError(f"{path}: {name} has shape {tuple(translated[name].shape)}, not {tuple(shape)}")
 
@@ -192,7 +197,3 @@ def _unknown_data(layout: Layout, state: State, translation: Translation) -> Tra
         identities=persons.pop() if len(persons) == 1 else 0,
         crops=0,
     )
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

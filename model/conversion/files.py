@@ -14,10 +14,11 @@ _WRAPPERS = ("model", "state_dict", "net", "network")
 _PREFIX = "module."
 
 State = dict[str, Tensor]
+"""Tensors by name."""
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a file by name, without the usual wrappers and the prefix of DataParallel.
+    """The tensors of a file of `torch.save` by name, without the usual wrappers and the prefix of DataParallel.
 
     Reads only tensors and plain containers, so that a file cannot execute code. Raises CheckpointError.
     """
@@ -29,7 +30,7 @@ def read_state(path: Path) -> State:
         if zipfile.is_zipfile(path) or "GLOBAL" in str(error):
             raise CheckpointError(
                 f"{path} holds Python objects besides tensors, which could run any code: save only the state dict, "
-                "with torch.save(network.state_dict(), FILE), in the code that it comes from"
+                "with torch.save(network.state_dict(), FILE), in the code that wrote the file"
             ) from error
         raise CheckpointError(f"{path} is no file of torch.save or is damaged") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -38,13 +39,10 @@ def read_state(path: Path) -> State:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)} if _named(content) else {}
+    is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)} if is_named else {}
     if not state:
         raise CheckpointError(f"{path} holds no state dict: no tensors by name")
     if all(name.startswith(_PREFIX) for name in state):
         state = {name.removeprefix(_PREFIX): value for name, value in state.items()}
     return state
-
-
-def _named(content: object) -> bool:
-    return isinstance(content, dict) and all(isinstance(name, str) for name in content)

@@ -1,22 +1,26 @@
 """The layouts of public MGN code, and the mapping of their tensors to this library's MGN."""
 
 import re
-from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from model.architecture import PARTS, MGNConfig, Pooling
+from model.architecture import PARTS, MGNConfig, Pooling, SoftmaxOn
 from model.checkpoint import InputFormat
 from model.conversion.files import State
 from model.errors import CheckpointError
+from model.transforms import Interpolation
 
 COUNTER = "counts training steps"
-CLASSIFIER = "tells apart the persons of its training"
+CLASSIFIER = "classifies the training identities"
 
 
 @dataclass
 class Translation:
-    """A translated state dict: weights by their new names, and dropped tensors with the reason."""
+    """A translated state dict.
+
+    weights: the tensors by their names in this library's MGN. dropped: the reason by name. unknown: the names of
+    tensors that the layout does not have.
+    """
 
     weights: State = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
@@ -24,80 +28,77 @@ class Translation:
 
 
 class Layout(Protocol):
-    """The layout of one code base.
+    """The layout of one code base's checkpoints."""
 
-    name: its repository. poolings: the possible poolings, the default first.
-    """
+    @property
+    def name(self) -> str:
+        """The code base's repository."""
 
-    name: str
-    poolings: tuple[Pooling, ...]
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """The possible poolings, the default first."""
 
-    @abstractmethod
     def recognises(self, state: State) -> bool:
         """Whether a state dict has this layout."""
 
-    @abstractmethod
     def architecture(self, state: State, pooling: Pooling) -> MGNConfig:
         """The architecture of a state dict."""
 
-    @abstractmethod
     def input(self, state: State) -> InputFormat:
         """The input format of a state dict, or the default of that code."""
 
-    @abstractmethod
     def translate(self, state: State) -> Translation:
         """Classify every tensor: translated, dropped or unknown."""
 
 
+@dataclass(frozen=True)
 class SeathiefwangLayout:
-    """seathiefwang/MGN-pytorch and related projects, which differ in the trunk's name.
+    """seathiefwang/MGN-pytorch and related projects.
 
-    Eight reductions, or one shared by all parts. The parts have the order of `PARTS`, except in levyfan/reid-mgn, which
-    orders them by branch; the conversion reorders them.
+    trunk: the trunk's name. softmax_on: see MGNConfig. shared_reduction: whether all parts share one reduction.
+    levyfan/reid-mgn concatenates the parts by branch; a converted checkpoint has the order of `PARTS`.
     """
 
-    def __init__(self, name: str, trunk: str, poolings: tuple[Pooling, ...], interpolation: str) -> None:
-        self.name = name
-        self.poolings = poolings
-        self._trunk = trunk
-        self._interpolation = interpolation
+    name: str
+    trunk: str
+    poolings: tuple[Pooling, ...]
+    interpolation: Interpolation
+    softmax_on: SoftmaxOn = "reduced"
+    shared_reduction: bool = False
 
     def recognises(self, state: State) -> bool:
-        shared = "reduction.0.weight" in state
-        named = f"{self._trunk}.0.weight" in state and "p1.0.0.conv1.weight" in state
-        if not named or shared != (self.name == "GNAYUOHZ/ReID-MGN"):
+        if f"{self.trunk}.0.weight" not in state or "p1.0.0.conv1.weight" not in state:
             return False
-        width = state.get("fc_id_2048_0.weight")
-        pooled = width is not None and width.shape[1] == 2048
-        return pooled == (self.name == "levyfan/reid-mgn")
+        classifier = state.get("fc_id_2048_0.weight")
+        is_pooled = classifier is not None and classifier.shape[1] == 2048
+        is_shared = "reduction.0.weight" in state
+        return is_shared == self.shared_reduction and is_pooled == (self.softmax_on == "pooled")
 
     def architecture(self, state: State, pooling: Pooling) -> MGNConfig:
-        pooled = self.name == "levyfan/reid-mgn"
-        return MGNConfig(pooling=pooling, softmax_on="pooled" if pooled else "reduced", classifier_bias=True)
+        return MGNConfig(pooling=pooling, softmax_on=self.softmax_on, classifier_bias=True)
 
     def input(self, state: State) -> InputFormat:
-        bicubic = self._interpolation == "bicubic"
-        return InputFormat(height=384, width=128, interpolation="bicubic" if bicubic else "bilinear", flip=True)
+        return InputFormat(height=384, width=128, interpolation=self.interpolation, flip=True)
 
     def translate(self, state: State) -> Translation:
-        found = Translation()
+        translation = Translation()
         for name, value in state.items():
             if name.endswith("num_batches_tracked"):
-                found.dropped[name] = COUNTER
+                translation.dropped[name] = COUNTER
             elif name.startswith("fc_id_"):
-                found.dropped[name] = CLASSIFIER
-            elif name.startswith(f"{self._trunk}."):
-                found.weights["trunk." + name.removeprefix(f"{self._trunk}.")] = value
+                translation.dropped[name] = CLASSIFIER
+            elif name.startswith(f"{self.trunk}."):
+                translation.weights["trunk." + name.removeprefix(f"{self.trunk}.")] = value
             elif match := re.match(r"p([123])\.(.*)", name):
-                found.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
+                translation.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
             elif match := re.match(r"reduction_([0-7])\.(.*)", name):
-                found.weights[f"reductions.{match[1]}.{match[2]}"] = value
+                translation.weights[f"reductions.{match[1]}.{match[2]}"] = value
             elif name.startswith("reduction."):
                 for part in range(len(PARTS)):
-                    found.weights[f"reductions.{part}.{name.removeprefix('reduction.')}"] = value
+                    translation.weights[f"reductions.{part}.{name.removeprefix('reduction.')}"] = value
             else:
-                found.unknown.append(name)
-        return found
+                translation.unknown.append(name)
+        return translation
 
 
 _FASTREID_PARTS = ("b1", "b2", "b3", "b21", "b22", "b31", "b32", "b33")
@@ -134,34 +135,34 @@ class FastReidLayout:
         )
 
     def input(self, state: State) -> InputFormat:
-        """The file's mean and std are of pixels in 0..255."""
-        given = {
+        pixel_statistics = {  # of pixels in 0..255
             name: tuple((state[f"pixel_{name}"].flatten() / 255).tolist())
             for name in ("mean", "std")
             if f"pixel_{name}" in state
         }
-        return InputFormat(height=384, width=128, interpolation="bicubic", **given)
+        return InputFormat(height=384, width=128, interpolation="bicubic", **pixel_statistics)
 
     def translate(self, state: State) -> Translation:
-        found = Translation()
+        translation = Translation()
         for name, value in state.items():
             if name.endswith("num_batches_tracked"):
-                found.dropped[name] = COUNTER
+                translation.dropped[name] = COUNTER
             elif name in ("pixel_mean", "pixel_std"):
-                found.dropped[name] = "stands in the metadata"
+                translation.dropped[name] = "is stored in the metadata"
             elif re.match(r"b\d+_head\.(classifier\.)?weight$", name):
-                found.dropped[name] = CLASSIFIER
+                translation.dropped[name] = CLASSIFIER
             elif name.startswith("backbone."):
-                found.weights["trunk." + name.removeprefix("backbone.")] = value
+                translation.weights["trunk." + name.removeprefix("backbone.")] = value
             elif match := re.match(r"b([123])\.(.*)", name):
-                found.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
-            elif ours := self._head(name):
-                found.weights[ours] = value.reshape(()) if ours.endswith(".exponent") else value
+                translation.weights[f"branches.{int(match[1]) - 1}.{match[2]}"] = value
+            elif new_name := self._translated_head(name):
+                translation.weights[new_name] = value.reshape(()) if new_name.endswith(".exponent") else value
             else:
-                found.unknown.append(name)
-        return found
+                translation.unknown.append(name)
+        return translation
 
-    def _head(self, name: str) -> str | None:
+    def _translated_head(self, name: str) -> str | None:
+        """The new name of a tensor of a part's pooling or reduction; None for other tensors."""
         head, _, rest = name.partition(".")
         part, _, kind = head.partition("_")
         if part not in _FASTREID_PARTS:
@@ -172,16 +173,16 @@ class FastReidLayout:
                         "head.bnneck.": "reductions.{}.3."}  # fmt: skip
         else:
             prefixes = {"head.pool_layer.p": "pools.{}.exponent", "head.bottleneck.": "reductions.{}."}
-        for theirs, ours in prefixes.items():
-            if f"{kind}.{rest}".startswith(theirs):
-                return ours.format(number) + f"{kind}.{rest}".removeprefix(theirs)
+        for old, new in prefixes.items():
+            if f"{kind}.{rest}".startswith(old):
+                return new.format(number) + f"{kind}.{rest}".removeprefix(old)
         return None
 
 
 LAYOUTS: tuple[Layout, ...] = (
     SeathiefwangLayout("seathiefwang/MGN-pytorch", "backone", ("average", "max"), "bicubic"),
-    SeathiefwangLayout("GNAYUOHZ/ReID-MGN", "backbone", ("max",), "bicubic"),
-    SeathiefwangLayout("levyfan/reid-mgn", "backbone", ("max",), "bilinear"),
+    SeathiefwangLayout("GNAYUOHZ/ReID-MGN", "backbone", ("max",), "bicubic", shared_reduction=True),
+    SeathiefwangLayout("levyfan/reid-mgn", "backbone", ("max",), "bilinear", softmax_on="pooled"),
     FastReidLayout("0.1.1"),
     FastReidLayout("1.0"),
 )
@@ -197,4 +198,6 @@ def layout_named(name: str) -> Layout:
     for layout in LAYOUTS:
         if layout.name == name:
             return layout
-    raise CheckpointError(f"there is no layout {name!r}; those are: {', '.join(layout.name for layout in LAYOUTS)}")
+    raise CheckpointError(
+        f"there is no layout {name!r}; the known layouts are: {', '.join(layout.name for layout in LAYOUTS)}"
+    )

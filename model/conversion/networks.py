@@ -14,12 +14,7 @@ from model.mgn import Normalise
 from model.osnet import OMZOSNet
 from model.plain_network import NetworkMetadata
 
-_UNKNOWN = TrainingData(
-    name=UNKNOWN_DATA,
-    terms="network: Apache-2.0; its data: not named",
-    identities=0,
-    crops=0,
-)
+_UNKNOWN = TrainingData(name=UNKNOWN_DATA, terms="network: Apache-2.0; its data: not named", identities=0, crops=0)
 
 
 class ConvertedNetwork(NamedTuple):
@@ -35,7 +30,7 @@ def convert_network(path: Path, name: str, data: TrainingData | None = None) -> 
 
     data: the training data, if known. Raises CheckpointError.
     """
-    read = convert_omz(path)
+    converted = convert_omz(path)
     height, width = OMZ_INPUT
     digests = ", ".join(
         f"{file.name} (SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()})"
@@ -44,16 +39,20 @@ def convert_network(path: Path, name: str, data: TrainingData | None = None) -> 
     metadata = NetworkMetadata(
         name=name,
         backbone="osnet_omz",
-        channels=read.channels,
-        input=InputFormat(height=height, width=width, mean=read.mean, std=read.std),
+        channels=converted.channels,
+        input=InputFormat(height=height, width=width, mean=converted.mean, std=converted.std),
         training_data=data or _UNKNOWN,
         source=digests,
     )
-    return ConvertedNetwork({key: value.numpy() for key, value in read.weights.items()}, metadata, read.constants)
+    weights = {name: tensor.numpy() for name, tensor in converted.weights.items()}
+    return ConvertedNetwork(weights, metadata, converted.constants)
 
 
 def check_network(weights: Weights, metadata: NetworkMetadata, path: Path) -> Parity:
-    """Compare a converted network's features with those of its source network. Raises CheckpointError."""
+    """Compare a converted network's features with those of its source network in a file.
+
+    See `compare_with_source`. Raises CheckpointError.
+    """
     network, normalise = OMZOSNet(metadata.channels).eval(), Normalise(metadata.input)
     network.load_state_dict({name: torch.tensor(tensor) for name, tensor in weights.items()})
     return compare_with_source(lambda crops: network(normalise(crops)), metadata.input.size, PART_DIM, path)

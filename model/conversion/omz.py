@@ -22,8 +22,8 @@ _NORM = {"eps": "9.9999997473787516e-06", "eps_mode": "inside_sqrt", "normalize_
 
 
 @dataclass(frozen=True)
-class ConvertedNetwork:
-    """A network's weights by the names of `OMZOSNet`, its channels, and its mean and std of pixels in 0..1.
+class OMZWeights:
+    """A network's weights by the names of `OMZOSNet`, its channels, and its mean and std of RGB in 0..1.
 
     constants: the number of constants in the file.
     """
@@ -35,7 +35,7 @@ class ConvertedNetwork:
     constants: int
 
 
-def convert_omz(path: Path) -> ConvertedNetwork:
+def convert_omz(path: Path) -> OMZWeights:
     """Read an IR's .xml file and the .bin in the same folder.
 
     The operations must be those of the network, in its order, and must use every constant. Raises CheckpointError with
@@ -45,22 +45,27 @@ def convert_omz(path: Path) -> ConvertedNetwork:
     mean, std = reader.network()
     reader.check_all_read()
     channels = reader.channels()
-    wanted = {name: tuple(tensor.shape) for name, tensor in OMZOSNet(channels).state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in reader.weights.items()}
-    if wanted != found:
-        name = next(name for name in [*wanted, *found] if wanted.get(name) != found.get(name))
+    expected = {name: tuple(tensor.shape) for name, tensor in OMZOSNet(channels).state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in reader.weights.items()}
+    if expected != shapes:
+        name = next(name for name in [*expected, *shapes] if expected.get(name) != shapes.get(name))
         raise CheckpointError(
-            f"{path} is no OSNet of channels {channels}: {name} has shape {found.get(name)}, not {wanted.get(name)}"
+            f"{path} is no OSNet of channels {channels}: {name} has shape {shapes.get(name)}, not {expected.get(name)}"
         )
-    return ConvertedNetwork(reader.weights, channels, mean, std, len(reader.used))
+    return OMZWeights(reader.weights, channels, mean, std, len(reader.used))
 
 
 Gate = Callable[[str, str, int], str]
+"""(gate's name, features' name, number of the stream) -> the name of the gated features."""
 
 
 @dataclass
 class _Reader:
-    """Reads the operations in order; each method checks the operations that it expects."""
+    """Reads the operations in order; each method checks the operations that it expects, and raises CheckpointError.
+
+    weights: those read so far. used: the names of the constants read so far. position: of the next operation.
+    Operations are passed by name.
+    """
 
     ir: IR
     weights: dict[str, Tensor] = field(default_factory=dict)
@@ -206,17 +211,19 @@ class _Reader:
         operation = self.ir.operations[self.position]
         self.position += 1
         if operation.kind != kind:
-            raise self._unlike(operation, f"{kind} is expected here")
+            raise self._unexpected(operation, f"{kind} is expected here")
         for name, value in attributes.items():
-            if not _same(operation.attributes.get(name), value):
-                raise self._unlike(operation, f"its {name} is {operation.attributes.get(name)!r}, not {value!r}")
+            if not _is_same(operation.attributes.get(name), value):
+                raise self._unexpected(operation, f"its {name} is {operation.attributes.get(name)!r}, not {value!r}")
         constants = operation.inputs[len(inputs) :]
         if operation.inputs[: len(inputs)] != tuple(inputs) or len(constants) != count:
-            raise self._unlike(operation, f"{' and '.join(inputs)} and {count} constants are expected as its inputs")
+            raise self._unexpected(
+                operation, f"{' and '.join(inputs)} and {count} constants are expected as its inputs"
+            )
         values = []
         for constant in constants:
             if not isinstance(constant, Constant):
-                raise self._unlike(operation, f"its input {constant} is expected to be a constant")
+                raise self._unexpected(operation, f"its input {constant} is expected to be a constant")
             self.used.add(constant.name)
             values.append(constant.values.astype(np.float32))
         return operation.name, values
@@ -228,31 +235,33 @@ class _Reader:
             raise CheckpointError(f"{self.ir.path} is no network of this kind: its streams do not share {name}")
         self.weights[name] = weight
 
-    def expect(self, what: str, values: Values, wanted: Sequence[int]) -> None:
-        if values.reshape(-1).tolist() != list(wanted):
+    def expect(self, what: str, values: Values, expected: Sequence[int]) -> None:
+        """Raise CheckpointError, which names `what`, if a constant has other values than the network's."""
+        if values.reshape(-1).tolist() != list(expected):
             raise CheckpointError(
                 f"{self.ir.path} is no network of this kind: {what}: {values.reshape(-1).tolist()}, "
-                f"expected {list(wanted)}"
+                f"expected {list(expected)}"
             )
 
     def check_all_read(self) -> None:
         """Raise CheckpointError if operations or constants are left."""
         if self.position < len(self.ir.operations):
-            raise self._unlike(self.ir.operations[self.position], "the network is expected to end before it")
+            raise self._unexpected(self.ir.operations[self.position], "the network is expected to end before it")
         if unused := [name for name in self.ir.constants if name not in self.used]:
             raise CheckpointError(
                 f"{self.ir.path} has {len(unused)} constants that no operation uses, for instance {unused[0]}"
             )
 
-    def _unlike(self, operation: Operation, why: str) -> CheckpointError:
+    def _unexpected(self, operation: Operation, why: str) -> CheckpointError:
         return CheckpointError(
             f"{self.ir.path} is no re-identification network of Open Model Zoo: operation {operation.kind} "
             f"{operation.name!r}: {why}"
         )
 
 
-def _same(found: str | None, wanted: str) -> bool:
-    return found is not None and found.replace(" ", "").lower() == wanted.replace(" ", "").lower()
+def _is_same(value: str | None, expected: str) -> bool:
+    """Whether two values of an attribute are the same but for spaces and case."""
+    return value is not None and value.replace(" ", "").lower() == expected.replace(" ", "").lower()
 
 
 def _triple(values: NDArray[np.floating]) -> tuple[float, float, float]:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from model.errors import CheckpointError
 
 VERSION = "11"
-LARGEST_XML = 32 * 2**20
-"""Bytes. The networks that are read here have less than one megabyte."""
+MAX_XML_BYTES = 32 * 2**20
+"""The .xml of Open Model Zoo's networks has less than one megabyte."""
 
-LARGEST_BIN = 2**30
-"""Bytes."""
+MAX_BIN_BYTES = 2**30
 
 _TYPES = {"f32": "<f4", "f16": "<f2", "i64": "<i8", "i32": "<i4"}
 
@@ -55,9 +54,9 @@ class IR:
 def read_ir(path: Path) -> IR:
     """Read `path`, an .xml file, and the .bin file in the same folder.
 
-    Raises CheckpointError if one is missing, the version is another, the .bin is too short, or the graph is incomplete.
+    Raises CheckpointError if a file is missing, too large or damaged, or of another version.
     """
-    root = _parsed(path)
+    root = _parse(path)
     version = root.get("version")
     if root.tag != "net" or version != VERSION:
         raise CheckpointError(
@@ -65,7 +64,7 @@ def read_ir(path: Path) -> IR:
             "write it again with a newer Model Optimizer or openvino.save_model"
         )
     weights = _read_weights(path)
-    layers = {_id(layer, path): layer for layer in root.iterfind("layers/layer")}
+    layers = {_layer_id(layer, path): layer for layer in root.iterfind("layers/layer")}
     sources = _sources(root, layers, path)
     constants = {
         number: _constant(layer, weights, path) for number, layer in layers.items() if layer.get("type") == "Const"
@@ -83,14 +82,14 @@ def read_ir(path: Path) -> IR:
     return IR(path, tuple(operations), tuple(constant.name for constant in constants.values()))
 
 
-def _parsed(path: Path) -> ElementTree.Element:
+def _parse(path: Path) -> ElementTree.Element:
     try:
         size = path.stat().st_size
-        content = path.read_bytes() if size <= LARGEST_XML else b""
+        content = path.read_bytes() if size <= MAX_XML_BYTES else b""
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    if size > LARGEST_XML:
-        raise CheckpointError(f"{path} has {size:,} bytes, an IR's .xml at most {LARGEST_XML:,}")
+    if size > MAX_XML_BYTES:
+        raise CheckpointError(f"{path} has {size:,} bytes, an IR's .xml at most {MAX_XML_BYTES:,}")
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:  # entity expansion is unbounded, and no IR has entities
         raise CheckpointError(f"{path} is no OpenVINO IR: it declares a document type")
     try:
@@ -103,8 +102,8 @@ def _read_weights(path: Path) -> bytes:
     bin_path = path.with_suffix(".bin")
     try:
         size = bin_path.stat().st_size
-        if size > LARGEST_BIN:
-            raise CheckpointError(f"{bin_path} has {size:,} bytes, at most {LARGEST_BIN:,} are read")
+        if size > MAX_BIN_BYTES:
+            raise CheckpointError(f"{bin_path} has {size:,} bytes, at most {MAX_BIN_BYTES:,} are read")
         return bin_path.read_bytes()
     except OSError as error:
         raise CheckpointError(
@@ -112,7 +111,7 @@ def _read_weights(path: Path) -> bytes:
         ) from error
 
 
-def _id(layer: ElementTree.Element, path: Path) -> str:
+def _layer_id(layer: ElementTree.Element, path: Path) -> str:
     number = layer.get("id")
     if number is None:
         raise CheckpointError(f"{path} has a layer without an id")
@@ -169,7 +168,7 @@ def _constant(layer: ElementTree.Element, weights: bytes, path: Path) -> Constan
         shape = tuple(int(size) for size in attributes.get("shape", "").split(",") if size.strip())
         offset, size = int(attributes["offset"]), int(attributes["size"])
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: constant {name} has no whole shape, offset and size") from error
+        raise CheckpointError(f"{path}: constant {name} has no integer shape, offset and size") from error
     dtype = np.dtype(_TYPES[kind])
     if min((*shape, offset, size)) < 0 or int(np.prod(shape, dtype=object)) * dtype.itemsize != size:
         raise CheckpointError(f"{path}: constant {name} of shape {shape} does not take {size} bytes")

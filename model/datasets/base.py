@@ -1,4 +1,4 @@
-"""The data set interface: labelled crops, split for training and evaluation."""
+"""The data set interface, and splits of labelled crops for training and evaluation."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,18 @@ JUNK = -1
 """The pid of crops that an evaluation ignores."""
 
 DISTRACTOR = 0
-"""The pid of gallery crops that show no query's person."""
+"""The pid of gallery crops of persons without queries."""
 
 NO_CAMERA = -1
-"""The camera number of crops of an unknown camera. Two such crops never count as crops of the same camera."""
+"""The camera number of crops from an unknown camera. Two such crops never count as from the same camera."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled crop: its file, the person's number (`pid`, see JUNK and DISTRACTOR) and the camera's number.
+    """A labelled crop.
 
-    source: the number of its data set in a joined data set.
+    path: its file. pid: the person's number, JUNK or DISTRACTOR. camera: the camera's number, or NO_CAMERA. source: the
+    number of its data set in a joined data set, from 0.
     """
 
     path: Path
@@ -60,8 +61,7 @@ class PartSize:
 class DataSet(Protocol):
     """A data set on disk. Methods raise DataError if their part is missing or has another layout.
 
-    name: as in papers. terms: its terms of use. official: the sizes of its parts `train`, `query` and `gallery`, if its
-    authors publish them.
+    name: as in papers. terms: of use. official: the published sizes of its parts `train`, `query` and `gallery`.
     """
 
     name: str
@@ -81,7 +81,7 @@ class DataSet(Protocol):
 def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:
     """A sentence for each part whose size differs from the official one.
 
-    This is not an error, as a user may have only some of the files, but results on such a part are not comparable.
+    Another size is not an error, as a user may have only some of the files.
     """
     return tuple(
         f"the {part} part of {data_set.name} holds {PartSize.of(samples)} here, officially {data_set.official[part]}: "
@@ -92,7 +92,7 @@ def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tupl
 
 
 def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[tuple[Sample, ...], EvaluationSplit]:
-    """Hold out `identities` persons: returns the crops of the other persons, and a split of the held-out ones.
+    """Hold out `identities` persons: returns the crops of the other persons, and a split of the held-out persons.
 
     Only `findable_persons` are held out; queries and gallery are as in `evaluation_split`. The choice depends only on
     the seed and the pids. Raises DataError for too few persons.
@@ -113,8 +113,8 @@ def hold_out(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple
 def evaluation_split(samples: Sequence[Sample], seed: int = 0) -> EvaluationSplit:
     """A split of all `findable_persons`, for data that was not used for training.
 
-    As in the official splits, one crop of each person by each camera is a query, the rest is the gallery; with unknown
-    cameras, one crop of each person. The seed draws the queries. Raises DataError if no person is findable.
+    As in the official splits, one random crop of each person from each camera is a query, the rest is the gallery; if
+    cameras are unknown, one crop of each person is a query. Raises DataError if no person is findable.
     """
     findable = findable_persons(samples)
     if not findable:
@@ -126,7 +126,7 @@ def evaluation_split(samples: Sequence[Sample], seed: int = 0) -> EvaluationSpli
 
 
 def findable_persons(samples: Sequence[Sample]) -> list[int]:
-    """The pids, ascending, of persons seen by two cameras or more, or on two crops of unknown cameras."""
+    """The pids, ascending, of persons seen by two cameras or more, or on two crops or more from unknown cameras."""
     return [pid for pid, crops in sorted(_by_person(samples).items()) if _is_findable(crops)]
 
 

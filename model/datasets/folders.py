@@ -1,11 +1,11 @@
-"""A user's crops: a folder for each person."""
+"""A user's crops in a folder for each person."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from model.datasets.base import NO_CAMERA, EvaluationSplit, PartSize, Sample
-from model.datasets.reading import PICTURES
+from model.datasets.reading import PICTURE_SUFFIXES, YOUR_OWN_TERMS, number_names
 from model.errors import DataError
 
 _CAMERA = re.compile(r"(?:^|[_-])c(?:am)?(\d+)", re.IGNORECASE)
@@ -20,7 +20,7 @@ class Folders:
     """
 
     official: Mapping[str, PartSize] = {}
-    terms = "your own: whatever you may do with these pictures"
+    terms = YOUR_OWN_TERMS
 
     def __init__(self, root: Path) -> None:
         """Raises DataError."""
@@ -51,7 +51,7 @@ class Folders:
             (path, pid)
             for pid, person in enumerate(self._persons, start=1)
             for path in sorted((folder / person).rglob("*"))
-            if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
         ]
         if not crops:
             raise DataError(f"{folder} holds no crops: {_LAYOUT}")
@@ -59,17 +59,18 @@ class Folders:
 
     def _cameras(self, crops: list[tuple[Path, int]]) -> list[int]:
         """Cameras by file name, by subfolder, or unknown; the same way for all crops."""
-        named = [_CAMERA.search(path.stem) for path, _ in crops]
-        if all(named):
-            return [int(match[1]) for match in named if match]
-        if any(named):
-            without = next(path for (path, _), match in zip(crops, named, strict=True) if not match)
-            raise DataError(f"some file names have a camera (..._c3...), but {without} has none: name all or none so")
-        inner = [path.parent.name if path.parent.name != self._persons[pid - 1] else None for path, pid in crops]
-        if all(inner):
-            numbers = {name: number for number, name in enumerate(sorted({name for name in inner if name}), start=1)}
-            return [numbers[name] for name in inner if name]
-        return [NO_CAMERA] * len(crops)
+        matches = [_CAMERA.search(path.stem) for path, _ in crops]
+        if all(matches):
+            return [int(match[1]) for match in matches if match]
+        if any(matches):
+            without = next(path for (path, _), match in zip(crops, matches, strict=True) if not match)
+            raise DataError(
+                f"some file names have a camera (..._c3...), but {without} has none: give it in all names or in none"
+            )
+        folders = [path.parent.name for path, _ in crops]
+        if any(folder == self._persons[pid - 1] for folder, (_, pid) in zip(folders, crops, strict=True)):
+            return [NO_CAMERA] * len(crops)
+        return number_names(folders)
 
 
 def _is_person(folder: Path) -> bool:

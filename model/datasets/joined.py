@@ -59,7 +59,7 @@ def first_of(data_set: DataSet) -> DataSet:
 def hold_out_of_first(data_set: DataSet, identities: int) -> tuple[tuple[Sample, ...], EvaluationSplit]:
     """`hold_out` on a data set, or on the first of a joined one: returns the remaining crops of all, and the split.
 
-    The other data sets stay whole: unseen places are evaluated with data sets outside of training. Raises DataError.
+    The other data sets stay whole. Raises DataError for too few persons.
     """
     if not isinstance(data_set, Joined):
         return hold_out(data_set.train(), identities)
@@ -82,9 +82,10 @@ def is_among(name: str, joined: str) -> bool:
 
 
 def is_first(name: str, joined: str) -> bool:
-    """Whether the data set `name` is the first in a joined name; `train --hold-out` holds out its persons."""
+    """Whether the data set `name` is the first in a joined name: persons are only held out of the first."""
     return f"{_place(joined)}{_SEPARATOR}".startswith(f"{_place(name)}{_SEPARATOR}")
 
 
 def _place(name: str) -> str:
+    """A name without the kind of boxes."""
     return _BOXES.sub("", name)

@@ -1,11 +1,11 @@
 """A user's crops, listed in a CSV file."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from model.datasets.base import NO_CAMERA, EvaluationSplit, PartSize, Sample
-from model.datasets.reading import persons_only, without_junk
+from model.datasets.reading import YOUR_OWN_TERMS, number_names, persons_only, without_junk
 from model.errors import DataError
 
 _PARTS = ("train", "query", "gallery")
@@ -16,28 +16,28 @@ _ALIASES = {"pid": "person_id", "camera": "camera_id"}
 class Manifest:
     """Rows of `file` (relative to the manifest), `pid`, and optionally `camera` and `split`.
 
-    Integers are used as they are (pid -1 is junk, 0 a distractor); other names are numbered in sorted order. Without a
-    camera in any row, cameras are unknown. split is train (the default), query or gallery. A manifest of `passerby
-    import` with `person_id` works too. The name is that of the file, or of the folder of a file called manifest.csv.
+    Integers are used as they are (pid -1 is junk, 0 a distractor); other names are numbered in sorted order. If no row
+    has a camera, cameras are unknown. split is train (the default), query or gallery. A manifest for `passerby import`
+    with `person_id` works too. The data set is called like the file, or like the folder of a file manifest.csv.
     """
 
     official: Mapping[str, PartSize] = {}
-    terms = "your own: whatever you may do with these pictures"
+    terms = YOUR_OWN_TERMS
 
     def __init__(self, path: Path) -> None:
         """Raises DataError."""
         self._path = path
         self.name = path.stem if path.stem != "manifest" else path.resolve().parent.name
-        rows = _rows(path)
+        rows = _read_rows(path)
         pids = _numbers([row["pid"] for row in rows])
         cameras = [row["camera"] for row in rows]
         if any(cameras) and not all(cameras):
             raise DataError(
                 f"line {cameras.index('') + 2} of {path} has no camera, but others have: give it for all or none"
             )
-        numbers = _numbers(cameras) if any(cameras) else [NO_CAMERA] * len(rows)
+        camera_numbers = _numbers(cameras) if any(cameras) else [NO_CAMERA] * len(rows)
         self._samples: dict[str, list[Sample]] = {part: [] for part in _PARTS}
-        for row, pid, camera in zip(rows, pids, numbers, strict=True):
+        for row, pid, camera in zip(rows, pids, camera_numbers, strict=True):
             self._samples[row["split"]].append(Sample(path.parent / row["file"], pid, camera))
 
     def train(self) -> tuple[Sample, ...]:
@@ -56,7 +56,7 @@ class Manifest:
         return EvaluationSplit(query, gallery)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -88,10 +88,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _numbers(names: Iterable[str]) -> list[int]:
-    names = list(names)
+def _numbers(names: Sequence[str]) -> list[int]:
+    """The names as integers, or numbered if one is not an integer."""
     try:
         return [int(name) for name in names]
     except ValueError:
-        numbers = {name: number for number, name in enumerate(sorted(set(names)), start=1)}
-        return [numbers[name] for name in names]
+        return number_names(names)

@@ -1,4 +1,4 @@
-"""Market-1501 (Zheng et al., ICCV 2015): six cameras before a supermarket, 1,501 identities."""
+"""Market-1501 (Zheng et al., ICCV 2015): six cameras in front of a supermarket, 1,501 identities."""
 
 import re
 from pathlib import Path

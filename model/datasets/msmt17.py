@@ -7,11 +7,7 @@ from model.datasets.base import EvaluationSplit, PartSize, Sample
 from model.errors import DataError
 
 _FOLDERS = {"train": ("train", "mask_train_v2"), "test": ("test", "mask_test_v2")}
-_OFFICIAL = {
-    "train": PartSize(32_621, 1_041),
-    "query": PartSize(11_659, 3_060),
-    "gallery": PartSize(82_161, 3_060),
-}
+_OFFICIAL = {"train": PartSize(32_621, 1_041), "query": PartSize(11_659, 3_060), "gallery": PartSize(82_161, 3_060)}
 _LAYOUT = (
     "a folder of MSMT17 holds list_train.txt, list_val.txt, list_query.txt, list_gallery.txt and the folders train and "
     "test, or mask_train_v2 and mask_test_v2"
@@ -44,9 +40,9 @@ class MSMT17:
         return EvaluationSplit(self._read("list_query.txt", "test"), self._read("list_gallery.txt", "test"))
 
     def _read(self, listing: str, part: str) -> tuple[Sample, ...]:
-        """Lines such as `0000/0000_000_01_0303morning_0015_0.jpg 0`: file, person; the third field is the camera.
+        """Read lines such as `0000/0000_000_01_0303morning_0015_0.jpg 0`: file (third field: the camera) and person.
 
-        Pids start at 0 in these lists; 1 is added, as pid 0 means a distractor.
+        These lists count persons from 0; 1 is added, because pid 0 is a distractor.
         """
         path, folder = self._root / listing, self._folder(part)
         try:

@@ -9,7 +9,7 @@ from model.errors import DataError
 
 
 def select_identities(samples: Sequence[Sample], identities: int, seed: int = 0) -> tuple[Sample, ...]:
-    """All crops of `identities` persons, chosen by the seed. Raises DataError if there are fewer."""
+    """All crops of `identities` random persons. Raises DataError if there are fewer."""
     persons = sorted({sample.pid for sample in samples})
     if identities > len(persons):
         raise DataError(f"cannot train on {identities} identities: the data has {len(persons)}")

@@ -8,7 +8,7 @@ from model.datasets.base import EvaluationSplit, PartSize, Sample
 from model.errors import DataError
 
 DRAWN_PEOPLE = Path(__file__).parent / "drawn"
-"""The drawn crops that are shipped: 40 persons by four cameras, a folder per camera, and their manifest."""
+"""The shipped drawn crops: 40 persons seen by four cameras, a folder for each camera, and their manifest."""
 
 MANIFEST = "manifest.csv"
 

@@ -23,7 +23,10 @@ class ThreeFolders:
         example: str,
         inner: tuple[str, ...],
     ) -> None:
-        """pattern: of file names, with the groups pid and camera, like `example`. inner: folders that it unpacks to."""
+        """pattern: of file names like `example`, with the groups pid and camera. inner: possible folders inside `root`.
+
+        Raises DataError.
+        """
         self.name = name
         self.terms = terms
         self.official = official

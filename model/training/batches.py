@@ -21,8 +21,8 @@ from model.training.world import World
 class Batch:
     """One process's rows of a batch, on the CPU.
 
-    inputs: `(n, height, width, 3)` uint8 RGB; where `is_maps`, a frozen trunk's maps `(n, C, H, W)` float16, already
-    mirrored. labels: `(n,)`; teacher: `(n, E)` or None.
+    inputs: pictures `(n, height, width, 3)` uint8 RGB; if `is_maps`, a frozen trunk's maps `(n, C, H, W)` float16,
+    already mirrored. labels: `(n,)`. teacher: its features `(n, E)`, or None.
     """
 
     inputs: Tensor
@@ -61,8 +61,8 @@ class Batches:
         self._maps = maps
         self._map_batches = map_batches
 
-    def crop_numbers(self, number: int) -> list[int]:
-        """The numbers of the crops in batch `number`, over all processes."""
+    def crop_indices(self, number: int) -> list[int]:
+        """The indices of the crops in batch `number`, of all processes."""
         crops: list[int] = self._sampler.batch(number).tolist()
         return crops
 
@@ -84,7 +84,7 @@ class Batches:
         return Batch(inputs, is_maps, self._labels[crops], params, teacher)
 
     def stream(self, first: int, end: int) -> Iterator[Batch]:
-        """Batches `first` to `end` - 1; a thread prepares the next one while the caller uses one."""
+        """Batches `first` to `end` - 1; a thread prepares the next batch while the caller uses the current one."""
         with ThreadPoolExecutor(1) as pool:
             upcoming = pool.submit(self.batch, first)
             for number in range(first, end):

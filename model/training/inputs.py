@@ -14,7 +14,8 @@ from model.errors import DataError
 from model.files import atomic_write
 from model.pictures import read_inputs
 
-PICTURES_A_READ = 1024
+CHUNK_SIZE = 1024
+"""The number of pictures to read at once."""
 
 
 def default_cache() -> Path:
@@ -25,8 +26,8 @@ def default_cache() -> Path:
 def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path) -> NDArray[np.uint8]:
     """The pictures as `(N, height, width, 3)` uint8 RGB, memory-mapped from a file in `cache`.
 
-    The file is written if it is missing. Its name is a hash of the pictures' paths, sizes and modification times and of
-    the input's size and interpolation, so changed pictures are read again. Raises DataError with the path of a picture
+    The file is written if it is missing. Its name is a hash of the pictures' paths, sizes and modification times, and
+    of the input's size and interpolation: changed pictures are read again. Raises DataError with the path of a picture
     that cannot be read.
     """
     path = cache / f"inputs-{_digest(paths, input_format)}.npy"
@@ -38,7 +39,7 @@ def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path)
 
 
 def picture_digest(path: Path) -> str:
-    """A hash of a file's path, size and modification time. Raises DataError if there is no such file."""
+    """The SHA-256 of a file's path, size and modification time. Raises DataError if there is no such file."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -50,8 +51,8 @@ def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None
     shape = (len(paths), *input_format.size, 3)
     with atomic_write(path) as temporary:
         file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        for start in range(0, len(paths), PICTURES_A_READ):
-            chunk = paths[start : start + PICTURES_A_READ]
+        for start in range(0, len(paths), CHUNK_SIZE):
+            chunk = paths[start : start + CHUNK_SIZE]
             file[start : start + len(chunk)] = read_inputs(chunk, input_format)
         file.flush()
 

@@ -10,20 +10,20 @@ from model.recipe import Recipe
 
 # mallopt's parameters, malloc.h of the GNU C library.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_TOP_PAD = 256 * 2**20
+_TOP_PAD_BYTES = 256 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """Stop malloc from returning freed memory: on the CPU each iteration frees and allocates the same gigabyte.
+    """Stop malloc from returning freed memory to the kernel; does nothing without glibc.
 
-    By default glibc returns it to the kernel, and page faults take a quarter of the time. Linux with glibc only.
+    On the CPU, each iteration frees and allocates the same gigabyte, and its page faults take a quarter of the time.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
     library.mallopt(_M_MMAP_MAX, 0)
     library.mallopt(_M_TRIM_THRESHOLD, -1)
-    library.mallopt(_M_TOP_PAD, _TOP_PAD)
+    library.mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
 
 
 def strided_depthwise_in_float32(network: nn.Module) -> None:
@@ -44,7 +44,7 @@ class _Float32Conv2d(nn.Conv2d):
 
 
 def slow_precision(recipe: Recipe, device: torch.device) -> tuple[str, ...]:
-    """A warning where the CPU has no instructions for the recipe's precision; else nothing."""
+    """A warning if the device is a CPU without instructions for the recipe's precision."""
     if device.type != "cpu" or recipe.precision == "float32":
         return ()
     if recipe.precision == "bfloat16" and torch.cpu._is_avx512_bf16_supported():

@@ -1,9 +1,9 @@
-"""A frozen trunk's maps of the training pictures, computed once and cached on disk for all runs with that trunk."""
+"""A frozen trunk's feature maps of the training pictures, cached on disk for all runs with that trunk."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ from model.onnx_session import session_of
 from model.pictures import read_inputs
 from model.training.inputs import picture_digest
 
-PICTURES_A_CHUNK = 512
+CHUNK_SIZE = 512
+"""The number of pictures in one cached file."""
 
-_BATCH = 8
+_BATCH_SIZE = 8
 
 Arrays = tuple[NDArray[np.float32], ...]
 
@@ -35,17 +36,17 @@ Compute = Callable[[NDArray[np.uint8]], Arrays]
 class TrunkMaps:
     """The maps of N pictures, plain and mirrored, and the features of the network that a run starts from.
 
-    chunks: memory-mapped `(2, n, C, H, W)` float16; place: `(N, 2)`, each picture's chunk and row; features:
-    `(2, N, 256)` float32, not normalised, or None where the network has no pretrained head.
+    chunks: memory-mapped `(2, n, C, H, W)` float16. location: `(N, 2)`, each picture's chunk and row. features:
+    `(2, N, 256)` float32, not normalised; None for a network without pretrained head.
     """
 
     chunks: tuple[NDArray[np.float16], ...]
-    place: NDArray[np.int64]
+    location: NDArray[np.int64]
     features: NDArray[np.float32] | None
 
     def select(self, chosen: Tensor, flipped: Tensor) -> Tensor:
         """`(n, C, H, W)` float16: the maps of the pictures with the numbers `chosen`, mirrored where `flipped`."""
-        rows = zip(self.place[chosen.numpy()], flipped.long().tolist(), strict=True)
+        rows = zip(self.location[chosen.numpy()], flipped.long().tolist(), strict=True)
         return torch.from_numpy(np.stack([self.chunks[chunk][mirrored, row] for (chunk, row), mirrored in rows]))
 
 
@@ -73,39 +74,33 @@ class FrozenTrunk(nn.Module):
 def trunk_maps(mgn: MGN, input_format: InputFormat, paths: Sequence[Path], cache: Path) -> TrunkMaps:
     """The maps of all pictures; computes those that are not in the cache.
 
-    The cache has a folder for each network and input format, with one chunk for each PICTURES_A_CHUNK pictures. The key
+    The cache has a folder for each network and input format, with one chunk for each CHUNK_SIZE pictures. The key
     of a picture is its path, size and modification time, as in `cached_inputs`. Finished chunks survive a killed run.
     Raises DataError with the path of a picture that cannot be read.
     """
     network = FrozenTrunk(mgn, input_format).eval()
     folder = cache / f"maps-{_network_digest(network, input_format)}"
-    wanted = [picture_digest(path) for path in paths]
+    digests = [picture_digest(path) for path in paths]
     cached = _cached_rows(folder)
-    missing = [number for number, digest in enumerate(wanted) if digest not in cached]
+    missing = {digest: path for digest, path in zip(digests, paths, strict=True) if digest not in cached}
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        compute = fastest_runtime(network, input_format)
-        for start in range(0, len(missing), PICTURES_A_CHUNK):
-            chunk = missing[start : start + PICTURES_A_CHUNK]
-            pictures = read_inputs([paths[number] for number in chunk], input_format)
-            arrays = dict(zip(network.outputs, _plain_and_mirrored(compute, pictures), strict=True))
-            _write_chunk(folder, [wanted[number] for number in chunk], arrays)
+        _compute_chunks(network, input_format, missing, folder)
         cached = _cached_rows(folder)
-    used = sorted({cached[digest][0] for digest in wanted})
-    number_of = {name: number for number, name in enumerate(used)}
-    place = np.array([(number_of[cached[digest][0]], cached[digest][1]) for digest in wanted], dtype=np.int64)
+    names = sorted({cached[digest][0] for digest in digests})
+    number_of = {name: number for number, name in enumerate(names)}
+    location = np.array([(number_of[name], row) for name, row in (cached[d] for d in digests)], dtype=np.int64)
     features = None
     if network.own is not None:
-        stored = [np.load(_file(folder, name, "features")) for name in used]
-        features = np.stack([stored[number][:, row] for number, row in place], axis=1)
-    maps = tuple(np.load(_file(folder, name, "maps"), mmap_mode="r") for name in used)
-    return TrunkMaps(maps, place, features)
+        stored = [np.load(_file(folder, name, "features")) for name in names]
+        features = np.stack([stored[number][:, row] for number, row in location], axis=1)
+    maps = tuple(np.load(_file(folder, name, "maps"), mmap_mode="r") for name in names)
+    return TrunkMaps(maps, location, features)
 
 
 def fastest_runtime(network: FrozenTrunk, input_format: InputFormat) -> Compute:
-    """Run the network with torch on its GPU, or with ONNX Runtime on the CPU, where that takes half of torch's time.
+    """Run the network with torch on its GPU, or with ONNX Runtime on the CPU, which takes half of torch's time there.
 
-    A call in ONNX Runtime uses one thread, so that a thread pool computes one batch a core.
+    A call in ONNX Runtime uses one thread, so that a thread pool computes one batch per core.
     """
     device = next(network.parameters()).device
     if device.type == "cuda":
@@ -119,6 +114,20 @@ def fastest_runtime(network: FrozenTrunk, input_format: InputFormat) -> Compute:
     return lambda crops: tuple(session.run(list(network.outputs), {"crops": crops}))
 
 
+def _compute_chunks(
+    network: FrozenTrunk, input_format: InputFormat, pictures: Mapping[str, Path], folder: Path
+) -> None:
+    """Compute and write the maps of pictures, given by digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    compute = fastest_runtime(network, input_format)
+    digests = list(pictures)
+    for start in range(0, len(digests), CHUNK_SIZE):
+        chunk = digests[start : start + CHUNK_SIZE]
+        inputs = read_inputs([pictures[digest] for digest in chunk], input_format)
+        arrays = dict(zip(network.outputs, _plain_and_mirrored(compute, inputs), strict=True))
+        _write_chunk(folder, chunk, arrays)
+
+
 def _in_torch(network: FrozenTrunk, device: torch.device, crops: NDArray[np.uint8]) -> Arrays:
     with torch.inference_mode():
         return tuple(array.float().cpu().numpy() for array in network(torch.from_numpy(crops).to(device)))
@@ -129,14 +138,16 @@ def _plain_and_mirrored(compute: Compute, pictures: NDArray[np.uint8]) -> Arrays
     sides = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for side in (pictures, pictures[:, :, ::-1]):
-            batches = [np.ascontiguousarray(side[start : start + _BATCH]) for start in range(0, len(side), _BATCH)]
+            batches = [
+                np.ascontiguousarray(side[start : start + _BATCH_SIZE]) for start in range(0, len(side), _BATCH_SIZE)
+            ]
             outputs = pool.map(compute, batches)
             sides.append([np.concatenate(arrays) for arrays in zip(*outputs, strict=True)])
     return tuple(np.stack(arrays) for arrays in zip(*sides, strict=True))
 
 
 def _write_chunk(folder: Path, digests: Sequence[str], arrays: dict[str, NDArray[np.float32]]) -> None:
-    """Write the arrays, then the list of their pictures: readers ignore arrays without a list."""
+    """Write the arrays, then the list of their pictures: arrays without a list are incomplete and never read."""
     name = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:20]
     for output, array in arrays.items():
         with atomic_write(_file(folder, name, output)) as temporary, temporary.open("wb") as file:
@@ -158,9 +169,9 @@ def _cached_rows(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def _network_digest(network: FrozenTrunk, input_format: InputFormat) -> str:
-    """A hash of everything but the pictures that determines maps and features: input format and weights, with names.
+    """A hash of the input format and of the weights with their names.
 
-    The attributes of FrozenTrunk and MGN are in these names: to rename one makes every cache miss.
+    These names contain attributes of FrozenTrunk and MGN: renaming an attribute invalidates every cache.
     """
     digest = hashlib.sha256(input_format.model_dump_json().encode())
     for name, tensor in network.state_dict().items():

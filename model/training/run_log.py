@@ -35,7 +35,7 @@ class RunLog:
         self._bar.advance(self._task)
 
     def log_training(self, iteration: int, figures: Mapping[str, float]) -> None:
-        """Write losses and learning rates, means since the last call, and the crops per second."""
+        """Write mean losses since the last call, the learning rate, and the crops per second."""
         now = time.perf_counter()
         line = dict(figures) | {"crops_per_second": round(self._crops / (now - self._began), 1)}
         self._began, self._crops = now, 0
@@ -45,7 +45,7 @@ class RunLog:
             self._tensorboard.add_scalar(f"training/{name}", value, iteration)
 
     def log_validation(self, iteration: int, figures: Mapping[str, float]) -> None:
-        """Write figures measured on the held-out identities."""
+        """Write metrics on the held-out identities; the time they took does not count for the crops per second."""
         self._write({"iteration": iteration, "validation": dict(figures)})
         for name, value in figures.items():
             self._tensorboard.add_scalar(f"validation/{name}", value, iteration)
@@ -75,7 +75,7 @@ def open_run_log(folder: Path, iterations: int, done: int) -> Iterator[RunLog]:
 
 
 def _truncate(log: Path, done: int) -> None:
-    """Delete the lines of iterations after `done`: the resumed run repeats these and logs them again."""
+    """Delete the lines of iterations after `done`, which the resumed run repeats and logs again."""
     if not log.exists():
         return
     lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if _is_kept(line, done)]

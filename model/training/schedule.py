@@ -6,9 +6,10 @@ from model.recipe import Schedule
 
 
 def delayed_rate(iteration: int, schedule: Schedule, start: int) -> float:
-    """The factor for layers that are frozen until iteration `start`: the whole schedule, compressed into the rest."""
-    left = schedule.iterations - start
-    return rate((iteration - start) * schedule.iterations // left, schedule) if iteration >= start else 0.0
+    """`rate` for layers that are frozen until iteration `start`: 0, then the whole schedule in the remaining time."""
+    if iteration < start:
+        return 0.0
+    return rate((iteration - start) * schedule.iterations // (schedule.iterations - start), schedule)
 
 
 def rate(iteration: int, schedule: Schedule) -> float:
@@ -17,5 +18,5 @@ def rate(iteration: int, schedule: Schedule) -> float:
         return 0.01 + 0.99 * iteration / schedule.warm_up
     if schedule.kind == "step":
         return float(schedule.factor ** sum(iteration >= step for step in schedule.steps))
-    fallen = (iteration - schedule.warm_up) / (schedule.iterations - schedule.warm_up)
-    return (1 + math.cos(math.pi * fallen)) / 2
+    progress = (iteration - schedule.warm_up) / (schedule.iterations - schedule.warm_up)
+    return (1 + math.cos(math.pi * progress)) / 2

@@ -10,17 +10,18 @@ import torch
 from model.errors import TrainingError
 from model.files import atomic_write
 
-KEPT = 2
+MAX_STATES = 2
+"""The number of states to keep."""
 
 _NAME = re.compile(r"state-(\d+)\.pt$")
 
 
 def save_state(folder: Path, iteration: int, state: dict[str, Any]) -> None:
-    """Write a state atomically, then delete all but the newest two."""
+    """Write a state atomically, then delete all but the newest MAX_STATES. Raises OSError."""
     path = folder / f"state-{iteration:08}.pt"
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-    for old in saved_states(folder)[:-KEPT]:
+    for old in saved_states(folder)[:-MAX_STATES]:
         old.unlink()
 
 

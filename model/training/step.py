@@ -50,18 +50,21 @@ class Step:
         return float(self._state.optimizer.param_groups[-1]["lr"])
 
     def __call__(self, batches: list[Batch]) -> Tensor:
-        """`(4,)`: the total loss, softmax, triplet and distillation loss, averaged over the batches."""
+        """Train on the batches of one iteration; returns `(4,)`: total, softmax, triplet and distillation loss.
+
+        Each loss is a mean over the batches.
+        """
         state, recipe = self._state, self._recipe
         _to_training_mode(state.mgn, recipe)
         _set_rates(state, recipe)
         state.optimizer.zero_grad()
-        losses_of_batches = []
+        batch_losses = []
         for number, batch in enumerate(batches):
             network = self._network_for(batch)
-            with _synchronising(network, number + 1 == len(batches)):
+            with _gradient_sync(network, number + 1 == len(batches)):
                 losses = self._losses(network, batch)
                 torch.autograd.backward(state.scaler.scale(losses[0] / len(batches)))
-            losses_of_batches.append(losses.detach())
+            batch_losses.append(losses.detach())
         if recipe.optimizer.gradient_clip:
             state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(state.mgn.parameters(), recipe.optimizer.gradient_clip)
@@ -69,10 +72,10 @@ class Step:
         state.scaler.update()
         if state.average:
             state.average.update_parameters(state.mgn)
-        return torch.stack(losses_of_batches).mean(dim=0)
+        return torch.stack(batch_losses).mean(dim=0)
 
     def _network_for(self, batch: Batch) -> nn.Module:
-        """The whole network for pictures; for maps the network without its trunk, whose gradients are then disabled."""
+        """The whole network for pictures; the network without its trunk, which then gets no gradients, for maps."""
         if self._network is not None and self._network_takes_maps == batch.is_maps:
             return self._network
         mgn, cuda = self._state.mgn, self._world.device.type == "cuda"
@@ -91,7 +94,7 @@ class Step:
         if batch.is_maps:
             inputs = to_maps(batch, recipe.augmentation, world.device)
         else:
-            inputs = self._sized(to_images(batch, recipe.augmentation, self._normalise, world.device))
+            inputs = self._resized(to_images(batch, recipe.augmentation, self._normalise, world.device))
         labels = batch.labels.to(world.device, non_blocking=True)
         precision = _PRECISIONS[recipe.precision]
         with torch.autocast(world.device.type, precision, enabled=precision != torch.float32):
@@ -113,7 +116,8 @@ class Step:
             loss = loss + config.global_share * global_distillation_loss(parts, teacher)
         return config.weight * loss
 
-    def _sized(self, images: Tensor) -> Tensor:
+    def _resized(self, images: Tensor) -> Tensor:
+        """The images, shrunk in the first iterations if the recipe has a section `small_start`."""
         small = self._recipe.small_start
         if small is None or self._state.iteration >= small.share * self._recipe.schedule.iterations:
             return images
@@ -133,8 +137,8 @@ class _WithoutTrunk(nn.Module):
         return self._forward_from_maps(maps)
 
 
-def _synchronising(network: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Processes exchange gradients once an iteration: with its last batch."""
+def _gradient_sync(network: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Exchange gradients between processes in an iteration's last batch only."""
     if isinstance(network, DistributedDataParallel) and not last:
         return network.no_sync()
     return nullcontext()
@@ -158,5 +162,5 @@ def _to_training_mode(mgn: MGN, recipe: Recipe) -> None:
 
 def _set_rates(state: TrainState, recipe: Recipe) -> None:
     for group in state.optimizer.param_groups:
-        share = delayed_rate(state.iteration, recipe.schedule, group["joins_at"])
-        group["lr"] = group["peak"] * share if state.iteration >= group["frozen_iterations"] else 0.0
+        factor = delayed_rate(state.iteration, recipe.schedule, group["joins_at"])
+        group["lr"] = group["peak"] * factor if state.iteration >= group["frozen_iterations"] else 0.0

@@ -3,27 +3,29 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
+@dataclass
 class StopRequest:
-    """The number of the signal that asked the run to stop, or 0."""
+    """signal_number: the number of the signal that stops the run; 0 if none has arrived."""
 
-    signal_number = 0
+    signal_number: int = 0
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Record SIGTERM and SIGINT instead of exiting; a second SIGINT raises KeyboardInterrupt."""
+    """Record SIGTERM and SIGINT (Ctrl-C) instead of exiting; a SIGINT after that raises KeyboardInterrupt."""
     request = StopRequest()
 
     def record(number: int, _: FrameType | None) -> None:
         request.signal_number = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -50,7 +50,7 @@ class TrainState:
 
 
 def initial_state(recipe: Recipe, classes: int, world: World, initial: Checkpoint | None = None) -> TrainState:
-    """The state before the first iteration, on this process's device; classifiers always start from random weights.
+    """The state before the first iteration, on this process's device; classifiers always have random weights.
 
     initial: a checkpoint whose weights replace the recipe's initialisation. Raises TrainingError if the recipe's
     initial weights are not available, and CheckpointError if the checkpoint's architecture is not the recipe's.
@@ -96,10 +96,9 @@ def trainable_trunk(mgn: MGN, recipe: Recipe) -> nn.Module:
 
 def _optimizer(mgn: MGN, recipe: Recipe) -> torch.optim.Optimizer:
     config = recipe.optimizer
-    trunk = [p for p in mgn.trunk.parameters() if p.requires_grad]
-    pretrained = [*mgn.branches.parameters()]
-    for head in mgn.reductions[: recipe.architecture.own_heads]:
-        pretrained += head.parameters()
+    trunk = [parameter for parameter in mgn.trunk.parameters() if parameter.requires_grad]
+    pretrained_heads = mgn.reductions[: recipe.architecture.own_heads]
+    pretrained = [*mgn.branches.parameters(), *pretrained_heads.parameters()]
     classifiers = [*mgn.classifiers.parameters()] if config.classifier_learning_rate else []
     known = {id(parameter) for parameter in [*mgn.trunk.parameters(), *pretrained, *classifiers]}
     random_heads = [parameter for parameter in mgn.parameters() if id(parameter) not in known]

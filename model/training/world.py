@@ -15,7 +15,7 @@ from model.errors import TrainingError
 
 @dataclass(frozen=True)
 class World:
-    """This process's `rank` (from 0), the number of processes `size`, and the device that this one trains on."""
+    """A process's `rank` (from 0), the number of processes `size`, and the device that the process trains on."""
 
     rank: int
     size: int
@@ -23,13 +23,13 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process has rank 0, which alone writes files and prints."""
+        """Whether this process has rank 0: only the main process writes files and prints."""
         return self.rank == 0
 
     def rows(self, batch_size: int) -> slice:
-        """This process's rows of a batch."""
-        each = batch_size // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        """This process's rows of a batch; `size` must divide `batch_size`."""
+        rows = batch_size // self.size
+        return slice(self.rank * rows, (self.rank + 1) * rows)
 
     def gather(self, values: Tensor) -> Tensor:
         """`(n, ...)` of each process -> `(size * n, ...)` of all; differentiable, see `_Gather`."""
@@ -82,8 +82,8 @@ def joined_world() -> Iterator[World]:
 class _Gather(torch.autograd.Function):
     """all_gather with a gradient.
 
-    Every process computes the same loss of the gathered rows, so a row's gradient is the sum over the processes.
-    DistributedDataParallel then averages over the processes, which gives the gradient of that one loss.
+    Every process computes the same loss of all rows, so a row's gradient is the sum over the processes.
+    DistributedDataParallel then averages over the processes, which gives the gradient of the loss.
     """
 
     @staticmethod

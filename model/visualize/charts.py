@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from model.visualize.style import LINES, explained, figure, headed
+from model.visualize.style import LINES, add_legend, figure, set_title
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Iterations, and the value at each."""
@@ -19,11 +19,11 @@ _POINTS_PER_WINDOW = 40
 
 
 def losses_figure(title: str, curves: dict[str, Curve]) -> Figure:
-    """Losses by name, on a logarithmic scale if all are above 0, as losses differ in magnitude.
+    """Losses by name, on a logarithmic scale if all are above 0.
 
-    Long curves are drawn faint, below their moving mean.
+    A long curve is drawn faint, with its moving mean over it.
     """
-    drawn, (axes,) = _over_iterations(title)
+    chart, (axes,) = _over_iterations(title)
     for colour, (name, curve) in zip(_colours(len(curves)), curves.items(), strict=True):
         _line_and_mean(axes, curve, colour, name)
     if all(value > 0 for _, values in curves.values() for value in values):
@@ -31,53 +31,53 @@ def losses_figure(title: str, curves: dict[str, Curve]) -> Figure:
         axes.yaxis.set_major_formatter(_plain)
         axes.yaxis.set_minor_formatter(NullFormatter())
     if len(curves) > 1:
-        explained(axes)
-    return drawn
+        add_legend(axes)
+    return chart
 
 
 def shares_figure(title: str, curves: dict[str, Curve]) -> Figure:
     """Fractions of 1 by name, with a mark at each measurement."""
-    drawn, (axes,) = _over_iterations(title)
+    chart, (axes,) = _over_iterations(title)
     for colour, (name, (iterations, values)) in zip(_colours(len(curves)), curves.items(), strict=True):
         axes.plot(iterations, values, color=colour, marker="o", markersize=4, label=name)
     axes.yaxis.set_major_formatter(_percent)
-    explained(axes)
-    return drawn
+    add_legend(axes)
+    return chart
 
 
 def schedule_figure(title: str, curve: Curve) -> Figure:
     """One curve without smoothing, such as the learning rate."""
-    drawn, (axes,) = _over_iterations(title)
+    chart, (axes,) = _over_iterations(title)
     axes.plot(*curve, color=LINES[0], marker="o" if len(curve[0]) == 1 else "")
     axes.set_ylim(bottom=0)
-    return drawn
+    return chart
 
 
 def rate_figure(title: str, curve: Curve) -> Figure:
     """One measured curve with its moving mean, on an axis from 0."""
-    drawn, (axes,) = _over_iterations(title)
+    chart, (axes,) = _over_iterations(title)
     _line_and_mean(axes, curve, LINES[0], title)
     axes.set_ylim(bottom=0)
-    return drawn
+    return chart
 
 
 def cmc_figure(cmc: NDArray[np.float64]) -> Figure:
     """`(R,)`: the share of queries with a right answer in the first 1 ... R ranks."""
-    drawn, (axes,) = figure(*_SIZE)
+    chart, (axes,) = figure(*_SIZE)
     axes.plot(np.arange(1, len(cmc) + 1), cmc, color=LINES[0], marker="o", markersize=4)
     axes.yaxis.set_major_formatter(_percent)
     lowest = float(np.floor(min(cmc[0], 0.95) * 10) / 10)
     axes.set(xlabel="rank", ylim=(lowest, 1 + 0.03 * (1 - lowest)), xlim=(0.5, len(cmc) + 0.5))
     axes.set_xticks([1, *range(5, len(cmc) + 1, 5)])
-    headed(axes, "Right answer found up to rank (CMC)")
-    return drawn
+    set_title(axes, "Right answer found up to rank (CMC)")
+    return chart
 
 
 def _over_iterations(title: str) -> tuple[Figure, list[Axes]]:
-    drawn, axes = figure(*_SIZE)
+    chart, axes = figure(*_SIZE)
     axes[0].set_xlabel("iteration")
-    headed(axes[0], title)
-    return drawn, axes
+    set_title(axes[0], title)
+    return chart, axes
 
 
 def _line_and_mean(axes: Axes, curve: Curve, colour: str, name: str) -> None:

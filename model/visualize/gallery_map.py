@@ -11,13 +11,13 @@ from model.errors import DataError
 from model.evaluate import LabelledFeatures
 from model.visualize.thumbnails import jpeg_uri, read_thumbnail
 
-FEWEST_CROPS = 5
+MIN_CROPS = 5
 """The minimum number of crops of a map."""
 
 SIDE = 1000
 """The plane's width and height in its own units."""
 
-_PICTURE = (64, 128)
+_THUMBNAIL_SIZE = (64, 128)
 _PERPLEXITY = 30.0
 _MARGIN = 30
 
@@ -34,14 +34,11 @@ class MapPoint:
     picture: str
 
 
-def choose_crops(gallery: LabelledFeatures, most: int, seed: int = 0) -> NDArray[np.intp]:
-    """The sorted numbers of at most `most` crops: all crops of persons that the seed draws.
-
-    Excludes distractors (pid 0), which have no identity.
-    """
+def choose_crops(gallery: LabelledFeatures, max_crops: int, seed: int = 0) -> NDArray[np.intp]:
+    """The sorted indices of at most `max_crops` crops: all crops of random persons, without distractors."""
     persons = np.unique(gallery.pids[gallery.pids > DISTRACTOR])
     chosen: list[NDArray[np.intp]] = []
-    left = most
+    left = max_crops
     for pid in np.random.default_rng(seed).permutation(persons):
         crops = np.flatnonzero(gallery.pids == pid)
         if len(crops) <= left:
@@ -50,12 +47,15 @@ def choose_crops(gallery: LabelledFeatures, most: int, seed: int = 0) -> NDArray
     return np.sort(np.concatenate([np.empty(0, np.intp), *chosen]))
 
 
-def gallery_map(gallery: LabelledFeatures, samples: Sequence[Sample], most: int, seed: int = 0) -> list[MapPoint]:
-    """Lay out at most `most` of the gallery's crops. Raises DataError for too few crops or an unreadable picture."""
-    chosen = choose_crops(gallery, most, seed)
-    if len(chosen) < FEWEST_CROPS:
-        raise DataError(f"a map needs {FEWEST_CROPS} crops or more of known persons; there are {len(chosen)}")
-    plane = lay_out(gallery.features[chosen], seed)
+def gallery_map(gallery: LabelledFeatures, samples: Sequence[Sample], max_crops: int, seed: int = 0) -> list[MapPoint]:
+    """Place up to `max_crops` of the gallery's crops on a plane.
+
+    Raises DataError for too few crops, or a picture that cannot be read.
+    """
+    chosen = choose_crops(gallery, max_crops, seed)
+    if len(chosen) < MIN_CROPS:
+        raise DataError(f"a map needs {MIN_CROPS} crops or more of known persons; there are {len(chosen)}")
+    plane = project(gallery.features[chosen], seed)
     return [
         MapPoint(
             round(float(x), 1),
@@ -63,14 +63,14 @@ def gallery_map(gallery: LabelledFeatures, samples: Sequence[Sample], most: int,
             samples[crop].pid,
             samples[crop].camera,
             samples[crop].path.name,
-            jpeg_uri(read_thumbnail(samples[crop].path, _PICTURE)),
+            jpeg_uri(read_thumbnail(samples[crop].path, _THUMBNAIL_SIZE)),
         )
         for crop, (x, y) in zip(chosen, plane, strict=True)
     ]
 
 
-def lay_out(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
-    """`(N, D)` -> `(N, 2)` within the plane, by t-SNE (van der Maaten and Hinton, JMLR 2008); deterministic."""
+def project(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+    """`(N, D)` -> points `(N, 2)` on the plane, by t-SNE (van der Maaten and Hinton, JMLR 2008); deterministic."""
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file each with its pictures, which work offline."""
+"""Self-contained HTML pages, which work offline."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -13,7 +13,10 @@ from model.visualize.style import JUNK_GREY, RIGHT, WRONG
 
 
 def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
-    """Render a template of `model/visualize/templates` and write it atomically; all values are escaped."""
+    """Render a template of `model/visualize/templates` and write it atomically; all values are escaped.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _environment().get_template(template).render(values).encode())
 
@@ -29,11 +32,11 @@ def _environment() -> Environment:
     )
     environment.globals["colours"] = {"right": RIGHT, "wrong": WRONG, "junk": JUNK_GREY}
     environment.filters["percent"] = percent
-    environment.filters["camera"] = camera_words
+    environment.filters["camera"] = camera_label
     return environment
 
 
-def camera_words(camera: int) -> str:
+def camera_label(camera: int) -> str:
     """A camera's label on a page."""
     return "camera unknown" if camera == NO_CAMERA else f"camera {camera}"
 

@@ -15,12 +15,12 @@ from model.metrics import QueryScores, average_precision, cosine_blocks, score_r
 
 Order = Literal["worst", "best", "random"]
 
-MOST_JUNK = 3
+MAX_JUNK = 3
 """The maximum number of junk crops to list for a query."""
 
 
 class Verdict(StrEnum):
-    """Whether a ranked crop is right. Junk shows the query's person by the query's camera and does not count."""
+    """Whether a ranked crop is right. Junk is of the query's person and camera, and does not count."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -28,8 +28,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Found:
-    """A ranked gallery crop; junk has no rank. parts: the cosines of the eight parts; their mean is `similarity`."""
+class RankedCrop:
+    """A ranked gallery crop.
+
+    rank: from 1; None for junk. similarity: cosine of the embeddings. parts: cosine of each of the eight parts.
+    """
 
     sample: Sample
     verdict: Verdict
@@ -43,21 +46,24 @@ class RankedQuery:
     """A query and its first crops, by decreasing similarity.
 
     average_precision: by step. first_right: the rank of the first right answer. beyond: that answer, if it is not in
-    `found`. junk_unlisted: the number of junk crops that `found` omits.
+    `crops`. junk_unlisted: the number of junk crops that `crops` omits.
     """
 
     sample: Sample
     average_precision: float
     right_answers: int
     first_right: int
-    found: tuple[Found, ...]
-    beyond: Found | None
+    crops: tuple[RankedCrop, ...]
+    beyond: RankedCrop | None
     junk_unlisted: int
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The features of a split in the order of its crops, `(N, 2048)` each: eight parts."""
+    """A split with the features of its crops, `(N, 2048)` each: eight parts.
+
+    Raises DataError for features of another shape.
+    """
 
     split: EvaluationSplit
     query: LabelledFeatures
@@ -78,9 +84,9 @@ class Ranking:
         return score_ranking(similarities, query.pids, query.cameras, gallery.pids, gallery.cameras)
 
     def ranked(self, query: int, top: int) -> RankedQuery:
-        """The first `top` counted crops of a query, and the junk among them. Raises DataError without a right answer.
+        """The first `top` ranks of a query, and up to MAX_JUNK of the junk among them.
 
-        Equal similarities keep the gallery's order.
+        Equal similarities keep the gallery's order. Raises DataError without a right answer.
         """
         similarities = self.gallery.features @ self.query.features[query]
         order = np.argsort(-similarities, kind="stable")
@@ -92,36 +98,36 @@ class Ranking:
         if not len(right_ranks):
             raise DataError(f"the gallery holds no right answer to {self.split.query[query].path.name}")
         shown = np.arange(np.searchsorted(ranks, min(top, ranks[-1])) + 1)
-        listed = shown[~junk[shown] | (np.cumsum(junk)[shown] <= MOST_JUNK)]
+        listed = shown[~junk[shown] | (np.cumsum(junk)[shown] <= MAX_JUNK)]
 
-        def found(place: int) -> Found:
-            crop = int(order[place])
-            verdict = Verdict.JUNK if junk[place] else Verdict.RIGHT if same[place] else Verdict.WRONG
+        def ranked_crop(position: int) -> RankedCrop:
+            crop = int(order[position])
+            verdict = Verdict.JUNK if junk[position] else Verdict.RIGHT if same[position] else Verdict.WRONG
             parts = part_cosines(self.query.features[query], self.gallery.features[crop])
-            rank = None if junk[place] else int(ranks[place])
-            return Found(self.split.gallery[crop], verdict, rank, float(similarities[crop]), tuple(parts.tolist()))
+            rank = None if junk[position] else int(ranks[position])
+            return RankedCrop(self.split.gallery[crop], verdict, rank, float(similarities[crop]), tuple(parts.tolist()))
 
         return RankedQuery(
             self.split.query[query],
             average_precision(right_ranks)[0],
             len(right_ranks),
             int(right_ranks[0]),
-            tuple(found(place) for place in listed),
-            found(int(np.argmax(same & ~junk))) if right_ranks[0] > top else None,
+            tuple(ranked_crop(position) for position in listed),
+            ranked_crop(int(np.argmax(same & ~junk))) if right_ranks[0] > top else None,
             len(shown) - len(listed),
         )
 
 
-def part_cosines(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+def part_cosines(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
     """Two embeddings `(2048,)` -> `(8,)`: the cosine of each part, independent of part weights."""
-    first, second = one.reshape(len(PARTS), -1), other.reshape(len(PARTS), -1)
+    first, second = first.reshape(len(PARTS), -1), second.reshape(len(PARTS), -1)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: NDArray[np.float32] = (first * second).sum(axis=1) / np.maximum(lengths, 1e-12)
     return cosines
 
 
 def choose_queries(scores: QueryScores, order: Order, count: int, seed: int = 0) -> list[int]:
-    """The numbers of up to `count` answerable queries: the worst or best by average precision, or random ones.
+    """The indices of up to `count` queries with a right answer: the worst or best by average precision, or random.
 
     At equal precision, queries with more right answers come first.
     """

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from model.architecture import PARTS
 from model.checkpoint import Checkpoint
-from model.visualize.ranks import Found, RankedQuery
+from model.visualize.ranks import RankedCrop, RankedQuery
 from model.visualize.thumbnails import jpeg_uri, overlaid, read_thumbnail
 
-PICTURE = (128, 256)
+PICTURE_SIZE = (128, 256)
 """The maximum width and height of pictures in pixels."""
 
 
@@ -25,9 +25,9 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """A ranked crop with its pictures: the plain one, then one with the activation map of each branch."""
+    """A ranked crop with its pictures as `data:` URIs: the plain one, then one with each branch's activation map."""
 
-    found: Found
+    crop: RankedCrop
     pictures: tuple[str, ...]
     bars: tuple[Bar, ...]
 
@@ -48,18 +48,17 @@ def build_sheets(queries: Sequence[RankedQuery], checkpoint: Checkpoint | None) 
     Raises DataError for a file that is not a picture.
     """
     pictures = _pictures([path for ranked in queries for path in _paths(ranked)], checkpoint)
-    lowest = min((min(one.parts) for ranked in queries for one in _all_found(ranked)), default=0.0)
-    floor = min(lowest, 0.0)
+    floor = min([0.0, *(cosine for ranked in queries for crop in _all_crops(ranked) for cosine in crop.parts)])
 
-    def card(found: Found) -> Card:
-        bars = (_bar(part, cosine, floor) for part, cosine in zip(PARTS, found.parts, strict=True))
-        return Card(found, pictures[found.sample.path], tuple(bars))
+    def card(crop: RankedCrop) -> Card:
+        bars = (_bar(part, cosine, floor) for part, cosine in zip(PARTS, crop.parts, strict=True))
+        return Card(crop, pictures[crop.sample.path], tuple(bars))
 
     return [
         QuerySheet(
             ranked,
             pictures[ranked.sample.path],
-            tuple(card(found) for found in ranked.found),
+            tuple(card(crop) for crop in ranked.crops),
             card(ranked.beyond) if ranked.beyond else None,
         )
         for ranked in queries
@@ -74,17 +73,17 @@ def _bar(part: str, cosine: float, floor: float) -> Bar:
     return Bar(part, cosine, round(100 * start, 2), round(100 * length, 2))
 
 
-def _all_found(ranked: RankedQuery) -> tuple[Found, ...]:
-    return (*ranked.found, ranked.beyond) if ranked.beyond else ranked.found
+def _all_crops(ranked: RankedQuery) -> tuple[RankedCrop, ...]:
+    return (*ranked.crops, ranked.beyond) if ranked.beyond else ranked.crops
 
 
 def _paths(ranked: RankedQuery) -> list[Path]:
-    return [ranked.sample.path, *(found.sample.path for found in _all_found(ranked))]
+    return [ranked.sample.path, *(crop.sample.path for crop in _all_crops(ranked))]
 
 
 def _pictures(paths: Sequence[Path], checkpoint: Checkpoint | None) -> dict[Path, tuple[str, ...]]:
     unique_paths = list(dict.fromkeys(paths))
-    thumbnails = {path: read_thumbnail(path, PICTURE) for path in unique_paths}
+    thumbnails = {path: read_thumbnail(path, PICTURE_SIZE) for path in unique_paths}
     if checkpoint is None:
         return {path: (jpeg_uri(picture),) for path, picture in thumbnails.items()}
     from model.visualize.activations import activation_maps

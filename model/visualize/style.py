@@ -40,17 +40,17 @@ _STYLE: dict[str, Any] = {
 def figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of `width` by `height` inches with `columns` axes side by side."""
     with style.context(_STYLE):
-        drawn = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-        axes = drawn.subplots(1, columns, squeeze=False)
-    return drawn, list(axes[0])
+        chart = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+        axes = chart.subplots(1, columns, squeeze=False)
+    return chart, list(axes[0])
 
 
-def headed(axes: Axes, title: str) -> None:
+def set_title(axes: Axes, title: str) -> None:
     """Set a left-aligned title."""
     axes.set_title(title, loc="left", fontweight="bold")
 
 
-def explained(axes: Axes, below: bool = False) -> None:
+def add_legend(axes: Axes, below: bool = False) -> None:
     """Add a legend inside the axes or below them."""
     if below:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)
@@ -58,19 +58,19 @@ def explained(axes: Axes, below: bool = False) -> None:
         axes.legend(loc="best", frameon=False, fontsize=9)
 
 
-def save_figure(drawn: Figure, path: Path) -> None:
-    """Write a figure in the format of the path's suffix, atomically."""
-    write_atomically(path, _content(drawn, path.suffix.removeprefix(".")))
+def save_figure(chart: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix, atomically. Raises OSError."""
+    write_atomically(path, _content(chart, path.suffix.removeprefix(".")))
 
 
-def svg_uri(drawn: Figure) -> str:
+def svg_uri(chart: Figure) -> str:
     """A figure as a `data:` URI for an HTML page."""
-    return "data:image/svg+xml;base64," + base64.b64encode(_content(drawn, "svg")).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(_content(chart, "svg")).decode()
 
 
-def _content(drawn: Figure, form: str) -> bytes:
+def _content(chart: Figure, file_format: str) -> bytes:
     content = BytesIO()
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(file_format)  # reproducible files
     with style.context(_STYLE):
-        drawn.savefig(content, format=form, dpi=160, metadata=undated)
+        chart.savefig(content, format=file_format, dpi=160, metadata=undated)
     return content.getvalue()

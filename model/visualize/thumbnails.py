@@ -7,29 +7,25 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from model.errors import DataError
+from model.pictures import read_picture
 
-_QUALITY = 85
-_STRENGTH = 0.55
+_JPEG_QUALITY = 85
+_OVERLAY_OPACITY = 0.55
 
 
 def read_thumbnail(path: Path, size: tuple[int, int]) -> Image.Image:
-    """The picture in RGB, no larger than `size` (width, height in pixels), with its aspect ratio. Raises DataError."""
-    try:
-        with Image.open(path) as picture:
-            thumbnail = picture.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"cannot read {path} as a picture: {error}") from error
+    """The picture in RGB, shrunk to fit into `size` (width, height in pixels) at its aspect ratio. Raises DataError."""
+    thumbnail = read_picture(path)
     thumbnail.thumbnail(size, Image.Resampling.LANCZOS)
     return thumbnail
 
 
 def jpeg_uri(picture: Image.Image) -> str:
-    """A picture as a `data:` URI."""
+    """A picture as a `data:` URI of a JPEG."""
     content = BytesIO()
-    picture.save(content, "JPEG", quality=_QUALITY)
+    picture.save(content, "JPEG", quality=_JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
@@ -40,4 +36,4 @@ def overlaid(picture: Image.Image, activation: NDArray[np.float32]) -> Image.Ima
     smooth = Image.fromarray(scaled.astype(np.float32)).resize(picture.size, Image.Resampling.BICUBIC)
     colours = colormaps["turbo"](np.clip(np.asarray(smooth), 0, 1))[..., :3] * 255
     grey = np.asarray(picture.convert("L"), np.float64)[..., None]
-    return Image.fromarray((_STRENGTH * colours + (1 - _STRENGTH) * grey).astype(np.uint8))
+    return Image.fromarray((_OVERLAY_OPACITY * colours + (1 - _OVERLAY_OPACITY) * grey).astype(np.uint8))

@@ -35,7 +35,7 @@ def test_the_nearer_body_hides_the_farther_in_any_order_of_drawing(order: tuple[
     assert colour_at(drawn) == "blue"
 
 
-def test_an_arm_before_the_body_hides_it_and_behind_it_is_hidden() -> None:
+def test_an_arm_hides_the_body_in_front_of_it_and_is_hidden_behind_it() -> None:
     def torso_with_arm(forward: float) -> str:
         drawn = canvas()
         drawn.limb(Limb((-0.2, 0.5, forward), (0.2, 0.5, forward), 0.05, 0.05), view(pitch=0.0), Material(plain(RED)))
@@ -74,7 +74,7 @@ def test_an_arm_stretched_forward_points_where_the_body_faces() -> None:
     assert np.ptp(columns(0.0)) < 8
 
 
-def test_a_body_is_as_wide_as_its_section_seen_from_there() -> None:
+def test_a_body_is_as_wide_as_its_section() -> None:
     def width(yaw: float) -> int:
         drawn = canvas()
         drawn.turned(DRUM, view(yaw), Material(plain(RED)))
@@ -94,7 +94,7 @@ def test_a_camera_that_looks_down_sees_hems_curve() -> None:
     assert lowest(50, 0.4) > lowest(70, 0.4) + 1
 
 
-def test_what_is_not_kept_of_a_body_lets_the_background_through() -> None:
+def test_the_background_shows_through_regions_that_are_not_kept() -> None:
     drawn = canvas()
     drawn.turned(DRUM, view(pitch=0.0), Material(plain(RED), keep=lambda u, v: v > 0.5))
     assert (colour_at(drawn, row=30), colour_at(drawn, row=70)) == ("red", "background")

@@ -60,7 +60,7 @@ def test_every_person_is_seen_by_two_cameras_or_more_and_once_by_each(crops: tup
     assert all(len(cameras) == len(set(cameras)) for cameras in visited.values())
 
 
-def test_a_track_is_one_person_before_one_camera(crops: tuple[DrawnCrop, ...]) -> None:
+def test_a_track_shows_one_person_and_one_camera(crops: tuple[DrawnCrop, ...]) -> None:
     for track in tracks(crops).values():
         assert len(track) == CROPS
         assert len({(crop.pid, crop.camera, crop.camera_id) for crop in track}) == 1
@@ -72,7 +72,7 @@ def test_a_camera_has_one_slug_and_a_slug_one_camera(crops: tuple[DrawnCrop, ...
     assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) for _, slug in pairs)
 
 
-def test_a_person_walks_from_camera_to_camera_in_minutes(crops: tuple[DrawnCrop, ...]) -> None:
+def test_a_person_walks_between_cameras_for_minutes(crops: tuple[DrawnCrop, ...]) -> None:
     by_person: dict[int, list[DrawnCrop]] = defaultdict(list)
     for crop in crops:
         assert crop.captured_at.utcoffset() is not None
@@ -86,13 +86,13 @@ def test_a_person_walks_from_camera_to_camera_in_minutes(crops: tuple[DrawnCrop,
                 assert timedelta(seconds=30) < apart < timedelta(minutes=6)
 
 
-def test_tracks_are_numbered_in_the_order_of_time(crops: tuple[DrawnCrop, ...]) -> None:
+def test_tracks_are_numbered_chronologically(crops: tuple[DrawnCrop, ...]) -> None:
     begins = [track[0].captured_at for _, track in sorted(tracks(crops).items())]
     assert begins == sorted(begins)
     assert sorted(tracks(crops)) == list(range(1, len(begins) + 1))
 
 
-def test_crops_are_pictures_of_one_size_with_something_on_them(crops: tuple[DrawnCrop, ...]) -> None:
+def test_crops_have_one_size_and_are_not_uniform(crops: tuple[DrawnCrop, ...]) -> None:
     assert {(crop.picture.mode, crop.picture.size) for crop in crops} == {("RGB", (80, 160))}
     assert min(np.asarray(crop.picture).std() for crop in crops) > 12
     assert len({crop.picture.tobytes() for crop in crops}) == len(crops)
@@ -122,7 +122,7 @@ def test_people_dress_differently_but_some_look_alike() -> None:
     assert len(set(uppers)) <= 40 - 3
 
 
-def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(written: Path, tmp_path: Path) -> None:
+def test_the_seed_determines_the_written_bytes(written: Path, tmp_path: Path) -> None:
     write_crops(tmp_path / "again", people=4, cameras=2, crops_per_visit=2, seed=1)
     write_crops(tmp_path / "other", people=2, cameras=2, crops_per_visit=1, seed=2)
     assert files(tmp_path / "again") == files(written)
@@ -165,11 +165,11 @@ def pixels(path: Path) -> NDArray[np.int16]:
 
 
 @pytest.mark.parametrize("numbers", [(0, 4, 3), (10_000, 4, 3), (5, 1, 3), (5, 9, 3), (5, 4, 0)])
-def test_numbers_that_cannot_be_are_refused_at_once(numbers: tuple[int, int, int]) -> None:
+def test_numbers_out_of_range_are_refused_immediately(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         draw_crops(*numbers)
 
 
-def test_a_single_person_can_walk_past_every_camera_there_is() -> None:
+def test_a_single_person_can_visit_all_cameras() -> None:
     seen = list(draw_crops(people=1, cameras=8, crops_per_visit=1, seed=3))
     assert len({crop.camera_id for crop in seen}) == len(seen) >= 2

@@ -1,4 +1,4 @@
-"""What the tests of the training module share."""
+"""Shared fixtures of the library's tests."""
 
 import shutil
 import warnings
@@ -13,7 +13,7 @@ from tests.model.model_factories import write_checkpoint
 
 @pytest.fixture(scope="session")
 def default_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ONNX graph of the network that `write_checkpoint` writes by default; torch takes ten seconds for it."""
+    """The ONNX graph of `write_checkpoint`'s default network; its export takes ten seconds."""
     folder = tmp_path_factory.mktemp("graph")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter of torch warns of itself
@@ -22,7 +22,7 @@ def default_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def exported_before(monkeypatch: pytest.MonkeyPatch, default_graph: Path) -> None:
-    """Torch is not asked again for the graph of that network, which must be the only one that the test exports."""
+    """Replace the export of graphs by copies of `default_graph`, for tests that export no other network."""
 
     def copied(checkpoint: Checkpoint, folder: Path) -> Path:
         return Path(shutil.copy(default_graph, folder))

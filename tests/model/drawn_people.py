@@ -8,17 +8,17 @@ from pathlib import Path
 from model.datasets.synthetic import DRAWN_PEOPLE, MANIFEST
 
 
-def copy_people(folder: Path, pids: Container[int], most_crops: int = 3) -> Path:
-    """Copy the drawn crops of some persons, up to `most_crops` of each track, with their manifest."""
+def copy_people(folder: Path, pids: Container[int], max_crops: int = 3) -> Path:
+    """Copy the drawn crops of some persons, up to `max_crops` of each track, with their manifest."""
     with (DRAWN_PEOPLE / MANIFEST).open(encoding="utf-8", newline="") as file:
-        every = list(csv.DictReader(file))
-    rows = [row for row in every if int(row["person_id"]) in pids and _crop_of_track(row["file"]) <= most_crops]
+        all_rows = list(csv.DictReader(file))
+    rows = [row for row in all_rows if int(row["person_id"]) in pids and _crop_of_track(row["file"]) <= max_crops]
     for row in rows:
         copy = folder / row["file"]
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(DRAWN_PEOPLE / row["file"], copy)
     with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(every[0]))
+        writer = csv.DictWriter(file, fieldnames=list(all_rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return folder

@@ -1,4 +1,4 @@
-"""A writer of OpenVINO IR for tests: the graph of an `OMZOSNet`, as Open Model Zoo's files have it."""
+"""A writer of OpenVINO IR for tests: the graph of an `OMZOSNet` as in Open Model Zoo's files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ EPS = "9.9999997473787516e-06"
 
 
 def random_network(channels: OMZChannels = TINY, seed: int = 0) -> OMZOSNet:
-    """A network of numbers that half precision keeps, so that nothing is lost in a file."""
+    """A network whose weights are exact in half precision, so that files hold them without loss."""
     torch.manual_seed(seed)
     network = OMZOSNet(channels).eval()
     with torch.no_grad():
@@ -28,7 +28,7 @@ def random_network(channels: OMZChannels = TINY, seed: int = 0) -> OMZOSNet:
 
 
 def write_ir(path: Path, network: OMZOSNet) -> Path:
-    """Write `path`, an .xml file, and the .bin beside it."""
+    """Write `path`, an .xml file, and the .bin in the same folder."""
     writer = IRWriter()
     writer.network({name: tensor.numpy() for name, tensor in network.state_dict().items()})
     writer.save(path)

@@ -1,4 +1,4 @@
-"""What tests of the library build: small networks, checkpoints, and data sets of a few crops."""
+"""Factories of the library's tests: small networks, checkpoints, and data sets of a few crops."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ RESULT = MeasuredResult(
 
 
 def metadata(config: MGNConfig, input_format: InputFormat = SMALL) -> CheckpointMetadata:
-    """What a checkpoint for tests says of itself."""
+    """The metadata of a checkpoint for tests."""
     return CheckpointMetadata(
         name="test",
         architecture=config,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
+from tests.model.evaluation_factories import CommandResult, drawn_crops, run_model
 from tests.model.model_factories import write_checkpoint, write_market
-from tests.model.seeing_factories import Ended, drawn_crops, run_model
 
 MARKET = TrainingData(name="Market-1501", terms="research", identities=4, crops=24, held_out_identities=2)
 
@@ -17,7 +17,7 @@ def described_checkpoint(path: Path, data: TrainingData = MARKET) -> Checkpoint:
 
 
 def market_without_test(folder: Path) -> Path:
-    """The training part alone, as those who train on it have it."""
+    """A miniature of Market-1501 without the official test part."""
     root = write_market(folder / "market")
     for part in ("query", "bounding_box_test"):
         (root / part).rename(folder / part)
@@ -35,6 +35,6 @@ class Place:
         self._tools = monkeypatch, capsys
         monkeypatch.setenv("COLUMNS", "120")
 
-    def evaluate(self, *data: str, options: tuple[object, ...] = ()) -> Ended:
-        given = [part for one in data for part in ("--data", one)]
+    def evaluate(self, *data: str, options: tuple[object, ...] = ()) -> CommandResult:
+        given = [part for spec in data for part in ("--data", spec)]
         return run_model(*self._tools, "evaluate", "--checkpoint", self.checkpoint, *given, *options)

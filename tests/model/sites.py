@@ -14,8 +14,8 @@ TRAINED = TrainingData(name="elsewhere", terms="research", identities=9, crops=9
 
 @cache
 def site() -> Path:
-    """A folder of twelve drawn persons, written once a process."""
-    return copy_people(Path(mkdtemp(prefix="site-")), range(9, 21), most_crops=2)
+    """A folder of twelve drawn persons, written once per process."""
+    return copy_people(Path(mkdtemp(prefix="site-")), range(9, 21), max_crops=2)
 
 
 def first_checkpoint(folder: Path) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Networks as public MGN code writes them, in plain torch, to convert from and compare with."""
+"""Networks of public MGN code in plain torch, as sources of conversions."""
 
 import copy
 from typing import Any
@@ -11,7 +11,7 @@ from torchvision.models.resnet import Bottleneck
 
 
 def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights, and random statistics where batch norms have counted any."""
+    """Randomise norm weights and, where there are any, running statistics."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d):
@@ -30,7 +30,7 @@ def _part_conv5() -> nn.Sequential:
 
 
 class PaperStyle(nn.Module):
-    """seathiefwang/MGN-pytorch (`backone`) and its kin: fixed pooling windows for 384 x 128."""
+    """seathiefwang/MGN-pytorch (`backone`) and related projects: fixed pooling windows for 384 x 128."""
 
     def __init__(self, trunk: str, shared_reduction: bool, pooled_softmax: bool, pool: type[nn.Module]) -> None:
         super().__init__()
@@ -56,12 +56,12 @@ class PaperStyle(nn.Module):
         network: Any = self
         shared = getattr(self, self.trunk_name)(images)
         maps = [network.p1(shared), network.p2(shared), network.p3(shared)]
-        globals_ = [window(one) for window, one in zip(self.windows[:3], maps, strict=True)]
+        globals_ = [window(part) for window, part in zip(self.windows[:3], maps, strict=True)]
         halves, thirds = self.windows[3](maps[1]), self.windows[4](maps[2])
         pooled = [*globals_, *halves.split(1, dim=2), *thirds.split(1, dim=2)]
         single = getattr(self, "reduction", None)
         reductions = [single or getattr(self, f"reduction_{i}") for i in range(8)]
-        return torch.stack([reduce(one).flatten(1) for reduce, one in zip(reductions, pooled, strict=True)], dim=1)
+        return torch.stack([reduce(part).flatten(1) for reduce, part in zip(reductions, pooled, strict=True)], dim=1)
 
 
 class _IBN(nn.Module):
@@ -72,8 +72,8 @@ class _IBN(nn.Module):
         self.BN = nn.BatchNorm2d(planes - self.half)
 
     def forward(self, x: Tensor) -> Tensor:
-        one, two = torch.split(x, self.half, dim=1)
-        return torch.cat((self.IN(one.contiguous()), self.BN(two.contiguous())), dim=1)
+        first, rest = torch.split(x, self.half, dim=1)
+        return torch.cat((self.IN(first.contiguous()), self.BN(rest.contiguous())), dim=1)
 
 
 class _GeM(nn.Module):
@@ -119,7 +119,7 @@ class FastReid(nn.Module):
         shared = self.backbone(images)
         b1, b2, b3 = network.b1(shared), network.b2(shared), network.b3(shared)
         maps = (b1, b2, b3, *b2.chunk(2, dim=2), *b3.chunk(3, dim=2))
-        return torch.stack([self._head(name, one) for name, one in zip(self.NAMES, maps, strict=True)], dim=1)
+        return torch.stack([self._head(name, part) for name, part in zip(self.NAMES, maps, strict=True)], dim=1)
 
     def _head(self, name: str, features: Tensor) -> Tensor:
         head: Any = getattr(self, f"{name}_head")

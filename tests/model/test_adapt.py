@@ -1,4 +1,4 @@
-"""A checkpoint is adapted to a site's own cameras with few crops, and keeps what it knows."""
+"""Adaptation of a checkpoint to a site's cameras with few crops."""
 
 import re
 import shutil
@@ -19,8 +19,8 @@ from model.recipe import Distillation
 from model.train import train
 from model.training.teacher import mirrored_embeddings
 from model.training.train_state import initial_state
+from tests.model.evaluation_factories import CommandResult, run_model
 from tests.model.model_factories import metadata
-from tests.model.seeing_factories import Ended, run_model
 from tests.model.sites import TINY, TRAINED, first_checkpoint, site
 from tests.model.training_factories import ALONE, quick_recipe, run_of
 
@@ -33,7 +33,7 @@ class Adapting:
         self.first = first_checkpoint(folder)
         self._tools = monkeypatch, capsys
 
-    def run(self, out: str, *options: object, data: str = "", settings: tuple[str, ...] = ()) -> Ended:
+    def run(self, out: str, *options: object, data: str = "", settings: tuple[str, ...] = ()) -> CommandResult:
         line: list[object] = ["adapt", "--from", self.folder / "first.safetensors", "--out", self.folder / out]
         line += ["--data", data or f"synthetic:{site()}", "--cache", self.folder / "cache", "--save-every", 2]
         for setting in (*TINY, *settings):
@@ -53,11 +53,11 @@ def test_the_result_records_its_training_data_and_its_start(adapting: Adapting) 
     ended = adapting.run("out")
     assert ended.code == 0, ended.err
     assert "12 of 12 persons are used" in ended.out
-    found = adapting.result("out").metadata
+    adapted = adapting.result("out").metadata
     first = adapting.first.metadata
-    assert found.name == "test-adapted"
-    assert (found.architecture, found.input) == (first.architecture, first.input)
-    assert found.training_data == TrainingData(
+    assert adapted.name == "test-adapted"
+    assert (adapted.architecture, adapted.input) == (first.architecture, first.input)
+    assert adapted.training_data == TrainingData(
         name="synthetic",
         terms="drawn by Passerby, shows nobody, free to use",
         identities=12,
@@ -66,7 +66,7 @@ def test_the_result_records_its_training_data_and_its_start(adapting: Adapting) 
         started_from=first.model_id,
         started_from_data=TRAINED,
     )
-    assert found.recipe["batch"]["identities"] == 12, "there are fewer persons than the recipe's batch has"
+    assert adapted.recipe["batch"]["identities"] == 12, "there are fewer persons than the recipe's batch has"
     loaded = load_for_inference(adapting.folder / "out" / "checkpoint.safetensors")
     assert loaded.embed(np.zeros((1, *first.input.size, 3), dtype=np.uint8)).shape == (1, 8, 256)
 
@@ -92,14 +92,14 @@ def test_a_resumed_run_ends_with_the_same_weights(adapting: Adapting) -> None:
     assert adapting.result("interrupted").metadata == adapting.result("uninterrupted").metadata
 
 
-def test_held_out_persons_evaluate_it_before_and_after(adapting: Adapting) -> None:
+def test_the_checkpoint_is_evaluated_on_held_out_persons_before_and_after(adapting: Adapting) -> None:
     ended = adapting.run("out", "--hold-out", 3)
     assert ended.code == 0, ended.err
     output = " ".join(ended.out.split())
-    assert re.search(r"before it is adapted, test-\w+ reaches rank-1 [\d.]+ %, mAP \(step\) [\d.]+ %", output)
-    found = adapting.result("out").metadata
-    assert (found.training_data.identities, found.training_data.held_out_identities) == (9, 3)
-    assert found.results[0].data == "synthetic"
+    assert re.search(r"before adaptation, test-\w+ reaches rank-1 [\d.]+ %, mAP \(step\) [\d.]+ %", output)
+    adapted = adapting.result("out").metadata
+    assert (adapted.training_data.identities, adapted.training_data.held_out_identities) == (9, 3)
+    assert adapted.results[0].data == "synthetic"
     assert (adapting.folder / "out" / "report.html").exists()
 
 
@@ -131,7 +131,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
 
 def test_only_persons_seen_by_two_cameras_are_used() -> None:
     seen = [(pid, camera) for pid in range(1, 9) for camera in (1, 2)] + [(9, 1), (9, 1), (10, 2)]
-    samples = [Sample(Path(f"{number}.jpg"), *one) for number, one in enumerate(seen)]
+    samples = [Sample(Path(f"{number}.jpg"), *labels) for number, labels in enumerate(seen)]
     assert {sample.pid for sample in usable_crops(samples, "site")} == set(range(1, 9))
     with pytest.raises(DataError, match="7 of 9 persons of site"):
         usable_crops(samples[2:], "site")

@@ -1,4 +1,4 @@
-"""Augmentation does what it says, and follows from its generator alone."""
+"""Augmentation changes pictures as its parameters say, and depends on its generator only."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ def drawn(count: int, config: Augmentation, seed: int = 5) -> AugmentationParams
 def test_parameters_depend_only_on_the_generator() -> None:
     images = torch.rand(8, 3, 64, 32)
     config = Augmentation(flip=0.5, pad=4, erase=0.5)
-    one, two = (augment_geometry(images, config, drawn(8, config)) for _ in range(2))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, images)
+    first, second = (augment_geometry(images, config, drawn(8, config)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, images)
 
 
 def test_rows_of_a_batch_are_augmented_as_in_the_whole_batch() -> None:
-    """So several processes see what one would have seen."""
+    """Several processes augment their rows like one process."""
     crops = torch.randint(0, 256, (8, 64, 32, 3), dtype=torch.uint8)
     images = torch.rand(8, 3, 64, 32)
     config = Augmentation(flip=0.5, pad=4, erase=0.5, jitter=0.3, auto="trivial")

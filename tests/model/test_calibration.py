@@ -20,8 +20,8 @@ from model.errors import CheckpointError, DataError
 from model.evaluate import LabelledFeatures, read_features
 from model.loading import read_metadata
 from model.rewriting import rewrite_metadata
+from tests.model.evaluation_factories import drawn_crops, embeddings, run_model
 from tests.model.model_factories import metadata, write_checkpoint
-from tests.model.seeing_factories import drawn_crops, embeddings, run_model
 
 TRUE = LogisticMap(slope=14, intercept=-7)
 KINDS: tuple[Kind, ...] = ("isotonic", "logistic")
@@ -29,7 +29,7 @@ FITS = {"isotonic": fit_isotonic, "logistic": fit_logistic}
 
 
 def drawn_pairs(seed: int, share: float = 0.5, count: int = 20_000) -> Pairs:
-    """Pairs of whom `TRUE` tells the probability at the balanced prior, `share` of them of one person."""
+    """Pairs whose probability at the balanced prior is `TRUE`; `share` of them are same-person pairs."""
     rng = np.random.default_rng(seed)
     grid = np.linspace(0, 1, 2001)
     same = rng.random(count) < share
@@ -38,9 +38,9 @@ def drawn_pairs(seed: int, share: float = 0.5, count: int = 20_000) -> Pairs:
     return Pairs(similarities, same, rng.integers(0, 200, count), share)
 
 
-def a_calibration(found: IsotonicMap | LogisticMap = TRUE) -> Calibration:
+def a_calibration(similarity_map: IsotonicMap | LogisticMap = TRUE) -> Calibration:
     return Calibration(
-        map=found,
+        map=similarity_map,
         data="drawn",
         fitted_identities=50,
         judged_identities=50,
@@ -54,26 +54,26 @@ def a_calibration(found: IsotonicMap | LogisticMap = TRUE) -> Calibration:
 def features_of(persons: int, cameras: int = 3, noise: float = 1.2) -> tuple[LabelledFeatures, LabelledFeatures]:
     pids = np.repeat(np.arange(1, persons + 1), 2 * cameras)
     seen_by = np.tile(np.repeat(np.arange(cameras), 2), persons)
-    features, asks = embeddings(pids, noise), np.arange(len(pids)) % 2 == 0
-    sides = [LabelledFeatures(features[some], pids[some], seen_by[some]) for some in (asks, ~asks)]
+    features, is_query = embeddings(pids, noise), np.arange(len(pids)) % 2 == 0
+    sides = [LabelledFeatures(features[rows], pids[rows], seen_by[rows]) for rows in (is_query, ~is_query)]
     return sides[0], sides[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.5, 0.03])
 def test_known_probabilities_are_found_whatever_the_share_of_pairs(kind: str, share: float) -> None:
-    found = FITS[kind](drawn_pairs(0, share))
+    fitted = FITS[kind](drawn_pairs(0, share))
     others = drawn_pairs(1, share)
-    assert reliability(found(others.similarities), others).expected_calibration_error < 0.025
+    assert reliability(fitted(others.similarities), others).expected_calibration_error < 0.025
     middle = np.linspace(0.35, 0.65, 7)
-    np.testing.assert_allclose(found(middle), TRUE(middle), atol=0.09)
+    np.testing.assert_allclose(fitted(middle), TRUE(middle), atol=0.09)
 
 
 def test_a_wrong_map_has_a_larger_error() -> None:
     pairs = drawn_pairs(0)
     right, shifted, bold = (
-        reliability(found(pairs.similarities), pairs).expected_calibration_error
-        for found in (TRUE, LogisticMap(slope=14, intercept=-9.5), LogisticMap(slope=60, intercept=-30))
+        reliability(candidate(pairs.similarities), pairs).expected_calibration_error
+        for candidate in (TRUE, LogisticMap(slope=14, intercept=-9.5), LogisticMap(slope=60, intercept=-30))
     )
     assert right < 0.01
     assert shifted > 0.1
@@ -81,7 +81,7 @@ def test_a_wrong_map_has_a_larger_error() -> None:
 
 
 def test_the_error_is_the_mean_distance_of_probability_and_share() -> None:
-    """By hand: 0.2 where a quarter came true, and 0.9 where half did; weights as half and half."""
+    """By hand: predicted 0.2 where a quarter is same-person, 0.9 where half is; both kinds have weight 1/2."""
     same = np.array([True, False, False, False, True, False])
     pairs = Pairs(np.zeros(6), same, np.arange(6), 1 / 3)
     given = np.array([0.2, 0.2, 0.2, 0.2, 0.9, 0.9])
@@ -90,7 +90,7 @@ def test_the_error_is_the_mean_distance_of_probability_and_share() -> None:
     assert reliability(given, pairs).expected_calibration_error == pytest.approx(expected)
 
 
-def test_intervals_hold_the_share_and_shrink_with_more_persons() -> None:
+def test_intervals_contain_the_share_and_shrink_with_more_persons() -> None:
     few, many = (reliability(TRUE(pairs.similarities), pairs) for pairs in (drawn_pairs(0, count=2000), drawn_pairs(0)))
     assert (many.low <= many.observed).all()
     assert (many.observed <= many.high).all()
@@ -102,11 +102,11 @@ def test_intervals_hold_the_share_and_shrink_with_more_persons() -> None:
     similarities=st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=40),
     seed=st.integers(0, 99),
 )
-def test_an_isotonic_map_never_falls_and_calls_nothing_certain(similarities: list[float], seed: int) -> None:
+def test_an_isotonic_map_never_decreases_and_is_never_0_or_1(similarities: list[float], seed: int) -> None:
     same = np.random.default_rng(seed).random(len(similarities)) < 0.5
     same[:2] = True, False
-    found = fit_isotonic(Pairs(np.array(similarities), same, np.arange(len(same)), 0.5))
-    probabilities = found(np.linspace(-1.2, 1.2, 200))
+    fitted = fit_isotonic(Pairs(np.array(similarities), same, np.arange(len(same)), 0.5))
+    probabilities = fitted(np.linspace(-1.2, 1.2, 200))
     assert (np.diff(probabilities) >= 0).all()
     assert probabilities.min() > 0
     assert probabilities.max() < 1
@@ -121,7 +121,7 @@ def test_a_map_survives_being_written_as_json(kind: str) -> None:
     assert (read.probability(along) == calibration.probability(along)).all()
 
 
-def test_a_shape_is_kept() -> None:
+def test_probabilities_have_the_shape_of_the_similarities() -> None:
     assert a_calibration().probability(0.5).shape == ()
     assert a_calibration().probability([[0.1, 0.2], [0.3, 0.4]]).shape == (2, 2)
 
@@ -139,13 +139,13 @@ def test_a_shape_is_kept() -> None:
         {"kind": "linear"},
     ],
 )
-def test_a_map_that_falls_or_makes_no_sense_is_refused(content: dict[str, object]) -> None:
+def test_a_decreasing_or_invalid_map_is_refused(content: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Calibration.model_validate(a_calibration().model_dump() | {"map": content})
 
 
 def test_another_prior_moves_the_odds() -> None:
-    """Bayes by hand: at 1 in 10, even evidence stays 1 in 10, and 9 to 1 makes it even."""
+    """Bayes by hand: at a prior of 1/10, even evidence stays 1/10, and evidence of 9 to 1 gives 1/2."""
     np.testing.assert_allclose(at_prior(np.array([0.5, 0.9]), 0.5, 0.1), [0.1, 0.5])
     calibration = a_calibration()
     there = calibration.probability([0.4, 0.6], prior=0.02)
@@ -187,7 +187,7 @@ def test_probabilities_of_a_public_network_hold_for_persons_that_were_not_fitted
     assert result.natural.expected_calibration_error < 0.001
 
 
-def test_distractors_are_two_persons_with_everybody_and_junk_is_nobody() -> None:
+def test_distractors_only_form_different_person_pairs_and_junk_forms_none() -> None:
     query, gallery = features_of(6)
     plain = calibrate(query, gallery, "drawn").calibration
     extra = LabelledFeatures(
@@ -214,9 +214,9 @@ def test_all_pairs_count_where_no_camera_is_known() -> None:
     assert (calibration.same_pairs, calibration.different_pairs) == (3 * 3 * 3, 3 * 3 * 2 * 3)
 
 
-def test_pairs_of_two_persons_are_thinned_out_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_person_pairs_beyond_a_maximum_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = calibrate(*features_of(40), "drawn").calibration
-    monkeypatch.setattr("model.calibrate.MOST_DIFFERENT_PAIRS", 1000)
+    monkeypatch.setattr("model.calibrate.MAX_DIFFERENT_PAIRS", 1000)
     thinned = calibrate(*features_of(40), "drawn").calibration
     assert thinned.same_pairs == whole.same_pairs
     assert 400 < thinned.different_pairs < 1000 < whole.different_pairs
@@ -229,14 +229,14 @@ def test_too_few_persons_or_cameras_are_reported(persons: int, cameras: int) -> 
         calibrate(*features_of(persons, cameras), "drawn")
 
 
-def test_a_network_that_tells_nobody_apart_has_no_logistic_map() -> None:
+def test_a_logistic_map_with_a_negative_slope_is_refused() -> None:
     pairs = drawn_pairs(0)
     turned = Pairs(-pairs.similarities, pairs.same, pairs.persons, pairs.natural_prior)
     with pytest.raises(DataError, match="no more similar"):
         fit_logistic(turned)
 
 
-def test_metadata_are_rewritten_and_the_weights_stay(tmp_path: Path) -> None:
+def test_rewriting_metadata_keeps_the_weights(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     before = write_checkpoint(path)
     rewrite_metadata(path, path, before.metadata.model_copy(update={"calibration": a_calibration()}))
@@ -246,7 +246,7 @@ def test_metadata_are_rewritten_and_the_weights_stay(tmp_path: Path) -> None:
     assert all((after.weights[name] == weights).all() for name, weights in before.weights.items())
 
 
-def test_metadata_of_onnx_are_rewritten_and_the_graph_stays(tmp_path: Path) -> None:
+def test_rewriting_metadata_of_onnx_keeps_the_graph(tmp_path: Path) -> None:
     out = tmp_path / "c.onnx"
     before, foreign = read_metadata(BUNDLED), onnx.load(BUNDLED)
     foreign.metadata_props.add(key="author", value="somebody")
@@ -260,7 +260,7 @@ def test_metadata_of_onnx_are_rewritten_and_the_graph_stays(tmp_path: Path) -> N
     assert {prop.key for prop in new.metadata_props} == {METADATA_KEY, "author"}
 
 
-def test_metadata_of_a_damaged_or_missing_file_are_not_rewritten(tmp_path: Path) -> None:
+def test_metadata_of_a_damaged_or_missing_file_is_not_rewritten(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\xff" * 100)
     for path in (broken, tmp_path / "nowhere.onnx"):
@@ -269,7 +269,7 @@ def test_metadata_of_a_damaged_or_missing_file_are_not_rewritten(tmp_path: Path)
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_a_checkpoint_is_not_written_in_another_form(tmp_path: Path) -> None:
+def test_rewriting_does_not_change_the_format(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="another format"):
         rewrite_metadata(BUNDLED, tmp_path / "c.safetensors", metadata(MGNConfig()))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Checkpoints carry everything needed to use them, and a wrong file gets one clear sentence."""
+"""Checkpoints contain everything needed to use them; a wrong file is a clear error."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from model.mgn import load_embedder
 from tests.model.model_factories import metadata, write_checkpoint
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_survives_saving_and_loading(tmp_path: Path) -> None:
     written = write_checkpoint(tmp_path / "c.safetensors")
     read = load_checkpoint(tmp_path / "c.safetensors")
     assert read.metadata == written.metadata
@@ -33,7 +33,7 @@ def test_half_precision_weights_give_nearly_the_same_embeddings(tmp_path: Path) 
     assert cosines.min() > 0.999
 
 
-def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     write_checkpoint(path)
     content = bytearray(path.read_bytes())
@@ -63,7 +63,7 @@ def test_a_truncated_file_is_reported(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def test_safetensors_of_others_carry_no_metadata_of_ours(tmp_path: Path) -> None:
+def test_a_foreign_safetensors_file_without_metadata_is_an_error(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"x": np.zeros(3)}, tmp_path / "c.safetensors")
@@ -77,6 +77,6 @@ def test_weights_that_do_not_fit_their_architecture_are_reported(tmp_path: Path)
     lacking.pop("reductions.0.0.weight")
     with pytest.raises(CheckpointError, match=r"reductions\.0\.0\.weight"):
         load_embedder(Checkpoint(lacking, written.metadata))
-    other = metadata(MGNConfig("resnet50"))
+    other_metadata = metadata(MGNConfig("resnet50"))
     with pytest.raises(CheckpointError, match="do not fit"):
-        load_embedder(Checkpoint(written.weights, other))
+        load_embedder(Checkpoint(written.weights, other_metadata))

@@ -1,4 +1,4 @@
-"""`python -m model`: figures out, one sentence and exit code 2 for what its user got wrong."""
+"""`python -m model`: metrics on success, one sentence and exit code 2 for user errors."""
 
 import json
 import subprocess
@@ -72,14 +72,14 @@ def test_info_tells_what_a_checkpoint_is(tmp_path: Path) -> None:
     assert "64 x 32 pixels" in ended.stdout
 
 
-def test_results_are_taken_over_from_the_same_recipe_alone(tmp_path: Path) -> None:
+def test_results_are_copied_from_a_checkpoint_of_the_same_recipe_only(tmp_path: Path) -> None:
     from model.checkpoint import load_checkpoint, save_checkpoint
 
     plain = write_checkpoint(tmp_path / "all.safetensors")
     evaluated = plain.metadata.model_copy(update={"results": (RESULT,)})
     save_checkpoint(tmp_path / "evaluated.safetensors", plain.weights, evaluated)
-    other = evaluated.model_copy(update={"recipe": {"seed": 1}})
-    save_checkpoint(tmp_path / "other.safetensors", plain.weights, other)
+    other_recipe = evaluated.model_copy(update={"recipe": {"seed": 1}})
+    save_checkpoint(tmp_path / "other.safetensors", plain.weights, other_recipe)
     out = tmp_path / "out.safetensors"
     options = ("export", "--checkpoint", tmp_path / "all.safetensors", "--out", out, "--results-of")
     assert run(*options, tmp_path / "evaluated.safetensors").returncode == 0

@@ -1,4 +1,4 @@
-"""Public checkpoints become ours number by number, and nothing of them gets lost unnamed."""
+"""Converted public checkpoints give their source's features; every tensor is used or listed as dropped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from model.__main__ import commands
 from model.architecture import MGNConfig
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.conversion.convert import Conversion, check_parity, convert
-from model.conversion.plain_backbones import backbone_from
+from model.conversion.plain_backbones import read_backbone
 from model.errors import CheckpointError
 from model.initialisation import initial_backbone
 from model.mgn import MGN, load_embedder
@@ -49,13 +49,13 @@ def test_the_converted_network_gives_the_same_2048_numbers(tmp_path: Path, layou
     conversion = convert(saved(tmp_path, source, wrapper), "test")
     assert conversion.layout == layout
     saved_checkpoint = save_checkpoint(tmp_path / "ours.safetensors", *conversion.checkpoint)
-    ours = load_embedder(load_checkpoint(tmp_path / "ours.safetensors")).mgn
+    network = load_embedder(load_checkpoint(tmp_path / "ours.safetensors")).mgn
     with torch.inference_mode():
-        theirs, found = source(images()), ours(images()).parts
-    assert (found - theirs).abs().max() < 1e-5 * theirs.abs().max()
+        source_features, converted_features = source(images()), network(images()).parts
+    assert (converted_features - source_features).abs().max() < 1e-5 * source_features.abs().max()
     assert saved_checkpoint.metadata.recipe["converted_from"] == layout
-    every = set(source.state_dict())
-    assert conversion.used + sum(conversion.dropped.values()) == len(every)
+    source_names = set(source.state_dict())
+    assert conversion.used + sum(conversion.dropped.values()) == len(source_names)
     assert saved_checkpoint.metadata.training_data.identities == (0 if layout.endswith("0.1.1") else 5)
 
 
@@ -68,8 +68,8 @@ def test_a_pooling_that_a_file_does_not_determine_can_be_given(tmp_path: Path) -
     source = randomise(PaperStyle("backone", False, False, nn.MaxPool2d))
     checkpoint = convert(saved(tmp_path, source), "test", pooling="max").checkpoint
     with torch.inference_mode():
-        found = load_embedder(checkpoint).mgn(images()).parts
-        assert (found - source(images())).abs().max() < 1e-4
+        features = load_embedder(checkpoint).mgn(images()).parts
+        assert (features - source(images())).abs().max() < 1e-4
     (assumed,) = convert(saved(tmp_path, source), "test").assumed
     assert assumed.startswith("pooling: average, that code's default")
     with pytest.raises(CheckpointError, match="no exponents of GeM"):
@@ -97,7 +97,9 @@ def test_mean_and_std_inside_the_file_become_metadata(tmp_path: Path) -> None:
     ],
     ids=["missing", "extra", "left over", "shape"],
 )
-def test_every_tensor_counts(tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], words: str) -> None:
+def test_missing_unknown_and_misshapen_tensors_are_errors(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], words: str
+) -> None:
     state = dict(SOURCES["seathiefwang/MGN-pytorch"]().state_dict())
     change(state)
     torch.save(state, tmp_path / "theirs.pt")
@@ -116,7 +118,7 @@ def write_truncated(path: Path) -> None:
         (write_truncated, "is damaged"),
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: path.write_text("hello"), "is damaged"),
-        (lambda path: torch.save(resnet50(weights=None).state_dict(), path), "no MGN in a layout that we know"),
+        (lambda path: torch.save(resnet50(weights=None).state_dict(), path), "no MGN in a known layout"),
         (lambda path: torch.save([1, 2], path), "holds no state dict"),
         (lambda path: torch.save(Path("x"), path), "could run any code"),
         (lambda path: torch.save(Path("x"), path, _use_new_zipfile_serialization=False), "could run any code"),
@@ -124,7 +126,7 @@ def write_truncated(path: Path) -> None:
     ],
     ids=["truncated", "empty", "text", "another network", "no state", "objects", "old objects", "missing"],
 )
-def test_a_file_that_is_none_gets_one_sentence_and_exit_code_2(
+def test_a_file_without_a_state_dict_is_reported_in_one_sentence(
     tmp_path: Path, write: Callable[[Path], object], words: str
 ) -> None:
     write(tmp_path / "theirs.pt")
@@ -147,7 +149,7 @@ def test_the_command_says_what_was_used_and_dropped(converted: tuple[Path, Conve
     assert result.exit_code == 0, result.output
     words = " ".join(result.output.split())
     assert "of levyfan/reid-mgn: " in words
-    assert "16 dropped, each tells apart the persons of its training" in words
+    assert "16 dropped, each classifies the training identities" in words
     assert load_checkpoint(out).metadata.training_data.name == "Duke"
     assert load_checkpoint(out).metadata.name == "theirs"
 
@@ -169,9 +171,9 @@ def test_parity_with_features_of_the_source(converted: tuple[Path, Conversion], 
         pictures = ((torch.from_numpy(crops) / 255 - mean) / std).permute(0, 3, 1, 2)
         features = source(pictures).flatten(1).numpy()
     np.savez(tmp_path / "right.npz", crops=crops, features=features)
-    found = check_parity(checkpoint, tmp_path / "right.npz")
-    assert found.lowest_cosine > 0.999999
-    assert found.largest_difference < 1e-5
+    parity = check_parity(checkpoint, tmp_path / "right.npz")
+    assert parity.lowest_cosine > 0.999999
+    assert parity.largest_difference < 1e-5
     np.savez(tmp_path / "wrong.npz", crops=crops, features=features[:, ::-1])
     with pytest.raises(CheckpointError, match="differs from its source: lowest cosine"):
         check_parity(checkpoint, tmp_path / "wrong.npz")
@@ -186,22 +188,22 @@ def test_parity_with_features_of_the_source(converted: tuple[Path, Conversion], 
         check_parity(checkpoint, tmp_path / "damaged.npz")
 
 
-def test_first_weights_of_plain_networks(tmp_path: Path) -> None:
+def test_a_backbone_is_read_from_a_plain_network(tmp_path: Path) -> None:
     net = randomise(resnet50(weights=None))
     state = {f"module.{name}": value for name, value in net.state_dict().items() if not name.startswith("fc.")}
     torch.save({"state_dict": state | {"module.classifier.weight": torch.zeros(5, 2048)}}, tmp_path / "r50.pth")
-    trunk = backbone_from(tmp_path / "r50.pth", "resnet50", "padded").trunk.eval()
+    trunk = read_backbone(tmp_path / "r50.pth", "resnet50", "padded").trunk.eval()
     with torch.inference_mode():
         picture = torch.randn(1, 3, 64, 32)
         stages = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3[0])
         assert torch.equal(trunk(picture), stages(picture))
     with pytest.raises(CheckpointError, match="is no osnet_x1_0: it lacks"):
-        backbone_from(tmp_path / "r50.pth", "osnet_x1_0", "padded")
+        read_backbone(tmp_path / "r50.pth", "osnet_x1_0", "padded")
     with pytest.raises(CheckpointError, match="no common layout"):
-        backbone_from(tmp_path / "r50.pth", "mobilenet_v2", "padded")
+        read_backbone(tmp_path / "r50.pth", "mobilenet_v2", "padded")
 
 
-def test_osnet_as_first_weights(tmp_path: Path) -> None:
+def test_osnet_weights_initialise_a_backbone(tmp_path: Path) -> None:
     osnet = randomise(OSNet())
     torch.save({**osnet.state_dict(), "fc.0.weight": torch.zeros(512, 512)}, tmp_path / "osnet.pth")
     how = Initialisation(weights=f"file:{tmp_path / 'osnet.pth'}")
@@ -222,7 +224,7 @@ def test_osnet_has_as_many_parameters_as_its_authors_count() -> None:
 
 
 def test_a_paper_network_is_the_hand_written_one() -> None:
-    """Forward parity of the paper's architecture with plain torch."""
+    """The paper's architecture gives the same features as plain torch."""
     from model.architecture import MGNConfig
     from model.backbones import build_backbone
 

@@ -1,4 +1,4 @@
-"""Data sets are read as their layouts are, stray files and all."""
+"""Data sets are read in their layouts; stray files are ignored."""
 
 import shutil
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def picture(path: Path) -> Path:
 
 
 def stray(folder: Path) -> None:
-    """What lies about in data sets."""
+    """Write stray files, as they occur in data sets."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "Thumbs.db").write_bytes(b"x")
     (folder / ".DS_Store").write_bytes(b"x")
@@ -46,12 +46,12 @@ def write_three_folders(root: Path, name: Callable[[int, int, int], str]) -> Pat
     return root
 
 
-def test_market1501_is_read_with_its_odd_names(tmp_path: Path) -> None:
+def test_market1501_is_read_with_irregular_file_names(tmp_path: Path) -> None:
     root = write_market(tmp_path / "m")
     test = root / "bounding_box_test"
-    some = next(test.iterdir())
+    crop = next(test.iterdir())
     for name in ("-1_c1s1_000401_03.jpg", "0000_c2s1_000151_01.jpg", "0007_c3s3_077419_03.jpg.jpg"):
-        (test / name).write_bytes(some.read_bytes())
+        (test / name).write_bytes(crop.read_bytes())
     stray(test)
     before = len(list(test.glob("00*.jpg")))
     gallery = open_data_set(f"market1501:{root}").test().gallery
@@ -69,7 +69,9 @@ def test_market1501_is_read_with_its_odd_names(tmp_path: Path) -> None:
         ("cuhk03-detected", "cuhk03-np/detected", lambda p, c, n: f"{p:04}_c{c}_{n}.png"),
     ],
 )
-def test_sets_of_three_folders(tmp_path: Path, kind: str, inner: str, name: Callable[[int, int, int], str]) -> None:
+def test_data_sets_of_three_folders_are_read(
+    tmp_path: Path, kind: str, inner: str, name: Callable[[int, int, int], str]
+) -> None:
     root = write_three_folders(tmp_path / inner, name)
     for place in (tmp_path, root):
         data_set = open_data_set(f"{kind}:{place}")
@@ -135,7 +137,7 @@ def test_crops_without_cameras(tmp_path: Path) -> None:
     picture(tmp_path / "b" / "1.jpg")
     assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, NO_CAMERA), (2, NO_CAMERA)}
     picture(tmp_path / "b" / "2_c1.jpg")
-    with pytest.raises(DataError, match=r"a/1\.jpg has none: name all or none so"):
+    with pytest.raises(DataError, match=r"a/1\.jpg has none: give it in all names or in none"):
         open_data_set(f"folder:{tmp_path}").train()
 
 
@@ -188,7 +190,7 @@ def test_the_manifest_of_an_import_works_too(tmp_path: Path) -> None:
         ("file,pid,camera\na.jpg,1,2\nb.jpg,1,\n", "line 3 of .* has no camera, but others have"),
     ],
 )
-def test_a_wrong_manifest_says_where(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_in_a_manifest_names_its_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         open_data_set(manifest(tmp_path, text))
 
@@ -255,9 +257,9 @@ def test_joined_sets_share_no_person_and_no_camera(sets: list[list[tuple[int, in
 
 
 def test_several_sets_are_joined(tmp_path: Path) -> None:
-    one = f"market1501:{write_market(tmp_path / 'm')}"
+    market = f"market1501:{write_market(tmp_path / 'm')}"
     picture(tmp_path / "f" / "a" / "1_c1.jpg")
-    joined = open_data_sets([one, f"folder:{tmp_path / 'f'}"])
+    joined = open_data_sets([market, f"folder:{tmp_path / 'f'}"])
     assert joined.name == "Market-1501 + f"
     assert "Market-1501: research use only" in joined.terms
     assert len({sample.pid for sample in joined.train()}) == 7

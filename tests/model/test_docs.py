@@ -1,4 +1,4 @@
-"""docs/training.md can be followed from top to bottom as it stands."""
+"""All commands of docs/training.md work in order."""
 
 import os
 import re
@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 @pytest.mark.skipif(
     not shutil.which("bash") or not shutil.which("curl"), reason="the page's commands are for bash and curl"
 )
-def test_the_page_takes_a_reader_from_a_folder_of_crops_to_the_service(tmp_path: Path) -> None:
+def test_all_commands_of_the_page_work_in_order(tmp_path: Path) -> None:
     blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
     assert len(blocks) >= 5
     script = "set -euo pipefail\n" + "\n".join(blocks)

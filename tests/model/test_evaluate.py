@@ -1,4 +1,4 @@
-"""An evaluation counts every pair, every camera and every doubt, as plain definitions do."""
+"""An evaluation equals plain definitions of its metrics, and notes its caveats."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def unit(features: np.ndarray) -> np.ndarray:
 def people(
     seed: int, queries: int = 12, gallery: int = 60, cameras: int = 3
 ) -> tuple[LabelledFeatures, LabelledFeatures]:
-    """Crops of six persons, whose features lie around their own."""
+    """Crops of six persons, with features around a centre for each person."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(7, 16))
     sides = []
@@ -39,17 +39,17 @@ def people(
 @pytest.mark.parametrize("seed", range(3))
 def test_error_rates_are_those_of_all_pairs(seed: int) -> None:
     query, gallery = people(seed, 40, 400)
-    found = evaluate(query, gallery).verification
+    verification = evaluate(query, gallery).verification
     similarities = query.features @ gallery.features.T
     same = query.pids[:, None] == gallery.pids
     valid = ~(same & (query.cameras[:, None] == gallery.cameras))
-    one, two = similarities[same & valid], np.sort(similarities[~same])[::-1]
-    assert (found.same_pairs, found.different_pairs) == (len(one), len(two))
-    for rate, fnmr in found.fnmr.items():
-        threshold = two[int(rate * len(two))]  # so many are above it
-        low, high = (np.mean(one < threshold + step) for step in (-2 / BINS, 2 / BINS))
+    positive, negative = similarities[same & valid], np.sort(similarities[~same])[::-1]
+    assert (verification.same_pairs, verification.different_pairs) == (len(positive), len(negative))
+    for rate, fnmr in verification.fnmr.items():
+        threshold = negative[int(rate * len(negative))]  # so many are above it
+        low, high = (np.mean(positive < threshold + step) for step in (-2 / BINS, 2 / BINS))
         assert low <= fnmr <= high + 1e-9
-    rates, matches = zip(*found.roc, strict=True)
+    rates, matches = zip(*verification.roc, strict=True)
     assert rates[-1] == 1
     assert matches[-1] == 1
     assert list(matches) == sorted(matches)
@@ -59,9 +59,9 @@ def test_too_few_pairs_give_no_rate() -> None:
     counts = PairCounts()
     counts.add_block(np.array([[0.9, 0.1, 0.2]], dtype=np.float32))
     counts.add_query(np.array([0.9], dtype=np.float32), np.empty(0, dtype=np.float32))
-    found = counts.verification((1e-3, 0.5))
-    assert np.isnan(found.fnmr[1e-3])
-    assert found.fnmr[0.5] == 0
+    verification = counts.verification((1e-3, 0.5))
+    assert np.isnan(verification.fnmr[1e-3])
+    assert verification.fnmr[0.5] == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,8 +85,8 @@ def test_the_order_of_the_gallery_changes_nothing(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(gallery.pids))
     shuffled = LabelledFeatures(gallery.features[order], gallery.pids[order], gallery.cameras[order])
     for protocol in (Protocol(), Protocol(rerank=True), Protocol(expansion=3), Protocol(multi_query=True)):
-        one, two = (evaluate(query, side, protocol).metrics.as_dict() for side in (gallery, shuffled))
-        assert one == pytest.approx(two, abs=1e-6)
+        metrics, shuffled_metrics = (evaluate(query, side, protocol).metrics.as_dict() for side in (gallery, shuffled))
+        assert metrics == pytest.approx(shuffled_metrics, abs=1e-6)
 
 
 def test_without_cameras_every_crop_of_the_person_is_right() -> None:
@@ -103,13 +103,13 @@ def test_without_cameras_every_crop_of_the_person_is_right() -> None:
 
 def test_a_single_camera_is_explained() -> None:
     query, gallery = people(0, cameras=1)
-    found = evaluate(query, gallery)
-    assert found.metrics.queries == 0
-    assert "all crops are by one camera" in found.notes[0]
-    assert "12 of 12 queries have no right answer" in found.notes[1]
+    evaluation = evaluate(query, gallery)
+    assert evaluation.metrics.queries == 0
+    assert "all crops are from one camera" in evaluation.notes[0]
+    assert "12 of 12 queries have no right answer" in evaluation.notes[1]
 
 
-def test_a_query_of_all_crops_of_a_person_by_a_camera() -> None:
+def test_multi_query_averages_all_crops_of_a_person_from_a_camera() -> None:
     query, gallery = people(1)
     joined = multi_query(query.features, (query.pids, query.cameras), gallery.features, (gallery.pids, gallery.cameras))
     for number, (pid, camera) in enumerate(zip(query.pids, query.cameras, strict=True)):
@@ -145,7 +145,7 @@ def test_nearest_neighbours_equal_a_full_sort(seed: int, count: int) -> None:
         assert lowest[number] == pytest.approx(row.min(), abs=1e-6)
 
 
-def test_intervals_hold_the_mean_and_follow_from_the_seed() -> None:
+def test_intervals_contain_the_mean_and_depend_on_the_seed_only() -> None:
     rng = np.random.default_rng(0)
     precision = rng.random(500)
     precision[:20] = np.nan
@@ -180,7 +180,7 @@ def test_features_are_written_as_they_are_read(tmp_path: Path) -> None:
         ({"gp": None}, "gp.*must hold"),
     ],
 )
-def test_wrong_features_say_what_is_wrong(tmp_path: Path, change: dict[str, object], words: str) -> None:
+def test_an_error_in_a_features_file_is_named(tmp_path: Path, change: dict[str, object], words: str) -> None:
     query, gallery = people(4)
     arrays = {"fq": query.features, "fg": gallery.features, "qp": query.pids, "gp": gallery.pids}
     arrays = {name: value for name, value in (arrays | change).items() if value is not None}  # type: ignore[dict-item]
@@ -192,6 +192,6 @@ def test_wrong_features_say_what_is_wrong(tmp_path: Path, change: dict[str, obje
 def test_features_without_cameras_can_be_evaluated(tmp_path: Path) -> None:
     query, gallery = people(5)
     np.savez(tmp_path / "f.npz", fq=query.features, fg=gallery.features, qp=query.pids, gp=gallery.pids)
-    found = evaluate(*read_features(tmp_path / "f.npz"))
-    assert found.metrics.queries == 12
-    assert json.dumps(found.notes)
+    evaluation = evaluate(*read_features(tmp_path / "f.npz"))
+    assert evaluation.metrics.queries == 12
+    assert json.dumps(evaluation.notes)

@@ -1,4 +1,4 @@
-"""The ONNX form of a checkpoint is the same network, at any batch size."""
+"""Exported checkpoints give the same embeddings at any batch size."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from model.checkpoint import Checkpoint, InputFormat, load_checkpoint
 from model.errors import CheckpointError
 from model.export import export_half, export_onnx
 from model.loading import inference_of, load_for_inference, with_flip, with_reference
-from model.quantisation import GROUP, export_int8
+from model.quantisation import GROUP_SIZE, export_int8
 from tests.model.model_factories import RESULT, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
@@ -55,8 +55,8 @@ def test_onnx_in_single_precision_is_exact_and_twice_as_large(tmp_path: Path) ->
     assert load_for_inference(tmp_path / "full.onnx").embed(crops) == pytest.approx(exact, abs=1e-5)
 
 
-def test_half_the_size_leaves_small_weights_as_they_are(tmp_path: Path) -> None:
-    """Biases and norms lose most by rounding, and a gentle stage moves them by less than float16 resolves."""
+def test_a_half_precision_checkpoint_keeps_small_weights_in_float32(tmp_path: Path) -> None:
+    """Rounding costs most in biases and norms, and fine-tuning changes them by less than float16 resolves."""
     checkpoint = write_checkpoint(tmp_path / "c.safetensors")
     export_half(checkpoint, tmp_path / "half.safetensors")
     halved = load_checkpoint(tmp_path / "half.safetensors").weights
@@ -71,7 +71,7 @@ def patches(count: int) -> np.ndarray:
     return rng.integers(0, 256, (count, 4, 2, 3), dtype=np.uint8).repeat(16, 1).repeat(16, 2)
 
 
-def test_averaging_with_the_mirror_image_makes_another_model_of_which_nothing_was_measured(tmp_path: Path) -> None:
+def test_flip_averaging_changes_the_model_id_and_drops_the_results(tmp_path: Path) -> None:
     written = write_checkpoint(tmp_path / "c.safetensors")
     plain = Checkpoint(written.weights, written.metadata.model_copy(update={"results": (RESULT,)}))
     averaged = with_flip(plain, True)
@@ -82,24 +82,26 @@ def test_averaging_with_the_mirror_image_makes_another_model_of_which_nothing_wa
 
 
 @pytest.mark.usefixtures("exported_before")
-def test_eight_bits_are_another_model_that_is_nearly_the_same(tmp_path: Path) -> None:
+def test_an_int8_export_has_another_model_id_and_nearly_the_same_embeddings(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
     checkpoint = load_checkpoint(tmp_path / "c.safetensors")
-    found = export_int8(checkpoint, tmp_path / "c.onnx", patches(64), cosine=0.9)
+    comparison = export_int8(checkpoint, tmp_path / "c.onnx", patches(64), cosine=0.9)
     exported = load_for_inference(tmp_path / "c.onnx")
     assert exported.metadata.model_id == f"{checkpoint.metadata.model_id}-int8"
     assert exported.metadata.sha256 == checkpoint.metadata.sha256
     cosines = (exported.embed(patches(8)) * inference_of(checkpoint).embed(patches(8))).sum(axis=(1, 2))
-    assert 0.9 < found.mean_cosine < 1
-    assert found.lowest_cosine <= found.mean_cosine
+    assert 0.9 < comparison.mean_cosine < 1
+    assert comparison.lowest_cosine <= comparison.mean_cosine
     assert cosines.mean() > 0.85
     assert exported.embed(patches(3)).shape == (3, 8, 256)
-    assert found.left_out % GROUP == 0
+    assert comparison.left_out % GROUP_SIZE == 0
 
 
 @pytest.mark.usefixtures("exported_before")
-def test_eight_bits_that_are_too_coarse_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.quantisation.GROUP", 1000)
+def test_an_int8_export_below_the_required_cosine_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.quantisation.GROUP_SIZE", 1000)
     write_checkpoint(tmp_path / "c.safetensors")
     with pytest.raises(CheckpointError, match="no choice of layers reaches a mean cosine of 1"):
         export_int8(load_checkpoint(tmp_path / "c.safetensors"), tmp_path / "c.onnx", patches(32), cosine=1.01)

@@ -14,7 +14,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"two")]
 
 
-def test_until_its_end_a_write_changes_nothing_that_readers_see(tmp_path: Path) -> None:
+def test_readers_see_nothing_of_an_unfinished_write(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"one")
     with atomic_write(tmp_path / "file") as temporary:
         temporary.write_bytes(b"two")
@@ -22,7 +22,7 @@ def test_until_its_end_a_write_changes_nothing_that_readers_see(tmp_path: Path) 
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"two")]
 
 
-def test_a_write_that_is_broken_off_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"one")
     with suppress(KeyboardInterrupt), atomic_write(tmp_path / "file") as temporary:
         temporary.write_bytes(b"tw")
@@ -30,7 +30,7 @@ def test_a_write_that_is_broken_off_leaves_what_was_there_and_nothing_else(tmp_p
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"one")]
 
 
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):
         write_atomically(tmp_path / "taken", b"content")

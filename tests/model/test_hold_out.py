@@ -1,4 +1,4 @@
-"""Identities are held out as the official splits do."""
+"""Held-out identities are split into queries and gallery like the official splits."""
 
 import hashlib
 from collections import Counter
@@ -12,11 +12,11 @@ from model.errors import DataError
 
 
 def samples(*seen: tuple[int, int, int]) -> list[Sample]:
-    """(pid, camera, how many crops)."""
+    """Samples of (pid, camera, number of crops)."""
     return [Sample(Path(f"{p:04}_c{c}s1_{i:06}_01.jpg"), p, c) for p, c, count in seen for i in range(count)]
 
 
-def test_held_out_identities_have_one_query_a_camera() -> None:
+def test_held_out_identities_have_one_query_per_camera() -> None:
     data = samples(*((pid, camera, 3) for pid in range(1, 9) for camera in (1, 2, 4)))
     rest, split = hold_out(data, 3)
     held = {sample.pid for sample in split.query}
@@ -28,7 +28,7 @@ def test_held_out_identities_have_one_query_a_camera() -> None:
     assert sorted(split.query + split.gallery + rest, key=str) == sorted(data, key=str)
 
 
-def test_holding_out_depends_on_the_seed_alone() -> None:
+def test_holding_out_depends_on_the_seed_only() -> None:
     data = samples(*((pid, camera, 3) for pid in range(1, 30) for camera in (1, 2)))
     assert hold_out(data, 5) == hold_out(data, 5)
     assert hold_out(list(reversed(data)), 5)[1] == hold_out(data, 5)[1]
@@ -51,7 +51,7 @@ def test_without_cameras_a_held_out_identity_has_one_query() -> None:
 
 
 @pytest.mark.shared
-def test_the_split_that_bundled_results_were_measured_on_stays(shared: Path) -> None:
+def test_the_split_of_the_bundled_results_does_not_change(shared: Path) -> None:
     rest, split = hold_out(open_data_set(f"market1501:{shared / 'data' / 'market1501'}").train(), 100)
     everything = [(x.path.name, x.pid, x.camera) for x in (*rest, *split.query, *split.gallery)]
     assert hashlib.sha256(repr(everything).encode()).hexdigest()[:16] == "399fd77c622c8319"

@@ -1,4 +1,4 @@
-"""The losses equal what plain NumPy makes of their definitions."""
+"""The losses equal their definitions in plain NumPy."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_circle_loss_equals_its_definition(seed: int) -> None:
 
 
 def test_the_weights_of_the_circle_loss_have_no_gradient() -> None:
-    """A cosine at its target 1 - m pulls on with the weight 2 m, which a gradient through the weight would change."""
+    """A cosine at its target 1 - m has the weight 2 m; a gradient through the weight would change the result."""
     cosines = torch.tensor([[0.75, -0.25]], requires_grad=True)
     circle_loss([cosines], torch.tensor([0]), 1.0, 0.25).backward()
     assert cosines.grad is not None

@@ -44,40 +44,42 @@ def refuse_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_maps_and_features_equal_the_networks(tmp_path: Path) -> None:
     recipe = omz_recipe(tmp_path)
-    found, mgn = maps_of(tmp_path, recipe), initial_state(recipe, 6, ALONE).mgn.eval()
+    maps, mgn = maps_of(tmp_path, recipe), initial_state(recipe, 6, ALONE).mgn.eval()
     crops = torch.from_numpy(read_inputs(pictures(tmp_path), recipe.input))
     with torch.inference_mode():
         for mirrored in (False, True):
             images = Normalise(recipe.input)(crops.flip(2) if mirrored else crops)
             chosen, flipped = torch.tensor([5, 0, 17]), torch.full((3,), mirrored)
             torch.testing.assert_close(
-                found.select(chosen, flipped).float(), mgn.trunk(images)[chosen], atol=2e-3, rtol=2e-3
+                maps.select(chosen, flipped).float(), mgn.trunk(images)[chosen], atol=2e-3, rtol=2e-3
             )
-            assert found.features is not None
+            assert maps.features is not None
             own = mgn(images).parts[:, 0].numpy()
-            np.testing.assert_allclose(found.features[int(mirrored)], own, atol=1e-3)
+            np.testing.assert_allclose(maps.features[int(mirrored)], own, atol=1e-3)
 
 
 def test_cached_maps_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(map_cache, "PICTURES_A_CHUNK", 7)
+    monkeypatch.setattr(map_cache, "CHUNK_SIZE", 7)
     recipe = omz_recipe(tmp_path)
     first = maps_of(tmp_path, recipe)
     refuse_to_compute(monkeypatch)
     again = maps_of(tmp_path, recipe)
-    every, flipped = torch.arange(36), torch.arange(36) % 2 == 0
-    assert torch.equal(first.select(every, flipped), again.select(every, flipped))
+    all_pictures, flipped = torch.arange(36), torch.arange(36) % 2 == 0
+    assert torch.equal(first.select(all_pictures, flipped), again.select(all_pictures, flipped))
 
 
 def test_a_chunk_that_was_not_finished_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(map_cache, "PICTURES_A_CHUNK", 7)
+    monkeypatch.setattr(map_cache, "CHUNK_SIZE", 7)
     recipe = omz_recipe(tmp_path)
     first = maps_of(tmp_path, recipe)
     listing = next((tmp_path / "cache").glob("maps-*/*.json"))
     listing.unlink()
     again = maps_of(tmp_path, recipe)
-    every, flipped = torch.arange(36), torch.zeros(36, dtype=torch.bool)
+    all_pictures, flipped = torch.arange(36), torch.zeros(36, dtype=torch.bool)
     assert listing.exists()
-    torch.testing.assert_close(first.select(every, flipped), again.select(every, flipped), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        first.select(all_pictures, flipped), again.select(all_pictures, flipped), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_maps_of_another_trunk_or_a_changed_picture_are_never_used(
@@ -93,11 +95,11 @@ def test_maps_of_another_trunk_or_a_changed_picture_are_never_used(
             maps_of(tmp_path, recipe)
     maps_of(tmp_path, recipe)
     refuse_to_compute(monkeypatch)
-    other = initial_state(recipe, 6, ALONE).mgn
+    changed_mgn = initial_state(recipe, 6, ALONE).mgn
     with torch.no_grad():
-        other.trunk[1].weight[0, 0, 0, 0] += 1e-3
+        changed_mgn.trunk[1].weight[0, 0, 0, 0] += 1e-3
     with pytest.raises(AssertionError):
-        trunk_maps(other, recipe.input, pictures(tmp_path), tmp_path / "cache")
+        trunk_maps(changed_mgn, recipe.input, pictures(tmp_path), tmp_path / "cache")
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation gives the numbers that the field's right implementations give."""
+"""Metrics equal their definitions and published figures."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from model.metrics import Metrics, average_precision, rank_queries, score_rankin
 
 
 def rank(similarities: list[float], pids: list[int], cameras: list[int]) -> list[int]:
-    """The ranks of the right answers to a query for person 1 by camera 1."""
+    """The ranks of the right answers to a query of person 1 from camera 1."""
     block, person = np.array([similarities], dtype=np.float32), np.array([1])
     (ranked,) = rank_queries([block], person, person, np.array(pids), np.array(cameras))
     return ranked.ranks.tolist()
 
 
-def test_the_hand_case_gives_both_average_precisions() -> None:
+def test_both_average_precisions_of_an_example_are_right() -> None:
     step, trapezoid = average_precision(np.array([1, 2, 4, 7]))
     assert step == pytest.approx(0.8304, abs=5e-5)
     assert trapezoid == pytest.approx(0.8110, abs=5e-5)
@@ -45,7 +45,7 @@ def test_a_query_without_right_answer_is_left_out_and_counted() -> None:
     assert (metrics.queries, metrics.unanswerable, metrics.rank1) == (1, 1, 1.0)
 
 
-def test_all_pictures_from_one_camera_are_no_crash() -> None:
+def test_queries_without_other_cameras_are_unanswerable() -> None:
     metrics = score_ranking(
         iter([np.ones((1, 2), dtype=np.float32)]), np.array([1]), np.array([1]), np.array([1, 2]), np.array([1, 1])
     ).means()
@@ -54,7 +54,7 @@ def test_all_pictures_from_one_camera_are_no_crash() -> None:
 
 
 def brute_force(similarities: np.ndarray, qp: np.ndarray, qc: np.ndarray, gp: np.ndarray, gc: np.ndarray) -> Metrics:
-    """The definitions, by sorting everything."""
+    """The metrics by their definitions, with full sorting."""
     rows = []
     for row, pid, camera in zip(similarities, qp, qc, strict=True):
         keep = ~((gp == pid) & (gc == camera))

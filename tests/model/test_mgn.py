@@ -1,13 +1,22 @@
-"""MGN is the network of the paper, on either backbone."""
+"""MGN is the network of the paper, on all backbones."""
+
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
-from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS, BackboneName, MGNConfig
+from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS, BackboneName, MGNConfig, Pooling
 from model.backbones import build_backbone
 from model.checkpoint import InputFormat
 from model.mgn import MGN, Embedder, horizontal_stripes
+
+OwnHeads = Literal[0, 1, 2, 3]
+
+OWN_HEADS = MGNConfig(
+    backbone="osnet_omz", softmax_on="reduced", global_stride=1, omz_channels=(32, 128, 192, 256), own_heads=1
+)
 
 
 def build(config: MGNConfig, classes: int = 0) -> MGN:
@@ -15,7 +24,7 @@ def build(config: MGNConfig, classes: int = 0) -> MGN:
     return MGN(build_backbone(config), config, classes)
 
 
-def test_the_default_config_is_the_paper_and_any_other_choice_is_not() -> None:
+def test_only_the_default_config_is_called_paper() -> None:
     assert MGNConfig().name == "paper"
     assert MGNConfig(backbone="mobilenet_v2").name == "paper"
     assert MGNConfig(pooling="gem").name == "practical"
@@ -65,7 +74,7 @@ def test_paper_parts_are_not_negative_and_those_without_relu_are() -> None:
 
 @pytest.mark.parametrize("pooling", ["max", "average", "gem"])
 def test_a_part_sees_only_its_stripe(pooling: str) -> None:
-    """Pooling a map whose rows tell their number gives each stripe the rows that are its own."""
+    """In a map whose values are the row numbers, each part pools the rows of its stripe."""
     mgn = build(MGNConfig(backbone="mobilenet_v2", pooling=pooling))  # type: ignore[arg-type]
     rows = torch.arange(1.0, 13.0).view(1, 1, 12, 1).expand(1, 1, 12, 4)
     stripes = [rows[:, :, :6], rows[:, :, 6:], rows[:, :, :4], rows[:, :, 4:8], rows[:, :, 8:]]
@@ -75,6 +84,26 @@ def test_a_part_sees_only_its_stripe(pooling: str) -> None:
         assert all(low < value < high for low, value, high in zip([3.5, 9.5], seen, [6, 12], strict=False))
     else:
         assert seen == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("own_heads", [1, 3])
+@pytest.mark.parametrize("pooling", ["max", "average", "gem"])
+def test_pretrained_heads_see_the_whole_map_whatever_pools_the_stripes(pooling: Pooling, own_heads: OwnHeads) -> None:
+    config = replace(OWN_HEADS, pooling=pooling, own_heads=own_heads)
+    mgn = build(config).eval()
+    crops = torch.rand(2, 3, 256, 128)
+    parts = mgn(crops).parts
+    assert parts.shape == (2, len(PARTS), PART_DIM)
+    shared = mgn.trunk(crops)
+    for part in range(own_heads):
+        own = mgn.reductions[part](mgn.branches[part](shared)).flatten(1)
+        assert torch.allclose(parts[:, part], own, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"softmax_on": "pooled"}, {"global_stride": 2}])
+def test_pretrained_heads_need_a_map_of_their_size_and_reduced_softmax(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="own_heads needs softmax_on = 'reduced' and global_stride = 1"):
+        replace(OWN_HEADS, **changes)
 
 
 def test_stripes_cover_heights_that_their_number_does_not_divide() -> None:

@@ -1,4 +1,4 @@
-"""Networks of Open Model Zoo are read number by number, and what is not wholly understood is refused."""
+"""Converted networks of Open Model Zoo give their source's features; unknown graphs are refused."""
 
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
         ('from-layer="0"', 'from-layer="9999"', "not found"),
     ],
 )
-def test_what_is_not_the_network_is_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
+def test_another_graph_is_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
     path = write_ir(tmp_path / "net.xml", random_network())
     content = path.read_text()
     assert before in content
@@ -114,7 +114,7 @@ def test_streams_that_do_not_share_their_gate_are_refused(tmp_path: Path) -> Non
         convert_omz(tmp_path / "net.xml")
 
 
-def test_the_command_says_what_was_wrong_in_a_sentence(tmp_path: Path) -> None:
+def test_the_command_reports_an_error_in_one_sentence(tmp_path: Path) -> None:
     path = write_ir(tmp_path / "net.xml", random_network())
     out = tmp_path / "net.safetensors"
     done = CliRunner().invoke(commands, ["convert", str(path), "--out", str(out)])

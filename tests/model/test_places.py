@@ -1,4 +1,4 @@
-"""A checkpoint is evaluated on several places at once, with its training data next to every result."""
+"""A checkpoint is evaluated on several data sets; every result names its relation to the training data."""
 
 import json
 import re
@@ -8,10 +8,10 @@ import pytest
 
 from model.architecture import MGNConfig
 from model.checkpoint import CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
-from model.provenance import Part, Relation, place_of_result, relation, training_summary
+from model.provenance import Part, Relation, relation, relation_of_result, training_summary
+from tests.model.evaluation_factories import drawn_crops, run_model
 from tests.model.model_factories import RESULT, metadata
 from tests.model.places import MARKET, Place, described_checkpoint
-from tests.model.seeing_factories import drawn_crops, run_model
 from tests.model.training_factories import run_command
 
 
@@ -20,7 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Place(tmp_path, monkeypatch, capsys)
 
 
-def test_several_sets_give_one_table_with_a_row_a_set(place: Place) -> None:
+def test_several_data_sets_give_one_table_with_a_row_for_each(place: Place) -> None:
     ended = place.evaluate(place.market, place.drawn, options=("--rerank",))
     assert ended.code == 0, ended.err
     rows = [line.split() for line in ended.out.splitlines() if re.search(r"\d\.\d\d +\d", line)]
@@ -31,7 +31,7 @@ def test_several_sets_give_one_table_with_a_row_a_set(place: Place) -> None:
     assert all(re.fullmatch(f"re-ranked{shares}", row) for row in (first_reranked, second_reranked))
 
 
-def test_under_the_table_a_sentence_says_what_each_split_is_and_what_trained_the_checkpoint(place: Place) -> None:
+def test_a_sentence_under_the_table_names_each_split_and_the_training_data(place: Place) -> None:
     lines = [line for line in place.evaluate(place.market, place.drawn).out.splitlines() if "was trained on" in line]
     assert len(lines) == 2
     assert "same cameras as in training, other persons; says nothing of other cameras" in lines[0]
@@ -41,46 +41,48 @@ def test_under_the_table_a_sentence_says_what_each_split_is_and_what_trained_the
 
 
 def test_several_sets_as_json_are_a_list(place: Place) -> None:
-    found = json.loads(place.evaluate(place.market, place.drawn, options=("--json", "--rerank")).out)
-    assert [(one["data"], one["trained_on_this_place"]) for one in found] == [
+    results = json.loads(place.evaluate(place.market, place.drawn, options=("--json", "--rerank")).out)
+    assert [(result["data"], result["trained_on_this_place"]) for result in results] == [
         ("Market-1501", "in-domain"),
         ("synthetic", "unseen place"),
     ]
-    assert found[0]["queries"] == 6
-    assert all(one["gallery_crops"] > 0 and 0 <= one["reranked"]["map_step"] <= 1 for one in found)
+    assert results[0]["queries"] == 6
+    assert all(result["gallery_crops"] > 0 and 0 <= result["reranked"]["map_step"] <= 1 for result in results)
 
 
-def test_one_set_keeps_its_details_and_says_what_the_split_is(place: Place) -> None:
+def test_a_single_data_set_is_shown_with_details_and_split(place: Place) -> None:
     ended = place.evaluate(place.market)
     assert "verification: FNMR" in ended.out
     assert "query camera" in ended.out
     assert "same cameras as in training, other persons; says nothing of other cameras" in ended.out
-    found = json.loads(place.evaluate(place.market, options=("--json",)).out)
-    assert {"verification", "camera_pairs", "map_step"} <= found.keys()
+    result = json.loads(place.evaluate(place.market, options=("--json",)).out)
+    assert {"verification", "camera_pairs", "map_step"} <= result.keys()
 
 
 def test_an_unseen_place_is_evaluated_on_all_its_persons(place: Place) -> None:
-    found = json.loads(place.evaluate(place.drawn, options=("--json",)).out)
-    assert found["queries"] + found["unanswerable"] > 8
-    assert "synthetic, all 8 persons seen by two cameras or more: an unseen place, neither" in found["notes"][0]
+    result = json.loads(place.evaluate(place.drawn, options=("--json",)).out)
+    assert result["queries"] + result["unanswerable"] > 8
+    assert "synthetic, all 8 persons seen by two cameras or more: an unseen place, neither" in result["notes"][0]
 
 
-def test_a_set_that_was_trained_on_and_not_held_out_is_called_so(place: Place) -> None:
+def test_a_data_set_that_was_trained_on_is_named_as_such(place: Place) -> None:
     described_checkpoint(place.checkpoint, MARKET.model_copy(update={"name": "Market-1501 + synthetic"}))
-    found = json.loads(place.evaluate(place.market, place.drawn, options=("--json",)).out)
-    assert [one["trained_on_this_place"] for one in found] == ["in-domain", "in-domain, these persons"]
-    assert "the checkpoint was trained on these persons; says nothing of others" in found[1]["notes"][0]
+    results = json.loads(place.evaluate(place.market, place.drawn, options=("--json",)).out)
+    assert [result["trained_on_this_place"] for result in results] == ["in-domain", "in-domain, these persons"]
+    assert "the checkpoint was trained on these persons; says nothing of others" in results[1]["notes"][0]
 
 
-def test_results_are_recorded_with_the_place_that_they_were_measured_on(
+def test_results_are_recorded_with_their_data_set(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = load_checkpoint(place.checkpoint).metadata
-    found = json.loads(place.evaluate(place.market, place.drawn, options=("--record", "--json", "--rerank")).out)
+    results = json.loads(place.evaluate(place.market, place.drawn, options=("--record", "--json", "--rerank")).out)
     after = load_checkpoint(place.checkpoint).metadata
     assert after.model_id == before.model_id
     assert [result.data for result in after.results] == ["Market-1501", "synthetic"]
-    assert [result.map_step for result in after.results] == pytest.approx([one["map_step"] for one in found], abs=1e-4)
+    assert [result.map_step for result in after.results] == pytest.approx(
+        [result["map_step"] for result in results], abs=1e-4
+    )
     shown = run_model(monkeypatch, capsys, "info", place.checkpoint).out
     assert "Market-1501 (in-domain)" in shown
     assert "synthetic (unseen place)" in shown
@@ -102,7 +104,7 @@ def test_mistakes_get_one_sentence_and_exit_code_2(
     place: Place, data: tuple[str, ...], options: tuple[object, ...], words: str
 ) -> None:
     ended = place.evaluate(
-        *({"market": place.market, "drawn": place.drawn}.get(one, one) for one in data), options=options
+        *({"market": place.market, "drawn": place.drawn}.get(name, name) for name in data), options=options
     )
     assert ended.code == 2
     assert words in ended.err
@@ -116,7 +118,7 @@ def test_results_on_persons_that_were_trained_on_are_not_recorded(place: Place) 
     assert "--record stores no result on Market-1501, all 6 persons" in ended.err
 
 
-def test_a_place_where_nobody_is_seen_twice_cannot_be_evaluated(place: Place, tmp_path: Path) -> None:
+def test_a_data_set_without_persons_seen_by_two_cameras_cannot_be_evaluated(place: Place, tmp_path: Path) -> None:
     (tmp_path / "alone.csv").write_text("file,pid,camera\na.jpg,1,1\nb.jpg,2,2\n")
     ended = place.evaluate(f"manifest:{tmp_path / 'alone.csv'}")
     assert ended.code == 2
@@ -145,7 +147,7 @@ def test_only_the_first_of_joined_sets_holds_persons_out(name: str, part: Part, 
     assert relation(JOINED, name, part) is expected
 
 
-def test_what_the_first_checkpoint_was_trained_on_counts_as_trained_on() -> None:
+def test_training_data_of_the_starting_checkpoint_counts_as_trained_on() -> None:
     adapted = TrainingData(
         name="site", terms="ours", identities=9, crops=9, started_from="first-1", started_from_data=JOINED
     )
@@ -167,13 +169,13 @@ def test_a_place_is_not_called_unseen_where_the_training_data_is_not_recorded() 
     assert relation(without, "A", HELD_OUT) is Relation.IN_DOMAIN
 
 
-def test_labelled_and_detected_boxes_are_one_place() -> None:
+def test_labelled_and_detected_boxes_count_as_the_same_data_set() -> None:
     data = JOINED.model_copy(update={"name": "CUHK03-NP (labeled)"})
-    assert place_of_result(data, "CUHK03-NP (detected)") is Relation.IN_DOMAIN
+    assert relation_of_result(data, "CUHK03-NP (detected)") is Relation.IN_DOMAIN
     assert relation(data, "CUHK03-NP (detected)", Part("all")) is Relation.SEEN
 
 
-def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_evaluated_on_them(tmp_path: Path) -> None:
+def test_a_run_on_two_data_sets_is_evaluated_on_held_out_persons_of_the_first(tmp_path: Path) -> None:
     drawn = drawn_crops()
     ended = run_command(tmp_path, "run", {"schedule.iterations": 1, "schedule.warm_up": 0}, "--data",
                         f"synthetic:{drawn}", "--hold-out", "2")  # fmt: skip
@@ -187,7 +189,7 @@ def test_a_run_on_two_sets_holds_persons_of_the_first_out_and_is_evaluated_on_th
     assert "same cameras as in training, other persons" in result.protocol
 
 
-def test_old_results_are_shown_with_their_place(
+def test_stored_results_are_shown_with_their_relation_to_the_training_data(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = load_checkpoint(place.checkpoint)

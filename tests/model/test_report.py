@@ -1,4 +1,4 @@
-"""The report of a training run: what the log and the checkpoint tell, in one file that fetches nothing."""
+"""The report of a training run contains its log and checkpoint in one file that fetches nothing."""
 
 import base64
 from pathlib import Path
@@ -12,8 +12,16 @@ from model.checkpoint import Checkpoint, TrainingData, save_checkpoint
 from model.errors import ModelError
 from model.report import EvaluatedSplit, curves_of, read_log, write_report
 from model.visualize.charts import cmc_figure, losses_figure
+from tests.model.evaluation_factories import (
+    Page,
+    drawn_crops,
+    drawn_ranking,
+    ranking_of,
+    read_page,
+    run_model,
+    write_log,
+)
 from tests.model.model_factories import RESULT, write_checkpoint
-from tests.model.seeing_factories import Page, drawn_crops, drawn_ranking, ranking_of, read_page, run_model, write_log
 
 
 def log_lines(count: int = 5, **losses: float) -> list[dict[str, object]]:
@@ -40,15 +48,15 @@ def tiles_of(page: Page) -> dict[str, str]:
     return {name.text: figure.text for figure, name in tiles}
 
 
-def test_a_report_of_a_run_that_goes_on_has_curves_alone(tmp_path: Path) -> None:
+def test_the_report_of_an_unfinished_run_has_only_curves(tmp_path: Path) -> None:
     page = read_page(write_report(write_log(tmp_path / "run", log_lines())))
     assert [title.removesuffix(" over iterations") for title in charts_of(page)] == [
-        "Losses", "On the identities held out", "Learning rate", "Crops a second",
+        "Losses", "On the held-out identities", "Learning rate", "Crops per second",
     ]  # fmt: skip
-    assert "has not come to its end" in page.text
+    assert "The run is not finished" in page.text
 
 
-def test_a_report_tells_results_recipe_and_data(tmp_path: Path) -> None:
+def test_a_report_contains_results_recipe_and_data(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     facts = TrainingData(name="Drawn", terms="free", identities=1234, crops=9, held_out_identities=6, teacher="T <1>")
     page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors", training_data=facts)))
@@ -66,15 +74,17 @@ def test_a_report_tells_results_recipe_and_data(tmp_path: Path) -> None:
 
 def test_a_calibration_is_reported(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
-    found = Calibration(
+    calibration = Calibration(
         map=LogisticMap(slope=14, intercept=-7), data="Drawn", fitted_identities=3, judged_identities=4, same_pairs=5,
         different_pairs=6, natural_prior=0.1, expected_calibration_error=0.0123,
     )  # fmt: skip
-    page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors", calibration=found)))
+    page = read_page(
+        write_report(folder, write_described_checkpoint(folder / "c.safetensors", calibration=calibration))
+    )
     assert "logistic, on Drawn; expected calibration error 1.23 %" in page.text
 
 
-def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path) -> None:
+def test_given_features_are_used_for_the_ranked_examples(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     ranking = drawn_ranking(noise=4.0)
     evaluated = EvaluatedSplit("Drawn, held out", ranking.split, (ranking.query, ranking.gallery))
@@ -88,7 +98,7 @@ def test_features_at_hand_are_shown_without_being_computed_again(tmp_path: Path)
     assert max(precision[name] for name in shown[:5]) <= min(precision[name] for name in shown[5:])
 
 
-def test_features_are_computed_where_they_are_not_at_hand(tmp_path: Path) -> None:
+def test_missing_features_are_computed(tmp_path: Path) -> None:
     folder = write_log(tmp_path / "run", log_lines())
     evaluated = EvaluatedSplit("Drawn", drawn_ranking().split)
     page = read_page(write_report(folder, write_described_checkpoint(folder / "c.safetensors"), evaluated))
@@ -120,7 +130,7 @@ def test_any_log_gives_a_report(tmp_path: Path, lines: list[dict[str, object]]) 
     read_page(write_report(write_log(tmp_path / "run", lines)))
 
 
-def test_curves_hold_what_was_logged_by_name() -> None:
+def test_curves_contain_the_logged_values_by_name() -> None:
     curves = curves_of(
         [
             {"iteration": 1, "softmax": 5.0},
@@ -131,7 +141,7 @@ def test_curves_hold_what_was_logged_by_name() -> None:
     assert curves == {"softmax": ([1, 3], [5.0, 4.0]), "circle": ([2], [1.0])}
 
 
-def test_losses_are_drawn_as_they_are_and_with_their_mean_where_there_are_many() -> None:
+def test_long_loss_curves_are_drawn_with_their_moving_mean() -> None:
     few, many = (list(np.linspace(6, 1, count)) for count in (10, 200))
     (axes,) = losses_figure("Losses", {"softmax": (range(10), few)}).axes
     assert [line.get_ydata().tolist() for line in axes.lines] == [few]

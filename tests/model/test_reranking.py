@@ -9,7 +9,7 @@ from model.reranking import rerank_similarities
 
 
 def dense(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, weight: float) -> np.ndarray:
-    """Re-ranking as the paper writes it down, with every matrix in full."""
+    """Re-ranking by the paper's definitions, with dense matrices."""
     features = np.concatenate([query, gallery]).astype(np.float64)
     count = len(features)
     distances = np.maximum(2 - 2 * features @ features.T, 0)
@@ -24,9 +24,9 @@ def dense(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, weight: floa
         own = reciprocal(i, k1)
         expanded = set(own)
         for j in own:
-            other = reciprocal(j, round(k1 / 2))
-            if len(other & own) > 2 / 3 * len(other):
-                expanded |= other
+            half_set = reciprocal(j, round(k1 / 2))
+            if len(half_set & own) > 2 / 3 * len(half_set):
+                expanded |= half_set
         members = sorted(expanded)
         encoding[i, members] = np.exp(-distances[i, members])
         encoding[i] /= encoding[i].sum()

@@ -49,9 +49,11 @@ def test_a_resumed_run_gives_bit_identical_weights(tmp_path: Path, how: signal.S
     assert int(at.stem[-8:]) < 12, "the run was interrupted"
     resumed = run_command(tmp_path, "interrupted", CHANGES, *extra, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    one, two = (load_checkpoint(tmp_path / run / "checkpoint.safetensors") for run in ("uninterrupted", "interrupted"))
-    assert all(np.array_equal(one.weights[name], two.weights[name]) for name in one.weights)
-    assert one.metadata == two.metadata
+    first, second = (
+        load_checkpoint(tmp_path / run / "checkpoint.safetensors") for run in ("uninterrupted", "interrupted")
+    )
+    assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
+    assert first.metadata == second.metadata
     losses = [[line["loss"] for line in logged(tmp_path / run)] for run in ("uninterrupted", "interrupted")]
     assert losses[0] == losses[1], "the log has every iteration once"
 

@@ -1,4 +1,4 @@
-"""Every batch is exactly P identities with K crops, and follows from its number alone."""
+"""Every batch has exactly P identities with K crops, and depends on its number only."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from model.sampler import IdentitySampler, SourcesSampler
     seed=st.integers(0, 99),
     iteration=st.integers(0, 50),
 )
-def test_a_batch_is_p_times_k(counts: list[int], crops: int, seed: int, iteration: int) -> None:
+def test_a_batch_has_p_identities_with_k_crops(counts: list[int], crops: int, seed: int, iteration: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     batch = IdentitySampler(labels, 4, crops, seed).batch(iteration)
     own = labels[batch].reshape(4, crops)
@@ -25,7 +25,7 @@ def test_a_batch_is_p_times_k(counts: list[int], crops: int, seed: int, iteratio
             assert len(set(row)) == crops, "crops are repeated only where an identity has too few"
 
 
-def test_a_pass_shows_every_identity_once() -> None:
+def test_an_epoch_contains_every_identity_once() -> None:
     labels = np.repeat(np.arange(12), 3)
     sampler = IdentitySampler(labels, 4, 2, seed=0)
     seen = np.concatenate([np.unique(labels[sampler.batch(i)]) for i in range(3)])
@@ -58,7 +58,7 @@ def test_each_source_gives_its_share_of_every_batch() -> None:
     assert seen == set(range(10))
 
 
-def test_as_many_sources_as_data_sets() -> None:
+def test_sources_for_missing_data_sets_are_an_error() -> None:
     labels, sources = np.repeat(np.arange(10), 3), np.zeros(30, dtype=np.int64)
     with pytest.raises(ValueError, match="2 data sets give, but the run has 1"):
         SourcesSampler(labels, sources, (3, 2), 2, seed=0)

@@ -1,4 +1,4 @@
-"""Drawn crops as a data set, and those that are shipped."""
+"""Drawn crops as a data set, and the shipped ones."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A network's features of training crops, written for a run that learns from it."""
+"""A network's features of training crops, as the teacher of a run."""
 
 from pathlib import Path
 

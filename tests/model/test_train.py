@@ -1,4 +1,4 @@
-"""Training learns by its recipe, and refuses what makes no sense."""
+"""Training follows its recipe and refuses contradicting inputs."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from model.training.train_state import initial_state
 from tests.model.training_factories import ALONE, logged, quick_recipe, run_of, write_teacher
 
 
-def changed(one: Checkpoint, other: Checkpoint) -> set[str]:
+def changed(first: Checkpoint, second: Checkpoint) -> set[str]:
     """The names of the weights that differ."""
-    return {name for name in one.weights if not np.array_equal(one.weights[name], other.weights[name])}
+    return {name for name in first.weights if not np.array_equal(first.weights[name], second.weights[name])}
 
 
 def test_a_run_writes_a_checkpoint_without_classifiers(tmp_path: Path) -> None:
@@ -57,21 +57,21 @@ def test_every_choice_of_a_recipe_trains(tmp_path: Path, changes: dict[str, obje
 
 
 def test_frozen_blocks_stay_as_they_were(tmp_path: Path) -> None:
-    one, two = (
+    first, second = (
         train(run_of(tmp_path, quick_recipe({"schedule.iterations": n, "schedule.warm_up": 0}), f"run{n}"), ALONE)
         for n in (1, 3)
     )
-    frozen = {name for name in one.weights if name.startswith(("trunk.0.", "trunk.1."))}
-    assert changed(one, two) == set(one.weights) - frozen
+    frozen = {name for name in first.weights if name.startswith(("trunk.0.", "trunk.1."))}
+    assert changed(first, second) == set(first.weights) - frozen
 
 
 def test_only_the_reductions_train_while_the_backbone_is_frozen(tmp_path: Path) -> None:
     changes: dict[str, object] = {"initialisation.frozen_iterations": 9, "batch_norm": "frozen"}
-    one, two = (
+    first, second = (
         train(run_of(tmp_path, quick_recipe(changes | {"schedule.iterations": n}), f"run{n}"), ALONE) for n in (2, 3)
     )
-    assert changed(one, two)
-    assert all(name.startswith("reductions.") for name in changed(one, two))
+    assert changed(first, second)
+    assert all(name.startswith("reductions.") for name in changed(first, second))
 
 
 def test_the_checkpoint_holds_the_moving_average(tmp_path: Path) -> None:

@@ -61,10 +61,10 @@ def test_a_teacher_has_other_features_for_a_mirrored_crop(tmp_path: Path) -> Non
     crops = samples(tmp_path)
     teacher = read_teacher([write_teacher(tmp_path)], crops)
     chosen = torch.tensor([4, 4, 2])
-    plain, mirrored, other = teacher.select(chosen, torch.tensor([False, True, False]))
+    plain, mirrored, other_crop = teacher.select(chosen, torch.tensor([False, True, False]))
     assert torch.equal(plain, teacher.features[0, 4])
     assert torch.equal(mirrored, teacher.features[1, 4])
-    assert torch.equal(other, teacher.features[0, 2])
+    assert torch.equal(other_crop, teacher.features[0, 2])
     assert plain.norm().item() == pytest.approx(1)
     assert not torch.equal(plain, mirrored)
 
@@ -80,6 +80,25 @@ def test_a_teacher_without_features_of_a_crop_is_an_error(tmp_path: Path) -> Non
     stranger = Sample(Path("nowhere/0099_c1s1_000000_00.jpg"), 99, 1)
     with pytest.raises(DataError, match=r"no features of 1 training crops, for instance 0099_c1s1_000000_00\.jpg"):
         read_teacher([write_teacher(tmp_path)], (*samples(tmp_path), stranger))
+
+
+def test_training_crops_of_the_same_file_name_are_an_error(tmp_path: Path) -> None:
+    crops = samples(tmp_path)
+    renamed = Sample(tmp_path / "other person" / crops[0].path.name, 99, 1)
+    words = f"the training data: several crops have the same file name.*: {crops[0].path.name}; rename them"
+    with pytest.raises(DataError, match=words):
+        read_teacher([write_teacher(tmp_path)], (*crops, renamed))
+    read_teacher([write_teacher(tmp_path)], (*crops, crops[0]))
+
+
+def test_a_teacher_with_two_entries_for_a_training_crop_is_an_error(tmp_path: Path) -> None:
+    crops, path = samples(tmp_path), write_teacher(tmp_path)
+    repeated = rf"teacher\.npz and .*teacher\.npz: several crops.*: {crops[0].path.name}, .* and {len(crops) - 4} more;"
+    with pytest.raises(DataError, match=repeated):
+        read_teacher([path, path], crops)
+    features = np.ones((2, 3), dtype=np.float32)
+    np.savez(tmp_path / "unused.npz", names=np.array(["a/unused.jpg", "b/unused.jpg"]), features=features)
+    read_teacher([path, tmp_path / "unused.npz"], crops)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really"])
@@ -138,7 +157,7 @@ def test_the_paper_recipe_is_the_paper() -> None:
         ("y = 1", "y: Extra"),
     ],
 )
-def test_a_wrong_recipe_says_where(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_in_a_recipe_names_its_place(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(RecipeError, match=words):
         read_recipe(tmp_path / "r.toml")
@@ -195,11 +214,11 @@ def test_strided_depthwise_convolutions_compute_in_single_precision_under_bfloat
     assert torch.nn.functional.cosine_similarity(rough.float().flatten(1), exact.flatten(1)).min() > 0.98
 
 
-def test_some_identities_are_whole_and_seeded(tmp_path: Path) -> None:
+def test_selected_identities_keep_all_crops_and_depend_on_the_seed(tmp_path: Path) -> None:
     crops = samples(tmp_path)
-    some = select_identities(crops, 2)
-    assert len({sample.pid for sample in some}) == 2
-    assert len(some) == 2 * len(crops) // 6
-    assert some == select_identities(crops, 2)
+    selected = select_identities(crops, 2)
+    assert len({sample.pid for sample in selected}) == 2
+    assert len(selected) == 2 * len(crops) // 6
+    assert selected == select_identities(crops, 2)
     with pytest.raises(DataError, match="cannot train on 7 identities: the data has 6"):
         select_identities(crops, 7)

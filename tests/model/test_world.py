@@ -39,15 +39,15 @@ def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path, recipe: str,
     curves = {run: [(line["softmax"], line["triplet"]) for line in logged(tmp_path / run)] for run in ("one", "two")}
     assert len(curves["one"]) == changes["schedule.iterations"]
     np.testing.assert_allclose(curves["two"], curves["one"], atol=1e-3, rtol=1e-3)
-    one, two = (load_checkpoint(tmp_path / run / "checkpoint.safetensors").weights for run in ("one", "two"))
-    for name in one:
-        np.testing.assert_allclose(two[name], one[name], atol=5e-3, err_msg=name)
+    single, split = (load_checkpoint(tmp_path / run / "checkpoint.safetensors").weights for run in ("one", "two"))
+    for name in single:
+        np.testing.assert_allclose(split[name], single[name], atol=5e-3, err_msg=name)
 
 
 def test_identities_that_cannot_be_split_are_an_error(tmp_path: Path) -> None:
     three = World(0, 3, torch.device("cpu"))
     assert QUICK["batch.identities"] == 4
-    with pytest.raises(RecipeError, match="4 identities a batch cannot be split evenly between 3 processes"):
+    with pytest.raises(RecipeError, match="4 identities per batch cannot be split evenly between 3 processes"):
         train(run_of(tmp_path, quick_recipe()), three)
 
 

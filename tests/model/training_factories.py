@@ -1,4 +1,4 @@
-"""What tests of training build: recipes and runs that take seconds, and runs in processes of their own."""
+"""Factories for tests of training: recipes and runs that take seconds, in this process or in others."""
 
 import json
 import os
@@ -40,7 +40,7 @@ QUICK: dict[str, object] = {
 
 
 def quick_recipe(changes: dict[str, object] | None = None, name: str = "mobile") -> Recipe:
-    """A shipped recipe, shrunk to seconds."""
+    """A shipped recipe, shrunk to run for seconds."""
     return read_recipe(recipe_path(Path(name)), QUICK | (changes or {}))
 
 
@@ -59,7 +59,7 @@ def run_of(folder: Path, recipe: Recipe, out: str = "run", **rest: Any) -> Run:
 
 
 def write_teacher(folder: Path) -> Path:
-    """Features of the miniature's training crops, as they are and mirrored: their colours."""
+    """Write a teacher's file for the miniature's training crops; the features are mean colours."""
     paths = sorted((market(folder) / "bounding_box_train").glob("*.jpg"))
     features = np.stack([np.asarray(Image.open(path)).mean(axis=(0, 1)) - 128 for path in paths])
     path = folder / "teacher.npz"
@@ -86,12 +86,12 @@ def command(
 
 
 def environment() -> dict[str, str]:
-    """For runs in processes of their own: one thread each, so that numbers are the same in every one."""
+    """The environment of runs in other processes: one thread each, so that results are reproducible."""
     return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def run_command(*line_of: Any, **rest: Any) -> subprocess.CompletedProcess[str]:
-    """Run such a command line to its end."""
+    """Run the command line of `command` to its end."""
     return subprocess.run(
         command(*line_of, **rest), env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
@@ -103,7 +103,7 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 
 def omz_changes(folder: Path) -> dict[str, object]:
-    """What makes a quick run of the recipe `osnet` start from a tiny converted network."""
+    """The changes with which a quick run of the recipe `osnet` starts from a tiny converted network."""
     path = folder / "tiny.safetensors"
     if not path.exists():
         converted = convert_network(write_ir(folder / "tiny.xml", random_network()), "tiny")
@@ -127,5 +127,5 @@ def omz_changes(folder: Path) -> dict[str, object]:
 
 
 def omz_recipe(folder: Path, changes: dict[str, object] | None = None) -> Recipe:
-    """The recipe `osnet`, shrunk to seconds, from a tiny converted network."""
+    """The recipe `osnet`, shrunk to run for seconds, from a tiny converted network."""
     return read_recipe(recipe_path(Path("osnet")), omz_changes(folder) | (changes or {}))

@@ -17,7 +17,7 @@ from app.engine_kinds import EngineKind
 from app.kit.processor import has_bfloat16
 from app.settings import Settings
 from model.checkpoint import BUNDLED
-from model.reference import LOWEST_COSINE, Reference, patches
+from model.reference import MIN_COSINE, Reference, patches
 from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 
 openvino_engine = pytest.importorskip("app.embedding.openvino_engine")
@@ -36,9 +36,9 @@ def test_the_bundled_network_is_the_same_as_by_onnx_runtime() -> None:
     crops = patches(16, load_engines(ONNX).metadata.input.size, seed=4)
     engines = load_engines(ONNX, "openvino", threads=2)
     wanted = load_engines(ONNX, "onnx", threads=2).with_all_cores.embed(crops)
-    for engine in engines.different:
+    for engine in engines.distinct:
         check(engine)
-        assert (engine.embed(crops) * wanted).sum(axis=(1, 2)).min() > LOWEST_COSINE
+        assert (engine.embed(crops) * wanted).sum(axis=(1, 2)).min() > MIN_COSINE
     assert engines.metadata.model_id == load_engines(ONNX).metadata.model_id
 
 
@@ -70,7 +70,7 @@ def test_crops_that_do_not_fit_are_an_error_and_others_are_embedded_afterwards(t
 def test_bfloat16_is_used_where_it_reproduces_the_reference_embeddings(tmp_path: Path) -> None:
     assert openvino_engine.best_precision(referenced(tmp_path / "tiny.onnx")) == "bfloat16"
     engines = load_engines(tmp_path / "tiny.onnx", "openvino", threads=2)
-    assert [engine.precision for engine in engines.different] == ["bfloat16"] * 2  # type: ignore[attr-defined]
+    assert [engine.precision for engine in engines.distinct] == ["bfloat16"] * 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(not has_bfloat16(), reason="the processor has no instructions for bfloat16")

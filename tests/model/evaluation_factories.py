@@ -1,4 +1,4 @@
-"""What tests of calibration and of pages build: embeddings of made-up persons, drawn crops, and a reader of HTML."""
+"""Factories for tests of evaluation and of pages: embeddings of made-up persons, drawn crops, and an HTML reader."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ _VOID = {"meta", "img", "input", "br", "link", "hr"}
 
 
 def embeddings(pids: NDArray[np.int64], noise: float, seed: int = 0) -> NDArray[np.float32]:
-    """`(N, 2048)`: crops of one person lie around one point; every part of its length, as the network gives them."""
+    """`(N, 2048)`: embeddings that lie around a random centre for each pid; each part has norm 1 / sqrt(8)."""
     rng = np.random.default_rng(seed)
     centres = {pid: rng.normal(size=EMBEDDING_DIM) for pid in sorted(set(pids.tolist()))}
     parts = np.stack([centres[pid] + noise * rng.normal(size=EMBEDDING_DIM) for pid in pids.tolist()])
@@ -34,17 +34,17 @@ def embeddings(pids: NDArray[np.int64], noise: float, seed: int = 0) -> NDArray[
 
 
 def labelled(samples: tuple[Sample, ...], noise: float, seed: int = 0) -> LabelledFeatures:
-    """Such embeddings of given crops."""
+    """`embeddings` of given crops, with their labels."""
     pids = np.array([sample.pid for sample in samples])
     return LabelledFeatures(embeddings(pids, noise, seed), pids, np.array([sample.camera for sample in samples]))
 
 
 def ranking_of(query: list[tuple[int, int]], gallery: list[tuple[int, int]], noise: float = 1.0) -> Ranking:
-    """A ranking of crops given as (pid, camera), whose files need not be there."""
+    """A ranking of crops given as (pid, camera), without files."""
     split = EvaluationSplit(_samples("q", query), _samples("g", gallery))
-    both = labelled((*split.query, *split.gallery), noise)
+    embedded = labelled((*split.query, *split.gallery), noise)
     sides = [
-        LabelledFeatures(both.features[part], both.pids[part], both.cameras[part])
+        LabelledFeatures(embedded.features[part], embedded.pids[part], embedded.cameras[part])
         for part in (slice(0, len(query)), slice(len(query), None))
     ]
     return Ranking(split, sides[0], sides[1])
@@ -56,18 +56,18 @@ def _samples(side: str, labels: list[tuple[int, int]]) -> tuple[Sample, ...]:
 
 @cache
 def drawn_crops() -> Path:
-    """A folder of eight drawn persons, written once a process."""
-    return copy_people(Path(mkdtemp(prefix="drawn-")), range(1, 9), most_crops=2)
+    """A folder of eight drawn persons, written once per process."""
+    return copy_people(Path(mkdtemp(prefix="drawn-")), range(1, 9), max_crops=2)
 
 
 def drawn_ranking(noise: float = 2.0) -> Ranking:
-    """A ranking of those crops, with embeddings that make some mistakes: the first crop of each visit asks."""
+    """A ranking of `drawn_crops` with some mistakes; the first crop of each track is a query."""
     samples = Synthetic(drawn_crops()).train()
     query = tuple(sample for sample in samples if sample.path.stem.endswith("_01"))
     gallery = tuple(sample for sample in samples if sample not in query)
-    every = labelled((*query, *gallery), noise)
+    embedded = labelled((*query, *gallery), noise)
     sides = [
-        LabelledFeatures(every.features[part], every.pids[part], every.cameras[part])
+        LabelledFeatures(embedded.features[part], embedded.pids[part], embedded.cameras[part])
         for part in (slice(0, len(query)), slice(len(query), None))
     ]
     return Ranking(EvaluationSplit(query, gallery), sides[0], sides[1])
@@ -75,7 +75,7 @@ def drawn_ranking(noise: float = 2.0) -> Ranking:
 
 @dataclass(eq=False)
 class Element:
-    """A tag of a page with its attributes and the text right inside it."""
+    """An element of a page, with its attributes and its own text."""
 
     tag: str
     attributes: dict[str, str]
@@ -88,7 +88,7 @@ class Element:
 
 @dataclass
 class Page(HTMLParser):
-    """Reads HTML and fails where an element is not closed, or closed and not open."""
+    """Parses HTML; fails if start and end tags do not match."""
 
     elements: list[Element] = field(default_factory=list)
     open: list[Element] = field(default_factory=list)
@@ -112,21 +112,21 @@ class Page(HTMLParser):
             self.open[-1].text += data
 
     def of_class(self, name: str) -> list[Element]:
-        """The elements of a class, in their order."""
+        """The elements of a class, in order."""
         return [element for element in self.elements if element.has_class(name)]
 
     def inside(self, outer: Element) -> list[Element]:
-        """The elements that lie in another."""
+        """The elements inside another one."""
         return [element for element in self.elements if outer in element.parents]
 
     @property
     def text(self) -> str:
-        """All that is to be read."""
+        """All visible text."""
         return " ".join(" ".join(e.text for e in self.elements if e.tag not in ("style", "script")).split())
 
 
 def read_page(path: Path) -> Page:
-    """Parse a page; check that it is whole, and that it fetches nothing."""
+    """Parse a page; check that all elements are closed and that it fetches nothing."""
     text = path.read_text(encoding="utf-8")
     page = Page()
     page.feed(text)
@@ -144,16 +144,16 @@ def read_page(path: Path) -> Page:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
+class CommandResult:
+    """The exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-def run_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> Ended:
-    """`python -m model` in this process."""
+def run_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> CommandResult:
+    """Run `python -m model` in this process."""
     monkeypatch.setattr(sys, "argv", ["model", *map(str, arguments)])
     code = 0
     try:
@@ -161,7 +161,7 @@ def run_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     except SystemExit as ended:
         code = int(ended.code or 0)
     captured = capsys.readouterr()
-    return Ended(code, captured.out, " ".join(captured.err.split()))
+    return CommandResult(code, captured.out, " ".join(captured.err.split()))
 
 
 def write_log(folder: Path, lines: list[dict[str, object]]) -> Path:
