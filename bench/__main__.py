@@ -2,8 +2,6 @@
 
 import argparse
 import platform
-import signal
-import sys
 
 from rich.console import Console
 
@@ -11,6 +9,7 @@ from app.kit.cores import available_cores
 from bench import beside_peers, embedding, engines, evaluation, forms, latency, serving, soak, training
 from bench.index import comparisons
 from bench.rows import Row, show
+from bench.service import exit_on_sigterm
 
 PARTS = {
     "serving": serving.rows,
@@ -32,14 +31,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds that medians are taken over")
     parser.add_argument("--only", choices=[*PARTS, "embedding"], help="only this part, or all of `embedding`")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
+    exit_on_sigterm()
     console = Console()
     console.print(f"{available_cores()} cores, {platform.machine()}, {arguments.rounds} rounds, medians")
-    found: list[Row] = []
+    table: list[Row] = []
     for name, rows in PARTS.items():
         if arguments.only in (None, name, name.split(".")[0]):
-            found += rows(arguments.rounds)
-    show(found, console)
+            table += rows(arguments.rounds)
+    show(table, console)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m bench.adapt`: what a checkpoint gains by adapting to a place with few persons, and loses elsewhere.
+"""`python -m bench.adapt`: what a checkpoint gains by adapting to a place with a few persons, and loses elsewhere.
 
 python -m bench.adapt --checkpoint A.safetensors --data manifest:FILE.csv --other market1501:FOLDER --out FOLDER
 
@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.places import cell, evaluated
-from model.checkpoint import load_checkpoint
+from bench.places import cell, evaluate_all, load_as_onnx
 from model.datasets import open_data_set
 from model.datasets.base import findable_persons
 from model.errors import DataError, ModelError
-from model.export import export_onnx
-from model.loading import Inference, load_for_inference
+from model.loading import Inference
 from model.provenance import training_summary
 from model.report import read_log
 from model.train import CHECKPOINT_FILE
@@ -44,42 +42,42 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings", help="as `python -m model adapt --set`")
     arguments = parser.parse_args()
     try:
-        lines = measured(arguments)
+        lines = measure(arguments)
     except ModelError as error:
         parser.exit(2, f"error: {error}\n")
     print("\n".join(lines))
 
 
-def measured(arguments: argparse.Namespace) -> list[str]:
-    """The lines of the Markdown table and its notes. Raises ModelError."""
-    held_out = _held_out_count(arguments.data, max(arguments.identities))
+def measure(arguments: argparse.Namespace) -> list[str]:
+    """Adapt and evaluate; returns the lines of the Markdown table and of its notes. Raises ModelError."""
+    held_out = _count_held_out(arguments.data, max(arguments.identities))
     settings = [f"seed={arguments.seed}", *arguments.settings]
     runs = [arguments.out / f"{count}-{arguments.seed}" for count in arguments.identities]
     for folder, count in zip(runs, arguments.identities, strict=True):
         adapt(arguments.checkpoint, arguments.data, held_out, count, settings, folder)
     with TemporaryDirectory() as folder:
         networks = [
-            _as_onnx(path, Path(folder) / f"{number}.onnx")
+            load_as_onnx(path, Path(folder) / f"{number}.onnx")
             for number, path in enumerate([arguments.checkpoint, *(run / CHECKPOINT_FILE for run in runs)])
         ]
-        columns = [evaluated(networks, data) for data in (arguments.data, arguments.other)]
+        columns = [evaluate_all(networks, data) for data in (arguments.data, arguments.other)]
     heads = " | ".join(f"{column[0].chosen.name}: rank-1 / mAP (step), %" for column in columns)
     lines = [f"| adapted with | crops | minutes | {heads} |", "|---|---|---|---|---|"]
-    firsts = ["nobody yet | - | -", *(_adapted_with(run, one) for run, one in zip(runs, networks[1:], strict=True))]
-    for row, first in enumerate(firsts):
-        lines.append(f"| {' | '.join([first, *(cell(column[row]) for column in columns)])} |")
+    adaptations = [_adaptation(run, network) for run, network in zip(runs, networks[1:], strict=True)]
+    for adaptation, *results in zip(["nobody yet | - | -", *adaptations], *columns, strict=True):
+        lines.append(f"| {adaptation} | {' | '.join(map(cell, results))} |")
     seeds = f"seeds: 0 of held-out persons, persons to adapt with and queries; {arguments.seed} of the training"
     return [*lines, "", *(f"- {training_summary(network.metadata)}" for network in networks), f"- {seeds}"]
 
 
 def adapt(checkpoint: Path, data: str, held_out: int, identities: int, settings: Sequence[str], folder: Path) -> None:
-    """Adapt the checkpoint with `identities` persons into a folder, unless it is done already. Raises DataError."""
-    settings_of_run = {"checkpoint": str(checkpoint), "data": data, "held_out": held_out, "settings": list(settings)}
+    """Adapt the checkpoint with `identities` persons into a folder, unless that is done. Raises DataError."""
+    requested = {"checkpoint": str(checkpoint), "data": data, "held_out": held_out, "settings": list(settings)}
     done = folder / "done.json"
     if done.exists():
-        found = json.loads(done.read_text(encoding="utf-8"))
-        if found != settings_of_run:
-            raise DataError(f"{folder} holds a run of {found}: choose another --out")
+        finished = json.loads(done.read_text(encoding="utf-8"))
+        if finished != requested:
+            raise DataError(f"{folder} holds a run of {finished}: choose another --out")
         return
     command = [sys.executable, "-m", "model", "adapt", "--from", str(checkpoint), "--data", data, "--out", str(folder)]
     command += ["--hold-out", str(held_out), "--identities", str(identities)]
@@ -89,32 +87,25 @@ def adapt(checkpoint: Path, data: str, held_out: int, identities: int, settings:
         command.append("--resume")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.txt").open("w") as output:
-        ended = subprocess.run(command, check=False, stdout=output, stderr=output)
-    if ended.returncode:
-        raise DataError(
-            f"adapting with {identities} persons ended with {ended.returncode}: see {folder / 'output.txt'}"
-        )
-    done.write_text(json.dumps(settings_of_run), encoding="utf-8")
+        code = subprocess.run(command, check=False, stdout=output, stderr=output).returncode
+    if code:
+        raise DataError(f"adapting with {identities} persons ended with {code}: see {folder / 'output.txt'}")
+    done.write_text(json.dumps(requested), encoding="utf-8")
 
 
-def _as_onnx(checkpoint: Path, exported: Path) -> Inference:
-    """The checkpoint as ONNX, which evaluates in a fraction of torch's time. Raises CheckpointError."""
-    export_onnx(load_checkpoint(checkpoint), exported)
-    return load_for_inference(exported)
-
-
-def _adapted_with(run: Path, network: Inference) -> str:
-    """Persons, crops and minutes of the iterations by the run's log, without the evaluations before and after."""
+def _adaptation(run: Path, network: Inference) -> str:
+    """The persons, crops and minutes of a run, by its log, without the evaluations before and after."""
     data, batch = network.metadata.training_data, network.metadata.recipe["batch"]
-    before, seconds = 0, 0.0
+    crops_an_iteration = batch["identities"] * batch["crops"] * batch["accumulation"]
+    last_iteration, seconds = 0, 0.0
     for line in read_log(run / LOG_FILE):
         if "crops_per_second" in line:
-            crops = (line["iteration"] - before) * batch["identities"] * batch["crops"] * batch["accumulation"]
-            before, seconds = line["iteration"], seconds + crops / line["crops_per_second"]
+            seconds += (line["iteration"] - last_iteration) * crops_an_iteration / line["crops_per_second"]
+            last_iteration = line["iteration"]
     return f"{data.identities} persons | {data.crops:,} | {seconds / 60:.1f}"
 
 
-def _held_out_count(data: str, identities: int) -> int:
+def _count_held_out(data: str, identities: int) -> int:
     """The number of persons to evaluate on. Raises DataError."""
     findable = len(findable_persons(open_data_set(data).train()))
     if findable <= identities:

@@ -1,4 +1,4 @@
-"""The baseline of the service: a plain ONNX Runtime session with default options, its best batch size and no HTTP."""
+"""The baseline of the service: a plain ONNX Runtime session with default options at its fastest batch size."""
 
 import os
 import time
@@ -11,16 +11,16 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class BareSession:
-    """A checkpoint in a session with ONNX Runtime's default options, and its fastest batch size."""
+    """A checkpoint in such a session. batch: its fastest batch size."""
 
     def __init__(self, checkpoint: Path, inputs: NDArray[np.uint8]) -> None:
-        """inputs: at least 64 crops, `(N, height, width, 3)` uint8."""
+        """inputs: crops to measure with, at least 64, `(N, height, width, 3)` uint8."""
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         self._session = onnxruntime.InferenceSession(checkpoint, providers=["CPUExecutionProvider"])
         self._inputs = inputs
-        self.batch = max(BATCHES, key=self._speed)
+        self.batch = max(BATCHES, key=self._warm_speed)
 
     def run(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`(N, height, width, 3)` -> `(N, 8, 256)`."""
@@ -28,14 +28,14 @@ class BareSession:
         return parts
 
     def crops_a_second(self, total: int) -> float:
-        """Embed so many crops, rounded up to whole batches."""
-        return self._measured(self.batch, -(-total // self.batch))
+        """The speed of embedding `total` crops, rounded up to whole batches."""
+        return self._crops_a_second(self.batch, -(-total // self.batch))
 
-    def _speed(self, batch: int) -> float:
+    def _warm_speed(self, batch: int) -> float:
         self.run(self._inputs[:batch])  # allocates memory
-        return self._measured(batch, max(BATCHES) // batch)
+        return self._crops_a_second(batch, max(BATCHES) // batch)
 
-    def _measured(self, batch: int, runs: int) -> float:
+    def _crops_a_second(self, batch: int, runs: int) -> float:
         crops = self._inputs[:batch]
         began = time.perf_counter()
         for _ in range(runs):

@@ -21,20 +21,21 @@ _NAIVE = ("naive",)
 
 
 def rows(rounds: int) -> list[Row]:
-    """A line for each load and peer: the service without storage, as the peers have none, and with storage next to it.
+    """A line for each load and peer: the service without storage, as the peers have none; its note is with storage.
 
-    Nobody answers with vectors, so that writing JSON is not what is measured.
+    No answer contains embeddings, so that writing JSON is not measured.
     """
     pictures = Pictures()
     return [row for load in LOADS for row in _rows_of(load, pictures, rounds)]
 
 
 def _rows_of(load: Load, pictures: Pictures, rounds: int) -> list[Row]:
-    litserve = max(litserve_settings(load, available_cores()), key=lambda one: _tried(one, load, pictures))
+    candidates = litserve_settings(load, available_cores())
+    litserve = max(candidates, key=lambda settings: _peer_speed(settings, load, pictures))
     with ExitStack() as stack:
         running = stack.enter_context(service(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         servers = {name: stack.enter_context(peer(*name, checkpoint=BUNDLED)) for name in (litserve, _NAIVE)}
-        found = in_turn(
+        speeds = in_turn(
             {
                 "not stored": lambda: embed_round(running.port, pictures, load, store=False),
                 "stored": lambda: embed_round(running.port, pictures, load, store=True),
@@ -45,12 +46,12 @@ def _rows_of(load: Load, pictures: Pictures, rounds: int) -> list[Row]:
         )
     names = {"litserve": " ".join(litserve).replace("--", ""), "naive": "plain FastAPI"}
     what = f"bundled model, /embed, not stored, {load}"
-    stored = f"; stored {statistics.median(found['stored']):.0f}"
-    return [speeds_row(what, found["not stored"], stored, found[peer], f", {names[peer]}", 1) for peer in names]
+    note = f"; stored {statistics.median(speeds['stored']):.0f}"
+    return [speeds_row(what, speeds["not stored"], note, speeds[name], f", {names[name]}", 1) for name in names]
 
 
-def _tried(settings: tuple[str, ...], load: Load, pictures: Pictures) -> float:
-    """Crops a second of a peer with these settings, in its second round."""
+def _peer_speed(settings: tuple[str, ...], load: Load, pictures: Pictures) -> float:
+    """Crops a second of a peer with these settings, after a warm-up round."""
     with peer(*settings, checkpoint=BUNDLED) as server:
         _round(server, pictures, load)
         return _round(server, pictures, load)
@@ -59,7 +60,7 @@ def _tried(settings: tuple[str, ...], load: Load, pictures: Pictures) -> float:
 def _round(server: Peer, pictures: Pictures, load: Load) -> float:
     """Crops a second of one round. Raises RequestFailed unless every crop was embedded."""
     bodies = [multipart(pictures.take(load.crops), {}) for _ in range(load.clients * load.requests)]
-    with server.awake():
+    with server.resumed():
         seconds, answers = post_all(server.port, load.clients, "/predict", bodies, 200)
     embedded = sum(json.loads(answer)["crops"] for answer in answers)
     if embedded != load.total:

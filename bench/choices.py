@@ -1,4 +1,4 @@
-"""`python -m bench.choices`: the value of each choice of a recipe at equal cost, also on unseen places.
+"""`python -m bench.choices`: the effect of each choice of a recipe at equal cost, also on unseen places.
 
 python -m bench.choices mobile --data market1501:FOLDER --teacher FEATURES.npz --out FOLDER
 python -m bench.choices osnet --data market1501:FOLDER --data synthetic:FOLDER --unseen manifest:FILE.csv \\
@@ -21,22 +21,22 @@ from threading import Lock
 from rich.console import Console
 
 from app.kit.cores import available_cores
-from model.checkpoint import load_checkpoint
+from bench.places import figures, load_as_onnx
 from model.commands.places import evaluate_place
 from model.commands.splits import choose_split
 from model.evaluate import embed_split
-from model.export import export_onnx
-from model.loading import load_for_inference
 from model.train import CHECKPOINT_FILE
+from model.training.states import saved_states
 
 HELD_OUT = 100
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One row: what is changed, and the time of an iteration relative to the base's, by which its number is divided.
+    """One row.
 
-    sources: the places among --data of those that it is trained on; all, if none is named.
+    changes: to the recipe. cost: the time of an iteration relative to the base's; the iterations are divided by it.
+    sources: which of --data to train on; empty for all.
     """
 
     name: str
@@ -48,7 +48,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a recipe, and what all of them change in it; `frozen`: all iterations learn from a trunk's maps."""
+    """The rows of a recipe.
+
+    base: changes of all rows; options: of `model train` in all rows; frozen: whether the trunk is frozen throughout.
+    """
 
     base: tuple[str, ...]
     options: tuple[str, ...]
@@ -124,32 +127,32 @@ def main() -> None:
         "--teacher", type=Path, help="NPZ of a teacher's features, for the rows of mobile that have one"
     )
     parser.add_argument("--weights", type=Path, help="the converted network that osnet starts from")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the runs; what is there is not run again")
-    parser.add_argument("--jobs", type=int, default=1, help="how many at a time; they share the cores")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the runs; finished ones are not repeated")
+    parser.add_argument("--jobs", type=int, default=1, help="concurrent runs; they share the cores")
     arguments = parser.parse_args()
     table = TABLES[arguments.recipe]
     threads = max(1, available_cores() // arguments.jobs)
     places = [arguments.data[0], *arguments.unseen]
     export_lock = Lock()  # torch's exporter is not thread-safe
 
-    def run(choice: Choice) -> Path:
+    def run(choice: Choice) -> list[str]:
         folder: Path = arguments.out / re.sub(r"[^a-z0-9]+", "-", choice.name.lower())
-        if not (folder / "done").exists():
+        done = folder / "done"
+        if not done.exists():
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / CHECKPOINT_FILE).exists():
                 _train(choice, table, folder, arguments, threads)
             with export_lock:
-                figures = _evaluated(folder / CHECKPOINT_FILE, places)
-            (folder / "done").write_text(json.dumps(figures))
-        return folder
+                done.write_text(json.dumps(_evaluate(folder / CHECKPOINT_FILE, places)))
+        cells: list[str] = json.loads(done.read_text())
+        return cells
 
     console = Console(soft_wrap=True)
     heads = [place.partition(":")[2].rstrip("/").rpartition("/")[2] for place in places]
     console.print(f"| rank-1 / mAP (step) | iterations | {' | '.join(heads)} |\n{'|---' * (len(heads) + 2)}|")
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for choice, folder in zip(table.choices, pool.map(run, table.choices), strict=True):
-            cells = " | ".join(json.loads((folder / "done").read_text()))
-            console.print(f"| {choice.name} | {_iterations(choice, table)} | {cells} |")
+        for choice, cells in zip(table.choices, pool.map(run, table.choices), strict=True):
+            console.print(f"| {choice.name} | {_iterations(choice, table)} | {' | '.join(cells)} |")
 
 
 def _iterations(choice: Choice, table: Table) -> int:
@@ -166,35 +169,32 @@ def _train(choice: Choice, table: Table, folder: Path, arguments: argparse.Names
     command = [sys.executable, "-m", "model", "train", arguments.recipe, "--out", str(folder)]
     command += ["--hold-out", str(HELD_OUT), "--save-every", str(iterations), *table.options]
     for number, data in enumerate(arguments.data):
-        command += ["--data", data] if not choice.sources or number in choice.sources else []
+        if not choice.sources or number in choice.sources:
+            command += ["--data", data]
     for change in changes:
         command += ["--set", change]
     if choice.teacher:
         command += ["--teacher", str(arguments.teacher), "--teacher-name", arguments.teacher.name]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    resume = ["--resume"] if list(folder.glob("state-*.pt")) else []
+    if saved_states(folder):
+        command.append("--resume")
     with (folder / "output.txt").open("w") as output:
-        subprocess.run([*command, *resume], check=True, stdout=output, stderr=output, env=environment)
-    for state in folder.glob("state-*.pt"):
+        subprocess.run(command, check=True, stdout=output, stderr=output, env=environment)
+    for state in saved_states(folder):
         state.unlink()
 
 
-def _evaluated(path: Path, places: Sequence[str]) -> list[str]:
-    """Rank-1 and mAP of the checkpoint as ONNX, which evaluates in a fraction of torch's time.
+def _evaluate(path: Path, places: Sequence[str]) -> list[str]:
+    """Rank-1 and mAP of a checkpoint on each place.
 
-    On the persons that runs hold out of the first place, whether this one was trained there or not, and on all persons
-    of the others.
+    On the first place, only the persons that all rows hold out count, also for a row that was not trained there.
     """
-    with TemporaryDirectory() as temporary:
-        exported = Path(temporary) / "checkpoint.onnx"
-        export_onnx(load_checkpoint(path), exported)
-        network = load_for_inference(exported)
+    with TemporaryDirectory() as folder:
+        network = load_as_onnx(path, Path(folder) / "checkpoint.onnx")
         cells = []
         for number, place in enumerate(places):
-            held_out = None if number else HELD_OUT
-            chosen = choose_split(place, network.metadata.training_data, held_out)
-            metrics = evaluate_place(chosen, embed_split(chosen.split, network)).found.metrics
-            cells.append(f"{100 * metrics.rank1:.1f} / {100 * metrics.map_step:.1f}")
+            chosen = choose_split(place, network.metadata.training_data, None if number else HELD_OUT)
+            cells.append(figures(evaluate_place(chosen, embed_split(chosen.split, network))))
     return cells
 
 

@@ -1,15 +1,22 @@
-"""Cheap HTTP clients, the same for every side of a comparison: request bodies are built in advance."""
+"""Cheap HTTP clients, the same for every side of a comparison; request bodies are built in advance."""
 
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
 _BOUNDARY = "a-boundary-that-no-picture-holds"
 _TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
-_SECONDS = 600
+_TIMEOUT_SECONDS = 600
+
+CAPTURED_AT = "2026-05-04T17:30:00Z"
+"""The time of every crop that is posted here."""
+
+MAX_TOP_K = 1000
+"""The most matches that one search may ask for."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Answer:
-    """The response."""
+    """The response to a request."""
 
     status: int
     body: bytes
@@ -46,10 +53,10 @@ class NotAnswered(RequestFailed):
 
 
 def multipart(files: Sequence[bytes], fields: Mapping[str, str]) -> bytes:
-    """The body of a form with files, each as `files`."""
+    """The body of a form with its fields, and the files, all under the name `files`."""
     chunks = [_part(f'name="{name}"', value.encode()) for name, value in fields.items()]
-    kind = "\r\nContent-Type: image/jpeg"
-    chunks += [_part(f'name="files"; filename="{i}.jpg"{kind}', content) for i, content in enumerate(files)]
+    content_type = "\r\nContent-Type: image/jpeg"
+    chunks += [_part(f'name="files"; filename="{i}.jpg"{content_type}', content) for i, content in enumerate(files)]
     return b"".join(chunks) + f"--{_BOUNDARY}--\r\n".encode()
 
 
@@ -59,7 +66,7 @@ def _part(disposition: str, content: bytes) -> bytes:
 
 
 def raw_post(path: str, body: bytes) -> bytes:
-    """All bytes of a request that posts a form, for clients that violate the protocol."""
+    """All bytes of a request that posts a form, for clients that send only a part of them or read no answer."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -67,9 +74,9 @@ def raw_post(path: str, body: bytes) -> bytes:
 class Client:
     """One keep-alive connection; not thread-safe."""
 
-    def __init__(self, port: int, seconds: float = _SECONDS) -> None:
-        """seconds: the timeout of an answer."""
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
+    def __init__(self, port: int, timeout: float = _TIMEOUT_SECONDS) -> None:
+        """timeout: seconds to wait for an answer."""
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
 
     def send(self, method: str, path: str, body: bytes | None = None) -> Answer:
         """Send a request and wait for its answer, of any status. Raises NotAnswered without one."""
@@ -81,10 +88,10 @@ class Client:
             self._connection.close()
             raise NotAnswered(f"{method} {path} was not answered: {error!r}") from error
 
-    def post(self, path: str, body: bytes, wanted: int) -> bytes:
-        """Post a form. Raises RequestFailed unless the status is the expected one."""
+    def post(self, path: str, body: bytes, expected: int) -> bytes:
+        """Post a form; returns the body of the answer. Raises RequestFailed if its status is unexpected."""
         answer = self.send("POST", path, body)
-        if answer.status != wanted:
+        if answer.status != expected:
             raise RequestFailed(f"POST {path} was answered {answer.status}: {answer.body[:500]!r}")
         return answer.body
 
@@ -93,30 +100,27 @@ class Client:
         self._connection.close()
 
 
-def post_all(port: int, clients: int, path: str, bodies: Sequence[bytes], wanted: int) -> tuple[float, list[bytes]]:
-    """Seconds that the clients took to post all bodies, split evenly between them, and the answers.
+def post_all(port: int, clients: int, path: str, bodies: Sequence[bytes], expected: int) -> tuple[float, list[bytes]]:
+    """Post all bodies, split evenly between concurrent clients; returns the seconds that it took, and the answers.
 
-    Raises RequestFailed unless every answer has the status wanted; then the other clients stop too.
+    Raises RequestFailed if a status is unexpected; then the other clients stop too.
     """
-
     failed = threading.Event()
 
     def post(share: Sequence[bytes]) -> list[bytes]:
-        client = Client(port)
-        try:
-            return [client.post(path, body, wanted) for body in share if not failed.is_set()]
-        except RequestFailed:
-            failed.set()
-            raise
-        finally:
-            client.close()
+        with closing(Client(port)) as client:
+            try:
+                return [client.post(path, body, expected) for body in share if not failed.is_set()]
+            except RequestFailed:
+                failed.set()
+                raise
 
     shares = [bodies[i::clients] for i in range(clients)]
     with ThreadPoolExecutor(clients) as pool:
         began = time.perf_counter()
         try:
             answers = list(pool.map(post, shares))
-        except BaseException:  # including KeyboardInterrupt: stop the clients
+        except BaseException:  # also KeyboardInterrupt and SystemExit
             failed.set()
             raise
         seconds = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""`POST /embed` with storage against the plain session of the same network: the overhead of the service."""
+"""`POST /embed` with storage against a plain session of the same network: the overhead of the service."""
 
 import json
 import tempfile
@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.bare import BATCHES, BareSession
-from bench.clients import Load, RequestFailed, multipart, post_all
+from bench.clients import CAPTURED_AT, Load, RequestFailed, multipart, post_all
 from bench.networks import write_resnet50
 from bench.pictures import Pictures, as_inputs
 from bench.rounds import in_turn
@@ -32,25 +32,25 @@ def rows(rounds: int) -> list[Row]:
 
 def embed_round(port: int, pictures: Pictures, load: Load, store: bool) -> float:
     """Crops a second of one round of `POST /embed`. Raises RequestFailed unless every crop was embedded."""
-    fields = {"camera_id": "bench", "captured_at": "2026-05-04T17:30:00Z"} if store else {"store": "false"}
+    fields = {"camera_id": "bench", "captured_at": CAPTURED_AT} if store else {"store": "false"}
     bodies = [multipart(pictures.take(load.crops), fields) for _ in range(load.clients * load.requests)]
     seconds, answers = post_all(port, load.clients, "/embed", bodies, 201)
     statuses = Counter(item["status"] for answer in answers for item in json.loads(answer)["items"])
     if statuses != {"created" if store else "embedded": load.total}:
-        raise RequestFailed(f"of {load.total} crops, {dict(statuses)}")
+        raise RequestFailed(f"of {load.total} crops: {dict(statuses)}")
     return load.total / seconds
 
 
-def _row(name: str, checkpoint: Path, load: Load, pictures: Pictures, rounds: int, target: float) -> Row:
+def _row(name: str, checkpoint: Path, load: Load, pictures: Pictures, rounds: int, min_ratio: float) -> Row:
     inputs = as_inputs(pictures.take(max(BATCHES)), read_metadata(checkpoint).input)
     with tempfile.TemporaryDirectory() as folder, service(Path(folder), checkpoint) as running:
         bare = BareSession(checkpoint, inputs)
-        found = in_turn(
+        speeds = in_turn(
             {
                 "ours": lambda: embed_round(running.port, pictures, load, store=True),
                 "bare": lambda: bare.crops_a_second(load.total),
             },
             rounds,
         )
-    what, other = f"{name}, /embed, stored, {load}", f", bare session, batches of {bare.batch}"
-    return speeds_row(what, found["ours"], "", found["bare"], other, target)
+    what, note = f"{name}, /embed, stored, {load}", f", bare session, batches of {bare.batch}"
+    return speeds_row(what, speeds["ours"], "", speeds["bare"], note, min_ratio)

@@ -11,9 +11,9 @@ from app.gallery.tables import Crop
 from app.kit.ids import new_id
 from app.settings import Settings
 
-_AT_ONCE = 10_000
+_BATCH = 10_000
 _SHA256 = "0" * 64
-_FACTS = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
+_IMAGE = {"media_type": "image/jpeg", "width": 64, "height": 128, "bytes": 0}
 
 CAMERA = "bench"
 
@@ -21,24 +21,24 @@ CAMERA = "bench"
 async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], first: int = 0) -> None:
     """Insert a crop for each of the embeddings `(N, 2048)` into the existing database in a folder.
 
-    first: the number of the first crop, for a database that has crops of lower numbers.
+    first: the time of the first crop; each next one has the next microsecond.
     """
     database = Database(Settings(data_dir=data_dir).resolved_database_url)
-    for start in range(0, len(embeddings), _AT_ONCE):
+    for start in range(0, len(embeddings), _BATCH):
         async with database.write() as session:
             repository = GalleryRepository(session)
             await repository.add_cameras({CAMERA}, created_at=0)
-            await repository.add_images({_SHA256: _FACTS})
-            piece = embeddings[start : start + _AT_ONCE]
+            await repository.add_images({_SHA256: _IMAGE})
+            batch = embeddings[start : start + _BATCH]
             crops = [
                 Crop(
                     id=new_id(), camera_id=CAMERA, captured_at=first + number, utc_offset=0, attributes={},
                     image_sha256=_SHA256, created_at=0,
                 )
-                for number in range(start, start + len(piece))
+                for number in range(start, start + len(batch))
             ]  # fmt: skip
             await repository.add_crops(crops)
             await repository.add_embeddings(
-                {crop.key: vector for crop, vector in zip(crops, piece, strict=True)}, model_id
+                {crop.key: vector for crop, vector in zip(crops, batch, strict=True)}, model_id
             )
     await database.close()

@@ -31,65 +31,54 @@ CROPS = 640
 
 
 def rows(rounds: int) -> list[Row]:
-    """The bundled model in int8: its speed-up, cosine and loss of mAP; and with flip averaging."""
+    """The bundled model in int8, with its cosine and its loss of mAP, and with flip averaging, against float32."""
     checkpoint = load_checkpoint(BUNDLED.with_suffix(".safetensors"))
     crops, split = calibration_crops(checkpoint.metadata.input)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "int8.onnx"
-        quantised = export_int8(checkpoint, path, crops, COSINE)
-        export_onnx(with_flip(checkpoint, True), Path(folder) / "flip.onnx")
-        int8, flipping, fp32 = (load_engines(one) for one in (path, Path(folder) / "flip.onnx", BUNDLED))
-    likeness = f", cosine {quantised.mean_cosine:.4f}, {quantised.left_out} of {quantised.convolutions} layers in fp32"
-    lines = [
-        _form_row("bundled model in int8", int8, likeness, fp32, crops, batch, 2.5, rounds) for batch in (BATCH, 1)
-    ]
-    lines += [_drop(int8, fp32, split)] if split else []
-    averaged = "bundled model averaged with mirror images"
-    return [*lines, _form_row(averaged, flipping, ", another model", fp32, crops, BATCH, 0.45, rounds)]
+        int8_path, flip_path = Path(folder) / "int8.onnx", Path(folder) / "flip.onnx"
+        quantised = export_int8(checkpoint, int8_path, crops, COSINE)
+        export_onnx(with_flip(checkpoint, True), flip_path)
+        int8, flip, fp32 = map(load_engines, (int8_path, flip_path, BUNDLED))
 
+    def row(name: str, ours: Engines, note: str, batch: int, min_ratio: float) -> Row:
+        speeds = in_turn({"ours": lambda: speed(ours, crops, batch), "fp32": lambda: speed(fp32, crops, batch)}, rounds)
+        return speeds_row(f"{name}, batches of {batch}", speeds["ours"], note, speeds["fp32"], ", fp32", min_ratio)
 
-def _form_row(
-    name: str,
-    ours: Engines,
-    note: str,
-    fp32: Engines,
-    crops: NDArray[np.uint8],
-    batch: int,
-    least: float,
-    rounds: int,
-) -> Row:
-    found = in_turn({"ours": lambda: speed(ours, crops, batch), "fp32": lambda: speed(fp32, crops, batch)}, rounds)
-    return speeds_row(f"{name}, batches of {batch}", found["ours"], note, found["fp32"], ", fp32", least)
+    note = f", cosine {quantised.mean_cosine:.4f}, {quantised.left_out} of {quantised.convolutions} layers in fp32"
+    lines = [row("bundled model in int8", int8, note, batch, 2.5) for batch in (BATCH, 1)]
+    lines += [_map_loss(int8, fp32, split)] if split else []
+    return [*lines, row("bundled model averaged with mirror images", flip, ", another model", BATCH, 0.45)]
 
 
 def speed(engines: Engines, crops: NDArray[np.uint8], batch: int) -> float:
-    """Crops a second, as the service uses engines: concurrent batches, and a single crop with all cores."""
+    """Crops a second, with engines used as in the service: concurrent batches, or single crops with all cores."""
     inputs = list(islice(cycle(crops), CROPS))
     batches = [np.stack(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     workers = engines.workers if batch > 1 else [engines.with_all_cores]
     with ThreadPoolExecutor(len(workers)) as threads:
         began = time.perf_counter()
         shares = [batches[number :: len(workers)] for number in range(len(workers))]
-        list(threads.map(lambda worker, share: [worker.embed(crops) for crops in share], workers, shares))
+        list(threads.map(lambda worker, share: [worker.embed(inputs) for inputs in share], workers, shares))
         return len(inputs) / (time.perf_counter() - began)
 
 
-def _drop(int8: Engines, fp32: Engines, split: EvaluationSplit) -> Row:
-    networks = [engines.with_all_cores for engines in (int8, fp32)]
-    reached = [evaluate(*embed_split(split, one)).metrics.map_step for one in networks]
-    drop = 100 * (reached[1] - reached[0])
+def _map_loss(int8: Engines, fp32: Engines, split: EvaluationSplit) -> Row:
+    our_map, base_map = (
+        100 * evaluate(*embed_split(split, engines.with_all_cores)).metrics.map_step for engines in (int8, fp32)
+    )
+    loss = base_map - our_map
     return Row(
         f"int8, mAP on {HELD_OUT} held-out identities",
-        f"{100 * reached[0]:.2f} %",
-        f"{100 * reached[1]:.2f} %, fp32",
-        f"{drop:.2f} less",
+        f"{our_map:.2f} %",
+        f"{base_map:.2f} %, fp32",
+        f"{loss:.2f} less",
         "0.5 less at most",
-        drop <= 0.5,
+        loss <= 0.5,
     )
 
 
 def calibration_crops(input_format: InputFormat) -> tuple[NDArray[np.uint8], EvaluationSplit | None]:
-    """Crops to calibrate on and to evaluate on: of Market-1501 if available, else drawn ones and none."""
+    """Crops to calibrate with, and a split to evaluate on: of Market-1501 if available, else drawn crops and None."""
     if not MARKET.exists():
         return as_inputs(Pictures(CALIBRATION).drawn, input_format), None
     rest, split = hold_out(open_data_set(f"market1501:{MARKET}").train(), HELD_OUT)

@@ -1,4 +1,4 @@
-"""The network as a LitServe API, in a separate file because LitServe's workers import it."""
+"""The network as a LitServe API, in its own module because LitServe's workers import it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ Crops = NDArray[np.uint8]
 
 
 class Embedding(litserve.LitAPI):  # type: ignore[misc]
-    """Takes forms with pictures, returns the number of embedded ones; decodes and embeds in one process."""
+    """Decodes and embeds the pictures of a form in one process; answers with their number."""
 
-    def __init__(self, checkpoint: Path, threads: int, requests: int) -> None:
-        """threads: of the session. requests: the maximum number of requests in a batch."""
-        super().__init__(max_batch_size=requests, batch_timeout=0.005 if requests > 1 else 0.0)
+    def __init__(self, checkpoint: Path, threads: int, max_requests: int) -> None:
+        """threads: of the session. max_requests: in a batch."""
+        super().__init__(max_batch_size=max_requests, batch_timeout=0.005 if max_requests > 1 else 0.0)
         self._checkpoint = checkpoint
         self._threads = threads
 
@@ -35,11 +35,11 @@ class Embedding(litserve.LitAPI):  # type: ignore[misc]
         return list(inputs)
 
     def predict(self, inputs: list[Crops] | Crops) -> list[int]:
-        """The counts of one request, or of several if LitServe batches them."""
-        several = inputs if isinstance(inputs, list) else [inputs]
-        parts = self._session.run(None, {"crops": np.concatenate(several)})[0]
-        ends = np.cumsum([len(crops) for crops in several])
-        return [len(own) for own in np.split(parts, ends[:-1])]
+        """The number of crops of each request; LitServe passes a list if it batches requests."""
+        requests = inputs if isinstance(inputs, list) else [inputs]
+        parts = self._session.run(None, {"crops": np.concatenate(requests)})[0]
+        ends = np.cumsum([len(crops) for crops in requests])
+        return [len(request_parts) for request_parts in np.split(parts, ends[:-1])]
 
     def unbatch(self, output: list[int]) -> list[int]:
         return output

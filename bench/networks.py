@@ -1,8 +1,10 @@
-"""The networks that the bench measures besides the bundled one, and creates itself."""
+"""MGN on ResNet-50 with random weights, which is measured besides the bundled model; the operations of a network."""
 
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.architecture import MGNConfig
 from model.backbones import build_backbone
@@ -12,7 +14,7 @@ from model.mgn import MGN
 
 
 def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
-    """The paper's MGN, on ResNet-50 at 384 x 128, with random weights: the checkpoint, and its ONNX file."""
+    """Write the paper's MGN on ResNet-50 at 384 x 128, and return it and its ONNX file."""
     from model.export import export_onnx  # imports onnx, which a machine with only torch may lack
 
     checkpoint = save_resnet50(folder)
@@ -21,7 +23,7 @@ def write_resnet50(folder: Path) -> tuple[Checkpoint, Path]:
 
 
 def save_resnet50(folder: Path) -> Checkpoint:
-    """The same as `resnet50.safetensors` only, with reference embeddings."""
+    """Write it to `resnet50.safetensors`, with reference embeddings."""
     config = MGNConfig()
     torch.manual_seed(0)
     state = MGN(build_backbone(config), config).state_dict()
@@ -35,3 +37,10 @@ def save_resnet50(folder: Path) -> Checkpoint:
     )
     described = with_reference(Checkpoint(weights, metadata))
     return save_checkpoint(folder / "resnet50.safetensors", described.weights, described.metadata)
+
+
+def count_operations(network: nn.Module, inputs: torch.Tensor) -> float:
+    """Floating-point operations for these inputs, two for each multiplication and addition."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(False), torch.no_grad():
+        network(inputs)
+    return float(counter.get_total_flops())

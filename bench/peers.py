@@ -1,4 +1,4 @@
-"""Other servers of the same network: LitServe, and a minimal FastAPI endpoint.
+"""Peers of the service, with the same network: LitServe, and a minimal FastAPI endpoint.
 
 python -m bench.peers litserve --checkpoint FILE --port PORT
 """
@@ -39,29 +39,27 @@ def serve_naively(checkpoint: Path, port: int) -> None:
     uvicorn.run(app, port=port, log_level="warning")
 
 
-def serve_with_litserve(checkpoint: Path, port: int, workers: int, threads: int, requests: int) -> None:
-    """LitServe with dynamic batching; it decodes in its worker processes.
-
-    requests: that one batch is made of at most.
-    """
+def serve_with_litserve(checkpoint: Path, port: int, workers: int, threads: int, max_requests: int) -> None:
+    """LitServe with dynamic batching and decoding in its worker processes. max_requests: in a batch."""
     import litserve
 
     from bench.litserve_api import Embedding
 
-    api = Embedding(checkpoint, threads, requests)
+    api = Embedding(checkpoint, threads, max_requests)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=False, fast_queue=True)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
 class Peer:
-    """A running server of a peer, suspended between its rounds, as some of its processes busy-wait."""
+    """A running peer, suspended between its rounds, as some of its processes busy-wait."""
 
     def __init__(self, port: int, group: int) -> None:
+        """group: of its processes."""
         self.port = port
         self._group = group
 
     @contextmanager
-    def awake(self) -> Iterator[None]:
+    def resumed(self) -> Iterator[None]:
         """Resume the server until the block ends."""
         os.killpg(self._group, signal.SIGCONT)
         try:
@@ -76,7 +74,7 @@ def peer(*arguments: str, checkpoint: Path) -> Iterator[Peer]:
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "bench.peers", *arguments]
     command += ["--checkpoint", str(checkpoint), "--port", str(port)]
-    with TemporaryDirectory() as temporary:  # LitServe does not delete its sockets
+    with TemporaryDirectory() as temporary:  # for sockets that LitServe does not delete
         process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"TMPDIR": temporary})
         try:
             wait_until_ok(f"http://127.0.0.1:{port}/health", process)
@@ -89,7 +87,7 @@ def peer(*arguments: str, checkpoint: Path) -> Iterator[Peer]:
 
 
 def litserve_settings(load: Load, cores: int) -> list[tuple[str, ...]]:
-    """The settings to try: one worker with all cores or one a core; batches of one request or of several."""
+    """Arguments to try: one worker with all cores or one a core; batches of one request or of several."""
     several = max(2, 32 // load.crops)
     return [
         ("litserve", "--workers", str(workers), "--threads", str(cores // workers), "--requests", str(requests))
@@ -106,7 +104,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, default=1, help="LitServe's processes")
     parser.add_argument("--threads", type=int, default=1, help="of each of them")
-    parser.add_argument("--requests", type=int, default=1, help="that LitServe joins to a batch at most")
+    parser.add_argument("--requests", type=int, default=1, help="of a batch of LitServe at most")
     options = parser.parse_args()
     if options.kind == "naive":
         serve_naively(options.checkpoint, options.port)

@@ -17,20 +17,20 @@ _COMMENT = b"\xff\xfe"
 
 
 class Pictures:
-    """Yields JPEG files with distinct bytes: drawn ones, repeated with different comments."""
+    """JPEG files with distinct bytes: drawn people, repeated with different comments."""
 
     def __init__(self, drawn: int = DRAWN) -> None:
         self.drawn = [sample.path.read_bytes() for sample in Synthetic(DRAWN_PEOPLE).train()[:drawn]]
         self._numbers = count()
 
-    def take(self, wanted: int) -> list[bytes]:
-        """So many new files. Thread-safe."""
-        numbers = [next(self._numbers) for _ in range(wanted)]
-        return [_commented(self.drawn[number % len(self.drawn)], number) for number in numbers]
+    def take(self, number_of_files: int) -> list[bytes]:
+        """New files. Thread-safe."""
+        numbers = [next(self._numbers) for _ in range(number_of_files)]
+        return [with_comment(self.drawn[number % len(self.drawn)], f"{number:012}") for number in numbers]
 
 
 def as_inputs(contents: list[bytes], input_format: InputFormat) -> NDArray[np.uint8]:
-    """Files as the network takes them: `(N, height, width, 3)` uint8 RGB. Without any checks."""
+    """Files as inputs of the network: `(N, height, width, 3)` uint8 RGB. Without any checks."""
     inputs = []
     for content in contents:
         with PIL.Image.open(BytesIO(content)) as picture:
@@ -38,7 +38,7 @@ def as_inputs(contents: list[bytes], input_format: InputFormat) -> NDArray[np.ui
     return np.stack(inputs)
 
 
-def _commented(jpeg: bytes, number: int) -> bytes:
-    text = f"{number:012}".encode()
-    comment = _COMMENT + (len(text) + 2).to_bytes(2) + text
+def with_comment(jpeg: bytes, text: str) -> bytes:
+    """A JPEG file with the same pixels, but with a comment in ASCII."""
+    comment = _COMMENT + (len(text) + 2).to_bytes(2) + text.encode()
     return _START_OF_IMAGE + comment + jpeg[len(_START_OF_IMAGE) :]

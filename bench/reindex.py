@@ -2,36 +2,35 @@
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
 
 from bench.pictures import Pictures
-from bench.reindex_visitors import Ledger, Searched, Visitors, check_gallery
-from bench.service import RunningService, service
+from bench.reindex_clients import Clients, Ledger, Search, check_gallery
+from bench.rows import spread
+from bench.service import RunningService, exit_on_sigterm, service
 from model.checkpoint import BUNDLED, load_checkpoint
 from model.export import export_onnx
 from model.loading import with_flip
 
 _SHOWN = 20
-_LONGEST_SECONDS = 3600
+_MAX_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A change under load, with a kill on the way, and one back without load, to a model without embeddings.
+    """A change under load with a kill of the service, and then a change back without load, which embeds them all.
 
     began, changed: seconds of the monotonic clock; loaded, idle: crops embedded a second with and without load;
     megabytes: of the service with one model, and at most with two.
@@ -52,35 +51,34 @@ def reindex(crops: int, seconds: float, seed: int) -> Measured:
         export_onnx(with_flip(load_checkpoint(BUNDLED.with_suffix(".safetensors")), True), flip)
         running = services.enter_context(service(data))
         ports = [running.port]
-        visitors = Visitors(ports, Pictures(), seed, crops)
-        with visitors.visiting() as ledger:
+        with Clients(ports, Pictures(), seed, crops).running() as ledger:
             _wait(lambda: len(ledger.kept) >= crops)
             time.sleep(seconds)
             one_model = running.resident_megabytes
             began = time.monotonic()
-            old = str(_post(running, flip)["answering_model_id"])
-            _wait(lambda: _progress(running)["done"] >= crops // 2)
+            old = str(_post(running, flip)["active_model_id"])
+            _wait(lambda: _progress(running)["embedded"] >= crops // 2)
             killed = time.monotonic()
             running.process.kill()
-            again = services.enter_context(service(data))
-            ports[:] = [again.port]
-            down = time.monotonic() - killed
-            taken = [0.0]
+            restarted = services.enter_context(service(data))
+            ports[:] = [restarted.port]
+            downtime = time.monotonic() - killed
+            two_models = [0.0]
 
-            def over() -> bool:
-                taken.append(_with_children(again))
-                return bool(_progress(again)["state"] == "idle")
+            def is_changed() -> bool:
+                two_models.append(_megabytes_with_children(restarted))
+                return bool(_progress(restarted)["state"] == "idle")
 
-            _wait(over)
+            _wait(is_changed)
             changed = time.monotonic()
             time.sleep(seconds)
-        check_gallery(again.port, ledger)
-        loaded = _progress(again)["done"] / (changed - began - down)
-        return Measured(ledger, began, changed, loaded, _idle_speed(again, old), (one_model, max(taken)))
+        check_gallery(restarted.port, ledger)
+        loaded = _progress(restarted)["embedded"] / (changed - began - downtime)
+        return Measured(ledger, began, changed, loaded, _idle_speed(restarted, old), (one_model, max(two_models)))
 
 
-def _with_children(running: RunningService) -> float:
-    """Megabytes of the service and of its background embedding process."""
+def _megabytes_with_children(running: RunningService) -> float:
+    """The resident memory of the service and of its background embedding process."""
     total = running.resident_megabytes
     for child in running.process.children():
         with suppress(psutil.NoSuchProcess):
@@ -95,7 +93,7 @@ def _idle_speed(running: RunningService, old: str) -> float:
     began = time.monotonic()
     _post(running, BUNDLED)
     _wait(lambda: _progress(running)["state"] == "idle")
-    return float(_progress(running)["done"]) / (time.monotonic() - began)
+    return float(_progress(running)["embedded"]) / (time.monotonic() - began)
 
 
 def _post(running: RunningService, checkpoint: Path) -> Any:
@@ -107,38 +105,31 @@ def _progress(running: RunningService) -> Any:
     return httpx.get(f"{running.url}/reindex", timeout=60).raise_for_status().json()
 
 
-def _wait(until: Callable[[], bool]) -> None:
-    latest = time.monotonic() + _LONGEST_SECONDS
-    while not until():
-        if time.monotonic() > latest:
-            raise TimeoutError(f"it did not come to pass within {_LONGEST_SECONDS} s")
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _MAX_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the service did not reach the expected state within {_MAX_SECONDS} s")
         time.sleep(0.2)
 
 
 def _table(measured: Measured, seconds: float) -> Table:
-    searches = measured.ledger.searches
+    ledger, searches = measured.ledger, measured.ledger.searches
     began, changed = measured.began, measured.changed
     table = Table("another model takes over", "")
-    table.add_row("crops in the gallery; deleted", _counts(measured.ledger))
+    table.add_row("crops in the gallery; deleted", f"{ledger.size:,}; {len(ledger.deleted):,}")
     table.add_row("embedded again, loaded", f"{measured.loaded:.0f} crops/s in {changed - began:.0f} s, with a kill")
     table.add_row("embedded again, idle", f"{measured.idle:.0f} crops/s")
-    table.add_row("a search before", _spread([one for one in searches if began - seconds < one.at < began]))
-    table.add_row("a search meanwhile", _spread([one for one in searches if began < one.at < changed]))
-    table.add_row("a search afterwards", _spread([one for one in searches if one.at > changed]))
+    table.add_row("a search before", _latencies(search for search in searches if began - seconds < search.at < began))
+    table.add_row("a search meanwhile", _latencies(search for search in searches if began < search.at < changed))
+    table.add_row("a search afterwards", _latencies(search for search in searches if search.at > changed))
     table.add_row("memory with one model; most with two", "{:.0f} MB; {:.0f} MB".format(*measured.megabytes))
-    table.add_row("searches; violations", f"{len(searches):,}; {len(measured.ledger.violations)}")
+    table.add_row("searches; violations", f"{len(searches):,}; {len(ledger.violations)}")
     return table
 
 
-def _counts(ledger: Ledger) -> str:
-    return f"{len(ledger.kept) - len(ledger.deleted):,}; {len(ledger.deleted):,}"
-
-
-def _spread(searches: Sequence[Searched]) -> str:
-    if not searches:
-        return "none"
-    p50, p99, most = np.percentile([1000 * one.seconds for one in searches], (50, 99, 100))
-    return f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, max {most:.0f} ms"
+def _latencies(searches: Iterable[Search]) -> str:
+    return spread([1000 * search.seconds for search in searches], (50, 99, 100), "{:.0f} ms")
 
 
 def main() -> None:
@@ -148,7 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of load before the change, and after it")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that child processes are stopped
+    exit_on_sigterm()
     console = Console(soft_wrap=True)
     console.print(f"seed {arguments.seed}", highlight=False)
     measured = reindex(arguments.crops, arguments.seconds, arguments.seed)

@@ -5,7 +5,6 @@ python -m bench.retrieval --checkpoint FILE --data market1501:FOLDER --hold-out 
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bench.clients import MAX_TOP_K
 from bench.service import service
 from model.datasets import open_data_set
 from model.datasets.base import EvaluationSplit, Sample, hold_out
@@ -24,22 +24,20 @@ from model.loading import load_for_inference
 from model.metrics import Metrics, score_ranking
 
 FILES_A_REQUEST = 32
-MOST_MATCHES = 1000
 
 
 def main() -> None:
-    """Measure both and print them in a table."""
+    """Print the figures of both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--hold-out", type=int, default=100)
     options = parser.parse_args()
-    os.environ["PASSERBY_CHECKPOINT"] = str(options.checkpoint)
     _, split = hold_out(open_data_set(options.data).train(), options.hold_out)
     offline = evaluate(*embed_split(split, load_for_inference(options.checkpoint))).metrics
     with (
         tempfile.TemporaryDirectory() as folder,
-        service(Path(folder)) as running,
+        service(Path(folder), options.checkpoint) as running,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         over_http = metrics_over_http(client, split)
@@ -50,37 +48,37 @@ def main() -> None:
 
 
 def metrics_over_http(client: httpx.Client, split: EvaluationSplit) -> Metrics:
-    """Import a split's gallery, search for each of its queries, and evaluate the answers."""
-    ids = _import(client, split.gallery)
-    position = {crop_id: number for number, crop_id in enumerate(ids)}
+    """Post a split's gallery, search for each of its queries, and evaluate the answers."""
+    columns = {crop_id: number for number, crop_id in enumerate(_post(client, split.gallery))}
     return score_ranking(
-        _rows(client, split, position),
-        _column(split.query, "pid"),
-        _column(split.query, "camera"),
-        _column(split.gallery, "pid"),
-        _column(split.gallery, "camera"),
+        _rows(client, split, columns),
+        _labels(split.query, "pid"),
+        _labels(split.query, "camera"),
+        _labels(split.gallery, "pid"),
+        _labels(split.gallery, "camera"),
     ).means()
 
 
-def _rows(client: httpx.Client, split: EvaluationSplit, position: dict[str, int]) -> Iterator[NDArray[np.float32]]:
-    """The similarity of every crop of the gallery to each query; camera by camera, as an answer has 1,000 at most."""
+def _rows(client: httpx.Client, split: EvaluationSplit, columns: dict[str, int]) -> Iterator[NDArray[np.float32]]:
+    """The similarities of each query to the gallery, `(1, N)`, a search a camera, as each has 1,000 matches at most."""
     cameras = sorted({sample.camera for sample in split.gallery})
     for query in split.query:
-        row = np.full(len(position), -np.inf, dtype=np.float32)
+        row = np.full(len(columns), -np.inf, dtype=np.float32)
         for camera in cameras:
             answer = client.post(
                 "/search",
                 files={"files": (query.path.name, query.path.read_bytes())},
-                data={"camera_ids": f"c{camera}", "top_k": str(MOST_MATCHES)},
+                data={"camera_ids": f"c{camera}", "top_k": str(MAX_TOP_K)},
             )
             for match in answer.raise_for_status().json()["matches"]:
-                row[position[match["crop"]["id"]]] = match["similarity"]
+                row[columns[match["crop"]["id"]]] = match["similarity"]
         if np.isneginf(row).any():
             raise RuntimeError(f"the service did not compare {query.path.name} with the whole gallery")
         yield row[None]
 
 
-def _import(client: httpx.Client, samples: Sequence[Sample]) -> list[str]:
+def _post(client: httpx.Client, samples: Sequence[Sample]) -> list[str]:
+    """Post crops; returns their ids."""
     ids = []
     for start in range(0, len(samples), FILES_A_REQUEST):
         batch = samples[start : start + FILES_A_REQUEST]
@@ -94,7 +92,7 @@ def _import(client: httpx.Client, samples: Sequence[Sample]) -> list[str]:
     return ids
 
 
-def _column(samples: Sequence[Sample], name: str) -> NDArray[np.int64]:
+def _labels(samples: Sequence[Sample], name: str) -> NDArray[np.int64]:
     return np.array([getattr(sample, name) for sample in samples], dtype=np.int64)
 
 

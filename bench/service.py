@@ -1,6 +1,7 @@
-"""A service in a separate process, started as a user starts it."""
+"""A service in a separate process, started as by a user."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,13 +61,13 @@ def service(
     checkpoint: Path | None = None,
     start: Sequence[str] = ("-m", "app.cli", "serve"),
     settings: Mapping[str, str] | None = None,
-    seconds: float = _START_SECONDS,
+    start_timeout: float = _START_SECONDS,
     log: Path | None = None,
 ) -> Iterator[RunningService]:
     """`passerby serve`, by default with SQLite and the bundled checkpoint, until the block ends.
 
-    start: the arguments of Python, with `--port` and `--data-dir`; settings: other ones, by their full names;
-    seconds: longest wait until it is ready; log: a file for what it prints.
+    start: the arguments of Python, before `--port` and `--data-dir`; settings: environment variables; start_timeout:
+    seconds until it must be ready; log: a file for its output.
     """
     port = free_port()
     command = [sys.executable, *start, "--port", str(port), "--data-dir", str(data_dir)]
@@ -74,11 +75,11 @@ def service(
     if checkpoint is not None:
         environment["PASSERBY_CHECKPOINT"] = str(checkpoint)
     began = time.perf_counter()
-    with log.open("wb") if log else nullcontext() as printed:
-        process = subprocess.Popen(command, env=environment, stdout=printed, stderr=printed)
+    with log.open("wb") if log else nullcontext() as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until_ok(f"{url}/health/ready", process, seconds)
+        wait_until_ok(f"{url}/health/ready", process, start_timeout)
         yield RunningService(url, port, time.perf_counter() - began, psutil.Process(process.pid))
     finally:
         process.terminate()
@@ -86,6 +87,11 @@ def service(
             process.wait(_STOP_SECONDS)
         process.kill()
         process.wait()
+
+
+def exit_on_sigterm() -> None:
+    """Exit by an exception on SIGTERM, so that context managers stop their child processes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 def free_port() -> int:
@@ -96,14 +102,14 @@ def free_port() -> int:
         return port
 
 
-def wait_until_ok(url: str, process: subprocess.Popen[bytes], seconds: float = _START_SECONDS) -> None:
-    """Wait until a process that was just started answers. Raises RuntimeError where it ends before that, or hangs."""
-    latest = time.monotonic() + seconds
+def wait_until_ok(url: str, process: subprocess.Popen[bytes], timeout: float = _START_SECONDS) -> None:
+    """Wait until a new process answers with status 200. Raises RuntimeError if it ends, or after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while not _is_ok(url):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode} before it was ready")
-        if time.monotonic() > latest:
-            raise RuntimeError(f"{process.args!r} was not ready after {seconds:.0f} s")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} was not ready after {timeout:.0f} s")
         time.sleep(0.05)
 
 

@@ -1,7 +1,6 @@
 """Training against a plain training loop: PIL transforms, contiguous tensors, nothing frozen."""
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from app.kit.cores import available_cores
+from bench.rounds import median_ratio
 from bench.rows import Row
 from model.checkpoint import TrainingData
 from model.datasets.base import Sample
@@ -27,6 +27,7 @@ from model.initialisation import initial_backbone
 from model.losses import global_triplet_loss, hinge, softmax_loss
 from model.mgn import MGN
 from model.recipe import Precision, Recipe, read_recipe, recipe_path
+from model.report import read_log
 from model.sampler import IdentitySampler
 from model.train import Run, train
 from model.training.machine import keep_freed_memory
@@ -38,23 +39,23 @@ ITERATIONS = 8
 
 
 def rows(rounds: int) -> list[Row]:
-    """Crops a second of all loops in alternating rounds, each in a separate process with a thread a core.
+    """A line for each precision: crops a second of both loops in alternating rounds, each in a separate process.
 
-    Also in bfloat16 if the CPU has instructions for it; the plain loop always computes in float32.
+    bfloat16 only if the CPU has instructions for it; the plain loop always computes in float32.
     """
     precisions: list[Precision] = ["float32"]
     if torch.cpu._is_avx512_bf16_supported():
         precisions.append("bfloat16")
-    measured: dict[str, list[float]] = {side: [] for side in ("plain", *precisions)}
+    speeds: dict[str, list[float]] = {side: [] for side in ("plain", *precisions)}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds):
-            for side, speeds in measured.items():
-                speeds.append(_measured(side, Path(folder)))
-    return [_row(precision, measured[precision], measured["plain"]) for precision in precisions]
+            for side, of_rounds in speeds.items():
+                of_rounds.append(_speed(side, Path(folder)))
+    return [_row(precision, speeds[precision], speeds["plain"]) for precision in precisions]
 
 
 def _row(precision: Precision, ours: list[float], plain: list[float]) -> Row:
-    ratio = statistics.median(one / other for one, other in zip(ours, plain, strict=True))
+    ratio = median_ratio(ours, plain)
     return Row(
         f"training mobile at 192x96, 16 x 4, {precision}",
         f"{statistics.median(ours):.0f} crops/s",
@@ -65,18 +66,16 @@ def _row(precision: Precision, ours: list[float], plain: list[float]) -> Row:
     )
 
 
-def _measured(side: str, folder: Path) -> float:
+def _speed(side: str, folder: Path) -> float:
     command = [sys.executable, "-m", "bench.training", side, str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": str(available_cores())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return float(done.stdout.split()[-1])
+    process = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return float(process.stdout.split()[-1])
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A training loop: the recipe on the shipped drawn people, on a device, with its files in `folder`.
+    """The training of a recipe on the shipped drawn people, with its files in `folder`.
 
     The first `warm_up` iterations do not count; the others are timed in groups of `warm_up`.
     """
@@ -120,8 +119,8 @@ def passerby_loop(loop: Loop) -> float:
         run = Run(loop.recipe, samples, data, Path(out), cache=cache, log_every=loop.warm_up, save_every=10**9)
         keep_freed_memory()
         train(run, World(0, 1, loop.device))
-        lines = (Path(out) / LOG_FILE).read_text().splitlines()[1:]
-    return statistics.median(float(json.loads(line)["crops_per_second"]) for line in lines)
+        log = read_log(Path(out) / LOG_FILE)
+    return statistics.median(float(line["crops_per_second"]) for line in log[1:])
 
 
 class _Crops(Dataset[tuple[torch.Tensor, int]]):

@@ -1,1 +1,1 @@
-"""Fault injection: kill, damage and disconnect a service repeatedly, and check what it keeps."""
+"""Fault injection: kill, damage and disconnect a service repeatedly, and check that it keeps all acknowledged crops."""

@@ -1,9 +1,10 @@
-"""The expected state of every posted crop while answers get lost: stored, deleted or unknown."""
+"""The state of every posted crop as far as the clients know: stored, deleted, or unknown for lack of an answer."""
 
 import hashlib
 import random
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BytesIO
@@ -11,7 +12,7 @@ from io import BytesIO
 import numpy as np
 import PIL.Image
 
-_PATCH = 8  # pixels, the cell size of the tiny checkpoint
+_PATCH = 8  # pixels, as in the tiny checkpoint
 
 NO_ANSWER = 0
 """The status of a request whose connection broke."""
@@ -33,31 +34,31 @@ def sha256_of(number: int) -> str:
 
 @dataclass
 class Ledger:
-    """The state of every crop; each is in one of these collections. Thread-safe.
+    """The state of every crop, by its picture's number or by crop id with that number. Thread-safe.
 
-    kept: acknowledged, numbers of their pictures by crop id. posted: sent without an answer
-    yet. leaving: the same for deletions. deleted: acknowledged as deleted. absent: numbers that were never stored.
-    troubles: the counts of error statuses in this round.
+    Each crop is in one of: kept (acknowledged), posted (no answer yet), deleting (no answer to the deletion yet),
+    deleted (acknowledged), not_stored (its post failed). queried: SHA-256 of the query pictures. errors: counts of
+    error statuses in this round.
     """
 
     kept: dict[str, int] = field(default_factory=dict)
     posted: set[int] = field(default_factory=set)
-    leaving: dict[str, int] = field(default_factory=dict)
+    deleting: dict[str, int] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
-    absent: set[int] = field(default_factory=set)
+    not_stored: set[int] = field(default_factory=set)
     queried: set[str] = field(default_factory=set)
-    troubles: dict[int, int] = field(default_factory=dict)
+    errors: Counter[int] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     _next: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def post(self, rng: random.Random, count: int) -> list[int]:
-        """Numbers of crops to post: new ones, sometimes also one that was never stored."""
+        """Numbers of crops to post: new ones, sometimes with one whose post failed."""
         with self._lock:
-            numbers = [rng.choice(sorted(self.absent))] if self.absent and rng.random() < 0.3 else []
+            numbers = [rng.choice(sorted(self.not_stored))] if self.not_stored and rng.random() < 0.3 else []
             numbers += range(self._next, self._next + count - len(numbers))
             self._next += count
-            self.absent -= set(numbers)
+            self.not_stored -= set(numbers)
             self.posted |= set(numbers)
             return numbers
 
@@ -67,33 +68,32 @@ class Ledger:
             self.posted -= set(crops.values())
             self.kept |= crops
 
-    def leave(self, rng: random.Random) -> tuple[str, int] | None:
-        """A random crop to delete; None if there is none."""
+    def take_for_deletion(self, rng: random.Random) -> tuple[str, int] | None:
+        """The id and number of a random crop to delete; None if none is kept."""
         with self._lock:
             if not self.kept:
                 return None
             crop_id = rng.choice(list(self.kept))
-            number = self.leaving[crop_id] = self.kept.pop(crop_id)
+            number = self.deleting[crop_id] = self.kept.pop(crop_id)
             return crop_id, number
 
-    def delete(self, crop_ids: Iterable[str]) -> None:
-        """Record acknowledged deletions."""
+    def delete(self, crop_id: str) -> None:
+        """Record an acknowledged deletion."""
         with self._lock:
-            for crop_id in crop_ids:
-                self.deleted[crop_id] = self.leaving.pop(crop_id)
+            self.deleted[crop_id] = self.deleting.pop(crop_id)
 
-    def one_kept(self, rng: random.Random) -> tuple[str, int] | None:
-        """A random kept crop; None if there is none."""
+    def random_kept(self, rng: random.Random) -> tuple[str, int] | None:
+        """The id and number of a random kept crop; None if there is none."""
         with self._lock:
             return rng.choice(list(self.kept.items())) if self.kept else None
 
     def is_kept(self, crop_id: str) -> bool:
-        """Whether a crop is acknowledged and not requested to be deleted."""
+        """Whether a crop is acknowledged, without a request to delete it."""
         with self._lock:
             return crop_id in self.kept
 
-    def gone(self) -> frozenset[str]:
-        """The deleted crops, which must never be served again."""
+    def deleted_ids(self) -> frozenset[str]:
+        """The crops that must never be served again."""
         with self._lock:
             return frozenset(self.deleted)
 
@@ -102,58 +102,53 @@ class Ledger:
         with self._lock:
             self.queried.add(hashlib.sha256(content).hexdigest())
 
-    def trouble(self, status: int) -> None:
-        """Count a failed or missing answer."""
+    def count_error(self, status: int) -> None:
+        """Count a request by its unexpected status, or by NO_ANSWER."""
         with self._lock:
-            self.troubles[status] = self.troubles.get(status, 0) + 1
+            self.errors[status] += 1
 
-    def wrong(self, what: str) -> None:
+    def add_violation(self, violation: str) -> None:
         """Record a violation."""
         with self._lock:
-            self.violations.append(what)
+            self.violations.append(violation)
 
-    def settle(self, listed: Mapping[str, int]) -> None:
-        """Resolve unknown states by a list of all crops, with the numbers of their pictures.
+    def reconcile(self, listed: Mapping[str, int]) -> None:
+        """Resolve unknown states by a list of all crops, numbers by crop id.
 
         Missing and unexpected crops are violations.
         """
         with self._lock:
-            arrived = {crop_id: number for crop_id, number in listed.items() if number in self.posted}
-            stayed = {crop_id: number for crop_id, number in listed.items() if self.leaving.get(crop_id) == number}
+            stored = {crop_id: number for crop_id, number in listed.items() if number in self.posted}
+            undeleted = {crop_id: number for crop_id, number in listed.items() if self.deleting.get(crop_id) == number}
             lost = self.kept.keys() - listed.keys()
-            strange = {
+            unexpected = {
                 crop_id: number
                 for crop_id, number in listed.items()
-                if self.kept.get(crop_id) != number and crop_id not in arrived and crop_id not in stayed
+                if self.kept.get(crop_id) != number and crop_id not in stored and crop_id not in undeleted
             }
-            self.absent |= self.posted - set(arrived.values())
+            self.not_stored |= self.posted - set(stored.values())
             self.posted = set()
-            self.deleted |= {crop_id: number for crop_id, number in self.leaving.items() if crop_id not in stayed}
-            self.leaving = {}
-            self.kept |= arrived | stayed
+            self.deleted |= {crop_id: number for crop_id, number in self.deleting.items() if crop_id not in undeleted}
+            self.deleting = {}
+            self.kept |= stored | undeleted
             if len(set(listed.values())) < len(listed):
                 self.violations.append("a picture became two crops")
             if lost:
-                self.violations.append(f"lost: {_shortened(self.kept[one] for one in lost)}")
-            if strange:
-                self.violations.append(f"listed, but deleted or never stored: {_shortened(strange.values())}")
+                self.violations.append(f"lost: {_examples(self.kept[crop_id] for crop_id in lost)}")
+            if unexpected:
+                self.violations.append(f"listed, but deleted or never stored: {_examples(unexpected.values())}")
             for crop_id in lost:  # report each once
                 del self.kept[crop_id]
-            self.kept |= strange
+            self.kept |= unexpected
 
-    def take_troubles(self) -> dict[int, int]:
-        """Return and reset the troubles."""
+    def take_errors(self) -> Counter[int]:
+        """Return and reset the counts."""
         with self._lock:
-            taken, self.troubles = self.troubles, {}
-            return taken
+            errors, self.errors = self.errors, Counter()
+            return errors
 
 
-def _shortened(numbers: Iterable[int]) -> str:
-    """The count with a few examples."""
+def _examples(numbers: Iterable[int]) -> str:
+    """The count and a few of the numbers."""
     numbers = sorted(numbers)
     return f"{len(numbers)} crops, such as {numbers[:5]}"
-
-
-def unseen(wanted: Collection[str], seen: Collection[str]) -> tuple[set[str], set[str]]:
-    """The missing and the unexpected ids."""
-    return set(wanted) - set(seen), set(seen) - set(wanted)

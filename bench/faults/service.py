@@ -1,13 +1,11 @@
-"""A service in a separate process, with repeated starts, stops and kills, and its log."""
+"""A service process that can be started, stopped and killed again and again, and its log."""
 
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -22,7 +20,7 @@ class NotReady(Exception):
     """A service did not start or did not stop."""
 
 
-class FaultyService:
+class ServiceProcess:
     """`passerby serve`; at most one process at a time."""
 
     def __init__(self, data_dir: Path, log: Path) -> None:
@@ -34,15 +32,15 @@ class FaultyService:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def runs(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start the process with the current settings, without waiting."""
         command = [sys.executable, "-m", "app.cli", "serve", "--port", str(self.port)]
-        logging = {"PASSERBY_LOG_FORMAT": "json", "PASSERBY_LOG_LEVEL": "info", "OMP_NUM_THREADS": "1"}
-        environment = os.environ | logging | dict(self.settings)
+        defaults = {"PASSERBY_LOG_FORMAT": "json", "PASSERBY_LOG_LEVEL": "info", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | defaults | dict(self.settings)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--data-dir", str(self._data_dir)], env=environment, stdout=log, stderr=log
@@ -55,27 +53,27 @@ class FaultyService:
             self._process.wait()
 
     def stop(self, code: int | None = 0) -> None:
-        """SIGTERM, if it runs. Raises NotReady if it does not end in time, or with another exit code than `code`."""
-        if self._process is None or not self.runs:
+        """SIGTERM, if it runs. Raises NotReady if it does not end in time, or with an exit code other than `code`."""
+        if self._process is None or not self.is_running:
             return
         self._process.terminate()
         try:
-            ended_with = self._process.wait(_STOP_SECONDS)
+            exit_code = self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise NotReady(f"it had not stopped {_STOP_SECONDS:.0f} s after SIGTERM") from error
-        if code not in (ended_with, None):
-            raise NotReady(f"after SIGTERM it ended with {ended_with}:\n{self.tail()}")
+            raise NotReady(f"the service had not stopped {_STOP_SECONDS:.0f} s after SIGTERM") from error
+        if code not in (exit_code, None):
+            raise NotReady(f"after SIGTERM the service ended with {exit_code}:\n{self.tail()}")
 
     def wait_until_ready(self) -> None:
         """Wait for readiness. Raises NotReady if the process ends or takes too long."""
-        if not self.comes_up():
-            raise NotReady(f"it is not ready:\n{self.tail()}")
+        if not self.becomes_ready():
+            raise NotReady(f"the service is not ready:\n{self.tail()}")
 
-    def comes_up(self, seconds: float = _READY_SECONDS) -> bool:
-        """Wait until it is ready, or has ended; whether it is ready."""
-        end = time.monotonic() + seconds
+    def becomes_ready(self, timeout: float = _READY_SECONDS) -> bool:
+        """Wait until the process is ready or ends; whether it is ready."""
+        deadline = time.monotonic() + timeout
         with httpx.Client(timeout=5) as client:
-            while self.runs and time.monotonic() < end:
+            while self.is_running and time.monotonic() < deadline:
                 try:
                     if client.get(f"http://127.0.0.1:{self.port}/health/ready").status_code == 200:
                         return True
@@ -84,29 +82,15 @@ class FaultyService:
                 time.sleep(_POLL_SECONDS)
         return False
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """The log events since the start."""
-        for line in self._log.read_text(errors="replace").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:  # FAISS writes to standard error, too
-                continue
-            if isinstance(event, dict):
-                yield event
-
-    def found_damage(self) -> bool:
-        """Whether it has found crops in its index that the disk had damaged, and loaded them again."""
-        return any("the disk has damaged embeddings" in str(event.get("event")) for event in self.events())
-
     def tail(self) -> str:
         """The last lines of the log."""
         return self._log.read_text(errors="replace")[-3000:]
 
     def recovered_from(self) -> str:
-        """The source of the index at this start."""
-        events = [str(event.get("event")) for event in self.events()]
-        if "the index was built from the database's rows" in events:
+        """The source of the index at this start, by the log."""
+        log = self._log.read_text(errors="replace")
+        if "the index was built from the database's rows" in log:
             return "rows"
-        if "the index was restored from a snapshot" not in events:
+        if "the index was restored from a snapshot" not in log:
             return "nothing"
-        return "an older snapshot" if "a snapshot of the index is damaged" in events else "the newest snapshot"
+        return "an older snapshot" if "a snapshot of the index is damaged" in log else "the newest snapshot"

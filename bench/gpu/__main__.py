@@ -2,7 +2,7 @@
 
 python -m bench.gpu --json gpu.json
 python -m bench.gpu --only speed
-python -m bench.gpu --device cpu          # little of everything: shows that it runs
+python -m bench.gpu --device cpu          # a smoke test
 python -m bench.gpu train --data market1501:FOLDER --unseen manifest:FILE.csv --weights 0277.safetensors --out runs/gpu
 """
 

@@ -1,4 +1,4 @@
-"""The lines of the report: measurements, and the results of checks."""
+"""The lines of the report: measurements and results of checks."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from app.kit.cores import available_cores
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. reference: what the value is compared with; right: None for a value without a check."""
+    """One line. reference: what the value is compared with; right: whether it passes its check, None without one."""
 
     part: str
     what: str
@@ -29,11 +29,11 @@ class Finding:
 class Scale:
     """The amount of work of a run.
 
-    batches: sizes of the engine's batches. seconds: that each speed is measured for. compiled: whether torch.compile is
-    tried, which takes minutes. clients: at once, each of which posts `requests` requests of `crops` crops. bulk: the
-    clients and crops a request of the bulk load under searches; no load exceeds the service's queue. identities,
-    crops_each, warm_up, iterations: of training. matrix: side of the matrices whose product gives the arithmetic limit.
-    small_inputs: whether the networks that take long are trained on small pictures.
+    batches: sizes of the engine's batches. seconds: duration of each measurement of speed. compiled: whether to measure
+    torch.compile, which takes minutes. clients: numbers of concurrent ones, each of which posts `requests` requests of
+    `crops` crops. bulk: clients and crops a request of the load during searches; no load exceeds the service's queue.
+    identities, crops_each, warm_up, iterations: of training. matrix: side of the matrices whose product gives the
+    arithmetic limit. small_inputs: whether the large networks are trained on small pictures.
     """
 
     batches: tuple[int, ...]
@@ -85,7 +85,7 @@ SMALL = Scale(
 
 
 def machine(device: torch.device) -> dict[str, str | int]:
-    """The machine of the measurements."""
+    """Hardware and versions."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {platform.machine()}",

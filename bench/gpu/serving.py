@@ -12,47 +12,45 @@ import torch
 from bench.clients import Load, multipart
 from bench.embedding import embed_round
 from bench.gpu.findings import Finding, Scale
-from bench.latency import bulk_work, milliseconds
+from bench.latency import bulk_work, post_milliseconds
 from bench.pictures import Pictures
 from bench.service import RunningService, service
 from model.checkpoint import BUNDLED
 
+_BUSY_SECONDS = ("passerby_embedding_engine_seconds_sum", "passerby_embedding_decode_seconds_sum")
+
 
 def findings(device: torch.device, scale: Scale) -> list[Finding]:
-    """The bundled model in its torch form."""
+    """Lines of the bundled model in torch."""
     pictures = Pictures()
     with tempfile.TemporaryDirectory() as folder, _service(Path(folder), device) as running:
-        lines = [_bulk(running, pictures, clients, scale) for clients in scale.clients]
+        lines = [_bulk_speed(running, pictures, clients, scale) for clients in scale.clients]
         bodies = [multipart([content], {"store": "false"}) for content in pictures.take(20 * scale.requests)]
-        alone = statistics.median(milliseconds(running.port, "/embed", bodies, 201))
+        alone = statistics.median(post_milliseconds(running.port, "/embed", bodies, 201))
         lines.append(Finding("serving", "one crop, idle service, /embed, not stored, p50", f"{alone:.1f} ms"))
         clients, crops = scale.bulk
         with bulk_work(running, pictures, clients, crops):
             bodies = [multipart([content], {"top_k": "20"}) for content in pictures.take(20 * scale.requests)]
-            waited = float(np.percentile(milliseconds(running.port, "/search", bodies, 200), 95))
+            p95 = float(np.percentile(post_milliseconds(running.port, "/search", bodies, 200), 95))
         what = f"/search while {clients} clients post {crops} crops each, p95"
-        return [*lines, Finding("serving", what, f"{waited:.0f} ms")]
+        return [*lines, Finding("serving", what, f"{p95:.0f} ms")]
 
 
 @contextmanager
 def _service(folder: Path, device: torch.device) -> Iterator[RunningService]:
-    """With torch on the GPUs of this machine, or on its CPU on request."""
+    """A service with torch on the machine's GPUs, or on its CPU for a CPU device."""
     settings = {"PASSERBY_ENGINE": "torch"} | ({"CUDA_VISIBLE_DEVICES": ""} if device.type == "cpu" else {})
     with service(folder, BUNDLED.with_suffix(".safetensors"), settings=settings) as running:
         yield running
 
 
-def _bulk(running: RunningService, pictures: Pictures, clients: int, scale: Scale) -> Finding:
-    """Crops a second of a round, and the busy shares of the engine and the decoding threads."""
+def _bulk_speed(running: RunningService, pictures: Pictures, clients: int, scale: Scale) -> Finding:
+    """Crops a second of a round, and how busy the engine and the decoding threads were."""
     load = Load(clients, scale.crops, scale.requests)
     embed_round(running.port, pictures, Load(clients, scale.crops, 1), store=False)
     before = running.metrics()
     speed = embed_round(running.port, pictures, load, store=False)
     after, seconds = running.metrics(), load.total / speed
-    busy = {
-        name: (after[f"passerby_embedding_{name}_seconds_sum"] - before[f"passerby_embedding_{name}_seconds_sum"])
-        for name in ("engine", "decode")
-    }
-    shares = f"the engine worked for {busy['engine'] / seconds:.0%} of it, decoding threads for {busy['decode']:.1f} s"
-    what = f"/embed from JPEG, not stored, {load}, crops/s"
-    return Finding("serving", what, f"{speed:,.0f}", f"{shares} of {seconds:.1f} s")
+    engine, decode = (after[name] - before[name] for name in _BUSY_SECONDS)
+    busy = f"in {seconds:.1f} s, the engine worked for {engine / seconds:.0%} and decoding threads for {decode:.1f} s"
+    return Finding("serving", f"/embed from JPEG, not stored, {load}, crops/s", f"{speed:,.0f}", busy)

@@ -8,31 +8,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from app.embedding.torch_engine import TorchEngine, channels_last
 from app.kit.cores import available_cores
 from bench.gpu.findings import Finding, Scale
-from model.checkpoint import load_checkpoint
+from bench.networks import count_operations
+from model.checkpoint import Checkpoint, load_checkpoint
 from model.mgn import load_embedder
 from model.reference import patches
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
-"""A provider of the package `onnxruntime-gpu`, which replaces `onnxruntime`."""
+"""The provider of the package `onnxruntime-gpu`, which replaces `onnxruntime`."""
 
 Embed = Callable[[NDArray[np.uint8]], object]
 
 
 def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Finding]:
     """A line for each checkpoint and runtime, with the crops a second by batch size."""
-    operations = _operations_a_second(device, scale)
+    operations_a_second = _operations_a_second(device, scale)
     lines = []
     for path in paths:
-        ways = _ways(path, device, scale)
-        size = load_checkpoint(path).metadata.input.size
+        checkpoint = load_checkpoint(path)
+        size = checkpoint.metadata.input.size
         crops = np.ascontiguousarray(patches(max(scale.batches), size, seed=11))
-        limit = operations / _operations_a_crop(path, size)
-        for name, embed in ways.items():
+        operations = count_operations(load_embedder(checkpoint), torch.zeros((1, *size, 3), dtype=torch.uint8))
+        limit = operations_a_second / operations
+        for name, embed in _runtimes(path, checkpoint, device, scale).items():
             speeds = {batch: _speed(embed, crops[:batch], scale.seconds) for batch in scale.batches}
             best = max(speeds.values())
             by_batch = ", ".join(f"{batch}: {speed:,.0f}" for batch, speed in speeds.items())
@@ -42,25 +43,24 @@ def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Find
     return lines
 
 
-def _ways(path: Path, device: torch.device, scale: Scale) -> dict[str, Embed]:
+def _runtimes(path: Path, checkpoint: Checkpoint, device: torch.device, scale: Scale) -> dict[str, Embed]:
     """The engine of the service, and other runtimes of the same network, from pixels to parts in memory."""
-    checkpoint = load_checkpoint(path)
-    ways: dict[str, Embed] = {"the engine": TorchEngine(path, device, available_cores()).embed}
-    ways["torch, float32"] = _eager(load_embedder(checkpoint).to(device), device, torch.float32)
+    runtimes: dict[str, Embed] = {"the engine": TorchEngine(path, device, available_cores()).embed}
+    runtimes["torch, float32"] = _eager(load_embedder(checkpoint).to(device), device, torch.float32)
     if device.type == "cuda":
-        ways["torch, float16, channels last"] = _eager(channels_last(checkpoint, device), device, torch.float16)
+        runtimes["torch, float16, channels last"] = _eager(channels_last(checkpoint, device), device, torch.float16)
     if scale.compiled:
         compiled = channels_last(checkpoint, device)
         compiled.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
-        ways["torch.compile, float16"] = _eager(compiled, device, torch.float16)
+        runtimes["torch.compile, float16"] = _eager(compiled, device, torch.float16)
     exported = path.with_suffix(".onnx")
     if exported.exists() and CUDA_PROVIDER in _onnx_providers():
-        ways["ONNX Runtime's CUDA provider, float32"] = _onnx_on_gpu(exported)
-    return ways
+        runtimes["ONNX Runtime's CUDA provider, float32"] = _onnx_on_gpu(exported)
+    return runtimes
 
 
 def _onnx_providers() -> list[str]:
-    """None if ONNX Runtime is not installed; the extra `gpu` does not need it."""
+    """Empty if ONNX Runtime is not installed: it is not part of the extra `gpu`."""
     try:
         import onnxruntime
     except ImportError:
@@ -93,22 +93,14 @@ def _speed(embed: Embed, crops: NDArray[np.uint8], seconds: float) -> float:
     for _ in range(2):
         embed(crops)
     calls, began = 0, time.perf_counter()
-    while (lasted := time.perf_counter() - began) < seconds or not calls:
+    while (elapsed := time.perf_counter() - began) < seconds or not calls:
         embed(crops)
         calls += 1
-    return calls * len(crops) / lasted
-
-
-def _operations_a_crop(path: Path, size: tuple[int, int]) -> float:
-    """Floating-point operations, two for each multiplication and addition."""
-    embedder = load_embedder(load_checkpoint(path))
-    with FlopCounterMode(display=False) as counter, torch.inference_mode(False), torch.no_grad():
-        embedder(torch.zeros((1, *size, 3), dtype=torch.uint8))
-    return float(counter.get_total_flops())
+    return calls * len(crops) / elapsed
 
 
 def _operations_a_second(device: torch.device, scale: Scale) -> float:
-    """Of a product of square matrices in the precision of the engine."""
+    """Floating-point operations of a product of square matrices in the engine's precision."""
     precision = torch.float16 if device.type == "cuda" else torch.float32
     matrix = torch.rand((scale.matrix, scale.matrix), device=device, dtype=precision)
 

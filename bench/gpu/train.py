@@ -1,4 +1,4 @@
-"""`python -m bench.gpu train`: the best result of some minutes on one GPU, with evaluated checkpoints on the way.
+"""`python -m bench.gpu train`: the best training for some minutes of one GPU, with evaluations on the way.
 
 Two networks, half of the minutes each: `mgn-osnet` with all layers, from the layers of a converted network; and MGN on
 ResNet-50 from random weights, with a teacher. A stopped run continues if it is started again.
@@ -34,7 +34,7 @@ from model.training.world import World
 NETWORKS = ("osnet", "resnet50")
 VALIDATION_SECONDS = 120
 TRAINING_SHARE = 0.8
-"""The share of a run's minutes for iterations; the rest is for evaluation and for reading the pictures."""
+"""The share of a run's minutes for iterations; the rest is for evaluation and for decoding pictures."""
 _SPEED_ITERATIONS = 40
 
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", type=Path, action="append", default=[], help="NPZ of features, for resnet50")
     parser.add_argument("--teacher-name", help="what the teacher is, and its licence")
     parser.add_argument("--minutes", type=float, default=20, help="of all networks together")
-    parser.add_argument("--iterations", type=int, help="of each network, whatever that takes, in place of --minutes")
+    parser.add_argument("--iterations", type=int, help="of each network, in place of --minutes")
     parser.add_argument("--network", choices=NETWORKS, action="append", help="only this one; may be repeated")
     parser.add_argument("--cache", type=Path, help="folder for decoded pictures")
     parser.add_argument("--set", default=[], action="append", dest="settings", help="as `python -m model train --set`")
@@ -92,15 +92,15 @@ def _run(network: str, arguments: argparse.Namespace, folder: Path) -> Run:
     samples, _ = hold_out_of_first(data_set, arguments.hold_out)
     origin = converted_network(recipe)
     teacher = origin.model_id if origin else arguments.teacher_name
-    facts = training_data(samples, data_set, arguments.hold_out, origin, teacher)
+    data = training_data(samples, data_set, arguments.hold_out, origin, teacher)
     teachers = () if network == "osnet" else tuple(arguments.teacher)
-    return Run(recipe, samples, facts, folder, teachers, cache=arguments.cache or default_cache())
+    return Run(recipe, samples, data, folder, teachers, cache=arguments.cache or default_cache())
 
 
 def _sources(data: Sequence[str]) -> list[int]:
-    """The recipe's, where they are as many as the data sets; otherwise none, so batches follow the data sets' sizes."""
-    of_recipe = read_recipe(recipe_path(Path(_RECIPES["osnet"]))).batch.sources
-    return list(of_recipe) if len(of_recipe) == len(data) else []
+    """The recipe's, if it has one a data set; otherwise none, so batches follow the data sets' sizes."""
+    sources = read_recipe(recipe_path(Path(_RECIPES["osnet"]))).batch.sources
+    return list(sources) if len(sources) == len(data) else []
 
 
 _RECIPES = {"osnet": "osnet", "resnet50": "practical"}
@@ -122,34 +122,32 @@ def _with_iterations(recipe: Recipe, iterations: int) -> Recipe:
 
 
 def _planned_iterations(planned: Run, world: World, seconds: float) -> tuple[int, int]:
-    """The number of iterations, and between validations, that fit into `seconds` by the speed of a short run.
+    """The iterations that fit into `seconds` at the speed of a short run, and those from validation to validation.
 
     Stored in the run's folder, so that a resumed run keeps its length.
     """
-    kept = planned.folder / "iterations.txt"
-    if not kept.exists():
+    stored = planned.folder / "iterations.txt"
+    if not stored.exists():
         speed = _iterations_a_second(planned, world)
         planned.folder.mkdir(parents=True, exist_ok=True)
         validate_every = max(1, int(VALIDATION_SECONDS * speed))
         validations = max(1, round(TRAINING_SHARE * seconds / VALIDATION_SECONDS))
-        kept.write_text(f"{validations * validate_every} {validate_every}", encoding="utf-8")
-    iterations, validate_every = map(int, kept.read_text(encoding="utf-8").split())
+        stored.write_text(f"{validations * validate_every} {validate_every}", encoding="utf-8")
+    iterations, validate_every = map(int, stored.read_text(encoding="utf-8").split())
     return iterations, validate_every
 
 
 def _iterations_a_second(planned: Run, world: World) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        short = replace(
-            planned, recipe=_with_iterations(planned.recipe, _SPEED_ITERATIONS), folder=Path(folder), log_every=10
-        )
-        train(short, world)
+        recipe = _with_iterations(planned.recipe, _SPEED_ITERATIONS)
+        train(replace(planned, recipe=recipe, folder=Path(folder), log_every=10), world)
         speeds = [line["crops_per_second"] for line in read_log(Path(folder) / LOG_FILE) if "crops_per_second" in line]
     return float(speeds[-1]) / (planned.recipe.batch.identities * planned.recipe.batch.crops)
 
 
 @dataclass
 class _Validation:
-    """Saves each checkpoint on the way, named after its saved state, and evaluates it on all places."""
+    """Saves each validated checkpoint, named after its training state, and evaluates it on all places."""
 
     folder: Path
     places: list[str]
@@ -157,15 +155,15 @@ class _Validation:
     def __call__(self, checkpoint: Checkpoint) -> Mapping[str, float]:
         began = time.perf_counter()
         described = with_reference(checkpoint)
-        state = saved_states(self.folder)[-1]  # of this iteration: saved just before, at the same interval
+        state = saved_states(self.folder)[-1]  # of this iteration, as save_every equals validate_every
         path = self.folder / f"{state.stem.replace('state', 'checkpoint')}.safetensors"
         save_checkpoint(path, described.weights, described.metadata)
-        figures: dict[str, float] = {}
+        results: dict[str, float] = {}
         network = inference_of(checkpoint)
         for place in self.places:
             chosen = choose_split(place, checkpoint.metadata.training_data, None)
-            metrics = evaluate_place(chosen, embed_split(chosen.split, network)).found.metrics
-            figures |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
-        text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in figures.items())
+            metrics = evaluate_place(chosen, embed_split(chosen.split, network)).evaluation.metrics
+            results |= {f"{chosen.data} rank-1": metrics.rank1, f"{chosen.data} mAP": metrics.map_step}
+        text = ", ".join(f"{name} {100 * value:.1f} %" for name, value in results.items())
         print(f"{path.name}: {text}; evaluated in {time.perf_counter() - began:.0f} s", flush=True)
-        return figures
+        return results

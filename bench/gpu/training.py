@@ -1,4 +1,4 @@
-"""Training speed in crops a second, against a plain loop."""
+"""Crops a second of training, against a plain loop."""
 
 import tempfile
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The index against exact search and other indexes: `python -m bench.index --crops 1000000 --folder DIR`.
 
-It measures the figures about searches in docs/performance.md, on real and synthetic embeddings (`galleries.py`). The
-first run creates these and keeps them in the folder, 4 KiB a crop.
+It measures the figures about searches in docs/performance.md, on real and synthetic embeddings (`galleries.py`), which
+the first run writes to the folder: 4 KiB a crop.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=CROPS)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="20 GB for a million crops and all other indexes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=PARTS, help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="only this part")
     parser.add_argument(
         "--plot", type=Path, help="measure galleries from 10,000 crops on, and write a plot to this file"
     )

@@ -1,4 +1,4 @@
-"""Any number of synthetic embeddings with the geometry of real ones: persons, shifts of cameras, and distractors.
+"""Any number of synthetic embeddings with the geometry of real ones: persons, offsets of cameras, and distractors.
 
 `python -m bench.index.galleries` compares them with the real embeddings that they are fitted to: the similarities of
 crops, and the recall of the same FAISS index on both.
@@ -25,26 +25,26 @@ from model.loading import load_for_inference
 
 Embeddings = NDArray[np.float32]
 
-KEPT = 0.995
-"""The share of the variance that is kept; this drops most directions."""
+KEPT_VARIANCE = 0.995
+"""The share of the variance that is kept, in few of the directions."""
 
 QUERY_COUNT = 1000
-DEEP = 100
+TRUE_COUNT = 100
+"""The length of the ground truth of each query."""
 
 CAMERAS = 6
-SEEN_ONCE = 0.6
-"""Share of the persons that have one crop. They are the distractors, about one crop in fifteen."""
+SINGLE_CROP_SHARE = 0.6
+"""Share of the persons with one crop. They are the distractors, about one crop in fifteen."""
 
-OFTEN_MEDIAN, OFTEN_SPREAD = 2.6, 0.9
-"""Mean and standard deviation of the logarithm of the other persons' crops: median 13, 99th percentile 100."""
+LOG_CROPS_MEAN, LOG_CROPS_DEVIATION = 2.6, 0.9
+"""Of the logarithm of the other persons' numbers of crops: median 13, 99th percentile 100."""
 
-
-_TINY = 1e-6
+_MIN_LENGTH = 1e-6
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A distribution around zero: normal draws, each times a log-normal size, as some crops are outliers.
+    """A distribution around zero: normal draws, each scaled by a log-normal size, as some crops are outliers.
 
     directions: `(K, 2048)`, each as long as its standard deviation. size_deviation: standard deviation of the size's
     logarithm.
@@ -55,13 +55,13 @@ class Spread:
 
     @classmethod
     def of(cls, deviations: Embeddings) -> "Spread":
-        """Fit to deviations `(N, 2048)` from zero. Zeros, which come from groups of one crop, are ignored."""
+        """Fit to deviations `(N, 2048)` from zero, without those that are zero, of groups of one crop."""
         lengths = np.linalg.norm(deviations, axis=1)
-        deviations, lengths = deviations[lengths > _TINY], lengths[lengths > _TINY]
+        deviations, lengths = deviations[lengths > _MIN_LENGTH], lengths[lengths > _MIN_LENGTH]
         variance = deviations.T @ deviations / len(deviations)
         values, vectors = np.linalg.eigh(variance.astype(np.float64))
         values = np.maximum(values[::-1], 0)
-        kept = int(np.searchsorted(np.cumsum(values) / values.sum(), KEPT)) + 1
+        kept = int(np.searchsorted(np.cumsum(values) / values.sum(), KEPT_VARIANCE)) + 1
         directions = (vectors[:, ::-1][:, :kept] * np.sqrt(values[:kept])).T
         normal = (values**2).sum() / values.sum() ** 2 / 2  # variance of the logarithm of a normal draw's length
         size_deviation = math.sqrt(max(0.0, float(np.log(lengths).var() - normal)))
@@ -123,7 +123,7 @@ def real_embeddings() -> LabelledFeatures:
 
 
 def gallery_of(folder: Path, crops: int, seed: int = 0) -> Gallery:
-    """A gallery with all real crops and as many synthetic ones as needed. Reuses one that is in the folder."""
+    """A gallery of real crops, filled up with synthetic ones; reuses one in the folder."""
     folder = folder / f"{crops}-{seed}"
     if not (folder / QUERIES).exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def gallery_of(folder: Path, crops: int, seed: int = 0) -> Gallery:
         order = np.random.default_rng(seed).permutation(len(real.pids))
         _write(folder / EMBEDDINGS, real, order[QUERY_COUNT:], crops, seed)
         queries = real.features[order[:QUERY_COUNT]]
-        true = nearest_rows(mapped(folder / EMBEDDINGS, crops), queries, DEEP)
+        true = nearest_rows(mapped(folder / EMBEDDINGS, crops), queries, TRUE_COUNT)
         np.savez(folder / QUERIES, queries=queries, true=true, crops=crops)
     return Gallery.open(folder)
 
@@ -150,12 +150,12 @@ def _write(path: Path, real: LabelledFeatures, kept: NDArray[np.int64], crops: i
     """Write real and synthetic embeddings in random order."""
     rng = np.random.default_rng(seed)
     geometry = Geometry.of(real)
-    places = rng.permutation(crops)
+    order = rng.permutation(crops)
     kept = kept[:crops]
     embeddings = np.memmap(path, np.float16, "w+", shape=(crops, EMBEDDING_DIM))
-    embeddings[places[: len(kept)]] = real.features[kept]
+    embeddings[order[: len(kept)]] = real.features[kept]
     for start in range(len(kept), crops, CHUNK_ROWS):
-        rows = np.sort(places[start : start + CHUNK_ROWS])
+        rows = np.sort(order[start : start + CHUNK_ROWS])
         person = np.repeat(np.arange(len(rows)), _crops_of_persons(len(rows), rng))[: len(rows)]
         cameras = rng.integers(1, CAMERAS + 1, len(rows))  # number of cameras that see each person
         camera = rng.integers(0, CAMERAS, len(rows)) % cameras[person]
@@ -166,8 +166,8 @@ def _write(path: Path, real: LabelledFeatures, kept: NDArray[np.int64], crops: i
 
 def _crops_of_persons(persons: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """The number of crops of each person: one for most, very many for a few."""
-    often = np.maximum(2, rng.lognormal(OFTEN_MEDIAN, OFTEN_SPREAD, persons)).astype(np.int64)
-    return np.where(rng.random(persons) < SEEN_ONCE, 1, often)
+    several = np.maximum(2, rng.lognormal(LOG_CROPS_MEAN, LOG_CROPS_DEVIATION, persons)).astype(np.int64)
+    return np.where(rng.random(persons) < SINGLE_CROP_SHARE, 1, several)
 
 
 def main() -> None:
@@ -200,7 +200,7 @@ _MEASURES = (
 
 
 def _measured(sample: LabelledFeatures, seed: int) -> list[float]:
-    """The measures, for 500 queries that are taken out of the set."""
+    """The measures, with 500 of the crops as queries to the others."""
     order = np.random.default_rng(seed).permutation(len(sample.pids))
     queries, rest = order[:500], order[500:]
     query, gallery = sample.features[queries], np.ascontiguousarray(sample.features[rest])
@@ -209,24 +209,23 @@ def _measured(sample: LabelledFeatures, seed: int) -> list[float]:
     across = same & (sample.cameras[queries][:, None] != sample.cameras[rest][None])
     true = np.argpartition(-similarities, 10, axis=1)[:, :10]
     tenth = np.median(np.take_along_axis(similarities, true, axis=1).min(axis=1))
-    found = [_recall(name, nprobe, query, gallery, true) for name, nprobe in _INDEXES]
+    recalls = [_recall(name, nprobe, query, gallery, true) for name, nprobe in _INDEXES]
     return [
         *np.percentile(similarities[across], _PERCENTILES).tolist(),
         *np.percentile(similarities[~same], _PERCENTILES).tolist(),
         float(tenth),
-        *found,
+        *recalls,
     ]
 
 
 def _recall(name: str, nprobe: int, query: Embeddings, gallery: Embeddings, true: NDArray[np.int64]) -> float:
-    """The share of the true ten nearest that is among an index's 100 best candidates."""
+    """The share of the true ten nearest that are among an index's 100 best candidates."""
     index = faiss.index_factory(EMBEDDING_DIM, name, faiss.METRIC_INNER_PRODUCT)
     index.train(gallery)
     index.add(gallery)
     faiss.extract_index_ivf(index).nprobe = nprobe
-    _, proposed = index.search(query, 100)
-    hits = [len(set(found.tolist()) & set(best.tolist())) for found, best in zip(proposed, true, strict=True)]
-    return sum(hits) / true.size
+    _, candidates = index.search(query, 100)
+    return sum(len(np.intersect1d(*rows)) for rows in zip(candidates, true, strict=True)) / true.size
 
 
 def _means(features: Embeddings, group: NDArray[np.int64]) -> Embeddings:
@@ -239,7 +238,6 @@ def _means(features: Embeddings, group: NDArray[np.int64]) -> Embeddings:
 
 def _scaled(embeddings: Embeddings, part_lengths: Embeddings) -> Embeddings:
     """Scale each part to its length, in place."""
-
     parts = _by_part(embeddings)
     parts *= part_lengths[:, np.newaxis] / np.linalg.norm(parts, axis=2, keepdims=True)
     return embeddings

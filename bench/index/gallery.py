@@ -11,7 +11,7 @@ from model.architecture import EMBEDDING_DIM
 EMBEDDINGS, QUERIES = "embeddings.f16", "queries.npz"
 
 CHUNK_ROWS = 20_000
-"""Embeddings that are compared or drawn at once."""
+"""Embeddings that are compared or drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def nearest_rows(
     rows = np.zeros((len(queries), count), np.int64)
     for start in range(0, len(selected), CHUNK_ROWS):
         chunk = selected[start : start + CHUNK_ROWS]
-        found = queries @ embeddings[chunk].astype(np.float32).T
-        merged = np.concatenate([best, found], axis=1)
-        merged_rows = np.concatenate([rows, np.broadcast_to(chunk, found.shape)], axis=1)
+        similarities = queries @ embeddings[chunk].astype(np.float32).T
+        merged = np.concatenate([best, similarities], axis=1)
+        merged_rows = np.concatenate([rows, np.broadcast_to(chunk, similarities.shape)], axis=1)
         order = np.argpartition(-merged, count - 1, axis=1)[:, :count]
         best, rows = np.take_along_axis(merged, order, axis=1), np.take_along_axis(merged_rows, order, axis=1)
     return np.take_along_axis(rows, np.argsort(-best, axis=1, kind="stable"), axis=1)
@@ -57,5 +57,4 @@ def nearest_rows(
 
 def mapped(path: Path, crops: int) -> NDArray[np.float16]:
     """The embeddings of a file, memory-mapped."""
-
     return np.memmap(path, np.float16, "r", shape=(crops, EMBEDDING_DIM))

@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -11,26 +12,24 @@ from numpy.typing import NDArray
 
 from bench.index.gallery import Gallery
 from bench.index.searchers import Query, Rows, Searcher
+from bench.rounds import milliseconds
 
 COUNT = 10
-"""Matches of a search (top_k)."""
-
-Make = Callable[[Gallery], Searcher]
+"""The matches of a search (top_k)."""
 
 
 class IndexProcess:
     """An index of a gallery in a separate process. Each method runs there; an exception becomes a RuntimeError here."""
 
-    def __init__(self, make: Make, gallery: Gallery, name: str) -> None:
-        """make: a module-level function, as it is pickled."""
+    def __init__(self, kind: type[Searcher], gallery: Gallery, name: str) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, make, gallery.folder), daemon=False)
+        self._connection, remote_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(remote_end, kind, gallery.folder), daemon=False)
         self._process.start()
-        there.close()
+        remote_end.close()
         try:
-            self.seconds_to_build = float(self._ask("built"))
+            self.seconds_to_build = float(self._call("build"))
         except BaseException:
             self.__exit__()
             raise
@@ -39,50 +38,50 @@ class IndexProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._here.close()
+        self._connection.close()
         self._process.join()
 
     def recall(self, queries: slice, effort: int) -> float:
-        """Recall for a slice of the gallery's queries."""
-        return float(self._ask("recall", queries, effort))
+        """The recall on a slice of the gallery's queries."""
+        return float(self._call("recall", queries, effort))
 
     def least_effort(self, queries: slice, recall: float) -> int | None:
         """The least effort that reaches a recall, or None."""
-        effort: int | None = self._ask("least_effort", queries, recall)
+        effort: int | None = self._call("least_effort", queries, recall)
         return effort
 
     def latencies(self, queries: slice, effort: int) -> list[float]:
         """Milliseconds of each query, run one after the other."""
-        found: list[float] = self._ask("latencies", queries, effort)
-        return found
+        latencies: list[float] = self._call("latencies", queries, effort)
+        return latencies
 
     def throughput(self, effort: int, clients: int, seconds: float) -> float:
         """Queries a second of several concurrent clients."""
-        return float(self._ask("throughput", effort, clients, seconds))
+        return float(self._call("throughput", effort, clients, seconds))
 
     def memory(self) -> float:
         """Resident memory in MB."""
-        return float(self._ask("memory"))
+        return float(self._call("memory"))
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        self._here.send((method, arguments))
-        outcome, value = self._here.recv()
+    def _call(self, method: str, *arguments: Any) -> Any:
+        self._connection.send((method, arguments))
+        outcome, value = self._connection.recv()
         if outcome == "raised":
             raise RuntimeError(f"{self.name}: {value}")
         return value
 
 
-class _Requests:
+class _Calls:
     """The methods of `IndexProcess`, in the separate process."""
 
     def __init__(self, searcher: Searcher, gallery: Gallery) -> None:
         self._searcher = searcher
         self._gallery = gallery
 
-    def built(self) -> float:
-        started = time.perf_counter()
+    def build(self) -> float:
+        began = time.perf_counter()
         self._searcher.build(self._gallery.embeddings)
-        return time.perf_counter() - started
+        return time.perf_counter() - began
 
     def recall(self, queries: slice, effort: int) -> float:
         return recall_of(
@@ -104,34 +103,21 @@ class _Requests:
         return self._searcher.memory()
 
 
-def milliseconds(search: Callable[[Query], object], queries: NDArray[np.float32]) -> list[float]:
-    """Milliseconds of each query."""
-    found = []
-    for query in queries:
-        started = time.perf_counter()
-        search(query)
-        found.append(1000 * (time.perf_counter() - started))
-    return found
-
-
 def recall_of(search: Callable[[Query], Rows], queries: NDArray[np.float32], true: NDArray[np.int64]) -> float:
-    """Recall: the share of the true `COUNT` best matches that is found."""
-
-    found = sum(
-        len(set(search(query).tolist()) & set(rows[:COUNT].tolist())) for query, rows in zip(queries, true, strict=True)
-    )
-    return found / (COUNT * len(queries))
+    """The share of the true `COUNT` best matches that is found. true: `(Q, N)` rows, best first."""
+    hits = sum(len(np.intersect1d(search(query), rows[:COUNT])) for query, rows in zip(queries, true, strict=True))
+    return hits / (COUNT * len(queries))
 
 
-def _serve(connection: Connection, make: Make, folder: Any) -> None:
+def _serve(connection: Connection, kind: type[Searcher], folder: Path) -> None:
     gallery = Gallery.open(folder)
-    answers = _Requests(make(gallery), gallery)
+    calls = _Calls(kind(folder), gallery)
     while True:
         try:
             method, arguments = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(("returned", getattr(answers, method)(*arguments)))
+            connection.send(("returned", getattr(calls, method)(*arguments)))
         except Exception as error:
             connection.send(("raised", f"{type(error).__name__}: {error}"))

@@ -3,6 +3,8 @@
 import argparse
 import cProfile
 import statistics
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.index.comparisons import CROPS, FOLDER
-from bench.index.index_process import COUNT, milliseconds
-from bench.index.searchers import Query, Searcher
+from bench.index.index_process import COUNT
+from bench.index.searchers import Searcher
 from bench.index.sides import restored
+from bench.rounds import milliseconds
 
 _SHOWN = 10
 
@@ -27,23 +30,20 @@ def main() -> None:
     from bench.index.galleries import gallery_of
 
     gallery = gallery_of(arguments.folder, arguments.crops)
-    side = restored(gallery)
-    profile(side, gallery.queries)
-    side.index.close()
+    searcher = restored(gallery)
+    profile(searcher, gallery.queries)
+    searcher.index.close()
 
 
 def profile(searcher: Searcher, queries: NDArray[np.float32]) -> None:
-    """Print the functions of a search with their own time, longest first."""
-
-    def search(query: Query) -> None:
-        searcher.search(query, COUNT, 0)
-
+    """Print the functions with the most time of their own in a search."""
+    search = partial(searcher.search, count=COUNT, effort=0)
     milliseconds(search, queries)
     p50 = statistics.median(milliseconds(search, queries))
     profiler = cProfile.Profile()
     profiler.runcall(milliseconds, search, queries)
     table = Table("function", "milliseconds a search", title=f"p50 {p50:.2f} ms")
-    for entry in sorted(profiler.getstats(), key=lambda entry: -entry.inlinetime)[:_SHOWN]:
+    for entry in sorted(profiler.getstats(), key=attrgetter("inlinetime"), reverse=True)[:_SHOWN]:
         name = entry.code if isinstance(entry.code, str) else entry.code.co_qualname
         table.add_row(name, f"{1000 * entry.inlinetime / len(queries):.3f}")
     Console().print(table)

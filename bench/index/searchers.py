@@ -1,13 +1,16 @@
-"""Vector indexes behind one interface: Passerby's index in the process, and those it is compared with."""
+"""Vector indexes behind one interface: Passerby's and its peers."""
 
 import asyncio
 import math
+import shutil
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import faiss
 import numpy as np
@@ -19,7 +22,7 @@ from app.index.faiss_index import FaissIndex, Tuning
 from app.index.nearest import as_float32, nearest
 from app.index.port import Addition, CropColumns, Filter, IndexResult
 from app.kit.cores import available_cores
-from bench.postgresql import started
+from bench.postgresql import start_postgresql
 from model.architecture import EMBEDDING_DIM
 
 Stored = NDArray[np.float16]
@@ -28,30 +31,36 @@ Rows = NDArray[np.int64]
 
 _MODEL = "mgn-bench"
 _CHUNK_ROWS = 2_000
-_SECONDS_TO_BUILD = 7_200
+_BUILD_TIMEOUT_SECONDS = 7_200
 _EFFORTS = (20, 30, 40, 50, 60, 80, 100, 120, 160, 200, 240, 320, 480, 640, 960, 1280)
 _GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples modulo 1 are evenly distributed
 
 SHARES = (0.001, 0.01, 0.1, 0.5)
-"""The share of the gallery that each camera in a filter has; the rest is of one more camera."""
+"""The shares of the gallery of the cameras that filters select; one more camera has the rest."""
 
 
-class Searcher(Protocol):
+class Searcher(ABC):
     """An index of embeddings by row number."""
 
     efforts: Sequence[int]
     """Values of the search parameter that trades speed for recall, ascending."""
 
+    def __init__(self, folder: Path) -> None:
+        """folder: of the gallery, where an index may keep files."""
+        self.folder = folder
+
+    @abstractmethod
     def build(self, embeddings: Stored) -> None:
         """Index a gallery `(N, 2048)`."""
 
+    @abstractmethod
     def search(self, query: Query, count: int, effort: int) -> Rows:
         """The rows most similar to a query `(2048,)`."""
 
     def throughput(self, count: int, effort: int, queries: NDArray[np.float32], clients: int, seconds: float) -> float:
-        """Queries a second of several concurrent clients, each of which asks one query at a time."""
+        """Queries a second of several concurrent clients, each of which sends one query at a time."""
 
-        def ask(client: int) -> int:
+        def search(client: int) -> int:
             done = 0
             while time.monotonic() < end:
                 self.search(queries[(client * 131 + done) % len(queries)], count, effort)
@@ -60,10 +69,11 @@ class Searcher(Protocol):
 
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(clients) as threads:
-            return sum(threads.map(ask, range(clients))) / seconds
+            return sum(threads.map(search, range(clients))) / seconds
 
     def memory(self) -> float:
-        """Resident memory in MB of all processes of the index."""
+        """Resident memory in MB of all processes of the index, without memory-mapped files."""
+        return _resident(psutil.Process())
 
 
 def camera_of(rows: Rows) -> list[str]:
@@ -74,26 +84,29 @@ def camera_of(rows: Rows) -> list[str]:
 
 
 class Passerby(Searcher):
-    """Passerby's index in the process, and the exact comparison of its candidates.
+    """Passerby's index, and the exact comparison of its candidates.
 
-    The service reads the embeddings of the candidates from the database; here they come from the gallery's mapped file.
-    The key of a row is its number plus one.
+    The service reads the embeddings of the candidates from the database; here, from the gallery's mapped file. The key
+    of a row is its number plus one.
     """
 
     efforts: Sequence[int] = (0,)
 
-    def __init__(self, tuning: Tuning | None = None) -> None:
+    def __init__(self, folder: Path, tuning: Tuning | None = None) -> None:
+        super().__init__(folder)
         self.index = FaissIndex(_MODEL, tuning)
         self._searches = ConcurrentSearches()
 
     def build(self, embeddings: Stored) -> None:
-        """Load crops as the index sync does from the rows of the database."""
+        """Load the crops as the index sync loads the database's rows."""
         self.embeddings = embeddings
         if sampled := self.index.sample_size(len(embeddings)):
             chosen = np.random.default_rng(0).permutation(len(embeddings))[:sampled]
-            self.index.prepare(embeddings[np.sort(chosen)][np.argsort(np.argsort(chosen))], len(embeddings))
+            ranks = np.argsort(np.argsort(chosen))
+            sample = embeddings[np.sort(chosen)][ranks]  # `embeddings[chosen]`, but read in the order of the file
+            self.index.prepare(sample, len(embeddings))
         for rows in _chunks(len(embeddings)):
-            self.index.load(additions(embeddings, rows), 0)
+            self.index.load(_additions(embeddings, rows), 0)
         self.index.maintain()
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
@@ -102,38 +115,34 @@ class Passerby(Searcher):
 
     def search_in(self, query: Query, count: int, crop_filter: Filter) -> Rows:
         """Search with a filter."""
-        (found,) = self.index.search(query[None], crop_filter, count)
-        return self._compared(query, found, count)
+        (candidates,) = self.index.search(query[None], crop_filter, count)
+        return self._refine(query, candidates, count)
 
-    async def search_among_others(self, query: Query, count: int) -> Rows:
-        """Search without a filter as a request of the service does, among concurrent ones."""
-        return self._compared(query, await self._searches.search(self.index, query, Filter(), count), count)
+    async def search_concurrently(self, query: Query, count: int) -> Rows:
+        """Search without a filter, as one of several concurrent requests of the service."""
+        return self._refine(query, await self._searches.search(self.index, query, Filter(), count), count)
 
-    def _compared(self, query: Query, found: IndexResult, count: int) -> Rows:
-        """The best of the candidates by their embeddings."""
-        rows = found.keys - 1
+    def _refine(self, query: Query, candidates: IndexResult, count: int) -> Rows:
+        """The best candidates by the exact comparison."""
+        rows = candidates.keys - 1
         best: Rows = nearest(query[None], as_float32(self.embeddings[rows]), None, count)[1][0]
         return rows[best]
 
     def throughput(self, count: int, effort: int, queries: NDArray[np.float32], clients: int, seconds: float) -> float:
         """See Searcher. The clients are coroutines of one event loop, as in the service."""
 
-        async def ask(client: int) -> int:
+        async def search(client: int) -> int:
             done = 0
             while time.monotonic() < end:
-                await self.search_among_others(queries[(client * 131 + done) % len(queries)], count)
+                await self.search_concurrently(queries[(client * 131 + done) % len(queries)], count)
                 done += 1
             return done
 
-        async def all_ask() -> int:
-            return sum(await asyncio.gather(*(ask(client) for client in range(clients))))
+        async def search_with_all_clients() -> int:
+            return sum(await asyncio.gather(*(search(client) for client in range(clients))))
 
         end = time.monotonic() + seconds
-        return asyncio.run(all_ask()) / seconds
-
-    def memory(self) -> float:
-        """Without the mapped files, whose pages belong to the page cache."""
-        return own_memory()
+        return asyncio.run(search_with_all_clients()) / seconds
 
 
 class Flat(Searcher):
@@ -149,9 +158,6 @@ class Flat(Searcher):
     def search(self, query: Query, count: int, effort: int) -> Rows:
         rows: Rows = self._index.search(query[None], count)[1][0]
         return rows
-
-    def memory(self) -> float:
-        return own_memory()
 
 
 class Hnswlib(Searcher):
@@ -172,9 +178,6 @@ class Hnswlib(Searcher):
             self._index.set_ef(effort)
         rows: Rows = self._index.knn_query(query, count, num_threads=1)[0][0].astype(np.int64)
         return rows
-
-    def memory(self) -> float:
-        return own_memory()
 
 
 class Usearch(Searcher):
@@ -197,9 +200,6 @@ class Usearch(Searcher):
         found = self._index.search(query.astype(np.float16), count, threads=1)
         return np.asarray(found.keys, np.int64)
 
-    def memory(self) -> float:
-        return own_memory()
-
 
 class MilvusLite(Searcher):
     """Milvus Lite with HNSW."""
@@ -207,13 +207,13 @@ class MilvusLite(Searcher):
     efforts: Sequence[int] = _EFFORTS
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        super().__init__(empty_folder(folder / "milvus"))
 
     def build(self, embeddings: Stored) -> None:
         from pymilvus import DataType, MilvusClient
 
         options = {"grpc.keepalive_time_ms": 2**31 - 1}  # its server closes connections that ping during long work
-        self._client: Any = MilvusClient(str(self._folder / "bench.db"), grpc_options=options)
+        self._client: Any = MilvusClient(str(self.folder / "bench.db"), grpc_options=options)
         schema = self._client.create_schema(auto_id=False)
         schema.add_field("row", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=EMBEDDING_DIM)
@@ -225,8 +225,8 @@ class MilvusLite(Searcher):
         self._client.flush("bench")
         index = self._client.prepare_index_params()
         index.add_index("vector", index_type="HNSW", metric_type="IP", params={"M": 16, "efConstruction": 100})
-        self._client.create_index("bench", index, timeout=_SECONDS_TO_BUILD)
-        self._client.load_collection("bench", timeout=_SECONDS_TO_BUILD)
+        self._client.create_index("bench", index, timeout=_BUILD_TIMEOUT_SECONDS)
+        self._client.load_collection("bench", timeout=_BUILD_TIMEOUT_SECONDS)
 
     def search(self, query: Query, count: int, effort: int) -> Rows:
         found = self._client.search(
@@ -236,7 +236,7 @@ class MilvusLite(Searcher):
 
     def memory(self) -> float:
         """Including the server, a separate process."""
-        return own_memory() + sum(_resident(child) for child in psutil.Process().children(recursive=True))
+        return super().memory() + sum(_resident(child) for child in psutil.Process().children(recursive=True))
 
 
 class Pgvector(Searcher):
@@ -245,15 +245,13 @@ class Pgvector(Searcher):
     efforts: Sequence[int] = (*_EFFORTS[:-1], 1000)
 
     def __init__(self, folder: Path) -> None:
-        self._server = started(folder / "postgresql")
+        super().__init__(folder)
+        self._server = start_postgresql(empty_folder(folder / "pgvector") / "postgresql")
 
     def build(self, embeddings: Stored) -> None:
         import psycopg
 
-        def connect() -> psycopg.Connection:
-            return psycopg.connect(self._server.get_uri(), autocommit=True)
-
-        self._connect = connect
+        self._connect = partial(psycopg.connect, self._server.get_uri(), autocommit=True)
         self._connections: dict[int, Any] = {}
         with self._connect() as connection:
             connection.execute("CREATE EXTENSION vector")
@@ -281,13 +279,13 @@ class Pgvector(Searcher):
         return np.array([row for (row,) in found], np.int64)
 
     def memory(self) -> float:
-        """Of the server's processes; shared buffers are counted once (PSS)."""
+        """Of the server's processes, by PSS, which counts shared buffers once."""
         server = psutil.Process(self._server.get_pid())
         processes = [server, *server.children(recursive=True)]
         return float(sum(process.memory_full_info().pss for process in processes)) / 1e6
 
 
-def additions(embeddings: Stored, rows: Rows) -> list[Addition]:
+def _additions(embeddings: Stored, rows: Rows) -> list[Addition]:
     """Rows as additions to the gallery."""
     cameras = camera_of(rows)
     return [
@@ -296,15 +294,17 @@ def additions(embeddings: Stored, rows: Rows) -> list[Addition]:
     ]
 
 
-def own_memory() -> float:
-    """Resident memory of this process in MB, without memory-mapped files."""
-
-    return _resident(psutil.Process())
-
-
 def _resident(process: psutil.Process) -> float:
+    """Megabytes without memory-mapped files, whose pages belong to the page cache."""
     memory = process.memory_info()
     return float(memory.rss - memory.shared) / 1e6
+
+
+def empty_folder(folder: Path) -> Path:
+    """Create an empty folder in place of an existing one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def _halfvec(embedding: Stored) -> bytes:

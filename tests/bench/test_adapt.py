@@ -18,11 +18,11 @@ def test_the_bench_adapts_with_some_persons_and_evaluates_on_the_others(
 ) -> None:
     first_checkpoint(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    line = ["adapt", "--checkpoint", tmp_path / "first.safetensors", "--data", f"synthetic:{site()}"]
-    line += ["--other", f"market1501:{market(tmp_path)}", "--out", tmp_path / "runs", "--identities", 8, "--seed", 3]
+    command = ["adapt", "--checkpoint", tmp_path / "first.safetensors", "--data", f"synthetic:{site()}"]
+    command += ["--other", f"market1501:{market(tmp_path)}", "--out", tmp_path / "runs", "--identities", 8, "--seed", 3]
     for setting in TINY:
-        line += ["--set", setting]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in line])
+        command += ["--set", setting]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
     adapt.main()
     output = capsys.readouterr().out
     head, _, before, after, *below = output.splitlines()

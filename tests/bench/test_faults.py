@@ -19,11 +19,11 @@ def test_no_kind_of_fault_loses_acknowledged_crops(settings: Settings, seed: int
     url = settings.resolved_database_url
     with tempfile.TemporaryDirectory(prefix="passerby-") as folder:
         database_url = url if url.startswith("postgresql") else None
-        with trial(Path(folder), settings.checkpoint, database_url, random.Random(seed)) as one:
-            rounds = []
-            for outcome in one.rounds_with_all(ROUNDS):
-                print(outcome)
-                rounds.append(outcome)
-    assert [violation for outcome in rounds for violation in outcome.violations] == []
-    assert all(outcome.kept for outcome in rounds), "there was nothing to be lost: this test showed little"
-    assert sum(outcome.unknown for outcome in rounds) > 0, "no request was cut off: this test showed little"
+        with trial(Path(folder), settings.checkpoint, database_url, random.Random(seed)) as running:
+            results = []
+            for result in running.rounds_with_all(ROUNDS):
+                print(result)
+                results.append(result)
+    assert [violation for result in results for violation in result.violations] == []
+    assert all(result.kept for result in results), "there were no crops to lose: this test showed little"
+    assert sum(result.unknown for result in results) > 0, "no request was cut off: this test showed little"

@@ -1,4 +1,4 @@
-"""`python -m bench.gpu` runs whole, on a CPU, too, so that half an hour of a GPU is not spent on finding out."""
+"""All of `python -m bench.gpu` runs on a CPU, so that no time on a GPU is spent on finding mistakes."""
 
 import json
 import math
@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def bench_gpu(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command on a machine whose GPUs, if it has any, are hidden from it."""
+    """Run the command without GPUs."""
     command = [sys.executable, "-m", "bench.gpu", *map(str, arguments)]
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, env=hidden)
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, env=environment)
 
 
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [FULL, SMALL])
 def test_no_load_exceeds_the_queue(scale: Scale) -> None:
-    """Else the service answers 429, and the measurement ends with an error."""
+    """Otherwise the service answers with 429, which ends the measurement."""
     capacity = Settings.model_fields["queue_capacity"].default
     assert max(scale.clients) * scale.crops <= capacity
     assert math.prod(scale.bulk) <= capacity
@@ -52,7 +52,7 @@ def test_without_a_gpu_it_says_so() -> None:
     assert "torch finds no GPU here" in ran.stderr
 
 
-def test_training_keeps_checkpoints_on_the_way_and_judges_them(tmp_path: Path) -> None:
+def test_training_saves_and_evaluates_checkpoints_on_the_way(tmp_path: Path) -> None:
     copy_people(tmp_path / "drawn", range(1, 13))
     copy_people(tmp_path / "elsewhere", range(13, 25))
     changes = omz_changes(tmp_path) | {"batch.sources": [], "precision": "float32"}

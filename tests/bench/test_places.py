@@ -18,7 +18,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return Place(tmp_path, monkeypatch, capsys)
 
 
-def test_all_checkpoints_of_the_bench_are_evaluated_on_the_same_crops(
+def test_all_checkpoints_are_evaluated_on_the_same_crops(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = TrainingData(name="synthetic", terms="free", identities=8, crops=9, teacher="a teacher")
@@ -35,7 +35,7 @@ def test_all_checkpoints_of_the_bench_are_evaluated_on_the_same_crops(
     assert below[1] == f"- {other.metadata.model_id} was trained on synthetic (8 persons), with the teacher a teacher"
 
 
-def test_a_mistake_at_the_bench_is_one_sentence_and_exit_code_2(
+def test_a_missing_checkpoint_is_an_error_message_and_exit_code_2(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["places", "--checkpoint", "nowhere.safetensors", "--data", place.market])

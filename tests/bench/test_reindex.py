@@ -4,13 +4,15 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from app.settings import Settings
 from bench.pictures import Pictures
-from bench.reindex_visitors import Ledger, Visitors, check_gallery
+from bench.reindex_clients import Clients, Ledger, check_gallery
 from tests.app.reindexing import active_model, other_checkpoint, progress, reindex, wait_for
 from tests.app.running import stored
 from tests.app.serving import ServiceProcess
@@ -22,9 +24,9 @@ CROPS = 120
 
 
 @contextmanager
-def visited(ports: list[int], seed: int) -> Iterator[Ledger]:
-    """A gallery of CROPS crops that visitors change and search; any wrong answer fails the test."""
-    with Visitors(ports, Pictures(), seed, most_crops=CROPS).visiting() as ledger:
+def under_load(ports: list[int], seed: int) -> Iterator[Ledger]:
+    """A gallery of CROPS crops that clients change and search; any violation fails the test."""
+    with Clients(ports, Pictures(), seed, max_crops=CROPS).running() as ledger:
         until(lambda: len(ledger.kept) >= CROPS or bool(ledger.violations), 120)
         yield ledger
     for port in ports:
@@ -32,10 +34,10 @@ def visited(ports: list[int], seed: int) -> Iterator[Ledger]:
     assert ledger.violations == []
 
 
-def models_that_answered(ledger: Ledger) -> list[str]:
-    """The models' names in the order of searches, without repetitions in a row."""
-    names = [one.model_id.split("-")[0] for one in sorted(ledger.searches, key=lambda one: one.at)]
-    return [name for name, before in zip(names, [None, *names], strict=False) if name != before]
+def models_of_answers(ledger: Ledger) -> list[str]:
+    """The models' names in the order of searches, without consecutive repetitions."""
+    names = [search.model_id.split("-")[0] for search in sorted(ledger.searches, key=attrgetter("at"))]
+    return [name for name, _ in groupby(names)]
 
 
 def slow_checkpoint(folder: Path) -> Path:
@@ -44,13 +46,13 @@ def slow_checkpoint(folder: Path) -> Path:
 
 
 def wait_until_done(service: ServiceProcess, crops: int) -> None:
-    """Return when so many crops are embedded."""
+    """Wait until so many crops are embedded."""
     deadline = time.monotonic() + 60
-    while (state := progress(service.client))["done"] < crops:
+    while (state := progress(service.client))["embedded"] < crops:
         assert state["state"] == "embedding", "the reindex ended too early for this test"
         assert time.monotonic() < deadline, state
         time.sleep(0.01)
-    assert state["done"] < state["total"]
+    assert state["embedded"] < state["total"]
 
 
 def test_a_killed_reindex_resumes_and_no_answer_is_wrong(settings: Settings, tmp_path: Path, seed: int) -> None:
@@ -58,19 +60,19 @@ def test_a_killed_reindex_resumes_and_no_answer_is_wrong(settings: Settings, tmp
     ports = [service.port]
     try:
         service.wait_until_ready()
-        with visited(ports, seed) as ledger:
+        with under_load(ports, seed) as ledger:
             assert reindex(service.client, slow_checkpoint(tmp_path)).status_code == 202
             for share in (0.2, 0.5):
                 wait_until_done(service, int(share * CROPS))
-                done = progress(service.client)["done"]
+                done = progress(service.client)["embedded"]
                 service.kill()
                 service = ServiceProcess(settings)
                 ports[:] = [service.port]
                 service.wait_until_ready()
-                assert progress(service.client)["done"] >= 0.8 * done, "but for deletions, what was embedded stays"
+                assert progress(service.client)["embedded"] >= 0.8 * done, "but for deletions, what was embedded stays"
             wait_for(service.client, "other", 120)
             time.sleep(1)
-        assert models_that_answered(ledger) == ["tiny", "other"]
+        assert models_of_answers(ledger) == ["tiny", "other"]
     finally:
         service.kill()
 
@@ -86,7 +88,7 @@ def test_sigterm_stops_a_reindex_soon_and_the_next_service_resumes_it(settings: 
         service = ServiceProcess(settings)
         service.wait_until_ready()
         wait_for(service.client, "other", 60)
-        assert progress(service.client)["done"] == CROPS
+        assert progress(service.client)["embedded"] == CROPS
     finally:
         service.kill()
 
@@ -104,20 +106,19 @@ def test_services_on_one_postgresql_switch_together_also_after_a_kill(
         for service in services:
             stack.callback(service.kill)
             service.wait_until_ready()
-        one, two = services
-        ports = [one.port, two.port]
-        with visited(ports, seed) as ledger:
-            assert reindex(one.client, slow_checkpoint(tmp_path)).status_code == 202
-            wait_until_done(two, CROPS // 4)
-            one.kill()  # it polled first, so it runs the reindex
-            ports[:] = [two.port]
-            stack.callback(
-                (again := ServiceProcess(settings.model_copy(update={"data_dir": tmp_path / "a", **shared}))).kill
-            )
-            again.wait_until_ready()
-            ports[:] = [again.port, two.port]
-            wait_for(two.client, "other", 120)
-            wait_for(again.client, "other")
+        first, second = services
+        ports = [first.port, second.port]
+        with under_load(ports, seed) as ledger:
+            assert reindex(first.client, slow_checkpoint(tmp_path)).status_code == 202
+            wait_until_done(second, CROPS // 4)
+            first.kill()  # it polled first, so it runs the reindex
+            ports[:] = [second.port]
+            restarted = ServiceProcess(settings.model_copy(update={"data_dir": tmp_path / "a", **shared}))
+            stack.callback(restarted.kill)
+            restarted.wait_until_ready()
+            ports[:] = [restarted.port, second.port]
+            wait_for(second.client, "other", 120)
+            wait_for(restarted.client, "other")
             time.sleep(1)
-        assert set(models_that_answered(ledger)) == {"tiny", "other"}
-        assert active_model(two.client) == active_model(again.client) == "other"
+        assert set(models_of_answers(ledger)) == {"tiny", "other"}
+        assert active_model(second.client) == active_model(restarted.client) == "other"

@@ -8,7 +8,7 @@ import pytest
 
 from app.settings import Settings
 from bench.pictures import Pictures
-from bench.replica_visitors import visit
+from bench.replica_clients import run_clients
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,8 @@ def test_two_services_under_load_agree(
 ) -> None:
     shared = {"images_url": (tmp_path / "images").as_uri(), "index_poll_seconds": 0.05}
     clients = [run(settings.model_copy(update={"data_dir": tmp_path / name, **shared})) for name in ("a", "b")]
-    ledger = visit([port for client in clients if (port := client.base_url.port)], Pictures(12), 4, seed)
+    ports = [port for client in clients if (port := client.base_url.port)]
+    ledger = run_clients(ports, Pictures(12), 4, seed)
     assert ledger.violations == []
     assert ledger.deleted, "nothing was deleted: this test showed little"
     assert len(ledger.kept) > 50

@@ -1,4 +1,4 @@
-"""The service reaches the figures of its checkpoint's evaluation."""
+"""Over HTTP, the service has the figures of its checkpoint's evaluation."""
 
 from pathlib import Path
 
@@ -17,21 +17,21 @@ from tests.app.running import running_service
 pytestmark = pytest.mark.slow
 
 
-def check(split: EvaluationSplit, tmp_path: Path) -> None:
-    alone = evaluate(*embed_split(split, load_for_inference(BUNDLED))).metrics
+def assert_same_figures(split: EvaluationSplit, tmp_path: Path) -> None:
+    offline = evaluate(*embed_split(split, load_for_inference(BUNDLED))).metrics
     with running_service(Settings(data_dir=tmp_path / "data")) as client:
         over_http = metrics_over_http(client, split)
-    for name, value in alone.as_dict().items():
+    for name, value in offline.as_dict().items():
         assert over_http.as_dict()[name] == pytest.approx(value, abs=1e-3), name
-    assert alone.rank1 > 0.9
+    assert offline.rank1 > 0.9
 
 
 def test_figures_over_http_equal_the_evaluation_of_drawn_people(tmp_path: Path) -> None:
     _, split = hold_out(Synthetic(DRAWN_PEOPLE).train(), 10)
-    check(split, tmp_path)
+    assert_same_figures(split, tmp_path)
 
 
 @pytest.mark.shared
 def test_figures_over_http_equal_the_evaluation_of_held_out_persons(shared: Path, tmp_path: Path) -> None:
     _, split = hold_out(open_data_set(f"market1501:{shared / 'data' / 'market1501'}").train(), 10)
-    check(split, tmp_path)
+    assert_same_figures(split, tmp_path)
