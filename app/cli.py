@@ -59,8 +59,8 @@ ModelOption = Annotated[
 AllowMissingOption = Annotated[
     bool, typer.Option("--allow-missing", help="Switch even if many stored pictures cannot be read any more")
 ]
-GiveUpOption = Annotated[
-    bool, typer.Option("--give-up", help="Cancel the switch to the next model, and delete its embeddings")
+CancelOption = Annotated[
+    bool, typer.Option("--cancel", help="Cancel the switch to the next model, and delete its embeddings")
 ]
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Stop after the search, and fail if the query's person is not first")
@@ -148,7 +148,7 @@ def reindex(
     model: ModelOption = None,
     url: UrlOption = DEFAULT_URL,
     allow_missing: AllowMissingOption = False,
-    give_up: GiveUpOption = False,
+    cancel: CancelOption = False,
 ) -> None:
     """Switch to another model, after the service has embedded all stored pictures with it.
 
@@ -157,8 +157,8 @@ def reindex(
     from app.client.reindexing import cancel as run_cancel
     from app.client.reindexing import run_reindex
 
-    if (model is None) != give_up:
-        raise ClientError("give either --model MODEL or --give-up")
+    if (model is None) != cancel:
+        raise ClientError("give either --model MODEL or --cancel")
     raise typer.Exit(run_cancel(url, console) if model is None else run_reindex(model, allow_missing, url, console))
 
 

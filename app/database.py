@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, event, make_url, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
@@ -35,11 +38,19 @@ _NAMING = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
+DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeout)
+"""Exceptions of a database that does not work now, whatever the statement is."""
+
 
 class Table(DeclarativeBase):
     """The base of all tables."""
 
     metadata = MetaData(naming_convention=_NAMING)
+
+    @classmethod
+    def core(cls) -> sqlalchemy.Table:
+        """For inserts that bypass SQLAlchemy's unit of work, which takes several times as long for each row."""
+        return cls.metadata.tables[cls.__tablename__]
 
 
 class Database:
@@ -84,7 +95,7 @@ class Database:
             yield session
 
     @asynccontextmanager
-    async def write_apart(self) -> AsyncIterator[AsyncSession]:
+    async def write_without_lock(self) -> AsyncIterator[AsyncSession]:
         """A unit of work as `write` that changes no crop, such as a stored search.
 
         It waits for no other writer, except on SQLite, which has one at a time.
@@ -120,7 +131,7 @@ class Database:
             await connection.commit()
 
     @asynccontextmanager
-    async def try_lock(self) -> AsyncIterator[bool]:
+    async def try_reindex_lock(self) -> AsyncIterator[bool]:
         """Try to take the lock of the reindex worker: True for one process at a time. The lock ends with its process.
 
         Always True on SQLite, which has no such locks; there, work must tolerate being done twice.

@@ -43,7 +43,7 @@ def is_installed(name: EngineName) -> bool:
     return find_spec(_ENGINES[name].package) is not None
 
 
-def need_of(name: EngineName) -> str:
+def install_hint(name: EngineName) -> str:
     """What to install for an engine, in a sentence."""
     extra = _ENGINES[name].extra
     return f"the {name} engine needs the extra `{extra}`: pip install 'passerby[{extra}]'"

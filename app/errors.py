@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app.database import DATABASE_DOWN
+from app.embedding.batch_queue import QueueClosed, QueueFull
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
-from app.embedding.queue import QueueClosed, QueueFull
 from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
 from app.kit.disconnect import ClientDisconnected
@@ -83,23 +85,26 @@ class _Kind:
     title: str
 
 
+_NOT_READY = _Kind(503, "not-ready", "The service cannot answer now")
+_DATABASE = _Kind(503, "database", "The database does not work now")
+_NOT_FOUND = _Kind(404, "not-found", "Not found")
+
 _KINDS: dict[type[Exception], _Kind] = {
     InvalidRequest: _Kind(422, "invalid-request", "The request cannot be understood"),
     UnknownCamera: _Kind(422, "unknown-camera", "A camera is not known"),
-    NotFound: _Kind(404, "not-found", "There is no such thing"),
-    Conflict: _Kind(409, "conflict", "Something else is under way"),
+    NotFound: _NOT_FOUND,
+    Conflict: _Kind(409, "conflict", "Conflict with the present state or a running operation"),
     Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
-    NotReady: _Kind(503, "not-ready", "The service cannot answer now"),
-    IndexNotReady: _Kind(503, "not-ready", "The service cannot answer now"),
-    IndexUnreachable: _Kind(503, "not-ready", "The service cannot answer now"),
-    IndexLost: _Kind(503, "not-ready", "The service cannot answer now"),
+    NotReady: _NOT_READY,
+    IndexNotReady: _NOT_READY,
+    IndexUnreachable: _NOT_READY,
+    IndexLost: _NOT_READY,
     PictureError: _Kind(422, "picture", "A picture cannot be used"),
     EngineError: _Kind(500, "engine", "The model failed on this picture"),
-    QueueFull: _Kind(429, "queue-full", "Too much is waiting; try again later"),
+    QueueFull: _Kind(429, "queue-full", "Too many requests; try again later"),
     QueueClosed: _Kind(503, "not-accepting", "The service accepts no pictures now"),
-    OperationalError: _Kind(503, "database", "The database does not work now"),
-    InterfaceError: _Kind(503, "database", "The database does not work now"),
-    ClientDisconnected: _Kind(499, "client-left", "The client disconnected"),  # only for log and metrics
+    **dict.fromkeys(DATABASE_DOWN, _DATABASE),
+    ClientDisconnected: _Kind(499, "client-disconnected", "The client disconnected"),  # only for log and metrics
 }
 
 KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)
@@ -107,8 +112,8 @@ KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)
 
 _BY_STATUS = {
     400: _Kind(400, "bad-request", "The request cannot be read"),
-    404: _Kind(404, "not-found", "There is no such thing"),
-    405: _Kind(405, "method-not-allowed", "This address does not take that method"),
+    404: _NOT_FOUND,
+    405: _Kind(405, "method-not-allowed", "Method not allowed"),
     413: _Kind(413, "request-too-large", "The request is too large"),
     500: _Kind(500, "internal", "The service failed"),
 }
@@ -127,6 +132,8 @@ def problem_of(error: Exception, **extra: Any) -> Problem:
     detail = str(error)
     if isinstance(error, DBAPIError):  # clients must not see the statement and its values
         detail = f"{error.orig}; try again in a moment"
+    elif isinstance(error, PoolTimeout):
+        detail = "no connection to the database became free in time; try again in a moment"
     return _problem(_Kind(kind.status, slug, kind.title), detail, extra)
 
 

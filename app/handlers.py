@@ -9,18 +9,19 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from app.embedding.queue import QueueFull
+from app.embedding.batch_queue import QueueFull
 from app.errors import (
     KNOWN_ERRORS,
     MEDIA_TYPE,
     EmbeddingIncomplete,
     InvalidRequest,
     Problem,
+    Unauthorised,
     problem_of,
     problem_of_status,
 )
 
-log = structlog.get_logger("app.errors")
+_log = structlog.get_logger()
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -34,11 +35,13 @@ def handle_errors(app: FastAPI) -> None:
 
 async def _known(_: Request, error: Exception) -> Response:
     headers = {}
+    if isinstance(error, Unauthorised):
+        headers["WWW-Authenticate"] = "APIKey"
     if isinstance(error, QueueFull | EmbeddingIncomplete) and error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     problem = problem_of(error)
     if problem.status >= 500 and not isinstance(error, EmbeddingIncomplete):  # the reindex worker logs the progress
-        log.error("request failed", error=str(error), kind=type(error).__name__)
+        _log.error("request failed", error=str(error), kind=type(error).__name__)
     return _respond(problem, headers)
 
 
@@ -75,11 +78,10 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:
-    log.error("request failed unexpectedly", exc_info=error)
+    _log.error("request failed unexpectedly", exc_info=error)
     problem = problem_of_status(500, "an unexpected error; the service's log has the details")
-    return _respond(
-        problem, {"Connection": "close"}
-    )  # uvicorn closes the connection, too; without the header the client's next request may race with that
+    # uvicorn closes the connection, too; without the header the client's next request may race with that
+    return _respond(problem, {"Connection": "close"})
 
 
 def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:

@@ -8,7 +8,7 @@ import psycopg
 import structlog
 from psycopg.sql import SQL, Identifier
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before a reconnect
+_FIRST_PAUSE, _MAX_PAUSE = 0.1, 30.0  # seconds before a reconnect
 _CONNECTION: Mapping[str, Any] = {
     "connect_timeout": 10,
     # Nothing is sent on this connection, so only keep-alives detect that the server is gone.
@@ -46,4 +46,4 @@ async def notifications(connection_parameters: Mapping[str, Any], channel: str) 
                 )
             lost = True
         await asyncio.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, _MAX_PAUSE)

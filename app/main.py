@@ -148,7 +148,7 @@ async def index_storage(
     address = settings.index_address
     if address is None:
         new_index = partial(FaissIndex, model_id, _tuning(settings))
-        return LocalIndexStorage(snapshots, new_index, settings.snapshot_every)
+        return LocalIndexStorage(model_id, snapshots, new_index, settings.snapshot_every)
     from app.index.milvus import MilvusIndexStorage, MilvusServer  # pymilvus is an extra
 
     server = await asyncio.to_thread(MilvusServer, address)

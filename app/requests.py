@@ -15,7 +15,7 @@ _HEADER = "X-Request-ID"
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/health/", "/metrics")
 
-log = structlog.get_logger("app.requests")
+_log = structlog.get_logger("app.requests")
 
 
 class BodyLimit:
@@ -85,7 +85,7 @@ class RequestLog:
         route = getattr(scope.get("route"), "path", "unknown")
         self._seconds.labels(scope["method"], route, status).observe(seconds)
         if not scope["path"].startswith(_QUIET):
-            log.info(
+            _log.info(
                 "request",
                 method=scope["method"],
                 path=scope["path"],

@@ -9,14 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.engine_kinds import EngineKind, default_suffix, is_installed, need_of
+from app.engine_kinds import EngineKind, default_suffix, install_hint, is_installed
 from app.kit.names import did_you_mean, shown
 from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
 
 PREFIX = "PASSERBY_"
 
-_OF_OTHERS = ("URL", "PUBLISH", "BALANCER_PUBLISH", "REPLICAS")
+_OTHER_VARIABLES = ("URL", "PUBLISH", "BALANCER_PUBLISH", "REPLICAS")
 """Variables of the command line and of docker-compose.yml, which may be in a service's environment, too."""
 
 
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         None, ge=1, le=1024, description="Largest batch of the engine; measured at start by default"
     )
     queue_capacity: int = Field(
-        1024, ge=1, description="Most crops in the queue of each priority; requests beyond it get 429"
+        1024, ge=1, description="Maximum number of crops in the queue of each priority; requests beyond it get 429"
     )
 
     stall_seconds: float = Field(
@@ -66,9 +66,9 @@ class Settings(BaseSettings):
 
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     max_checkpoint_bytes: int = Field(2 * 1024**3, ge=1024, description="Largest checkpoint that `reindex` accepts")
-    max_files: int = Field(256, ge=1, le=10_000, description="Most pictures, or boxes of a frame, in one request")
-    max_pixels: int = Field(50_000_000, ge=1024, description="Most pixels of one picture")
-    min_side: int = Field(16, ge=1, description="Least pixels of a picture's or box's width and height")
+    max_files: int = Field(256, ge=1, le=10_000, description="Maximum number of pictures, or of boxes, in one request")
+    max_pixels: int = Field(50_000_000, ge=1024, description="Maximum number of pixels of one picture")
+    min_side: int = Field(16, ge=1, description="Minimum width and height of a picture or box, in pixels")
 
     snapshot_every: int = Field(10_000, ge=1, description="Changes of the gallery after which the index is saved")
     index_poll_seconds: float = Field(
@@ -83,11 +83,9 @@ class Settings(BaseSettings):
     )
 
     index_exact_limit: int = Field(
-        10_000, ge=0, description="Crops up to which a search compares all; beyond, likely ones"
+        10_000, ge=0, description="Largest gallery that is searched exactly; larger ones are searched approximately"
     )
-    index_recall: float = Field(
-        0.99, ge=0.5, lt=1, description="Share of the true matches that searches of larger galleries shall find"
-    )
+    index_recall: float = Field(0.99, ge=0.5, lt=1, description="Target recall of approximate searches")
 
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -114,7 +112,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_installed(cls, engine: EngineKind) -> EngineKind:
         if engine != "auto" and not is_installed(engine):
-            raise ValueError(need_of(engine))
+            raise ValueError(install_hint(engine))
         return engine
 
     @model_validator(mode="after")
@@ -128,7 +126,7 @@ class Settings(BaseSettings):
     @classmethod
     def variables(cls) -> frozenset[str]:
         """The environment variables that begin with the prefix and may be set."""
-        return frozenset(f"{PREFIX}{name.upper()}" for name in (*cls.model_fields, *_OF_OTHERS))
+        return frozenset(f"{PREFIX}{name.upper()}" for name in (*cls.model_fields, *_OTHER_VARIABLES))
 
     @property
     def resolved_database_url(self) -> str:

@@ -30,7 +30,7 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 
 # The demo must not write into the operator's gallery or need the operator's key.
-_NOT_FOR_THE_DEMO = ("PASSERBY_API_KEY", "PASSERBY_DATABASE_URL", "PASSERBY_IMAGES_URL")
+_NOT_FOR_THE_DEMO = ("PASSERBY_API_KEY", "PASSERBY_DATABASE_URL", "PASSERBY_IMAGES_URL", "PASSERBY_INDEX_URL")
 
 
 @dataclass(frozen=True)

@@ -133,11 +133,11 @@ class ReindexAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     state: Literal["idle", "embedding", "blocked"]
-    answering_model_id: str | None
-    answering_checkpoint: str | None
-    model_id: str | None
-    checkpoint: str | None
-    done: int
+    active_model_id: str | None
+    active_checkpoint: str | None
+    next_model_id: str | None
+    next_checkpoint: str | None
+    embedded: int
     total: int
     crops_per_second: float | None
     trouble: str | None

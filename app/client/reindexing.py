@@ -1,7 +1,6 @@
 """`passerby reindex`: switches to another model, and shows the progress."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.client.errors import ClientError, Unreachable
 from app.client.http import ReindexAnswer, ServiceClient
 from app.client.importing import INTERRUPTED
+from model.files import file_sha256
 
 _POLL_SECONDS = 0.5
 _MAX_WAIT_SECONDS = 60.0  # for a service that restarts
@@ -42,43 +42,32 @@ async def _cancel(url: str) -> None:
 
 
 async def _run(model: str, allow_missing: bool, url: str, console: Console) -> int:
+    checkpoint = Path(model) if model.endswith((".onnx", ".safetensors")) else None  # no model id ends in these
     async with ServiceClient.at(url) as service:
         status = await service.reindex()
-        if _is_active(status, model):
-            console.print(f"{status.answering_model_id} is already the active model.")
+        if checkpoint is not None:
+            identity, active, next_id = _sha256(checkpoint), status.active_checkpoint, status.next_checkpoint
+        else:
+            identity, active, next_id = model, status.active_model_id, status.next_model_id
+        if identity == active:
+            console.print(f"{status.active_model_id} is already the active model.")
             return 0
-        if allow_missing or not _is_next(status, model) or status.state == "blocked":
-            status = await _begin(service, model, allow_missing)
+        if allow_missing or identity != next_id or status.state == "blocked":
+            if checkpoint is not None:
+                status = await service.begin_reindex(checkpoint, allow_missing)
+            else:
+                status = await service.begin_reindex_stored(model, allow_missing)
         return await _watch(service, status, console)
 
 
-def _is_active(status: ReindexAnswer, model: str) -> bool:
-    if Path(model).is_file():
-        return _sha256(Path(model)) == status.answering_checkpoint
-    return model == status.answering_model_id
-
-
-def _is_next(status: ReindexAnswer, model: str) -> bool:
-    if Path(model).is_file():
-        return _sha256(Path(model)) == status.checkpoint
-    return model == status.model_id
-
-
-async def _begin(service: ServiceClient, model: str, allow_missing: bool) -> ReindexAnswer:
-    path = Path(model)
-    if path.suffix in (".onnx", ".safetensors"):  # no model id ends in these
-        return await service.begin_reindex(path, allow_missing)
-    return await service.begin_reindex_stored(model, allow_missing)
-
-
 async def _watch(service: ServiceClient, status: ReindexAnswer, console: Console) -> int:
-    model_id = status.model_id
+    model_id = status.next_model_id
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("reindex", total=None, speed="")
-        while status.model_id == model_id:
+        while status.next_model_id == model_id:
             speed = f"{status.crops_per_second:.0f} crops/s" if status.crops_per_second else ""
-            bar.update(task, total=status.total, completed=status.done, speed=speed)
+            bar.update(task, total=status.total, completed=status.embedded, speed=speed)
             if status.state == "blocked":
                 bar.stop()
                 console.print(
@@ -90,7 +79,7 @@ async def _watch(service: ServiceClient, status: ReindexAnswer, console: Console
                 return 1
             await asyncio.sleep(_POLL_SECONDS)
             status = await _poll(service)
-        bar.update(task, total=status.total, completed=status.done, speed="")
+        bar.update(task, total=status.total, completed=status.embedded, speed="")
     return _show_end(status, model_id, console)
 
 
@@ -107,8 +96,8 @@ async def _poll(service: ServiceClient) -> ReindexAnswer:
 
 
 def _show_end(status: ReindexAnswer, model_id: str | None, console: Console) -> int:
-    if status.answering_model_id != model_id:
-        console.print(f"{model_id} was cancelled; the active model is {status.answering_model_id or 'none'}.")
+    if status.active_model_id != model_id:
+        console.print(f"{model_id} was cancelled; the active model is {status.active_model_id or 'none'}.")
         return 1
     console.print(f"{model_id} is the active model.")
     if not status.unreadable:
@@ -123,7 +112,6 @@ def _show_end(status: ReindexAnswer, model_id: str | None, console: Console) -> 
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise ClientError(f"cannot read {path}: {error.strerror}") from error

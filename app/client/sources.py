@@ -136,13 +136,13 @@ def _market_time(sequence: int, frame: int) -> datetime:
 
 def _read_flat(entries: Iterable[Path], camera_id: str) -> Source:
     pictures, strays = _partition(entries)
-    clock = _Clock()
+    clock = _CaptureTimes()
     items = [SourceItem(path, camera_id, clock.read(path)) for path in pictures]
     return Source("a folder of pictures", tuple(items), (*clock.notes(), *_strays_note(strays)))
 
 
 def _read_camera_folders(root: Path, folders: Iterable[Path], loose: list[Path]) -> Source:
-    clock = _Clock()
+    clock = _CaptureTimes()
     items: list[SourceItem] = []
     strays = loose
     owners: dict[str, Path] = {}
@@ -180,8 +180,8 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")
 
 
-class _Clock:
-    """Tells when pictures were captured, and counts how it knows."""
+class _CaptureTimes:
+    """Capture times of pictures, and how many come from EXIF and from the file's modification time."""
 
     def __init__(self) -> None:
         self._by_exif = self._by_file = 0

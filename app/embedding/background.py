@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,8 +149,10 @@ def _embed(task: _Task, contents: Sequence[bytes]) -> list[Embedded]:
         return list(chain.from_iterable(threads.map(embed, engines, shares)))
 
 
-def _embed_share(limits: PictureLimits, large: Any, engine: Engine, contents: Sequence[bytes]) -> list[Embedded]:
-    decoded = [_decode(content, engine, limits, large) for content in contents]
+def _embed_share(
+    limits: PictureLimits, large_picture_lock: AbstractContextManager[object], engine: Engine, contents: Sequence[bytes]
+) -> list[Embedded]:
+    decoded = [_decode(content, engine, limits, large_picture_lock) for content in contents]
     pixels = [crop.pixels for crop in decoded if isinstance(crop, DecodedCrop)]
     outcomes = iter(outcomes_of(engine, np.stack(pixels)) if pixels else ())
     embedded: list[Embedded] = []
@@ -159,8 +162,10 @@ def _embed_share(limits: PictureLimits, large: Any, engine: Engine, contents: Se
     return embedded
 
 
-def _decode(content: bytes, engine: Engine, limits: PictureLimits, large: Any) -> DecodedCrop | PictureError:
+def _decode(
+    content: bytes, engine: Engine, limits: PictureLimits, large_picture_lock: AbstractContextManager[object]
+) -> DecodedCrop | PictureError:
     try:
-        return decode(content, limits, engine.metadata.input, large)
+        return decode(content, limits, engine.metadata.input, large_picture_lock)
     except PictureError as error:
         return error

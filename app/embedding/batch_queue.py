@@ -5,6 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 import structlog
@@ -15,10 +16,10 @@ from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.worker import EngineWorker, Outcome
 
-__all__ = ["BatchQueue", "EmbedAdmitted", "Outcome", "Priority", "QueueClosed", "QueueFull"]
-
 EmbedAdmitted = Callable[[Sequence[NDArray[np.uint8]]], Awaitable[list[Outcome]]]
 """Embeds admitted crops `(height, width, 3)`; returns the outcomes in their order."""
+
+_log = structlog.get_logger()
 
 
 class QueueFull(Exception):
@@ -74,8 +75,8 @@ class BatchQueue:
                 self._crops,
                 metrics,
                 stall_seconds,
-                lambda crops, outcomes: self._call_in_loop(lambda: self._deliver(crops, outcomes)),
-                lambda death: self._call_in_loop(lambda: self._end(death)),
+                partial(self._call_in_loop, self._deliver),
+                partial(self._call_in_loop, self._end),
             )
             for engine in engines.workers
         ]
@@ -158,7 +159,7 @@ class BatchQueue:
         request = _Request(len(crops))
         self._requests.add(request)
         if self.ended:
-            self._fail_all("the engine has ended")
+            request.fail("the engine has ended")
         else:
             self._crops.put([QueuedCrop(crop, priority, request, i) for i, crop in enumerate(crops)])
         try:
@@ -180,7 +181,7 @@ class BatchQueue:
         while True:
             await asyncio.sleep(min(1.0, self._stall_seconds / 4))
             if self._requests and self._hanging is not None:
-                structlog.get_logger().critical("the engine hangs", requests=len(self._requests))
+                _log.critical("the engine hangs", requests=len(self._requests))
                 self._fail_all(self._hanging)
             if any(worker.failing for worker in self._workers) and not len(self._crops):
                 self._crops.put([QueuedCrop(self._blank, Priority.SEARCH, _Request(1), 0)])
@@ -217,10 +218,10 @@ class BatchQueue:
             self._closed_because = f"the engine died of {death!r}; the service must be restarted"
             self._fail_all(self._closed_because)
 
-    def _call_in_loop(self, callback: Callable[[], None]) -> None:
+    def _call_in_loop(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Schedule a callback in the event loop, from an engine's thread."""
         with suppress(RuntimeError):  # the loop is closed, so no caller waits
-            self._loop.call_soon_threadsafe(callback)
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
 
 class _Request:

@@ -48,7 +48,7 @@ _OTHER_SIGNATURES = {
     b"%PDF": "PDF",
 }
 
-_FRAME_GROUND = (0.485, 0.456, 0.406)
+_FRAME_BACKGROUND = (0.485, 0.456, 0.406)
 """The colour of a frame's transparent pixels, RGB in 0..1: the mean of ImageNet, which nearly all checkpoints use."""
 
 _PNG_END = b"IEND\xaeB`\x82"
@@ -84,7 +84,7 @@ class PictureLimits:
 
     max_pixels: int = 50_000_000
     min_side: int = 16
-    max_bytes: int = 20 * 2**20
+    max_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,16 @@ def decode(
     content: bytes,
     limits: PictureLimits,
     input_format: InputFormat,
-    large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    large_picture_lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> DecodedCrop:
     """Check and decode a JPEG, PNG or WebP picture; of an animation the first frame.
 
     EXIF orientation is applied. Transparent pixels get the mean colour of `input_format`, which is zero after
-    normalisation; the network has learned from random erasing to ignore it. `large` is held while a picture of more
-    than LARGE_PIXELS is decoded: a lock that threads share bounds their memory. Raises PictureError.
+    normalisation; the network has learned from random erasing to ignore it. `large_picture_lock` is held while a
+    picture of more than LARGE_PIXELS is decoded: a lock that threads share bounds their memory. Raises PictureError.
     """
     media_type = _check_bytes(content, limits)
-    with _picture_errors(limits), _opened(content, media_type, limits) as picture, _held(large, picture):
+    with _picture_errors(limits), _opened(content, media_type, limits) as picture, _held(large_picture_lock, picture):
         width, height = picture.size
         if media_type == "image/jpeg":
             side = DRAFT_MARGIN * max(input_format.size)
@@ -135,19 +135,18 @@ def decode(
 def whole_frame(
     content: bytes,
     limits: PictureLimits,
-    large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    large_picture_lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> Iterator[Image.Image]:
-    """All pixels of a frame as RGB, upright, and opaque in a way that no model changes; `large` is held during the
-    context.
+    """All pixels of a frame as RGB, upright, and opaque in a way that no model changes.
 
-    Raises PictureError.
+    `large_picture_lock` is held during the context. Raises PictureError.
     """
     media_type = _check_bytes(content, limits)
     with _picture_errors(limits):
         picture = _opened(content, media_type, limits)
-    with picture, _held(large, picture):
+    with picture, _held(large_picture_lock, picture):
         with _picture_errors(limits):
-            opaque = _opaque(_turned(picture, _turn(picture)), _FRAME_GROUND)
+            opaque = _opaque(_turned(picture, _turn(picture)), _FRAME_BACKGROUND)
             frame = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
         yield frame
 
@@ -168,7 +167,7 @@ def _picture_errors(limits: PictureLimits) -> Iterator[None]:
     """Convert Pillow's exceptions to PictureError."""
     try:
         yield
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(
@@ -189,8 +188,8 @@ def _opened(content: bytes, media_type: MediaType, limits: PictureLimits) -> Ima
     return picture
 
 
-def _held(large: AbstractContextManager[object], picture: Image.Image) -> AbstractContextManager[object]:
-    return large if picture.width * picture.height > LARGE_PIXELS else nullcontext()
+def _held(large_picture_lock: AbstractContextManager[object], picture: Image.Image) -> AbstractContextManager[object]:
+    return large_picture_lock if picture.width * picture.height > LARGE_PIXELS else nullcontext()
 
 
 def _check_size(width: int, height: int, limits: PictureLimits) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine_kinds import SUFFIXES, EngineKind, engines_for, is_installed, need_of
+from app.engine_kinds import SUFFIXES, EngineKind, engines_for, install_hint, is_installed
 from app.kit.cores import available_cores
 from model.checkpoint import CheckpointMetadata
 
@@ -55,7 +55,7 @@ class Engines:
         return self.single_request or self.workers[0]
 
     @property
-    def different(self) -> Sequence[Engine]:
+    def distinct(self) -> Sequence[Engine]:
         """All engines, each once."""
         single_request = [] if self.single_request is None else [self.single_request]
         return list(dict.fromkeys([*self.workers, *single_request]))
@@ -67,13 +67,13 @@ def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | Non
     threads: for computing on the CPU; None uses every core that the process may use. Raises EngineError, and
     model.errors.CheckpointError where the file cannot be used.
     """
-    fitting = engines_for(checkpoint.suffix)
-    if not fitting:
+    kinds = engines_for(checkpoint.suffix)
+    if not kinds:
         raise EngineError(f"{checkpoint} is no checkpoint: its name must end in {' or '.join(SUFFIXES)}")
-    name = next(filter(is_installed, fitting), fitting[0]) if kind == "auto" else kind
-    if name not in fitting:
+    name = next(filter(is_installed, kinds), kinds[0]) if kind == "auto" else kind
+    if name not in kinds:
         raise EngineError(
-            f"the {name} engine cannot run {checkpoint}: take the {' or the '.join(fitting)} engine, or `auto`"
+            f"the {name} engine cannot run {checkpoint}: take the {' or the '.join(kinds)} engine, or `auto`"
         )
     threads = threads or available_cores()
     try:
@@ -91,4 +91,4 @@ def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | Non
 
                 return torch_engines(checkpoint, threads)
     except ImportError as error:
-        raise EngineError(f"{checkpoint} cannot be run, as {need_of(name)} ({error})") from error
+        raise EngineError(f"{checkpoint} cannot be run, as {install_hint(name)} ({error})") from error

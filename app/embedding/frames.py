@@ -13,7 +13,7 @@ from app.embedding.decoding import PictureError, PictureLimits, whole_frame
 JPEG_QUALITY = 95
 """With full colour resolution (4:4:4), the file's embedding is nearly that of the frame's own pixels."""
 
-_MOST_JPEG_SIDE = 65_500
+_MAX_JPEG_SIDE = 65_500
 
 PixelBox = tuple[int, int, int, int]
 """x and y of the upper left corner, width, height; in whole pixels of an upright frame."""
@@ -66,15 +66,15 @@ def cut(
     frame: bytes,
     boxes: Sequence[Box],
     limits: PictureLimits,
-    large: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    large_picture_lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008
 ) -> list[CropFile | PictureError]:
     """Decode a frame once, at full size, and cut the boxes out; an unusable box fails alone.
 
-    The same frame and box always give the same file, whichever model embeds it. `large` is held while a frame of more
-    than LARGE_PIXELS is in memory, see `decode`. Raises PictureError where the frame itself cannot be used, or where
-    all boxes together have more pixels than one picture may have.
+    The same frame and box always give the same file, whichever model embeds it. `large_picture_lock` is held while a
+    frame of more than LARGE_PIXELS is in memory, see `decode`. Raises PictureError where the frame itself cannot be
+    used, or where all boxes together have more pixels than one picture may have.
     """
-    with whole_frame(frame, limits, large) as picture:
+    with whole_frame(frame, limits, large_picture_lock) as picture:
         areas = [_area(box, picture.size, limits) for box in boxes]
         _check_total_pixels([area for area in areas if not isinstance(area, PictureError)], limits)
         return [area if isinstance(area, PictureError) else _cut(picture, area) for area in areas]
@@ -85,9 +85,9 @@ def _area(box: Box, frame: tuple[int, int], limits: PictureLimits) -> PixelBox |
         area = box.within(frame, limits.min_side)
     except PictureError as error:
         return error
-    if max(area[2:]) > _MOST_JPEG_SIDE:
+    if max(area[2:]) > _MAX_JPEG_SIDE:
         return PictureError(
-            "too-many-pixels", f"{box} has a side of more than {_MOST_JPEG_SIDE:,} pixels: cut it smaller"
+            "too-many-pixels", f"{box} has a side of more than {_MAX_JPEG_SIDE:,} pixels: cut it smaller"
         )
     return area
 

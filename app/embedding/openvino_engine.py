@@ -18,6 +18,8 @@ from model.errors import CheckpointError
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # otherwise importing openvino sends telemetry to its vendor
 import openvino  # noqa: E402
 
+_log = structlog.get_logger()
+
 Precision = Literal["float32", "bfloat16"]
 
 BFLOAT16_COSINE = 0.9995
@@ -91,7 +93,7 @@ def best_precision(checkpoint: Path) -> Precision:
         return "float32"
     cosine = metadata.reference.lowest_cosine(engine.embed, metadata.input.size)
     precision: Precision = "bfloat16" if cosine >= BFLOAT16_COSINE else "float32"
-    structlog.get_logger().info(
+    _log.info(
         "OpenVINO's precision is chosen by the reference embeddings",
         model_id=metadata.model_id,
         precision=precision,

@@ -11,13 +11,14 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from app.embedding.batch_queue import BatchQueue, EmbedAdmitted
+from app.embedding.crop_queue import Priority
 from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 from app.embedding.engine import EngineError, Engines
 from app.embedding.frames import Box, CropFile, cut
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import BatchQueue, EmbedAdmitted, Outcome, Priority
+from app.embedding.worker import Outcome
 from app.kit.cores import available_cores
-from model.checkpoint import CheckpointMetadata
 
 FILES_PER_JOB = 8
 """Files for one job of a decoding thread: few enough to spread a request over threads, enough to be cheap."""
@@ -35,7 +36,10 @@ Result = EmbeddedCrop | PictureError | EngineError
 
 
 class EmbeddingService:
-    """Decodes files in threads and embeds them through the batch queue of a checkpoint's engines."""
+    """Decodes files in threads and embeds them through the batch queue of a checkpoint's engines.
+
+    metadata: the checkpoint's. runs_on: the runtime and the device, for display.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,8 @@ class EmbeddingService:
         """`max_batch`, `capacity`, `stall_seconds`: see BatchQueue. `decode_threads`: for each priority; by default one
         a core.
         """
-        self._metadata = engines.metadata
-        self._runs_on = engines.runs_on
+        self.metadata = engines.metadata
+        self.runs_on = engines.runs_on
         self._limits = limits
         self._metrics = metrics
         self._max_batch = max_batch
@@ -65,16 +69,6 @@ class EmbeddingService:
         """Batches of one request in progress: one in each engine, and as many as occupy the decoding threads."""
         self._large_lock = threading.Lock()
         self._warm = False
-
-    @property
-    def metadata(self) -> CheckpointMetadata:
-        """The checkpoint's metadata."""
-        return self._metadata
-
-    @property
-    def runs_on(self) -> str:
-        """The runtime and the device, for display."""
-        return self._runs_on
 
     @property
     def trouble(self) -> str | None:

@@ -14,6 +14,8 @@ from app.embedding.engine import Engine, EngineError
 from app.embedding.metrics import EmbeddingMetrics
 from model.architecture import PART_DIM, PARTS
 
+_log = structlog.get_logger()
+
 Outcome = NDArray[np.float32] | EngineError
 """The parts `(8, 256)` of one crop, or the error."""
 
@@ -71,7 +73,7 @@ class EngineWorker(Generic[Owner]):
                 pass
         except BaseException as error:  # waiting callers must get an error, whatever ends this thread
             death = error
-            structlog.get_logger().critical("the engine died", exc_info=error)
+            _log.critical("the engine died", exc_info=error)
         finally:
             self._end(death)
 
@@ -113,7 +115,7 @@ def outcomes_of(engine: Engine, pixels: NDArray[np.uint8]) -> list[Outcome]:
         if parts.shape != (len(pixels), len(PARTS), PART_DIM):
             raise EngineError(f"{len(pixels)} crops gave parts of shape {parts.shape}")
     except Exception as error:
-        structlog.get_logger().error("the engine failed", crops=len(pixels), error=repr(error))
+        _log.error("the engine failed", crops=len(pixels), error=repr(error))
         if len(pixels) == 1:
             return [EngineError(f"the engine failed on this crop: {error!r}")]
         half = len(pixels) // 2

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.database import Database
+from app.database import DATABASE_DOWN, Database
 from app.embedding.decoding import PictureFacts
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
@@ -59,8 +59,10 @@ class CropStore:
         self._index = model.index
         self._model_id = model.id
         self._known_cameras: set[str] = set()  # saves a statement; cameras are never deleted
-        self._lookups = AsyncBatcher[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOKUP)
-        self._writes = AsyncBatcher[NewCrops, StoredCrops](self._write, CROPS_A_TRANSACTION)
+        self._lookups = AsyncBatcher[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOKUP, DATABASE_DOWN)
+        self._writes = AsyncBatcher[NewCrops, StoredCrops](
+            self._write, CROPS_A_TRANSACTION, (*DATABASE_DOWN, ModelChanged)
+        )
 
     async def find(self, identities: Collection[Identity]) -> StoredCrops:
         """Stored crops with an embedding of the model, by identity; when this returns searches find them."""
@@ -77,9 +79,8 @@ class CropStore:
         """
         if not crops:
             return {}
-        await self._images.put(
-            {sha256: crop.content for (_, _, sha256), crop in crops.items()}
-        )  # slow: before the lock
+        # slow: before the lock
+        await self._images.put({sha256: crop.content for (_, _, sha256), crop in crops.items()})
         stored = await self._writes.run(crops)
         await self._index.catch_up()
         return stored

@@ -7,14 +7,14 @@ import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, UploadFile, status
 from numpy.typing import NDArray
 
+from app.embedding.crop_queue import Priority
 from app.embedding.decoding import PictureError
 from app.embedding.frames import CropFile
-from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop
 from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.crop_store import StoredCrop
 from app.gallery.filters import CropFilter
-from app.gallery.forms import EmbedForm, Include, parse_items
+from app.gallery.forms import EmbedForm, Include
 from app.gallery.metadata import CropMetadata
 from app.gallery.posted import read_posted
 from app.gallery.schemas import (
@@ -88,8 +88,7 @@ async def embed(
     nothing and answers `existing`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
-    items = parse_items(form.items, len(posted.names))
-    metadata = form.metadata(items, len(posted.names)) if form.store else []
+    metadata = form.metadata(len(posted.names))
     with active_model.use() as model:
         crops = await cancel_on_disconnect(disconnect, posted.crops(model.embedding))
     if form.store:
@@ -172,7 +171,7 @@ async def list_crops(
         before = None if cursor is None else decode_cursor(cursor)
     except ValueError as error:
         raise InvalidRequest(f"{error}: give next_cursor of the page before", "cursor") from error
-    crops, next_position = await gallery.page(filters.to_index(), before, limit)
+    crops, next_position = await gallery.page(filters, before, limit)
     return CropPage(
         items=[CropOut.of(crop) for crop in crops],
         next_cursor=None if next_position is None else encode_cursor(next_position),

@@ -8,6 +8,9 @@ from app.index.port import Filter
 from app.kit.forms import Several
 from app.kit.times import to_microseconds
 
+CAMERA_FIELDS = ("camera_ids", "exclude_camera_ids")
+"""The fields of `CropFilter` that name cameras."""
+
 
 class CropFilter(BaseModel):
     """The filters of lists and searches, as they are given, stored and returned; null and empty ones do not filter."""

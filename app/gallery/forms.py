@@ -1,7 +1,6 @@
 """The form of a `POST /embed`: the metadata of each crop, and the boxes of a frame."""
 
 import json
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
@@ -30,11 +29,14 @@ class EmbedForm(ItemMetadata):
     store: bool = Field(True, description="false: embed only, store nothing; then no metadata is needed")
     include: Several[Include] = Field([], description="embedding: return embeddings; or only their vector or parts")
 
-    def metadata(self, items: Sequence[dict[str, Any]], count: int) -> list[CropMetadata | InvalidRequest]:
-        """The metadata of each of `count` crops, or what is wrong with it; `items` as `parse_items` returns them.
+    def metadata(self, count: int) -> list[CropMetadata | InvalidRequest]:
+        """The metadata of each of `count` crops, or what is wrong with it; empty if none is stored.
 
-        Raises InvalidRequest where the shared metadata is wrong and there are no `items`.
+        Raises InvalidRequest where `items` is wrong as a whole, and where there are none and the shared metadata is.
         """
+        items = _parse_items(self.items, count)
+        if not self.store:
+            return []
         if not items:
             return [_complete(self)] * count
         return [self._of_item(item, index) for index, item in enumerate(items)]
@@ -60,7 +62,7 @@ def parse_boxes(text: str, max_boxes: int) -> list[Box]:
     return boxes
 
 
-def parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
+def _parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
     """The form field `items`, one object for each crop; empty where it is not given. Raises InvalidRequest."""
     if text is None:
         return []

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import sqlalchemy
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, delete, exists, func, insert, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
@@ -69,6 +68,11 @@ class GalleryRepository:
         rows = await self._session.execute(select(Crop.camera_id, func.count()).group_by(Crop.camera_id))
         return {row[0]: row[1] for row in rows}
 
+    async def crop_count(self, camera_id: str) -> int:
+        """How many crops a camera has."""
+        crops = select(func.count()).select_from(Crop).where(Crop.camera_id == camera_id)
+        return (await self._session.scalars(crops)).one()
+
     async def known_cameras(self, camera_ids: Collection[str]) -> set[str]:
         """Those of the ids that belong to an existing camera."""
         return set(await self._session.scalars(select(Camera.id).where(Camera.id.in_(camera_ids))))
@@ -100,9 +104,9 @@ class GalleryRepository:
         """Crops by id; those that do not exist are left out."""
         return {crop.id: crop for crop in await self._session.scalars(select(Crop).where(Crop.id.in_(crop_ids)))}
 
-    async def page(self, which: index.Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
+    async def page(self, crop_filter: index.Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
         """Crops that pass the filter, latest first, from just after the position (captured_at, key)."""
-        query = select(Crop).where(*map(_where, which.conditions()))
+        query = select(Crop).where(*map(_where, crop_filter.conditions()))
         if before is not None:
             query = query.where(tuple_(Crop.captured_at, Crop.key) < tuple_(*before))
         query = query.order_by(Crop.captured_at.desc(), Crop.key.desc()).limit(limit)
@@ -112,7 +116,7 @@ class GalleryRepository:
         """Insert crops and set their keys. The objects do not become part of the session."""
         if not crops:
             return
-        inserting = insert(_table(Crop)).returning(Crop.id, Crop.key)
+        inserting = insert(Crop.core()).returning(Crop.id, Crop.key)
         inserted = await self._session.execute(inserting, [_values(crop) for crop in crops])
         keys = {row.id: row.key for row in inserted}
         for crop in crops:
@@ -176,14 +180,14 @@ class GalleryRepository:
         if not vectors:
             return
         await self._session.execute(
-            insert(_table(Embedding)),
+            insert(Embedding.core()),
             [
                 {"model_id": model_id, "crop_key": key, "vector": vector.astype(_STORED).tobytes()}
                 for key, vector in vectors.items()
             ],
         )
         await self._session.execute(
-            insert(_table(Change)),
+            insert(Change.core()),
             [{"model_id": model_id, "crop_key": key, "what": ADDED} for key in vectors],
         )
 
@@ -217,12 +221,8 @@ class GalleryRepository:
         return [
             index.Removal(sequence, key)
             if what != ADDED or vector is None
-            else index.Addition(
-                sequence, key, _unpack(vector), index.CropColumns(camera, captured, track, person, text_of(lines))
-            )
-            for sequence, key, what, vector, camera, captured, track, person, lines in await self._session.execute(
-                query
-            )
+            else index.Addition(sequence, key, _unpack(vector), _columns(columns))
+            for sequence, key, what, vector, *columns in await self._session.execute(query)
         ]
 
     async def logged_models(self) -> list[str]:
@@ -235,8 +235,8 @@ class GalleryRepository:
             models.append(model_id)
         return models
 
-    async def oldest_changes(self, model_id: str, kept: int, most: int) -> int | None:
-        """The last of one model's changes to trim, so that the newest `kept` stay and `most` at most are trimmed.
+    async def oldest_changes(self, model_id: str, kept: int, limit: int) -> int | None:
+        """The last of one model's changes to trim, so that the newest `kept` stay and at most `limit` are trimmed.
 
         None where the model has `kept` changes or fewer.
         """
@@ -249,7 +249,7 @@ class GalleryRepository:
         end = await self._session.scalar(sequences.order_by(Change.sequence.desc()).offset(kept).limit(1))
         if end is None:
             return None
-        oldest = sequences.where(Change.sequence <= end).order_by(Change.sequence).limit(most).subquery()
+        oldest = sequences.where(Change.sequence <= end).order_by(Change.sequence).limit(limit).subquery()
         to: int = (await self._session.scalars(select(func.max(oldest.c.sequence)))).one()
         return to
 
@@ -302,12 +302,7 @@ class GalleryRepository:
 
     def _insert(self, table: type[Table]) -> Any:
         """The dialect's insert, which supports ON CONFLICT."""
-        return _INSERTS[self._session.get_bind().dialect.name](_table(table))
-
-
-def _table(rows: type[Table]) -> sqlalchemy.Table:
-    """For inserts that bypass SQLAlchemy's unit of work, which takes several times as long for each row."""
-    return Table.metadata.tables[rows.__tablename__]
+        return _INSERTS[self._session.get_bind().dialect.name](table.core())
 
 
 def _trimmed_to(model_id: str) -> ScalarSelect[int]:
@@ -316,7 +311,7 @@ def _trimmed_to(model_id: str) -> ScalarSelect[int]:
 
 def _values(row: Table) -> dict[str, Any]:
     """The values of a new row without its generated key."""
-    table = _table(type(row))
+    table = type(row).core()
     return {
         column.key: getattr(row, column.key) for column in table.columns if column is not table.autoincrement_column
     }
@@ -354,4 +349,4 @@ def _where(condition: index.Condition) -> ColumnElement[bool]:
 
 
 def _column(name: str) -> ColumnElement[Any]:
-    return _table(Crop).c[name]
+    return Crop.core().c[name]

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.database import Database
+from app.embedding.crop_queue import Priority
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
-from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop
-from app.errors import NotFound
+from app.errors import NotFound, UnknownCamera
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
+from app.gallery.filters import CAMERA_FIELDS, CropFilter
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Camera, Crop, Image
-from app.index.port import Filter
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.times import now_microseconds
@@ -39,6 +39,15 @@ class Stored:
 
     model_id: str
     outcomes: Sequence[StoredCrop | Failure]
+
+
+async def check_cameras(repository: GalleryRepository, crop_filter: CropFilter) -> None:
+    """Raise UnknownCamera for a filter with an unknown camera, which would silently pass nothing."""
+    for name in CAMERA_FIELDS:
+        cameras = set(getattr(crop_filter, name))
+        unknown = cameras - await repository.known_cameras(cameras) if cameras else set()
+        if unknown:
+            raise UnknownCamera(f"{name}: there is no camera {', '.join(sorted(unknown))}", name)
 
 
 class GalleryService:
@@ -88,10 +97,17 @@ class GalleryService:
             else:
                 failed[identity] = outcome
         stored = known | await store.store(embedded)
-        return [
-            failed.get(identity) or _reported(stored[identity], repeated)
-            for identity, repeated in zip(identities, _repeated(identities), strict=True)
-        ]
+        reported: list[StoredCrop | Failure] = []
+        seen = set[Identity]()
+        for identity in identities:
+            if identity in failed:
+                reported.append(failed[identity])
+            elif identity in seen:  # a repetition within a request
+                reported.append(replace(stored[identity], status="existing"))
+            else:
+                reported.append(stored[identity])
+            seen.add(identity)
+        return reported
 
     async def crop(self, crop_id: str) -> Crop:
         """One crop. Raises NotFound."""
@@ -102,11 +118,16 @@ class GalleryService:
         return crop
 
     async def page(
-        self, which: Filter, before: tuple[int, int] | None, limit: int
+        self, crop_filter: CropFilter, before: tuple[int, int] | None, limit: int
     ) -> tuple[Sequence[Crop], tuple[int, int] | None]:
-        """A page of crops that pass the filter, latest first, and the position of the next page; None on the last."""
+        """A page of crops that pass the filter, latest first, and the position of the next page; None on the last.
+
+        Raises UnknownCamera.
+        """
         async with self._database.read() as session:
-            crops = await GalleryRepository(session).page(which, before, limit + 1)
+            repository = GalleryRepository(session)
+            await check_cameras(repository, crop_filter)
+            crops = await repository.page(crop_filter.to_index(), before, limit + 1)
         if len(crops) <= limit:
             return crops, None
         last = crops[limit - 1]
@@ -149,10 +170,9 @@ class GalleryService:
         async with self._database.read() as session:
             repository = GalleryRepository(session)
             camera = await repository.camera(camera_id)
-            counts = await repository.crop_counts()
-        if camera is None:
-            raise NotFound(f"there is no camera {camera_id!r}")
-        return camera, counts.get(camera_id, 0)
+            if camera is None:
+                raise NotFound(f"there is no camera {camera_id!r}")
+            return camera, await repository.crop_count(camera_id)
 
     async def cameras(self) -> list[tuple[Camera, int]]:
         """All cameras, each with how many crops it has."""
@@ -173,14 +193,3 @@ class GalleryService:
                 repository.add(camera)
             camera.name, camera.place, camera.time_zone = name, place, time_zone
         return await self.camera(camera_id)
-
-
-def _repeated(identities: Sequence[Identity]) -> list[bool]:
-    """For each identity, whether it occurs before."""
-    first = {identity: position for position, identity in reversed(list(enumerate(identities)))}
-    return [first[identity] < position for position, identity in enumerate(identities)]
-
-
-def _reported(crop: StoredCrop, repeated: bool) -> StoredCrop:
-    """The outcome to report: a repetition within a request is `existing`."""
-    return replace(crop, status="existing") if repeated else crop

@@ -9,14 +9,14 @@ from app.index.port import Addition, Change
 from model.architecture import EMBEDDING_DIM
 
 
-def refused_additions(changes: Sequence[Change]) -> set[Addition]:
-    """The additions whose embeddings are not 2048 finite numbers."""
-    return {
-        change
+def refused_keys(changes: Sequence[Change]) -> frozenset[int]:
+    """The keys of additions whose embeddings are not 2048 finite numbers."""
+    return frozenset(
+        change.key
         for change in changes
         if isinstance(change, Addition)
         and not (change.embedding.shape == (EMBEDDING_DIM,) and np.isfinite(change.embedding).all())
-    }
+    )
 
 
 def checked_queries(queries: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ _NUMBERS = ("key", "captured_at")
 _TEXTS = ("camera_id", "track_id", "person_id", "attributes")
 _NONE = -1
 _STALE_TEXTS = 1024
-_LEAST_ROWS = 1024
+_MIN_ROWS = 1024
 
 FREE = -1
 """The key of a row that holds no crop."""
@@ -48,7 +48,7 @@ class Columns:
 
     def append(self, key: int, columns: CropColumns) -> None:
         """Add a row."""
-        self._reserve(self._size + 1, *self._arrays)
+        self._reserve(self._size + 1)
         self._arrays["key"][self._size] = key
         self._arrays["captured_at"][self._size] = columns.captured_at
         for name, texts in self._texts.items():
@@ -71,7 +71,7 @@ class Columns:
     def copy_rows(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
         """Copy rows of other columns to distinct rows here; rows may be beyond the end, and gaps become free rows."""
         size = max(self._size, int(rows.max(initial=-1)) + 1)
-        self._reserve(size, *self._arrays)
+        self._reserve(size)
         self._arrays["key"][self._size : size] = FREE
         self._size = size
         for name, column in self._arrays.items():
@@ -151,11 +151,10 @@ class Columns:
             return has
         return np.isin(column, codes)
 
-    def _reserve(self, rows: int, *names: str) -> None:
-        for name in names:
-            old = self._arrays[name]
+    def _reserve(self, rows: int) -> None:
+        for name, old in self._arrays.items():
             if len(old) < rows:
-                new = np.empty(max(_LEAST_ROWS, rows + rows // 8), old.dtype)
+                new = np.empty(max(_MIN_ROWS, rows + rows // 8), old.dtype)
                 new[: self._size] = old[: self._size]
                 self._arrays[name] = new
 
@@ -188,9 +187,9 @@ class _Dictionary:
         translated = [_NONE if code == _NONE else self.code(other._all[code]) for code in distinct.tolist()]
         return np.array(translated, np.int32)[positions]
 
-    def text(self, code: int) -> Any:
-        """The text of a code, or None."""
-        return None if code == _NONE else self._all[code]
+    def text(self, code: int) -> str:
+        """The text of a code."""
+        return self._all[code]
 
     def known_code(self, text: str) -> int | None:
         """The code of a text, or None if it is unknown."""

@@ -8,9 +8,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from app.index.port import Filter, IndexResult, VectorIndex
+from app.index.port import Filter, IndexLost, IndexResult, IndexUnreachable, VectorIndex
 from app.kit.async_batcher import AsyncBatcher
-from model.architecture import EMBEDDING_DIM
 
 QUERIES_PER_CALL = 16
 """At most. FAISS compares up to 19 queries one by one; more would be compared by BLAS, with other rounding."""
@@ -36,12 +35,12 @@ class ConcurrentSearches:
         key = index, crop_filter, top_k
         batcher = self._batchers.get(key)
         if batcher is None:
-            batcher = AsyncBatcher(partial(_search, *key), QUERIES_PER_CALL * EMBEDDING_DIM)
+            batcher = AsyncBatcher(partial(_search, *key), QUERIES_PER_CALL, (IndexUnreachable, IndexLost))
             self._batchers[key] = batcher
-        return await batcher.run(query)
+        return await batcher.run(query[np.newaxis])
 
 
 async def _search(
     index: VectorIndex, crop_filter: Filter, top_k: int, queries: Sequence[NDArray[np.float32]]
 ) -> Sequence[IndexResult]:
-    return await asyncio.to_thread(index.search, np.stack(queries), crop_filter, top_k)
+    return await asyncio.to_thread(index.search, np.concatenate(queries), crop_filter, top_k)

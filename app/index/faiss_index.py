@@ -12,11 +12,11 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.index.checks import checked_queries, refused_additions
+from app.index.checks import checked_queries, refused_keys
 from app.index.columns import Columns
 from app.index.nearest import PartialResult
 from app.index.port import Addition, Change, Filter, IndexResult, Removal, SavedState, SnapshotError
-from app.index.segment import LEAST_SAMPLE, Segment, sample_size
+from app.index.segment import MIN_SAMPLE, Segment, sample_size
 from app.index.write_buffer import WriteBuffer
 from app.kit.cores import available_cores
 from app.kit.locks import ReadersWriterLock
@@ -24,7 +24,7 @@ from app.kit.locks import ReadersWriterLock
 _ROWS_PER_LOCK = 64
 """Crops that move while the lock is held once, which takes a few milliseconds."""
 
-_PURGE_AT = 2_000
+_COMPACT_SHARE = 2_000
 """Codes of deleted crops are removed when they are one in this many, as searches wait for it."""
 
 _log = structlog.get_logger()
@@ -32,10 +32,11 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Tuning:
-    """exact_limit: up to this number of crops there is no segment, and a search compares all of them.
+    """The trade-off between exact and fast searches.
 
-    recall: share of the true matches that a search of a larger gallery should find. flush_rows: crops in the write
-    buffer at which they move to the segment: each search compares all of the buffer.
+    exact_limit: up to this number of crops there is no segment, and a search compares all of them. recall: share of the
+    true matches that a search of a larger gallery should find. flush_rows: crops in the write buffer at which they move
+    to the segment: each search compares all of the buffer.
     """
 
     exact_limit: int = 10_000
@@ -92,25 +93,25 @@ class FaissIndex:
     def outgrown(self) -> bool:
         """See `VectorIndex`."""
         if self._segment is None:
-            return len(self._buffer) > max(self._tuning.exact_limit, LEAST_SAMPLE)
+            return len(self._buffer) > max(self._tuning.exact_limit, MIN_SAMPLE)
         return 2 * self.size < self._tuning.exact_limit or self._segment.outgrown
 
     def sample_size(self, crops: int) -> int:
         """See `VectorIndex`."""
-        return sample_size(crops) if crops > max(self._tuning.exact_limit, LEAST_SAMPLE) else 0
+        return sample_size(crops) if crops > max(self._tuning.exact_limit, MIN_SAMPLE) else 0
 
     def prepare(self, sample: NDArray[np.float16], crops: int) -> None:
         """See `VectorIndex`. Creates the segment."""
         valid = sample[np.isfinite(sample).all(axis=1)]
-        if len(valid) < LEAST_SAMPLE:  # all crops stay in the write buffer
+        if len(valid) < MIN_SAMPLE:  # all crops stay in the write buffer
             return
         faiss.omp_set_num_threads(1)
         self._segment = Segment.train(valid, crops, self._check_open)
         _log.info("the index has a segment and searches approximately", crops=crops, nlist=self._segment.nlist)
 
-    def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
+    def apply(self, changes: Sequence[Change]) -> frozenset[int]:
         """See `VectorIndex`."""
-        refused = refused_additions(changes)
+        refused = refused_keys(changes)
         with self._lock.writing():
             for change in changes:
                 if change.sequence <= self._last_sequence:
@@ -119,16 +120,16 @@ class FaissIndex:
                     self._buffer.remove(change.key)
                     if self._segment is not None:
                         self._segment.remove(change.key)
-                elif change not in refused and not self._has(change.key):
+                elif change.key not in refused and not self._has(change.key):
                     self._buffer.add(change.key, change.embedding, change.columns)
                 self._last_sequence = change.sequence
-        return tuple(addition.key for addition in refused)
+        return refused
 
-    def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
+    def load(self, rows: Sequence[Addition], last_sequence: int) -> frozenset[int]:
         """See `VectorIndex`."""
-        refused = refused_additions(rows)
+        refused = refused_keys(rows)
         with self._lock.writing():
-            added = {row.key: row for row in rows if row not in refused and not self._has(row.key)}
+            added = {row.key: row for row in rows if row.key not in refused and not self._has(row.key)}
             if self._segment is None:
                 for row in added.values():
                     self._buffer.add(row.key, row.embedding, row.columns)
@@ -139,7 +140,7 @@ class FaissIndex:
                     columns.append(row.key, row.columns)
                 self._segment.add(columns, np.stack([row.embedding for row in added.values()]))
             self._last_sequence = last_sequence
-        return tuple(addition.key for addition in refused)
+        return refused
 
     def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
         """See `VectorIndex`."""
@@ -164,8 +165,8 @@ class FaissIndex:
             self._segment.measure_depth(self._tuning.recall)
             if len(self._buffer) >= self._tuning.flush_rows:
                 self._flush(self._segment)
-            if self._segment.unpurged * _PURGE_AT >= len(self._segment):
-                self._purge(self._segment)
+            if self._segment.tombstones * _COMPACT_SHARE >= len(self._segment):
+                self._compact(self._segment)
 
     def close(self) -> None:
         """See `VectorIndex`."""
@@ -175,12 +176,12 @@ class FaissIndex:
         """See `VectorIndex`. Embeddings of the buffer are saved as float16, their type in `Addition`."""
         with self._maintenance_lock:
             if self._segment is not None:
-                self._purge(self._segment)  # a deleted embedding leaves the disk with this snapshot
+                self._compact(self._segment)  # a deleted embedding leaves the disk with this snapshot
             with self._lock.reading():
-                buffer, segment = self._buffer.copy(), self._segment
+                buffered, segment = self._buffer.last(len(self._buffer)), self._segment
                 columns = Columns() if segment is None else segment.columns.take(slice(None))
                 state = SavedState(self._model_id, self.size, self._last_sequence)
-            buffer.save(folder)
+            WriteBuffer.save(folder, *buffered)
             if segment is not None:
                 segment.save(folder, columns)
         return state
@@ -207,10 +208,10 @@ class FaissIndex:
     def _has(self, key: int) -> bool:
         return key in self._buffer or (self._segment is not None and key in self._segment)
 
-    def _purge(self, segment: Segment) -> None:
-        if segment.unpurged:
+    def _compact(self, segment: Segment) -> None:
+        if segment.tombstones:
             with self._lock.writing():
-                segment.purge()
+                segment.compact()
 
     def _flush(self, segment: Segment) -> None:
         """Move the crops of the buffer to the segment."""

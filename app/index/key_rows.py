@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 _MERGED_SHARE = 32
-_LEAST_MERGED = 1_000
+_MIN_MERGED = 1_000
 _REMOVED = -1
 
 
@@ -23,7 +23,7 @@ class KeyRows:
     def add(self, keys: Iterable[int], rows: Iterable[int]) -> None:
         """Add keys that are not present."""
         self._newest.update(zip(keys, rows, strict=True))
-        if len(self._newest) > max(_LEAST_MERGED, len(self._keys) // _MERGED_SHARE):
+        if len(self._newest) > max(_MIN_MERGED, len(self._keys) // _MERGED_SHARE):
             self._merge()
 
     def __contains__(self, key: int) -> bool:

@@ -11,7 +11,7 @@ from app.index.port import SnapshotIndex
 from app.index.snapshots import SnapshotStore
 
 _SAVED_SHARE = 20  # a snapshot is due after changes of 1/20 of the gallery, if that is more than `snapshot_every`
-_LONGEST_SECONDS = 6 * 3600.0
+_MAX_SECONDS = 6 * 3600.0
 
 _log = structlog.get_logger()
 
@@ -21,16 +21,18 @@ class LocalIndexStorage:
 
     def __init__(
         self,
+        model_id: str,
         snapshots: SnapshotStore,
         new_index: Callable[[], SnapshotIndex],
         snapshot_every: int = 10_000,
-        longest_seconds: float = _LONGEST_SECONDS,
+        longest_seconds: float = _MAX_SECONDS,
     ) -> None:
         """Set when a snapshot is due.
 
         snapshot_every: number of changes since the last one. longest_seconds: time since the last one if anything has
         changed since it or the one before, so that deleted embeddings leave the disk: both snapshots are kept.
         """
+        self._model_id = model_id
         self._snapshots = snapshots
         self._new_index = new_index
         self._snapshot_every = snapshot_every
@@ -47,7 +49,7 @@ class LocalIndexStorage:
 
     async def open(self) -> SnapshotIndex | None:
         """See `IndexStorage`."""
-        index = await asyncio.to_thread(self._snapshots.newest, self._new_index().model_id)
+        index = await asyncio.to_thread(self._snapshots.newest, self._model_id)
         if index is not None:
             _log.info("the index was restored from a snapshot", crops=index.size, last_sequence=index.last_sequence)
             self._record_snapshot(index.last_sequence, index.size)
@@ -56,7 +58,7 @@ class LocalIndexStorage:
     async def discard(self) -> None:
         """See `IndexStorage`."""
         await self._wait_for_save()
-        await asyncio.to_thread(self._snapshots.drop_all, self._new_index().model_id)
+        await asyncio.to_thread(self._snapshots.drop_all, self._model_id)
 
     async def rebuild(self, fill: Callable[[SnapshotIndex], Awaitable[None]]) -> SnapshotIndex:
         """See `IndexStorage`."""

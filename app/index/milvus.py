@@ -15,7 +15,7 @@ import structlog
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from app.index.checks import checked_queries, refused_additions
+from app.index.checks import checked_queries, refused_keys
 from app.index.milvus_rows import ATTRIBUTES, CAMERA, CAPTURED, KEY, PERSON, TRACK, VECTOR, expression, row_of
 from app.index.port import (
     Addition,
@@ -30,7 +30,7 @@ from app.index.port import (
 from app.milvus_address import MilvusAddress
 from model.architecture import EMBEDDING_DIM
 
-MOST_HITS = 16_384
+MAX_HITS = 16_384
 """Milvus's limit of results of a search."""
 
 _ROWS_PER_CALL = 1_000  # 8.4 MB, well below a server's limit of a message
@@ -42,7 +42,7 @@ _STRONG = "Strong"  # a read sees all earlier writes of all processes
 _NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
 
 _INDEX = {"index_type": "HNSW", "metric_type": "IP", "params": {"M": 32, "efConstruction": 200}}
-_LEAST_EF = 256  # size of HNSW's candidate list
+_MIN_EF = 256  # size of HNSW's candidate list
 
 _DECIMALS = 6  # with more digits, similarities of equal embeddings differ
 
@@ -135,9 +135,9 @@ class MilvusIndex:
     def prepare(self, sample: NDArray[np.float16], crops: int) -> None:
         """See `VectorIndex`. The server needs no preparation."""
 
-    def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
+    def apply(self, changes: Sequence[Change]) -> frozenset[int]:
         """See `VectorIndex`."""
-        refused = refused_additions(changes)
+        refused = refused_keys(changes)
         last_sequence = self.last_sequence
         added: dict[int, Addition] = {}
         removed: set[int] = set()
@@ -148,25 +148,25 @@ class MilvusIndex:
             if isinstance(change, Removal):
                 added.pop(change.key, None)
                 removed.add(change.key)
-            elif change not in refused:
+            elif change.key not in refused:
                 added.setdefault(change.key, change)
         self._remove(removed - added.keys())
         self._upsert(added.values())
         self._write_last_sequence(last_sequence)
-        return tuple(addition.key for addition in refused)
+        return refused
 
-    def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
+    def load(self, rows: Sequence[Addition], last_sequence: int) -> frozenset[int]:
         """See `VectorIndex`."""
-        refused = refused_additions(rows)
-        self._upsert({row.key: row for row in rows if row not in refused}.values())
+        refused = refused_keys(rows)
+        self._upsert({row.key: row for row in rows if row.key not in refused}.values())
         self._write_last_sequence(last_sequence)
-        return tuple(addition.key for addition in refused)
+        return refused
 
     def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
-        """See `VectorIndex`. Raises ValueError also if `top_k` is above MOST_HITS."""
+        """See `VectorIndex`. Raises ValueError also if `top_k` is above MAX_HITS."""
         queries = checked_queries(queries)
-        if not 1 <= top_k <= MOST_HITS:
-            raise ValueError(f"top_k is {top_k}: ask for 1 to {MOST_HITS} crops")
+        if not 1 <= top_k <= MAX_HITS:
+            raise ValueError(f"top_k is {top_k}: ask for 1 to {MAX_HITS} crops")
         passing = expression(crop_filter)
         with ThreadPoolExecutor(2) as threads:  # strong reads may wait for the server's clock, so they run in parallel
             size = threads.submit(self._count, "")
@@ -198,7 +198,7 @@ class MilvusIndex:
             filter=passing,
             limit=top_k,
             output_fields=[KEY],
-            search_params={"metric_type": _INDEX["metric_type"], "params": {"ef": max(_LEAST_EF, 2 * top_k)}},
+            search_params={"metric_type": _INDEX["metric_type"], "params": {"ef": max(_MIN_EF, 2 * top_k)}},
         )
         return [
             (

@@ -173,7 +173,7 @@ class VectorIndex(Protocol):
     def prepare(self, sample: NDArray[np.float16], crops: int) -> None:
         """Prepare an empty index for `load` of about this many crops; `sample` `(N, 2048)` is a random part of them."""
 
-    def apply(self, changes: Sequence[Change]) -> tuple[int, ...]:
+    def apply(self, changes: Sequence[Change]) -> frozenset[int]:
         """Apply changes, in ascending order of their sequence; searches that start afterwards see them.
 
         Idempotent: changes up to `last_sequence`, removals of absent keys and additions of present keys are ignored. (A
@@ -181,7 +181,7 @@ class VectorIndex(Protocol):
         other changes are applied.
         """
 
-    def load(self, rows: Sequence[Addition], last_sequence: int) -> tuple[int, ...]:
+    def load(self, rows: Sequence[Addition], last_sequence: int) -> frozenset[int]:
         """Add crops regardless of their sequence, for a rebuild from the rows of the database.
 
         `last_sequence` is that of the database before the first row was read; `apply` gets the changes after it, some

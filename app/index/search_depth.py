@@ -33,7 +33,10 @@ _FILTER_DEPTH = 2
 
 @dataclass(frozen=True)
 class Depth:
-    """nprobe: IVF lists to search. candidates: crops whose SQ8 codes are compared. returned: best of these."""
+    """The parameters of one search of a segment.
+
+    nprobe: IVF lists to search. candidates: crops whose SQ8 codes are compared. returned: best of these.
+    """
 
     nprobe: int
     candidates: int
@@ -74,15 +77,15 @@ class SearchDepth:
 def _between(low: Depth, high: Depth, fraction: float, factor: float = 1) -> Depth:
     """The geometric mean of two depths at a fraction of the way between them, times a factor."""
 
-    def mean(one: int, other: int) -> int:
-        return math.ceil(factor * one * math.pow(other / one, fraction))
+    def mean(start: int, end: int) -> int:
+        return math.ceil(factor * start * math.pow(end / start, fraction))
 
     return Depth(
         mean(low.nprobe, high.nprobe), mean(low.candidates, high.candidates), mean(low.returned, high.returned)
     )
 
 
-def everything(crops: int, nlist: int) -> SearchDepth:
+def exhaustive_depth(crops: int, nlist: int) -> SearchDepth:
     """A depth that compares all crops, whatever `top_k` is."""
     return SearchDepth((max(1, crops),), (Depth(nlist, max(1, crops), max(1, crops)),))
 

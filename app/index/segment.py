@@ -16,16 +16,16 @@ from app.index.key_rows import KeyRows
 from app.index.nearest import UNTYPED_FAISS, PartialResult, as_float32
 from app.index.part_lengths import evenness, median_part_lengths
 from app.index.port import Filter
-from app.index.search_depth import Depth, GroundTruth, SearchDepth, everything, measure
+from app.index.search_depth import Depth, GroundTruth, SearchDepth, exhaustive_depth, measure
 from model.architecture import EMBEDDING_DIM
 
 _PCA_DIMS = 256
 _PCA_SAMPLE = 20_000
 _ROWS_PER_CHUNK = 4_096
 _DIMS_PER_SUBQUANTIZER = 4
-_LEAST_NLIST, _MOST_NLIST = 1, 65_536
+_MIN_NLIST, _MAX_NLIST = 1, 65_536
 
-LEAST_SAMPLE = 16
+MIN_SAMPLE = 16
 """Crops that a segment can be trained on, at least: one for each value of a PQ code."""
 
 _SAMPLE = 50_000
@@ -37,16 +37,16 @@ _SEED = 1804
 _QUERIES = 300
 """Crops that the search depth is measured with."""
 
-_FEW = 20_000
+_EXHAUSTIVE_LIMIT = 20_000
 """Up to this number of crops that pass a filter, all are compared by their SQ8 codes."""
 
-_LEAST_OF_FEW = 50
+_MIN_EXHAUSTIVE_CANDIDATES = 50
 """Candidates of these that a search returns at least: a small or young segment may not know its crops well."""
 
-_HOLES = 4
+_REBUILD_EMPTY_SHARE = 4
 """The segment is rebuilt when one in this many of its rows holds no crop any more."""
 
-_ONE_QUERY = 11
+_FASTSCAN_IMPLEM = 11
 """The `implem` of FAISS's fast-scan indexes that is fastest for one query; FAISS's default is another one."""
 
 # Names of files in snapshots.
@@ -58,7 +58,7 @@ class Segment:
 
     An embedding is projected by PCA with a random rotation, which spreads the variance evenly over the dimensions, and
     stored in two codes: PQ codes of 4 bits in the lists of an IVF index give candidates, which SQ8 codes refine. Rows
-    are only appended. A deleted crop leaves its codes behind until `purge`, and an empty row until the segment is
+    are only appended. A deleted crop leaves its codes behind until `compact`, and an empty row until the segment is
     rebuilt.
     """
 
@@ -69,7 +69,7 @@ class Segment:
         self._refine = UNTYPED_FAISS.downcast_index(codes.index)
         self._ivf = UNTYPED_FAISS.downcast_index(self._refine.base_index)
         self._sq8 = UNTYPED_FAISS.downcast_index(self._refine.refine_index)
-        self._ivf.implem = _ONE_QUERY
+        self._ivf.implem = _FASTSCAN_IMPLEM
         self.columns = columns
         self.depth = depth
         self._part_lengths = part_lengths
@@ -79,13 +79,13 @@ class Segment:
         self._rows = KeyRows()
         self._rows.add(columns.keys[rows].tolist(), rows.tolist())
         self._size = len(rows)
-        self._unpurged: list[int] = []  # rows of deleted crops whose codes are still there
+        self._tombstones: list[int] = []  # rows of deleted crops whose codes are still there
 
     @classmethod
     def train(cls, sample: NDArray[np.float16], crops: int, check: Callable[[], None]) -> Self:
         """An empty segment for about this many crops, of which the sample `(N, 2048)` is a random part.
 
-        The sample has at least LEAST_SAMPLE crops. `check` is called from time to time and may raise, to end the work.
+        The sample has at least MIN_SAMPLE crops. `check` is called from time to time and may raise, to end the work.
         """
         dims = min(_PCA_DIMS, len(sample) // _DIMS_PER_SUBQUANTIZER * _DIMS_PER_SUBQUANTIZER)
         transform = _projection(as_float32(sample[:_PCA_SAMPLE]), dims)
@@ -100,7 +100,7 @@ class Segment:
         ivf.pq.cp.min_points_per_centroid = 1  # no warning for small samples
         refine.train(projected)
         codes = faiss.IndexPreTransform(transform, refine)
-        segment = cls(codes, Columns(), everything(crops, nlist), median_part_lengths(sample[:_QUERIES]))
+        segment = cls(codes, Columns(), exhaustive_depth(crops, nlist), median_part_lengths(sample[:_QUERIES]))
         segment._truth = GroundTruth(as_float32(sample[:_QUERIES]))
         return segment
 
@@ -116,16 +116,16 @@ class Segment:
         return int(self._ivf.nlist)
 
     @property
-    def unpurged(self) -> int:
+    def tombstones(self) -> int:
         """Number of deleted crops whose codes are still there."""
-        return len(self._unpurged)
+        return len(self._tombstones)
 
     @property
     def outgrown(self) -> bool:
         """Whether it should be rebuilt: it has far too few or too many lists, or too many empty rows."""
         wanted = nlist_for(self._size)
-        holes = len(self.columns) - self._size
-        return wanted >= 2 * self.nlist or wanted * 4 <= self.nlist or holes * _HOLES > len(self.columns)
+        empty = len(self.columns) - self._size
+        return wanted >= 2 * self.nlist or wanted * 4 <= self.nlist or empty * _REBUILD_EMPTY_SHARE > len(self.columns)
 
     def add(self, columns: Columns, embeddings: NDArray[np.float16]) -> None:
         """Add crops `(N, 2048)` whose keys are not present."""
@@ -149,14 +149,14 @@ class Segment:
             self.columns.free(row)
             self._live.values[row] = False
             self._size -= 1
-            self._unpurged.append(row)
+            self._tombstones.append(row)
 
-    def purge(self) -> None:
+    def compact(self) -> None:
         """Remove the codes of deleted crops."""
-        rows = np.array(self._unpurged, np.int64)
+        rows = np.array(self._tombstones, np.int64)
         self._ivf.remove_ids(faiss.IDSelectorBatch(rows))
         self._all_codes()[rows] = 0
-        self._unpurged = []
+        self._tombstones = []
 
     def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The SQ8 codes of rows, `(N, D)`."""
@@ -184,12 +184,12 @@ class Segment:
             return [PartialResult(np.empty(0, np.int64), np.empty(0, np.float32), 0) for _ in queries]
         least_even = float(evenness(queries, self._part_lengths).min())
         depth = self.depth.at(top_k, least_even**2 * count / self._size)
-        if count <= max(_FEW, top_k):
+        if count <= max(_EXHAUSTIVE_LIMIT, top_k):
             rows, similarities = self._compare_all(
-                queries, passing, min(count, max(top_k, depth.returned, _LEAST_OF_FEW))
+                queries, passing, min(count, max(top_k, depth.returned, _MIN_EXHAUSTIVE_CANDIDATES))
             )
         else:
-            selected = None if mask is None and not self._unpurged else passing
+            selected = None if mask is None and not self._tombstones else passing
             rows, similarities = self._search_lists(queries, depth, selected, top_k)
         keys, found = self.columns.keys, rows >= 0
         return [PartialResult(keys[rows[i][found[i]]], similarities[i][found[i]], count) for i in range(len(queries))]
@@ -223,7 +223,7 @@ class Segment:
         if segment._sq8.ntotal != len(columns):
             raise ValueError(f"there are {segment._sq8.ntotal} codes for {len(columns)} rows")
         empty = np.flatnonzero(columns.keys == FREE)
-        segment._unpurged = empty[segment.codes_of(empty).any(axis=1)].tolist()
+        segment._tombstones = empty[segment.codes_of(empty).any(axis=1)].tolist()
         return segment
 
     def _search_lists(
@@ -286,7 +286,7 @@ def sample_size(crops: int) -> int:
 def nlist_for(crops: int) -> int:
     """Number of IVF lists for this many crops: about four times the square root, a power of two."""
     exponent = round(math.log2(4 * math.sqrt(max(1, crops))))
-    return int(min(_MOST_NLIST, max(_LEAST_NLIST, 2**exponent)))
+    return int(min(_MAX_NLIST, max(_MIN_NLIST, 2**exponent)))
 
 
 def _projection(sample: NDArray[np.float32], dims: int) -> Any:

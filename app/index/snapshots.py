@@ -1,6 +1,5 @@
 """Snapshots of an index on disk: numbered generations, of which the newest undamaged one is used."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -13,7 +12,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.index.port import SavedState, SnapshotError, SnapshotIndex
-from model.files import sync_file, sync_folder
+from model.files import file_sha256, sync_file, sync_folder
 
 Restore = Callable[[Path, SavedState], SnapshotIndex]
 
@@ -67,7 +66,7 @@ class SnapshotStore:
                 sync_folder(self._folder)
             finally:
                 self._clear_draft()
-            for old in [*self._generations(index.model_id)[self._keep :], *self._set_aside()[_DAMAGED_KEPT:]]:
+            for old in [*self._generations(index.model_id)[self._keep :], *self._damaged_generations()[_DAMAGED_KEPT:]]:
                 self._drop(old)
             return state
 
@@ -86,12 +85,12 @@ class SnapshotStore:
                         continue
                     _verify_all(generation)
                 except (SnapshotError, OSError) as error:
-                    _set_aside(generation, str(error))
+                    _mark_damaged(generation, str(error))
                     continue
                 try:
                     return self._restore(generation, state)
                 except SnapshotError as error:
-                    _set_aside(generation, str(error))
+                    _mark_damaged(generation, str(error))
             return None
 
     def drop_all(self, model_id: str) -> None:
@@ -110,7 +109,7 @@ class SnapshotStore:
         self._draft.mkdir()
         state = index.save(self._draft)
         (self._draft / _MANIFEST).write_bytes(_Manifest(state=state).model_dump_json(indent=2).encode())
-        checksums = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(self._draft.iterdir()))
+        checksums = "".join(f"{file_sha256(path)}  {path.name}\n" for path in sorted(self._draft.iterdir()))
         (self._draft / _CHECKSUMS).write_bytes(checksums.encode("ascii"))
         for path in self._draft.iterdir():
             sync_file(path)
@@ -131,9 +130,9 @@ class SnapshotStore:
         found = (path for path in self._folder.iterdir() if _GENERATION.fullmatch(path.name) and not path.suffix)
         return [path for path in sorted(found, reverse=True) if model_id is None or _is_of(path, model_id)]
 
-    def _set_aside(self) -> list[Path]:
+    def _damaged_generations(self) -> list[Path]:
         """Folders of damaged generations, of all models, newest first."""
-        return sorted((path for path in self._folder.iterdir() if _is_set_aside(path)), reverse=True)
+        return sorted((path for path in self._folder.iterdir() if _is_damaged(path)), reverse=True)
 
     def _last_number(self) -> int:
         """The highest number in use, including damaged generations."""
@@ -141,7 +140,7 @@ class SnapshotStore:
         return max((int(name[1]) for name in names if name), default=0)
 
 
-def _is_set_aside(path: Path) -> bool:
+def _is_damaged(path: Path) -> bool:
     return bool(path.suffix and _GENERATION.fullmatch(path.name))
 
 
@@ -181,7 +180,7 @@ def _checksums(generation: Path) -> dict[str, str]:
 def _verify(generation: Path, checksums: Mapping[str, str]) -> None:
     """Raises SnapshotError or OSError unless each file has its SHA-256."""
     for name, sha256 in checksums.items():
-        if _sha256(generation / name) != sha256:
+        if file_sha256(generation / name) != sha256:
             raise SnapshotError(f"{generation / name} does not match its SHA-256")
 
 
@@ -193,12 +192,7 @@ def _verify_all(generation: Path) -> None:
     _verify(generation, checksums)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _set_aside(generation: Path, reason: str) -> None:
+def _mark_damaged(generation: Path, reason: str) -> None:
     _log.error("a snapshot of the index is damaged", snapshot=str(generation), reason=reason)
     try:
         generation.rename(generation.with_name(f"{generation.name}.damaged"))

@@ -1,7 +1,7 @@
 """Index sync: opens or rebuilds the index at the start, then applies the database's change log to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -33,12 +33,8 @@ class ChangesTrimmed(Exception):
     """The change log no longer holds all requested changes."""
 
 
-class FarBehind(Exception):
-    """The index lacks so many changes that a rebuild is faster."""
-
-
-class DatabaseBehindIndex(Exception):
-    """The index holds changes that are not in the database."""
+class RebuildNeeded(Exception):
+    """The index does not fit the database, or a rebuild is faster than the changes that it lacks."""
 
 
 class ChangeLogReader(Protocol):
@@ -199,8 +195,8 @@ class IndexSync:
         last_sequence = await self._change_log.last_sequence()
         try:
             await self._apply_changes(self._index, last_sequence)
-        except (ChangesTrimmed, FarBehind, DatabaseBehindIndex, IndexLost) as error:
-            await self._discard_index(_reason(error))
+        except (ChangesTrimmed, RebuildNeeded, IndexLost) as error:
+            await self._discard_index(str(error))
             self._index = await self._storage.rebuild(self._fill)  # the rows include all changes up to last_sequence
         self._not_ready_because = ""
 
@@ -240,12 +236,12 @@ class IndexSync:
         await asyncio.to_thread(index.prepare, sample[:read], len(keys))
 
     async def _apply_changes(self, index: VectorIndex, last_sequence: int) -> None:
-        applied = await asyncio.to_thread(_last_sequence, index)
+        applied = await asyncio.to_thread(lambda: index.last_sequence)  # an index on a server sends a request
         if applied > last_sequence:
-            raise DatabaseBehindIndex("the database was replaced or restored from a backup")
+            raise RebuildNeeded("the database was replaced or restored from a backup")
         behind = last_sequence - applied
-        if behind > max(_FAR_BEHIND, 2 * await asyncio.to_thread(_size, index)):
-            raise FarBehind(f"it lacks {behind:,} changes, which takes longer than a rebuild")
+        if behind > _FAR_BEHIND and behind > 2 * await asyncio.to_thread(lambda: index.size):
+            raise RebuildNeeded(f"the index lacks {behind:,} changes, which takes longer than a rebuild")
         batches = 0
         while applied < last_sequence:
             if batches and batches % _BATCHES_PER_MAINTENANCE == 0:
@@ -280,8 +276,9 @@ class IndexSync:
             if failing:
                 _log.info("the index follows the database again")
             failing = False
-            await self._storage.save_if_due(self.index)
-            self._start_maintenance()
+            if self.ready:
+                await self._storage.save_if_due(self.index)
+                self._start_maintenance()
 
     async def _wait_for_poll(self) -> bool:
         """Wait for the next poll; False at the stop."""
@@ -308,7 +305,7 @@ class IndexSync:
             self._trim_at = now + self._trim_seconds
 
     def _start_maintenance(self) -> None:
-        if self.ready and (self._maintenance is None or self._maintenance.done()):
+        if self._maintenance is None or self._maintenance.done():
             self._maintenance = asyncio.create_task(self._maintain(self.index))
 
     async def _maintain(self, index: VectorIndex) -> None:
@@ -338,22 +335,6 @@ class IndexSync:
         await asyncio.to_thread(outgrown.close)
 
 
-def _last_sequence(index: VectorIndex) -> int:
-    """Runs in a thread, because an index on a server makes a request for it."""
-    return index.last_sequence
-
-
-def _size(index: VectorIndex) -> int:
-    """Runs in a thread, as above."""
-    return index.size
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ChangesTrimmed):
-        return f"the change log no longer holds all changes that the index lacks: {error}"
-    return str(error)
-
-
-def _log_refused(keys: Sequence[int]) -> None:
+def _log_refused(keys: Collection[int]) -> None:
     if keys:
-        _log.error("crops cannot be searched: their embeddings are not 2048 finite numbers", keys=list(keys))
+        _log.error("crops cannot be searched: their embeddings are not 2048 finite numbers", keys=sorted(keys))

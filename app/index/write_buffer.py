@@ -11,7 +11,7 @@ from app.index.nearest import PartialResult, nearest
 from app.index.port import CropColumns, Filter
 from model.architecture import EMBEDDING_DIM
 
-_LEAST_ROWS = 256
+_MIN_ROWS = 256
 
 # Names of files in snapshots.
 _COLUMNS_FILE, _EMBEDDINGS_FILE = "columns.npz", "embeddings.f16"
@@ -24,7 +24,7 @@ class WriteBuffer:
     """
 
     def __init__(self) -> None:
-        self._embeddings: NDArray[np.float32] = np.zeros((_LEAST_ROWS, EMBEDDING_DIM), np.float32)
+        self._embeddings: NDArray[np.float32] = np.zeros((_MIN_ROWS, EMBEDDING_DIM), np.float32)
         self._rows: dict[int, int] = {}  # row of each key
         self.columns = Columns()
 
@@ -75,18 +75,11 @@ class WriteBuffer:
         rows = slice(max(0, len(self) - count), len(self))
         return self.columns.take(rows), self._embeddings[rows].astype(np.float16)
 
-    def save(self, folder: Path) -> None:
-        """Write a snapshot."""
-        self.columns.save(folder / _COLUMNS_FILE)
-        self._embeddings[: len(self)].astype(np.float16).tofile(folder / _EMBEDDINGS_FILE)
-
-    def copy(self) -> "WriteBuffer":
-        """A copy that later changes do not affect."""
-        copy = WriteBuffer()
-        copy.columns = self.columns.take(slice(None))
-        copy._embeddings = self._embeddings[: len(self)].copy()
-        copy._rows = dict(self._rows)
-        return copy
+    @staticmethod
+    def save(folder: Path, columns: Columns, embeddings: NDArray[np.float16]) -> None:
+        """Write a snapshot of these rows, copies of the buffer's."""
+        columns.save(folder / _COLUMNS_FILE)
+        embeddings.tofile(folder / _EMBEDDINGS_FILE)
 
     @classmethod
     def restore(cls, folder: Path) -> Self:

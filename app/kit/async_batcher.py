@@ -13,16 +13,23 @@ class AsyncBatcher(Generic[Item, Result]):
     """Runs one batch at a time; items that come during a batch form the next one, first in, first out.
 
     If a batch raises an exception, each of its items is run again alone, so that an invalid item fails only its own
-    caller.
+    caller. An exception that concerns all items, such as a database that is down, is raised to all callers at once.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], max_length: int) -> None:
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        max_length: int,
+        shared_errors: tuple[type[Exception], ...],
+    ) -> None:
         """work: returns the result of each item, in their order.
 
-        max_length: limit of the summed length of a batch's items; a longer item is run alone.
+        max_length: limit of the summed length of a batch's items; a longer item is run alone. shared_errors: exceptions
+        that concern all items.
         """
         self._work = work
         self._max_length = max_length
+        self._shared_errors = shared_errors
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._running: asyncio.Task[None] | None = None
 
@@ -53,11 +60,12 @@ class AsyncBatcher(Generic[Item, Result]):
         try:
             results = await self._work([item for item, _ in batch])
         except Exception as error:
-            if len(batch) == 1:
-                _settle(batch[0][1], error)
-            else:
+            if len(batch) > 1 and not isinstance(error, self._shared_errors):
                 for request in batch:
                     await self._run_batch([request])
+                return
+            for _, future in batch:
+                _settle(future, error)
             return
         for (_, future), result in zip(batch, results, strict=True):
             _settle(future, result)

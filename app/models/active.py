@@ -12,7 +12,7 @@ from app.embedding.service import EmbeddingService
 from app.errors import EmbeddingIncomplete, NotReady
 from app.index.sync import IndexSync
 from app.kit.shared_runs import SharedRuns
-from app.models.repository import ModelRepository, ModelRoles
+from app.models.repository import ModelRepository, ModelRoles, Progress
 from app.models.tables import ACTIVE, NEXT, KnownModel
 
 _COUNT_SECONDS = 1.0  # for which a count of crops is reused; counting takes a tenth of that for a million crops
@@ -75,7 +75,7 @@ class ActiveModel:
         self._polls = SharedRuns(self._poll)
         self._count_lock = asyncio.Lock()
         self._counted_at = -_COUNT_SECONDS
-        self._counted: tuple[KnownModel, int, int] | None = None
+        self._counted: tuple[KnownModel, Progress] | None = None
 
     def loaded(self, model_id: str) -> RunningModel | None:
         """A model by its id, if it is the current or the next one here."""
@@ -110,7 +110,7 @@ class ActiveModel:
             self._users[model] -= 1
             self._user_done.set()
 
-    async def not_ready(self, *more: str) -> NotReady | None:
+    async def readiness_error(self, *more: str) -> NotReady | None:
         """Why searches are refused here, with the progress of the next model; None where they are not.
 
         more: further reasons for the message. The counts of crops are cached for a second.
@@ -129,17 +129,17 @@ class ActiveModel:
 
     async def check_ready(self) -> None:
         """Raise NotReady where searches are refused here."""
-        if (error := await self.not_ready()) is not None:
+        if (error := await self.readiness_error()) is not None:
             raise error
 
-    async def _count(self) -> tuple[KnownModel, int, int] | None:
-        """The model that is to be active, the crops that it has embedded, and all crops."""
+    async def _count(self) -> tuple[KnownModel, Progress] | None:
+        """The model that is to be active, and its progress."""
         async with self._database.read() as session:
             models = ModelRepository(session)
             model = await models.model_in(NEXT) or await models.model_in(ACTIVE)
             if model is None or (model.state == ACTIVE and model.model_id != self.current.id):
                 return None
-            return model, await models.count_embeddings(model.model_id), await models.count_crops()
+            return model, await models.progress(model.model_id)
 
     async def sync(self) -> None:
         """Return once this process uses the model that was active at the time of the call, or a later one.
@@ -171,7 +171,7 @@ class ActiveModel:
         if next_id is not None and self.next is None:
             await self._load_next(next_id)
         if failure is not None:
-            raise await self.not_ready() or failure
+            raise await self.readiness_error() or failure
 
     async def _run_current(self, roles: ModelRoles) -> NotReady | None:
         """Run the active model, or the next one where none is active; the error where that is not possible."""
@@ -193,13 +193,16 @@ class ActiveModel:
         return None
 
     async def _switch_to(self, model_id: str) -> None:
-        model = self.loaded(model_id) or await self._load(model_id)
-        await model.index.catch_up()
+        model = self.loaded(model_id)
+        if model is None:
+            model = await self._load(model_id)
+        else:
+            await model.index.catch_up()
         if model is self.next:
             self.next = None
         before, self.current = self.current, model
         self._users[model] = 0
-        _log.warning("the model was switched", model_id=model.id, before=before.id)
+        _log.info("the model was switched", model_id=model.id, previous=before.id)
         draining = asyncio.create_task(self._drain(before))
         self._draining.add(draining)
         draining.add_done_callback(self._draining.discard)
@@ -223,7 +226,8 @@ class ActiveModel:
             _log.error("a replaced model failed to stop", model_id=model.id, exc_info=error)
 
 
-def _incomplete(model: KnownModel, embedded: int, total: int, reasons: Sequence[str]) -> EmbeddingIncomplete:
+def _incomplete(model: KnownModel, progress: Progress, reasons: Sequence[str]) -> EmbeddingIncomplete:
+    embedded, total = progress.embedded, progress.total
     message = (
         f"{model.model_id} becomes active once it has embedded all crops, and has embedded {embedded:,} of {total:,}; "
         "GET /reindex shows the progress"

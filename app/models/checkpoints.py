@@ -1,7 +1,6 @@
 """The store of checkpoints that services share: files in the image store, each named by its content's hash."""
 
 import asyncio
-import hashlib
 import secrets
 import shutil
 import time
@@ -15,7 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import CheckpointError
-from model.files import atomic_write
+from model.files import atomic_write, file_sha256
 
 _ARRIVING = ".arriving-"
 _MAX_UPLOAD_SECONDS = 24 * 3600
@@ -64,11 +63,8 @@ class CheckpointStore:
         return await asyncio.to_thread(self._path, name)
 
     async def delete(self, name: str) -> None:
-        """Delete a stored checkpoint, if it exists."""
-        try:
-            await asyncio.to_thread(self._files.rm_file, f"{self._root}/{name}")
-        except FileNotFoundError:
-            return
+        """Delete a stored checkpoint and its local copy, if they exist."""
+        await asyncio.to_thread(self._delete, name)
 
     def clear(self) -> None:
         """Delete old partial files of killed processes; recent ones may belong to a process that shares the folder."""
@@ -83,7 +79,7 @@ class CheckpointStore:
         try:
             with path.open("xb") as file:
                 shutil.copyfileobj(content, file)
-            return ReceivedCheckpoint(path, f"{_sha256(path)}{suffix}")
+            return ReceivedCheckpoint(path, f"{file_sha256(path)}{suffix}")
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -99,13 +95,19 @@ class CheckpointStore:
 
     def _path(self, name: str) -> Path:
         path = Path(self._root) / name if self._local else self._folder / name
-        if not self._local and not (path.exists() and _is_sound(path)):
+        if path.exists() and _is_intact(path):
+            return path
+        if not self._local:
             self._copy(name, path)
-        if not path.exists():
-            raise CheckpointLost(f"{self._root}/{name} is gone: post the checkpoint again with `passerby reindex`")
-        if not _is_sound(path):
-            raise CheckpointLost(f"{path} is damaged: post the checkpoint again with `passerby reindex`")
-        return path
+            if path.exists() and _is_intact(path):
+                return path
+        problem = f"{path} is damaged" if path.exists() else f"{self._root}/{name} is gone"
+        raise CheckpointLost(f"{problem}: post the checkpoint again with `passerby reindex`")
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._root}/{name}")
+        (self._folder / name).unlink(missing_ok=True)
 
     def _copy(self, name: str, path: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +115,5 @@ class CheckpointStore:
             self._files.get_file(f"{self._root}/{name}", str(draft))
 
 
-def _is_sound(path: Path) -> bool:
-    return _sha256(path) == path.stem
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is_intact(path: Path) -> bool:
+    return file_sha256(path) == path.stem

@@ -51,7 +51,7 @@ async def begin(
     return _out(await service.begin_stored(str(model_id), allow_missing))
 
 
-@router.get("/reindex", summary="Progress of the next model", responses=problem_responses(503))
+@router.get("/reindex", summary="Progress of the next model", responses=problem_responses(404, 503))
 async def progress(service: ReindexDep) -> ReindexOut:
     """The active model, the next one, and how many crops the next one has embedded."""
     return _out(await service.progress())
@@ -82,15 +82,15 @@ async def drop(service: ReindexDep, model_id: ModelIdPath) -> None:
 def _out(progress: ReindexProgress) -> ReindexOut:
     active, next_model = progress.active, progress.next_model
     speed = next_model and next_model.crops_per_second
-    left = max(0, progress.total - progress.done - progress.unreadable)
+    left = max(0, progress.total - progress.embedded - progress.unreadable)
     state = "idle" if next_model is None else "blocked" if progress.blocked else "embedding"
     return ReindexOut(
         state=state,
-        answering_model_id=active and active.model_id,
-        answering_checkpoint=active and PurePath(active.checkpoint).stem,
-        model_id=next_model and next_model.model_id,
-        checkpoint=next_model and PurePath(next_model.checkpoint).stem,
-        done=progress.done,
+        active_model_id=active and active.model_id,
+        active_checkpoint=active and PurePath(active.checkpoint).stem,
+        next_model_id=next_model and next_model.model_id,
+        next_checkpoint=next_model and PurePath(next_model.checkpoint).stem,
+        embedded=progress.embedded,
         total=progress.total,
         crops_per_second=speed,
         seconds_left=left / speed if speed else None,

@@ -21,6 +21,8 @@ from app.models.start import StartupModel
 from app.settings import Settings
 from model.errors import CheckpointError
 
+_log = structlog.get_logger()
+
 
 class ModelLoader:
     """Loads models by id, with the engines of the settings.
@@ -78,10 +80,9 @@ class ModelLoader:
 
     def _engines(self, path: Path) -> Engines:
         engines = load_engines(path, self._settings.engine, self._settings.threads)
-        for engine in engines.different:
+        for engine in engines.distinct:
             check(engine)
-        log = structlog.get_logger()
-        log.info("a model was loaded", model_id=engines.metadata.model_id, runs_on=engines.runs_on)
+        _log.info("a model was loaded", model_id=engines.metadata.model_id, runs_on=engines.runs_on)
         return engines
 
     async def _path(self, model_id: str) -> Path:
@@ -104,8 +105,8 @@ class ModelLoader:
             stall_seconds=self._settings.stall_seconds,
         )
         index = await self._new_index(engines.metadata.model_id)
-        await embedding.start()
         try:
+            await embedding.start()
             await index.start()
         except BaseException:
             await embedding.stop()

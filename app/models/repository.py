@@ -27,7 +27,15 @@ class ModelRoles:
 
 
 @dataclass(frozen=True)
-class Unembedded:
+class Progress:
+    """How many crops a model has embedded, and how many there are."""
+
+    embedded: int
+    total: int
+
+
+@dataclass(frozen=True)
+class PendingCrop:
     """A crop that a model has not embedded, and its picture."""
 
     key: int
@@ -61,7 +69,7 @@ class ModelRepository:
         query = select(KnownModel).where(KnownModel.state == state).order_by(KnownModel.model_id)
         return (await self._session.scalars(query)).all()
 
-    async def put_model(self, model_id: str, checkpoint: str, state: str, allow_missing: bool = False) -> None:
+    async def upsert_model(self, model_id: str, checkpoint: str, state: str, allow_missing: bool = False) -> None:
         """Insert or update a model, and reset its progress."""
         known = await self.model(model_id)
         if known is None:
@@ -103,19 +111,23 @@ class ModelRepository:
         of_model = select(func.count()).select_from(Embedding).where(Embedding.model_id == model_id)
         return (await self._session.scalars(of_model)).one()
 
+    async def progress(self, model_id: str) -> Progress:
+        """How many of the gallery's crops a model has embedded."""
+        return Progress(await self.count_embeddings(model_id), await self.count_crops())
+
     async def has_embedded_all(self, model_id: str) -> bool:
         """Whether no crop is pending for a model."""
-        return not await self.unembedded(model_id, 0, 1)
+        return not await self.pending(model_id, 0, 1)
 
-    async def unembedded(self, model_id: str, after: int, limit: int) -> list[Unembedded]:
+    async def pending(self, model_id: str, after: int, limit: int) -> list[PendingCrop]:
         """The next pending crops by key: those that a model has not embedded, and that are not marked as unreadable."""
         unreadable = exists().where(UnreadableCrop.model_id == model_id, UnreadableCrop.crop_key == Crop.key)
         pending = select(Crop.key, Crop.image_sha256).where(
             Crop.key > after, ~_has_embedded(model_id, Crop.key), ~unreadable
         )
-        return [Unembedded(*row) for row in await self._session.execute(pending.order_by(Crop.key).limit(limit))]
+        return [PendingCrop(*row) for row in await self._session.execute(pending.order_by(Crop.key).limit(limit))]
 
-    async def still_unembedded(self, model_id: str, keys: Collection[int]) -> set[int]:
+    async def still_pending(self, model_id: str, keys: Collection[int]) -> set[int]:
         """The keys of existing crops that a model has not embedded."""
         query = select(Crop.key).where(Crop.key.in_(keys), ~_has_embedded(model_id, Crop.key))
         return set(await self._session.scalars(query))
@@ -165,8 +177,7 @@ class ModelRepository:
         await self._session.execute(delete(UnreadableCrop).where(UnreadableCrop.model_id == model_id))
 
     async def _insert(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert without SQLAlchemy's unit of work, which takes several times as long for each row."""
-        await self._session.execute(insert(Table.metadata.tables[table.__tablename__]), rows)
+        await self._session.execute(insert(table.core()), rows)
 
 
 def _has_embedded(model_id: str, crop_key: Any) -> ColumnElement[bool]:

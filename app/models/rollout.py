@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.embedding.background import BackgroundEmbedder, Embedded
+from app.embedding.crop_queue import Priority
 from app.embedding.engine import EngineError
-from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.models.active import ActiveModel, RunningModel
 from app.models.checkpoints import CheckpointStore
-from app.models.repository import ModelRepository, Unembedded
+from app.models.repository import ModelRepository, PendingCrop
 from app.models.tables import DROPPED, NEXT, KnownModel
 from model.checkpoint import SUPERSEDED
 
@@ -82,7 +82,7 @@ class Rollout:
         running = None if next_model is None else self._active_model.loaded(next_model.model_id)
         if running is None and not dropped:
             return
-        async with self._database.try_lock() as locked:
+        async with self._database.try_reindex_lock() as locked:
             if not locked:
                 return
             for model in dropped:
@@ -120,7 +120,8 @@ class Rollout:
         while not self._stopped:
             began = time.monotonic()
             async with self._database.read() as session:
-                crops = await ModelRepository(session).unembedded(model.model_id, key, CROPS_AT_ONCE)
+                crops = await ModelRepository(session).pending(model.model_id, key, CROPS_AT_ONCE)
+            # The first batch is embedded however small it is: `_activate` may have failed on just these crops.
             if len(crops) <= (LAST_CROPS if key else 0):
                 return True
             outcomes = await self._embed(crops, embedder.embed)
@@ -130,7 +131,7 @@ class Rollout:
         return False
 
     async def _embed(
-        self, crops: Sequence[Unembedded], embed: Callable[[Sequence[bytes]], Awaitable[Sequence[Embedded]]]
+        self, crops: Sequence[PendingCrop], embed: Callable[[Sequence[bytes]], Awaitable[Sequence[Embedded]]]
     ) -> dict[int, Embedded]:
         """The outcomes of crops, by key."""
         contents = await asyncio.gather(*(self._images.read(crop.image_sha256) for crop in crops))
@@ -155,9 +156,8 @@ class Rollout:
 
     async def _log_progress(self, model: KnownModel) -> None:
         async with self._database.read() as session:
-            repository = ModelRepository(session)
-            embedded, crops = await repository.count_embeddings(model.model_id), await repository.count_crops()
-        _log.info("crops are being embedded", model_id=model.model_id, embedded=embedded, total=crops)
+            progress = await ModelRepository(session).progress(model.model_id)
+        _log.info("crops are being embedded", model_id=model.model_id, embedded=progress.embedded, total=progress.total)
         self._log_at = time.monotonic() + _LOG_SECONDS
 
     async def _waits_for_operator(self, session: AsyncSession, model: KnownModel) -> bool:
@@ -204,7 +204,7 @@ class Rollout:
                 return True
             if await self._block_if_unreadable(session, next_model):
                 return True
-            crops = await models.unembedded(model.model_id, 0, LAST_CROPS + 1)
+            crops = await models.pending(model.model_id, 0, LAST_CROPS + 1)
             if len(crops) > LAST_CROPS:
                 return False
             try:
@@ -216,7 +216,7 @@ class Rollout:
                 return True
             await models.activate(model.model_id)
             unreadable = await models.count_unreadable(model.model_id)
-        _log.warning("all crops are embedded", model_id=model.model_id, unreadable=unreadable)
+        _log.info("all crops are embedded", model_id=model.model_id, unreadable=unreadable)
         await self._active_model.refresh()
         return True
 
@@ -259,7 +259,7 @@ async def _insert(session: AsyncSession, model_id: str, outcomes: Mapping[int, E
     Returns the problems of crops that have no embedding.
     """
     models = ModelRepository(session)
-    pending = await models.still_unembedded(model_id, outcomes)
+    pending = await models.still_pending(model_id, outcomes)
     vectors, problems = {}, {}
     for key in sorted(pending):
         outcome = outcomes[key]

@@ -21,11 +21,13 @@ class ReindexOut(BaseModel):
         description="idle: there is no next model; embedding: the next model becomes active when all crops are "
         "embedded; blocked: it waits until it is posted again, for the reason in `trouble`"
     )
-    answering_model_id: str | None = Field(description="The active model; null where no model has embedded all crops")
-    answering_checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")
-    model_id: str | None = Field(description="The next model")
-    checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")
-    done: int = Field(description="Crops that the next model has embedded; the active one where there is no next model")
+    active_model_id: str | None = Field(description="The active model; null where no model has embedded all crops")
+    active_checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")
+    next_model_id: str | None = Field(description="The next model")
+    next_checkpoint: str | None = Field(description="SHA-256 of its checkpoint file")
+    embedded: int = Field(
+        description="Crops that the next model has embedded; the active one where there is no next model"
+    )
     total: int = Field(description="Crops of the gallery")
     crops_per_second: float | None = Field(description="Recent speed")
     seconds_left: float | None = Field(description="At that speed")

@@ -26,13 +26,13 @@ _CHECK_SECONDS = 240.0  # less than the command line waits for a response
 class ReindexProgress:
     """The active and the next model, and the progress of the next one.
 
-    active: None where no model has embedded all crops; done, unreadable, unreadable_crops: of the next model, or of the
-    active one where there is no next one; blocked: whether the switch waits for an operator.
+    active: None where no model has embedded all crops; embedded, unreadable, unreadable_crops: of the next model, or of
+    the active one where there is no next one; blocked: whether the switch waits for an operator.
     """
 
     active: KnownModel | None
     next_model: KnownModel | None
-    done: int
+    embedded: int
     total: int
     unreadable: int
     unreadable_crops: list[tuple[str, str]]
@@ -84,18 +84,19 @@ class ReindexService:
         return await self._begin(model_id, model.checkpoint, allow_missing)
 
     async def progress(self) -> ReindexProgress:
-        """The state of the reindex."""
+        """The state of the reindex. Raises NotFound where no model is active or next."""
         async with self._database.read() as session:
             models = ModelRepository(session)
             active, next_model = await models.model_in(ACTIVE), await models.model_in(NEXT)
             model = next_model or active
             if model is None:
                 raise NotFound("no model is active or next: the database is not that of a gallery")
+            progress = await models.progress(model.model_id)
             return ReindexProgress(
                 active=active,
                 next_model=next_model,
-                done=await models.count_embeddings(model.model_id),
-                total=await models.count_crops(),
+                embedded=progress.embedded,
+                total=progress.total,
                 unreadable=await models.count_unreadable(model.model_id),
                 unreadable_crops=await models.unreadable(model.model_id, _LISTED),
                 dropping=[dropped.model_id for dropped in await models.models_in(DROPPED)],
@@ -123,7 +124,7 @@ class ReindexService:
                 self._check_droppable(model)
                 await models.drop(model_id)
             elif await models.count_embeddings(model_id):  # of a version that did not store its models
-                await models.put_model(model_id, "", DROPPED)
+                await models.upsert_model(model_id, "", DROPPED)
             else:
                 raise NotFound(f"there is no model {model_id}")
         self._supervisor.wake()
@@ -158,11 +159,11 @@ class ReindexService:
             model, next_model = await models.model(model_id), await models.model_in(NEXT)
             restored = model is not None and model.state == ACTIVE  # its checkpoint was lost
             if model is not None and restored:
-                await models.put_model(model_id, checkpoint, ACTIVE, model.allow_missing)
+                await models.upsert_model(model_id, checkpoint, ACTIVE, model.allow_missing)
             else:
                 if next_model is not None and next_model.model_id != model_id:
-                    await models.put_model(next_model.model_id, next_model.checkpoint, KEPT)
-                await models.put_model(model_id, checkpoint, NEXT, allow_missing)
+                    await models.upsert_model(next_model.model_id, next_model.checkpoint, KEPT)
+                await models.upsert_model(model_id, checkpoint, NEXT, allow_missing)
                 await models.remove_unreadable(model_id)
         if restored:
             await self._active_model.refresh()

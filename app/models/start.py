@@ -115,7 +115,7 @@ class StartupModel:
         for state in (ACTIVE, NEXT):
             model = await models.model_in(state)
             if model is not None and states.get(model.model_id) != state:
-                await models.put_model(model.model_id, model.checkpoint, KEPT, model.allow_missing)
+                await models.upsert_model(model.model_id, model.checkpoint, KEPT, model.allow_missing)
         for model_id, state in states.items():
             if model_id is not None:
                 await self._put(models, model_id, state, checkpoint, lost)
@@ -129,10 +129,10 @@ class StartupModel:
         """Store a model's state; checkpoint: the name of the configured checkpoint in the store."""
         is_configured, model = model_id == self._configured_id, await models.model(model_id)
         if model is None:
-            await models.put_model(model_id, checkpoint, state)
+            await models.upsert_model(model_id, checkpoint, state)
         elif model.state != state or (is_configured and model_id in lost):
             name = checkpoint if is_configured else model.checkpoint
-            await models.put_model(model_id, name, state, model.allow_missing)
+            await models.upsert_model(model_id, name, state, model.allow_missing)
 
     async def _is_lost(self, model: KnownModel) -> bool:
         if model.model_id == self._configured_id and model.state == ACTIVE:
@@ -155,18 +155,19 @@ class StartupModel:
     async def _log_roles(self, roles: ModelRoles, active_runs: bool, reason: str | None) -> None:
         if roles.next_id is not None and (reason is not None or not active_runs):
             async with self._database.read() as session:
-                models = ModelRepository(session)
-                _log.warning(
-                    "the stored pictures are embedded again, in the background",
-                    reason=reason or "a reindex was begun before",
-                    model_id=roles.next_id,
-                    embedded=await models.count_embeddings(roles.next_id),
-                    total=await models.count_crops(),
-                    searches="are answered by the active model" if active_runs else "are refused until it is done",
-                )
+                progress = await ModelRepository(session).progress(roles.next_id)
+            _log.warning(
+                "the stored pictures are embedded again, in the background",
+                reason=reason or "a reindex was begun before",
+                model_id=roles.next_id,
+                embedded=progress.embedded,
+                total=progress.total,
+                searches="active model" if active_runs else "refused",
+            )
         elif self._configured_id not in (roles.active_id, roles.next_id):
             _log.warning(
-                f"{roles.active_id} is the active model in the database, not {self._configured_id} of "
-                f"{self._configured_path}; `passerby reindex --model {self._configured_path}` switches to that one",
-                model_id=roles.active_id,
+                "the configured checkpoint is not the active model; `passerby reindex` switches to it",
+                active=roles.active_id,
+                configured=self._configured_id,
+                checkpoint=str(self._configured_path),
             )

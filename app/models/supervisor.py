@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app.database import DATABASE_DOWN
 from app.models.active import ActiveModel
 from app.models.rollout import Rollout
 
@@ -97,5 +98,5 @@ class ModelSupervisor:
                 return
             self._working.failed()
             _log.error("reindexing failed and is retried", seconds=self._working.pause, exc_info=error)
-            with suppress(Exception):  # the database may have failed
+            with suppress(*DATABASE_DOWN):
                 await self._rollout.store_failure(error)

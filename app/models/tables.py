@@ -6,9 +6,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database import Table
 from app.gallery.tables import KEY
 
-ACTIVE, NEXT, KEPT, DROPPED = "answers", "next", "kept", "dropped"
-"""The states of a model: active (one at most); crops are embedded with it so that it can become active (one at most);
-active before, its embeddings kept; its embeddings are being deleted."""
+ACTIVE = "active"
+"""The state of the model that new crops and queries are embedded by; one model at most has it."""
+
+NEXT = "next"
+"""The state of the model that becomes active when it has embedded all crops; one model at most has it."""
+
+KEPT = "kept"
+"""The state of a model that was active; its embeddings are kept."""
+
+DROPPED = "dropped"
+"""The state of a model whose embeddings are being deleted."""
 
 
 class KnownModel(Table):
@@ -20,7 +28,7 @@ class KnownModel(Table):
     checkpoint: Mapped[str] = mapped_column(String(128))  # its name in the checkpoint store
     state: Mapped[str] = mapped_column(String(16))  # one of ACTIVE, NEXT, KEPT, DROPPED
     created_at: Mapped[int] = mapped_column(BigInteger)  # microseconds since 1970 UTC
-    allow_missing: Mapped[bool] = mapped_column("lossy", Boolean)  # become active even if many pictures are unreadable
+    allow_missing: Mapped[bool] = mapped_column(Boolean)  # become active even if many pictures are unreadable
     crops_per_second: Mapped[float | None] = mapped_column(Float)  # recently, while it embeds stored crops
     trouble: Mapped[str | None] = mapped_column(Text)  # why embedding does not go on
 

@@ -10,7 +10,7 @@ from app.gallery.schemas import CropId
 from app.kit.disconnect import Disconnect, disconnect_of
 from app.kit.forms import Several, fields_of
 from app.kit.provide import provided
-from app.search.filters import Filters
+from app.search.parameters import SearchParameters
 from app.search.schemas import SearchAnswer, SearchId
 from app.search.service import Consistency, QueryPicture, SearchRequest, SearchService
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["search"])
 
 SearchDep = Annotated[SearchService, Depends(provided(SearchService))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
-FiltersForm = Annotated[Filters, Depends(fields_of(Filters, Form))]
+ParametersForm = Annotated[SearchParameters, Depends(fields_of(SearchParameters, Form))]
 SearchIdPath = Annotated[SearchId, Path(description="The `search_id` that `POST /search` returned")]
 
 
@@ -26,7 +26,7 @@ SearchIdPath = Annotated[SearchId, Path(description="The `search_id` that `POST 
 async def search(
     service: SearchDep,
     disconnect: DisconnectDep,
-    filters: FiltersForm,
+    filters: ParametersForm,
     files: Annotated[Several[UploadFile] | None, File(description="One or several pictures of the person")] = None,
     crop_ids: Annotated[
         Several[CropId] | None,

@@ -1,4 +1,4 @@
-"""What a search considers, weighs and returns."""
+"""The parameters of a search: filters, part weights and limits."""
 
 from typing import Annotated
 
@@ -14,11 +14,11 @@ def _usable(weights: dict[str, float]) -> dict[str, float]:
     return weights
 
 
-class Filters(CropFilter):
+class SearchParameters(CropFilter):
     """The applied filters and weights; null and empty filters do not filter."""
 
     min_similarity: float | None = Field(
-        None, ge=-1, le=1, description="Leave out matches that are less alike than this"
+        None, ge=-1, le=1, description="Leave out matches that are less similar than this"
     )
     top_k: int = Field(20, ge=1, le=1000, description="How many matches at most")
     part_weights: Annotated[dict[str, StrictFloat], AfterValidator(_usable)] = Field(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from app.gallery.schemas import CropOut
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
-from app.search.filters import Filters
+from app.search.parameters import SearchParameters
 from app.search.service import SearchResult
 
 SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
@@ -35,7 +35,7 @@ class SearchAnswer(BaseModel):
     model_id: str
     gallery_size: int = Field(description="Number of crops in the index")
     compared: int = Field(description="Number of them that pass the filters")
-    filters: Filters
+    filters: SearchParameters
     query_crop_ids: list[str] = Field(description="The crops of the gallery that made up the query")
     matches: list[MatchOut]
     sheet_url: str = Field(description="The contact sheet: the query, then the matches, as one picture")
@@ -50,7 +50,7 @@ class SearchAnswer(BaseModel):
             model_id=search.model_id,
             gallery_size=search.gallery_size,
             compared=search.compared,
-            filters=Filters.model_validate(search.filters),
+            filters=SearchParameters.model_validate(search.filters),
             query_crop_ids=search.query_crop_ids,
             matches=[
                 MatchOut(

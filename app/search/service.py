@@ -2,27 +2,27 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from app.database import Database
+from app.embedding.crop_queue import Priority
 from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
-from app.embedding.queue import Priority
-from app.errors import InvalidRequest, NotFound, UnknownCamera
+from app.errors import InvalidRequest, NotFound
 from app.gallery.crop_store import unpack_parts
-from app.gallery.filters import CropFilter
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
+from app.gallery.service import check_cameras
 from app.gallery.tables import Camera, Crop
 from app.index.port import IndexResult
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
 from app.models.active import ActiveModel, RunningModel
-from app.search.filters import Filters
+from app.search.parameters import SearchParameters
 from app.search.ranking import (
     Parts,
     Shares,
@@ -37,7 +37,6 @@ from app.search.repository import SearchRepository
 from app.search.sheet import MAX_MATCHES, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
 
-_CAMERA_FILTERS = ("camera_ids", "exclude_camera_ids")
 _MAX_ROUNDS = 3
 """Searches of the index for one request. Another round is needed only if candidates were deleted in the last one."""
 
@@ -59,7 +58,7 @@ class SearchRequest:
 
     pictures: Sequence[QueryPicture]
     crop_ids: Sequence[str]
-    filters: Filters
+    filters: SearchParameters
     consistency: Consistency = "eventual"
 
 
@@ -102,7 +101,8 @@ class SearchService:
             return await self._search(model, request, disconnect)
 
     async def _search(self, model: RunningModel, request: SearchRequest, disconnect: Disconnect) -> SearchResult:
-        await self._check_cameras(request.filters)
+        async with self._database.read() as session:
+            await check_cameras(GalleryRepository(session), request.filters)
         embeddings = await self._embed(model, request.pictures, disconnect)
         embeddings += await self._embeddings_of_crops(model, request.crop_ids)
         query = join_embeddings(embeddings)
@@ -123,7 +123,7 @@ class SearchService:
                 for match in matches
             ],
         )
-        async with self._database.write_apart() as session:
+        async with self._database.write_without_lock() as session:
             SearchRepository(session).add(search, [picture.content for picture in request.pictures])
         return SearchResult(search, matches)
 
@@ -172,17 +172,6 @@ class SearchService:
             subtitle=_subtitle(result.search),
         )
         return await asyncio.to_thread(draw_sheet, sheet)
-
-    async def _check_cameras(self, filters: CropFilter) -> None:
-        """Raise UnknownCamera for a filter with an unknown camera, which would silently match nothing."""
-        for name in _CAMERA_FILTERS:
-            named = set(getattr(filters, name))
-            if not named:
-                continue
-            async with self._database.read() as session:
-                unknown = named - await GalleryRepository(session).known_cameras(named)
-            if unknown:
-                raise UnknownCamera(f"{name}: there is no camera {', '.join(sorted(unknown))}", name)
 
     async def _embed(
         self, model: RunningModel, query_pictures: Sequence[QueryPicture], disconnect: Disconnect
@@ -243,17 +232,16 @@ class SearchService:
         """
         async with self._database.read() as session:
             rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
-        candidates = [rows[key] for key in keys if key in rows and rows[key][0].id not in request.crop_ids]
-        matches = []
-        for crop, vector in candidates:
+        min_similarity = request.filters.min_similarity
+        compared = []
+        for crop, vector in rows.values():
             parts = part_similarities(query, unpack_parts(vector))
-            matches.append(Match(0, weighted_similarity(parts, shares), parts, crop))
-        least = request.filters.min_similarity
-        if least is not None:
-            matches = [match for match in matches if match.similarity >= least]
-        matches.sort(key=lambda match: (-match.similarity, match.crop.key))
-        ranked = [replace(match, rank=rank) for rank, match in enumerate(matches[: request.filters.top_k], start=1)]
-        return ranked, len(keys) - len(rows)
+            similarity = weighted_similarity(parts, shares)
+            if crop.id not in request.crop_ids and (min_similarity is None or similarity >= min_similarity):
+                compared.append((similarity, parts, crop))
+        compared.sort(key=lambda row: (-row[0], row[2].key))
+        best = compared[: request.filters.top_k]
+        return [Match(rank, *row) for rank, row in enumerate(best, start=1)], len(keys) - len(rows)
 
     async def _read_images(self, hashes: Sequence[str]) -> dict[str, bytes]:
         distinct = sorted(set(hashes) - {""})

@@ -25,22 +25,22 @@ _ABOVE_PICTURE = 30
 _BELOW_PICTURE = 58
 _PANEL = 228
 _ONE_QUERY = (180, 360)
-_OF_MANY_QUERIES = (84, 168)
+_SMALL_QUERY = (84, 168)
 _HEADER = 96
 _JPEG_QUALITY = 88
 
-_PAPER = (255, 255, 255)
-_MOUNT = (236, 239, 243)
-_PANEL_GROUND = (31, 39, 51)
-_PANEL_MOUNT = (52, 62, 78)
-_PANEL_INK = (236, 240, 245)
-_INK = (28, 34, 43)
-_FAINT_INK = (108, 117, 130)
+_BACKGROUND = (255, 255, 255)
+_PICTURE_BACKGROUND = (236, 239, 243)
+_PANEL_BACKGROUND = (31, 39, 51)
+_PANEL_PICTURE_BACKGROUND = (52, 62, 78)
+_PANEL_TEXT = (236, 240, 245)
+_TEXT = (28, 34, 43)
+_FAINT_TEXT = (108, 117, 130)
 _BAR = (38, 132, 176)
 
 # Pillow's default font has ASCII and few other characters.
 _BEYOND_ASCII = "·°"
-_SPELT_OUT = str.maketrans({"ß": "ss", "\u2013": "-", "\u2014": "-"})
+_REPLACEMENTS = str.maketrans({"ß": "ss", "\u2013": "-", "\u2014": "-"})
 
 _Colour = tuple[int, int, int]
 
@@ -73,7 +73,7 @@ def draw_sheet(sheet: Sheet) -> bytes:
     card_height = _ABOVE_PICTURE + _CARD[1] + _BELOW_PICTURE
     width = _PANEL + 2 * _MARGIN + _COLUMNS * _CARD[0] + (_COLUMNS - 1) * _GAP
     height = max(_HEADER + rows * (card_height + _GAP) + _MARGIN, _HEADER + _query_height(len(sheet.queries)) + _MARGIN)
-    picture = Image.new("RGB", (width, height), _PAPER)
+    picture = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     _draw_queries(picture, draw, sheet.queries)
     _draw_header(draw, sheet, width)
@@ -93,36 +93,36 @@ def _draw_header(draw: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
     for_title = right - left
     if len(sheet.matches) > MAX_MATCHES:
         note = f"first {MAX_MATCHES} of {len(sheet.matches):,} matches drawn"
-        draw.text((right, 40), note, _FAINT_INK, _font(15), anchor="rs")
+        draw.text((right, 40), note, _FAINT_TEXT, _font(15), anchor="rs")
         for_title -= round(draw.textlength(note, _font(15))) + 24
-    draw.text((left, 40), _fitting(draw, sheet.title, 24, for_title), _INK, _font(24), anchor="ls")
-    draw.text((left, 66), _fitting(draw, sheet.subtitle, 14, right - left), _FAINT_INK, _font(14), anchor="ls")
-    draw.line((left, 82, right, 82), _MOUNT, 2)
+    draw.text((left, 40), _fitting(draw, sheet.title, 24, for_title), _TEXT, _font(24), anchor="ls")
+    draw.text((left, 66), _fitting(draw, sheet.subtitle, 14, right - left), _FAINT_TEXT, _font(14), anchor="ls")
+    draw.line((left, 82, right, 82), _PICTURE_BACKGROUND, 2)
 
 
 def _draw_match(picture: Image.Image, draw: ImageDraw.ImageDraw, match: SheetMatch, corner: tuple[int, int]) -> None:
     left, top = corner
     right = left + _CARD[0]
-    draw.text((left, top + 16), f"{match.rank}", _INK, _font(18), anchor="ls")
-    draw.text((right, top + 16), f"{match.similarity:.3f}", _INK, _font(15), anchor="rs")
-    draw.rectangle((left, top + 22, right - 1, top + 25), _MOUNT)
+    draw.text((left, top + 16), f"{match.rank}", _TEXT, _font(18), anchor="ls")
+    draw.text((right, top + 16), f"{match.similarity:.3f}", _TEXT, _font(15), anchor="rs")
+    draw.rectangle((left, top + 22, right - 1, top + 25), _PICTURE_BACKGROUND)
     filled = round(_CARD[0] * min(max(match.similarity, 0.0), 1.0))
     if filled:
         draw.rectangle((left, top + 22, left + filled - 1, top + 25), _BAR)
     box = (left, top + _ABOVE_PICTURE, *_CARD)
-    _mount(picture, draw, match.picture, box, _MOUNT, _FAINT_INK)
+    _mount(picture, draw, match.picture, box, _PICTURE_BACKGROUND, _FAINT_TEXT)
     below = box[1] + _CARD[1]
     when = match.captured_at
     zone = when.tzname() or ""
-    draw.text((left, below + 18), _fitting(draw, match.camera, 14, _CARD[0]), _INK, _font(14), anchor="ls")
-    draw.text((left, below + 35), f"{when:%Y-%m-%d}", _FAINT_INK, _font(12), anchor="ls")
+    draw.text((left, below + 18), _fitting(draw, match.camera, 14, _CARD[0]), _TEXT, _font(14), anchor="ls")
+    draw.text((left, below + 35), f"{when:%Y-%m-%d}", _FAINT_TEXT, _font(12), anchor="ls")
     time = _fitting(draw, f"{when:%H:%M:%S} {zone}", 12, _CARD[0])
-    draw.text((left, below + 51), time, _FAINT_INK, _font(12), anchor="ls")
+    draw.text((left, below + 51), time, _FAINT_TEXT, _font(12), anchor="ls")
 
 
 def _draw_no_match(draw: ImageDraw.ImageDraw, width: int, height: int) -> None:
     middle = ((_PANEL + width) // 2, (_HEADER + height - _MARGIN) // 2)
-    draw.text(middle, "no match", _FAINT_INK, _font(30), anchor="mm")
+    draw.text(middle, "no match", _FAINT_TEXT, _font(30), anchor="mm")
 
 
 def _query_height(count: int) -> int:
@@ -130,23 +130,23 @@ def _query_height(count: int) -> int:
         return _ONE_QUERY[1]
     rows = -(-min(count, MAX_QUERIES) // 2)
     more = 24 if count > MAX_QUERIES else 0
-    return rows * (_OF_MANY_QUERIES[1] + 12) - 12 + more
+    return rows * (_SMALL_QUERY[1] + 12) - 12 + more
 
 
 def _draw_queries(picture: Image.Image, draw: ImageDraw.ImageDraw, queries: Sequence[bytes | None]) -> None:
     """The left panel: one large query, or several small ones in two columns."""
-    draw.rectangle((0, 0, _PANEL - 1, picture.height), _PANEL_GROUND)
+    draw.rectangle((0, 0, _PANEL - 1, picture.height), _PANEL_BACKGROUND)
     heading = "Query" if len(queries) <= 1 else f"Query: {len(queries)} pictures"
-    draw.text((_MARGIN, 40), heading, _PANEL_INK, _font(18), anchor="ls")
-    size = _ONE_QUERY if len(queries) == 1 else _OF_MANY_QUERIES
+    draw.text((_MARGIN, 40), heading, _PANEL_TEXT, _font(18), anchor="ls")
+    size = _ONE_QUERY if len(queries) == 1 else _SMALL_QUERY
     for number, query in enumerate(queries[:MAX_QUERIES]):
         row, column = divmod(number, 2)
         corner = (_MARGIN + column * (size[0] + 12), _HEADER + row * (size[1] + 12))
-        _mount(picture, draw, query, (*corner, *size), _PANEL_MOUNT, _PANEL_INK)
+        _mount(picture, draw, query, (*corner, *size), _PANEL_PICTURE_BACKGROUND, _PANEL_TEXT)
     if len(queries) > MAX_QUERIES:
         bottom = _HEADER + _query_height(len(queries)) - 4
         more = f"and {len(queries) - MAX_QUERIES} more"
-        draw.text((_MARGIN, bottom), more, _PANEL_INK, _font(14), anchor="ls")
+        draw.text((_MARGIN, bottom), more, _PANEL_TEXT, _font(14), anchor="ls")
 
 
 def _mount(
@@ -211,7 +211,7 @@ def can_draw(text: str) -> bool:
 
 def _drawable(text: str) -> str:
     """The text in characters of the font: without accents, other characters replaced by question marks."""
-    decomposed = unicodedata.normalize("NFKD", text.translate(_SPELT_OUT))
+    decomposed = unicodedata.normalize("NFKD", text.translate(_REPLACEMENTS))
     letters = (letter for letter in decomposed if not unicodedata.combining(letter))
     return "".join(letter if letter.isascii() or letter in _BEYOND_ASCII else "?" for letter in letters)
 

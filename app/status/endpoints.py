@@ -10,11 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.database import Database
 from app.errors import NotReady, problem_responses
 from app.gallery.repository import GalleryRepository
-from app.index.port import IndexLost, IndexUnreachable, VectorIndex
+from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
 from app.kit.provide import provided
 from app.models.active import ActiveModel
-from app.models.repository import ModelRepository
+from app.models.repository import ModelRepository, Progress
 from app.status.schemas import Alive, ModelOut, Ready
 
 DatabaseDep = Annotated[Database, Depends(provided(Database))]
@@ -42,20 +42,21 @@ async def ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
     Where no model is active because the next one has not embedded all crops, the problem has `embedded` and `total`.
     """
     model = active_model.current
-    broken = [] if active_model.trouble is None or not active_model.ready else [active_model.trouble]
+    broken = [active_model.trouble] if active_model.ready and active_model.trouble is not None else []
     if model.embedding.trouble is not None:
         broken.append(f"the model does not run: {model.embedding.trouble}")
     gallery_size = 0
     try:
-        gallery_size = await asyncio.to_thread(_size, model.index.index)
+        index = model.index.index
+        gallery_size = await asyncio.to_thread(lambda: index.size)  # an index on a server sends a request
     except (IndexNotReady, IndexUnreachable, IndexLost) as error:
         broken.append(str(error))
     try:
         progress = await _reindex_progress(database)
     except (SQLAlchemyError, OSError) as error:
         raise NotReady("; ".join([*broken, f"the database does not answer ({type(error).__name__})"])) from error
-    if (not_ready := await active_model.not_ready(*broken)) is not None:
-        raise not_ready
+    if (readiness_error := await active_model.readiness_error(*broken)) is not None:
+        raise readiness_error
     if broken:
         raise NotReady("; ".join(broken))
     next_model = active_model.next
@@ -63,24 +64,17 @@ async def ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
         model_id=model.id,
         gallery_size=gallery_size,
         next_model_id=None if next_model is None else next_model.id,
-        embedded=progress and progress[0],
-        total=progress and progress[1],
+        embedded=progress and progress.embedded,
+        total=progress and progress.total,
     )
 
 
-async def _reindex_progress(database: Database) -> tuple[int, int] | None:
-    """How many crops the next model has embedded, and the total; None where there is no next model."""
+async def _reindex_progress(database: Database) -> Progress | None:
+    """The progress of the next model; None where there is none."""
     async with database.read() as session:
         repository = ModelRepository(session)
         next_id = (await repository.roles()).next_id
-        if next_id is None:
-            return None
-        return await repository.count_embeddings(next_id), await repository.count_crops()
-
-
-def _size(index: VectorIndex) -> int:
-    """Called in a thread, as an index on a server sends a request."""
-    return index.size
+        return None if next_id is None else await repository.progress(next_id)
 
 
 @router.get("/models", summary="The models", responses=problem_responses(503))

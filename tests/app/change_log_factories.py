@@ -77,7 +77,7 @@ async def numbers(feed: DatabaseChangeLogReader, after: int = 0) -> list[int]:
 
 
 def snapshots_in(folder: Path) -> LocalIndexStorage:
-    return LocalIndexStorage(SnapshotStore(folder, FaissIndex.restore), partial(FaissIndex, MODEL))
+    return LocalIndexStorage(MODEL, SnapshotStore(folder, FaissIndex.restore), partial(FaissIndex, MODEL))
 
 
 def found(sync: IndexSync) -> set[int]:

@@ -158,7 +158,7 @@ async def test_on_postgresql_a_unit_that_changes_no_crop_waits_for_no_writer(pos
     async with opened(postgresql()) as database, database.write() as session:
         add_camera(session, "a")
         await session.flush()
-        async with asyncio.timeout(10), database.write_apart() as apart:
+        async with asyncio.timeout(10), database.write_without_lock() as apart:
             add_camera(apart, "b")
         assert await camera_ids(database) == ["b"]
 
@@ -167,7 +167,7 @@ async def test_on_sqlite_a_unit_that_changes_no_crop_waits_its_turn(tmp_path: Pa
     async with opened(f"sqlite:///{tmp_path / 'test.sqlite3'}") as database:
 
         async def add(number: int) -> None:
-            async with database.write_apart() if number % 2 else database.write() as session:
+            async with database.write_without_lock() if number % 2 else database.write() as session:
                 add_camera(session, f"{number:02}")
                 await session.flush()
 

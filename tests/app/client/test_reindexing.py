@@ -39,7 +39,7 @@ def test_it_ends_when_the_other_model_is_active(client: httpx.Client, passerby: 
 
 def test_a_previous_model_is_given_by_its_id(client: httpx.Client, passerby: Passerby, tmp_path: Path) -> None:
     stored(client, *range(3))
-    old = progress(client)["answering_model_id"]
+    old = progress(client)["active_model_id"]
     passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert passerby("reindex", "--model", old).code == 0
     assert active_model(client) == "tiny"
@@ -52,8 +52,8 @@ def test_an_error_is_one_sentence(client: httpx.Client, passerby: Passerby, tmp_
         (("--model", damaged), "damaged.onnx is no ONNX file"),
         (("--model", tmp_path / "nothing.onnx"), "cannot read"),
         (("--model", "nobody"), "there is no model nobody"),
-        (("--give-up",), "no reindex is running"),
-        ((), "give either --model MODEL or --give-up"),
+        (("--cancel",), "no reindex is running"),
+        ((), "give either --model MODEL or --cancel"),
     ):
         ran = passerby("reindex", *arguments)
         assert ran.code == 2
@@ -72,7 +72,7 @@ def test_it_reports_a_blocked_switch_and_can_cancel_it(
     ran = passerby("reindex", "--model", other_checkpoint(tmp_path))
     assert ran.code == 1
     assert "is blocked: 20 of 20 crops" in ran.out
-    assert passerby("reindex", "--give-up").code == 0
+    assert passerby("reindex", "--cancel").code == 0
     wait_until(client, "idle")
     assert active_model(client) == "tiny"
 

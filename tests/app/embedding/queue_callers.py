@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
+from app.embedding.batch_queue import BatchQueue
+from app.embedding.crop_queue import Priority
 from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import BatchQueue, Outcome, Priority
+from app.embedding.worker import Outcome
 from tests.app.embedding.scripted_engine import ScriptedEngine, crop
 from tests.app.waiting import eventually
 

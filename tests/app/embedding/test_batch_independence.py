@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from app.embedding.crop_queue import Priority
 from app.embedding.decoding import PictureLimits, decode
 from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService
 from model.checkpoint import BUNDLED
 from tests.app.factories import encoded, picture
@@ -69,8 +69,8 @@ def test_embeddings_do_not_depend_on_the_batch_of_any_size(
     rng = np.random.default_rng(seed)
     sizes = range(1, BATCH_SIZE + 1)
     together = {size: rng.permutation(BATCH_SIZE)[:size] for size in sizes}
-    assert len(engines.different) == 2
-    for engine in engines.different:
+    assert len(engines.distinct) == 2
+    for engine in engines.distinct:
         furthest = {size: np.abs(engine.embed(crops[some]) - alone[some]).max() for size, some in together.items()}
         assert max(furthest.values()) < tolerance, furthest
     assert np.abs(alone[0] - alone[1]).max() > 5 * tolerance, "other crops have other embeddings"

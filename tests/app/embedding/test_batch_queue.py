@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.embedding.queue import BatchQueue, QueueFull
+from app.embedding.batch_queue import BatchQueue, QueueFull
 from tests.app.embedding.queue_callers import BULK, SEARCH, busy_with, embedding, running, seen
 from tests.app.embedding.scripted_engine import GIVES_NAN, RAISES, ScriptedEngine, crop
 

@@ -75,6 +75,16 @@ def test_exif_orientation_sets_the_picture_upright(orientation: int, pillow_form
     assert difference(crop.pixels, to_input(upright, INPUT.size, INPUT.interpolation)) < 6
 
 
+def test_a_lack_of_memory_is_no_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(*_: object) -> None:
+        raise MemoryError
+
+    content = encoded(picture(2), "PNG")
+    monkeypatch.setattr(Image.Image, "load", convert)
+    with pytest.raises(MemoryError):
+        decode(content, LIMITS, INPUT)
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_invalid_orientation_is_ignored(orientation: int) -> None:
     assert decoded(encoded(picture(4), exif=exif(orientation))).facts.width == 64

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.embedding.crop_queue import QueuedCrop
+from app.embedding.batch_queue import QueueClosed, QueueFull
+from app.embedding.crop_queue import Priority, QueuedCrop
 from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, Engines, load_engines
 from app.embedding.frames import Box, CropFile
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import Priority, QueueClosed, QueueFull
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
 from tests.app.embedding.scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 from tests.app.factories import encoded, picture

@@ -21,7 +21,7 @@ CHECKPOINTS = sorted(BUNDLED.parent.glob("*.safetensors"))
 def test_the_engine_reproduces_the_reference_embeddings_in_batches_of_any_size(path: Path) -> None:
     engines = load_engines(path)
     assert len(engines.workers) == torch.cuda.device_count()
-    for engine in engines.different:
+    for engine in engines.distinct:
         check(engine)
         crops = np.ascontiguousarray(patches(130, engine.metadata.input.size, seed=3))
         alone = np.concatenate([engine.embed(crops[i : i + 1]) for i in range(len(crops))])

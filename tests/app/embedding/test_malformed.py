@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
+from app.embedding.crop_queue import Priority
 from app.embedding.decoding import PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import Priority
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
 from tests.app.embedding.mutating import mutated
 from tests.app.factories import encoded, picture
@@ -28,7 +28,7 @@ OTHER_FRAME = picture(0, 64, 32)
 BAD = 10_000
 GOOD = 2_000
 LIMITS = PictureLimits(max_pixels=1_000_000, min_side=16, max_bytes=200_000)
-MOST_GROWTH = 80 * 2**20
+MAX_GROWTH = 80 * 2**20
 """Bytes by which the process may grow once it is warm; keeping the decoded files would take several times that."""
 
 
@@ -176,4 +176,4 @@ async def test_good_files_among_ten_thousand_bad_ones_are_embedded_in_constant_m
     assert min(kinds[kind] for kind in ("too-small", "unsupported-format")) > 100
     rejected = registry.get_sample_value("passerby_embedding_rejected_total", {"reason": "damaged"})
     assert rejected == kinds["damaged"]
-    assert memory[-1] - memory[len(memory) // 4] < MOST_GROWTH, [size >> 20 for size in memory]
+    assert memory[-1] - memory[len(memory) // 4] < MAX_GROWTH, [size >> 20 for size in memory]

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from app.embedding.batch_queue import BatchQueue, QueueClosed
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import BatchQueue, QueueClosed
 from tests.app.embedding.queue_callers import BULK, SEARCH, busy_with, embedding, running, seen
 from tests.app.embedding.scripted_engine import DIES, ScriptedEngine, crop
 from tests.app.waiting import eventually

@@ -14,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
+from app.embedding.batch_queue import BatchQueue, QueueFull
+from app.embedding.crop_queue import Priority
 from app.embedding.engine import EngineError, Engines
 from app.embedding.metrics import EmbeddingMetrics
-from app.embedding.queue import BatchQueue, Outcome, Priority, QueueFull
+from app.embedding.worker import Outcome
 from model.architecture import PART_DIM, PARTS
 from tests.app.tiny_checkpoint import tiny_metadata
 

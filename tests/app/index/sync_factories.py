@@ -32,6 +32,7 @@ class MemoryChangeLog:
         self.notifications_error: Exception | None = None
         self.trim_results: list[bool] = []
         self.trims = 0
+        self.during_trim: Callable[[], Awaitable[object]] | None = None
 
     def add(self, *additions: int) -> None:
         for key in additions:
@@ -92,6 +93,8 @@ class MemoryChangeLog:
         """Returns the items of `trim_results`, then False."""
         self._fail()
         self.trims += 1
+        if self.during_trim is not None:
+            await self.during_trim()
         return self.trim_results.pop(0) if self.trim_results else False
 
     def _fail(self) -> None:
@@ -111,7 +114,7 @@ def sync_of(
     def new_index() -> FaissIndex:
         return FaissIndex(MODEL, tuning)
 
-    storage = LocalIndexStorage(store_in(folder, tuning=tuning), new_index, snapshot_every, longest)
+    storage = LocalIndexStorage(MODEL, store_in(folder, tuning=tuning), new_index, snapshot_every, longest)
     return IndexSync(change_log, storage, poll_seconds=poll, trim_seconds=trim)
 
 

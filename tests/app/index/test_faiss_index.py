@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,13 +104,13 @@ def test_changes_and_searches_run_while_the_index_is_saved(tmp_path: Path, monke
     ]
     save = WriteBuffer.save
 
-    def change_first(self: WriteBuffer, folder: Path) -> None:
+    def change_first(folder: Path, *rows: Any) -> None:
         with ThreadPoolExecutor(1) as threads:  # neither waits for the save
             threads.submit(index.apply, changes).result(10)
             assert threads.submit(is_found, index, 5000).result(10)
-        save(self, folder)
+        save(folder, *rows)
 
-    monkeypatch.setattr(WriteBuffer, "save", change_first)
+    monkeypatch.setattr(WriteBuffer, "save", staticmethod(change_first))
     state = index.save(tmp_path)
     assert (state.last_sequence, state.size) == (600, 600)
     restored = FaissIndex.restore(tmp_path, state)

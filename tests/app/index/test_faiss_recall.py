@@ -51,7 +51,7 @@ def test_almost_all_true_matches_of_weighted_queries_are_found(large: FaissIndex
     assert _recall(large, gallery, ANY, gallery, 10, 200, weights) > 0.97
 
 
-def test_deleted_crops_are_no_candidates_before_their_codes_are_purged(
+def test_deleted_crops_are_no_candidates_before_their_codes_are_removed(
     large: FaissIndex, gallery: list[Addition], tmp_path: Path
 ) -> None:
     index = FaissIndex.restore(tmp_path, large.save(tmp_path))

@@ -91,9 +91,9 @@ def test_codes_of_removed_crops_leave_the_segment_and_its_snapshot(tmp_path: Pat
     code = segment.codes_of(np.array([1]))
     assert code.any()
     segment.remove(2)
-    assert segment.unpurged == 1
-    segment.purge()
-    assert (segment.unpurged, len(segment)) == (0, 1)
+    assert segment.tombstones == 1
+    segment.compact()
+    assert (segment.tombstones, len(segment)) == (0, 1)
     assert not segment.codes_of(np.array([1])).any()
     segment.save(tmp_path, segment.columns)
     assert code.tobytes() not in (tmp_path / "segment.faiss").read_bytes()
@@ -109,9 +109,9 @@ def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its
     segment.remove(2)
     segment.save(tmp_path, segment.columns)
     restored = Segment.restore(tmp_path)
-    assert restored.unpurged == 1
+    assert restored.tombstones == 1
     assert set(restored.search(query_for(2)[None], ANY, 100)[0].keys.tolist()) == {1, *range(3, 101)}
-    restored.purge()
+    restored.compact()
     assert set(restored.search(query_for(2)[None], ANY, 100)[0].keys.tolist()) == {1, *range(3, 101)}
 
 
@@ -226,5 +226,5 @@ def test_a_sample_with_invalid_embeddings_trains_on_the_others() -> None:
 def test_crops_stay_in_the_buffer_if_the_sample_has_no_valid_embedding() -> None:
     index = FaissIndex("model", SMALL)
     index.prepare(np.full((50, 2048), np.nan, np.float16), 50)
-    assert index.load([crop(1)], 1) == ()
+    assert index.load([crop(1)], 1) == set()
     assert (index.segment_size, index.size) == (0, 1)

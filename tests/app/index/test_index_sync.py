@@ -148,6 +148,35 @@ async def test_it_goes_on_polling_if_notifications_fail(tmp_path: Path, logged: 
     await sync.stop()
 
 
+async def test_it_goes_on_polling_if_the_index_is_lost_during_a_trim(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    sync = sync_of(change_log, tmp_path, poll=0.01)
+
+    async def lose_index() -> None:
+        change_log.during_trim = None
+        change_log.add(2, 3)
+        change_log.trimmed_to = 3  # another caller finds that the index lacks changes, and cannot rebuild it
+        change_log.before_rows_by_key = fail
+        change_log.during_rows = fail_now
+        with pytest.raises(OSError, match="the database is gone"):
+            await sync.catch_up()
+        assert not sync.ready
+
+    async def fail() -> None:
+        fail_now()
+
+    def fail_now() -> None:
+        change_log.during_rows = change_log.before_rows_by_key = None
+        raise OSError("the database is gone")
+
+    await sync.start()
+    change_log.during_trim = lose_index
+    change_log.notification.set()
+    await eventually(lambda: change_log.during_trim is None and sync.ready and sync.index.size == 3)
+    await sync.stop()
+
+
 async def test_it_trims_until_there_is_nothing_and_then_pauses(tmp_path: Path) -> None:
     change_log = MemoryChangeLog()
     change_log.trim_results = [True, True]

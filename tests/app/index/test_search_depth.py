@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.index.search_depth import Depth, SearchDepth, everything
+from app.index.search_depth import Depth, SearchDepth, exhaustive_depth
 
 MEASURED = SearchDepth((10, 100, 1000), (Depth(8, 100, 16), Depth(32, 400, 128), Depth(64, 3000, 1100)))
 
@@ -29,4 +29,4 @@ def test_a_filter_needs_more_lists_but_not_more_candidates_than_pass() -> None:
 
 
 def test_before_the_measurement_all_crops_are_compared() -> None:
-    assert everything(500, 16).at(10) == Depth(16, 500, 500)
+    assert exhaustive_depth(500, 16).at(10) == Depth(16, 500, 500)

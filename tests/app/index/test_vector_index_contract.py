@@ -79,14 +79,14 @@ def test_adding_a_present_key_and_removing_an_absent_one_change_nothing(index: V
 def test_only_the_embedding_that_is_not_finite_is_refused(index: VectorIndex, value: float) -> None:
     broken = embedding(2).copy()
     broken[2047] = value
-    assert index.apply([crop(1), crop(2, vector=broken), crop(3)]) == (2,)
-    assert index.load([crop(4, vector=broken), crop(5)], 3) == (4,)
+    assert index.apply([crop(1), crop(2, vector=broken), crop(3)]) == {2}
+    assert index.load([crop(4, vector=broken), crop(5)], 3) == {4}
     assert all_keys(index) == {1, 3, 5}
     assert (index.size, index.last_sequence) == (3, 3)
 
 
 def test_only_the_embedding_of_another_length_is_refused(index: VectorIndex) -> None:
-    assert index.apply([crop(1, vector=embedding(1)[:2047]), crop(2)]) == (1,)
+    assert index.apply([crop(1, vector=embedding(1)[:2047]), crop(2)]) == {1}
     assert all_keys(index) == {2}
 
 

@@ -8,8 +8,12 @@ import pytest
 from app.kit.async_batcher import AsyncBatcher
 
 
+class Down(Exception):
+    """An exception that concerns all items."""
+
+
 class Work:
-    """Returns words in capitals. It records the batches, waits while `go` is cleared, and fails on `bad`."""
+    """Returns words in capitals. It records the batches, waits while `go` is cleared, and fails on `bad` and `down`."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -21,7 +25,13 @@ class Work:
         await self.go.wait()
         if "bad" in words:
             raise ValueError(f"bad among {len(words)}")
+        if "down" in words:
+            raise Down(f"down among {len(words)}")
         return [word.upper() for word in words]
+
+
+def batcher_of(work: Work, max_length: int = 100) -> AsyncBatcher[str, str]:
+    return AsyncBatcher(work, max_length, shared_errors=(Down,))
 
 
 async def started(batcher: AsyncBatcher[str, str], *words: str) -> "list[asyncio.Task[str]]":
@@ -32,7 +42,7 @@ async def started(batcher: AsyncBatcher[str, str], *words: str) -> "list[asyncio
 
 async def test_items_that_come_during_a_batch_share_the_next() -> None:
     work = Work()
-    batcher = AsyncBatcher(work, max_length=100)
+    batcher = batcher_of(work)
     work.go.clear()
     tasks = await started(batcher, "a")
     tasks += await started(batcher, "b", "c", "d")
@@ -44,7 +54,7 @@ async def test_items_that_come_during_a_batch_share_the_next() -> None:
 
 async def test_the_summed_length_of_a_batch_is_limited_but_a_single_item_may_be_longer() -> None:
     work = Work()
-    batcher = AsyncBatcher(work, max_length=4)
+    batcher = batcher_of(work, max_length=4)
     work.go.clear()
     tasks = await started(batcher, "first")
     tasks += await started(batcher, "aa", "bb", "c", "longer", "d", "e")
@@ -55,7 +65,7 @@ async def test_the_summed_length_of_a_batch_is_limited_but_a_single_item_may_be_
 
 async def test_an_invalid_item_fails_only_its_own_caller() -> None:
     work = Work()
-    batcher = AsyncBatcher(work, max_length=100)
+    batcher = batcher_of(work)
     work.go.clear()
     tasks = await started(batcher, "a")
     tasks += await started(batcher, "b", "bad", "c")
@@ -67,10 +77,24 @@ async def test_an_invalid_item_fails_only_its_own_caller() -> None:
     assert await batcher.run("d") == "D"
 
 
+async def test_an_exception_that_concerns_all_items_is_raised_to_all_callers_at_once() -> None:
+    work = Work()
+    batcher = batcher_of(work)
+    work.go.clear()
+    tasks = await started(batcher, "a")
+    tasks += await started(batcher, "b", "down", "c")
+    work.go.set()
+    first, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert first == "A"
+    assert [str(error) for error in others] == ["down among 3"] * 3
+    assert len(work.batches) == 2
+    assert await batcher.run("d") == "D"
+
+
 async def test_the_item_of_a_cancelled_caller_is_run_and_the_other_callers_get_their_results() -> None:
 
     work = Work()
-    batcher = AsyncBatcher(work, max_length=100)
+    batcher = batcher_of(work)
     work.go.clear()
     first, second, third = await started(batcher, "a") + await started(batcher, "b", "c")
     first.cancel()

@@ -32,10 +32,10 @@ def test_another_model_becomes_active_and_finds_every_crop(client: httpx.Client,
     assert client.delete(f"/crops/{deleted['id']}").status_code == 204
     answer = reindex(client, other_checkpoint(tmp_path))
     assert answer.status_code == 202, answer.text
-    assert answer.json()["model_id"].startswith("other-")
+    assert answer.json()["next_model_id"].startswith("other-")
     wait_for(client, "other")
     state = progress(client)
-    assert (state["state"], state["done"], state["total"], state["unreadable"]) == ("idle", 49, 49, 0)
+    assert (state["state"], state["embedded"], state["total"], state["unreadable"]) == ("idle", 49, 49, 0)
     for seed in (1, 20, 49):
         best = search(client, jpeg(seed), top_k=1).json()
         assert best["model_id"].startswith("other-")
@@ -63,7 +63,7 @@ def test_the_database_and_not_the_setting_names_the_active_model(run: Run, setti
 
 def test_switching_back_embeds_only_crops_that_the_old_model_lacks(client: httpx.Client, tmp_path: Path) -> None:
     crops = stored(client, *range(20))
-    old = progress(client)["answering_model_id"]
+    old = progress(client)["active_model_id"]
     reindex(client, other_checkpoint(tmp_path))
     wait_for(client, "other")
     (new,) = stored(client, 100)
@@ -174,7 +174,7 @@ def test_a_service_that_cannot_load_the_active_model_is_red_and_stores_nothing(
     stored(one, 1)
     reindex(one, other_checkpoint(tmp_path))
     wait_for(one, "other")
-    kept = tmp_path / "images" / "checkpoints" / f"{progress(one)['answering_checkpoint']}.onnx"
+    kept = tmp_path / "images" / "checkpoints" / f"{progress(one)['active_checkpoint']}.onnx"
     content = kept.read_bytes()
     kept.unlink()
     refused = embed(two, jpeg(2))
@@ -240,7 +240,7 @@ def test_a_killed_reindex_process_is_started_again(client: httpx.Client, tmp_pat
     (process,) = embedding_processes()
     process.kill()
     wait_for(client, "other", 120)
-    assert progress(client)["done"] == 20
+    assert progress(client)["embedded"] == 20
 
 
 def test_a_second_next_model_is_refused(client: httpx.Client, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_few_missing_pictures_are_listed_and_do_not_block(client: httpx.Client
     reindex(client, other_checkpoint(tmp_path))
     wait_for(client, "other")
     state = progress(client)
-    assert (state["done"], state["total"], state["unreadable"]) == (18, 20, 2)
+    assert (state["embedded"], state["total"], state["unreadable"]) == (18, 20, 2)
     assert {one["crop_id"] for one in state["unreadable_crops"]} == {crop["id"] for crop in crops[:2]}
     assert crops[0]["id"] not in found(client, 0)
     (again,) = embed(client, jpeg(0)).json()["items"]
@@ -286,7 +286,7 @@ def test_many_missing_pictures_block_the_switch_until_it_is_allowed(client: http
     for path, content in list(pictures.items())[:3]:
         path.write_bytes(content)
     reindex(client, other_checkpoint(tmp_path))  # the three are tried again
-    until(lambda: progress(client)["unreadable"] == 12 and progress(client)["done"] == 8)
+    until(lambda: progress(client)["unreadable"] == 12 and progress(client)["embedded"] == 8)
     assert active_model(client) == "tiny"
     assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
     wait_for(client, "other")
@@ -317,11 +317,11 @@ def test_a_cancelled_reindex_leaves_nothing_behind(client: httpx.Client, setting
     lose_pictures(client, crops[:15], tmp_path)
     reindex(client, other_checkpoint(tmp_path))
     wait_until_blocked(client)
-    assert progress(client)["done"] > 0
+    assert progress(client)["embedded"] > 0
     assert client.delete("/reindex").status_code == 204
     until(lambda: not progress(client)["dropping"])
     state = progress(client)
-    assert (state["state"], state["model_id"], state["unreadable"]) == ("idle", None, 0)
+    assert (state["state"], state["next_model_id"], state["unreadable"]) == ("idle", None, 0)
     assert [model["model_id"].split("-")[0] for model in client.get("/models").json()] == ["tiny"]
     assert found(client, 30, top_k=1) == [crops[30]["id"]]
     assert reindex(client, other_checkpoint(tmp_path), allow_missing="true").status_code == 202
@@ -331,7 +331,7 @@ def test_a_cancelled_reindex_leaves_nothing_behind(client: httpx.Client, setting
 
 def test_the_embeddings_of_an_inactive_model_can_be_dropped(client: httpx.Client, tmp_path: Path) -> None:
     stored(client, *range(10))
-    old = progress(client)["answering_model_id"]
+    old = progress(client)["active_model_id"]
     assert client.delete(f"/models/{old}").status_code == 409
     reindex(client, other_checkpoint(tmp_path))
     wait_for(client, "other")

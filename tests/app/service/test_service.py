@@ -72,7 +72,8 @@ def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, setti
             assert answer.status_code == 401, path
             assert answer.json()["type"] == "urn:passerby:problem:unauthorised"
         assert client.get(path, headers={"X-API-Key": "secret"}).status_code in (200, 404), path
-    assert embed(client, jpeg(1)).status_code == 401
+    refused = embed(client, jpeg(1))
+    assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "APIKey")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])

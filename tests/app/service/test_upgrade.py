@@ -51,7 +51,7 @@ def wait_until_ready(client: httpx.Client) -> list[tuple[int, dict[str, Any]]]:
         answer = progress(client)
         seen.append(health(client))
         status, body = seen[-1]
-        return answer["state"] == "idle" and status == 200 and body["model_id"] == answer["answering_model_id"]
+        return answer["state"] == "idle" and status == 200 and body["model_id"] == answer["active_model_id"]
 
     until(done, 120)
     return seen
@@ -81,9 +81,9 @@ def test_an_old_gallery_is_embedded_again_and_the_progress_is_reported(
     with unread(settings, CROPS - 1):
         client = run(settings)
         assert (health(client)[0], search(client, jpeg(1)).status_code) == (503, 503)
-        until(lambda: progress(client)["done"] == CROPS_AT_ONCE, 60)
+        until(lambda: progress(client)["embedded"] == CROPS_AT_ONCE, 60)
         during = progress(client)
-        assert (during["state"], during["model_id"], during["total"]) == ("embedding", TINY, CROPS)
+        assert (during["state"], during["next_model_id"], during["total"]) == ("embedding", TINY, CROPS)
         until(lambda: health(client)[1]["embedded"] == CROPS_AT_ONCE)
         refused = search(client, jpeg(1))
         assert (health(client), refused.status_code) == ((503, refused.json()), 503)
@@ -100,7 +100,7 @@ def test_an_old_gallery_is_embedded_again_and_the_progress_is_reported(
     assert set(found(client, 0, top_k=1000)) == set(ids)
     assert [found(client, seed, top_k=1) for seed in (0, 17, 39)] == [[ids[0]], [ids[17]], [ids[39]]]
     after = progress(client)
-    assert (after["state"], after["answering_model_id"], after["done"]) == ("idle", TINY, CROPS)
+    assert (after["state"], after["active_model_id"], after["embedded"]) == ("idle", TINY, CROPS)
     (warning,) = [
         entry for entry in log() if entry["event"] == "the stored pictures are embedded again, in the background"
     ]
@@ -114,12 +114,12 @@ def test_a_killed_upgrade_resumes_and_embeds_nothing_twice(settings: Settings, t
     ids = write_old_gallery(settings, tables, range(CROPS))
     with unread(settings, CROPS - 1), killed(ServiceProcess(settings)) as service:
         service.wait_until_alive()
-        until(lambda: progress(service.client)["done"] == CROPS_AT_ONCE, 60)
+        until(lambda: progress(service.client)["embedded"] == CROPS_AT_ONCE, 60)
         assert health(service.client)[0] == 503
     assert len(embedded_crops(settings, TINY)) == CROPS_AT_ONCE
     with killed(ServiceProcess(settings)) as service:
         service.wait_until_alive()
-        assert progress(service.client)["done"] >= CROPS_AT_ONCE
+        assert progress(service.client)["embedded"] >= CROPS_AT_ONCE
         seen = wait_until_ready(service.client)
         assert {body["gallery_size"] for status, body in seen if status == 200} == {CROPS}
         assert embedded_crops(settings, TINY) == list(range(1, CROPS + 1))
