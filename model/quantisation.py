@@ -69,9 +69,8 @@ def export_int8(checkpoint: Checkpoint, path: Path, crops: Crops, cosine: float)
         onnx.save(graph, search.candidate)
         speed_up = _speed_up(search.plain, search.candidate, checkpoint, test[:_BATCH_SIZE])
         write_atomically(path, search.candidate.read_bytes())
-    return Quantised(
-        float(cosines.mean()), float(cosines.min()), len(left_out) * GROUP_SIZE, search.convolutions, speed_up
-    )
+    float_convolutions = sum(min(GROUP_SIZE, search.convolutions - group * GROUP_SIZE) for group in left_out)
+    return Quantised(float(cosines.mean()), float(cosines.min()), float_convolutions, search.convolutions, speed_up)
 
 
 class _LayerSearch:

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from model.checkpoint import Checkpoint, load_checkpoint
+from model.checkpoint import Checkpoint
 from model.commands.common import console, evaluate_in_memory
 from model.commands.splits import ChosenSplit
 from model.datasets import open_data_sets
 from model.datasets.base import Sample
 from model.datasets.joined import hold_out_of_first
 from model.datasets.selection import select_identities
-from model.errors import ModelError
 
 
 def adapt(
@@ -43,14 +42,12 @@ def adapt(
     teacher; the result averages the weights before and after. Continue a stopped run with --resume.
     """
     from model.adaptation import adaptation_recipe, usable_crops
-    from model.commands.running import held_out_split, run_training, training_data
+    from model.commands.running import held_out_split, run_training, starting_checkpoint, training_data
     from model.recipe import parse_overrides
     from model.train import Run
     from model.training.inputs import default_cache
 
-    if first.suffix != ".safetensors":
-        raise ModelError(f"--from is {first}; training starts from a .safetensors checkpoint only")
-    started_from = load_checkpoint(first)
+    started_from = starting_checkpoint(first)
     data_set = open_data_sets(data)
     split = None
     if hold_out_identities:

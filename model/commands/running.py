@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, save_checkpoint
+from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
 from model.commands.common import console, evaluate_in_memory, measured_result, show
 from model.commands.splits import ChosenSplit
 from model.datasets.base import DataSet, EvaluationSplit, Sample
 from model.datasets.joined import first_of
+from model.errors import ModelError
 from model.evaluate import embed_split, evaluate
 from model.loading import inference_of
 from model.plain_network import NetworkMetadata
@@ -19,6 +20,13 @@ from model.training.world import joined_world
 
 Origin = CheckpointMetadata | NetworkMetadata
 """The metadata of a network that training can start from."""
+
+
+def starting_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint that training starts from. Raises CheckpointError; ModelError if it is no .safetensors file."""
+    if path.suffix != ".safetensors":
+        raise ModelError(f"--from is {path}; training starts from a .safetensors checkpoint only")
+    return load_checkpoint(path)
 
 
 def training_data(

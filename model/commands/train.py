@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from model.checkpoint import load_checkpoint
 from model.datasets import open_data_sets
 from model.datasets.base import size_notes
 from model.datasets.joined import hold_out_of_first
@@ -61,7 +60,7 @@ def train(
 
     Under torchrun, the processes split each batch. Continue a stopped or killed run with --resume.
     """
-    from model.commands.running import held_out_split, run_training, training_data
+    from model.commands.running import held_out_split, run_training, starting_checkpoint, training_data
     from model.initialisation import converted_network
     from model.recipe import parse_overrides, read_recipe, recipe_path
     from model.train import Run
@@ -71,7 +70,7 @@ def train(
         raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint records its teacher")
     chosen = read_recipe(recipe_path(recipe), parse_overrides(settings or []))
     data_set = open_data_sets(data)
-    started_from = load_checkpoint(first) if first else None
+    started_from = starting_checkpoint(first) if first else None
     origin = started_from.metadata if started_from else converted_network(chosen)
     samples, split = data_set.train(), None
     notes = list(size_notes(data_set, {"train": samples}))
