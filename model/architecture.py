@@ -52,7 +52,7 @@ class MGNConfig:
     from the global branch too. stem: a ResNet's max pooling is padded, or rounds up without padding, which gives the
     same size on a shifted grid. neck: adds a batch norm as the last layer of every reduction. omz_channels: the
     channels of the backbone `osnet_omz`. own_heads: the number of whole-crop parts that use the backbone's pretrained
-    pooling and linear layer instead of MGN's; they need `reduced` and the stride 1. Raises ValueError.
+    pooling and linear layer instead of MGN's; they need `reduced` and the stride 1.
     """
 
     backbone: BackboneName = "resnet50"
@@ -66,10 +66,6 @@ class MGNConfig:
     neck: bool = False
     omz_channels: OMZChannels = OMZ_CHANNELS
     own_heads: Literal[0, 1, 2, 3] = 0
-
-    def __post_init__(self) -> None:
-        if self.own_heads and (self.softmax_on == "pooled" or self.global_stride == 2):
-            raise ValueError("own_heads needs softmax_on = 'reduced' and global_stride = 1")
 
     @property
     def name(self) -> str:
