@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.index.checks import checked_queries, refused_keys
 from app.index.columns import Columns
-from app.index.nearest import PartialResult
+from app.index.nearest import NO_CROP, PartialResult
 from app.index.port import Addition, Change, Filter, IndexResult, Removal, SavedState, SnapshotError
 from app.index.segment import MIN_SAMPLE, Segment, sample_size
 from app.index.write_buffer import WriteBuffer
@@ -154,7 +154,7 @@ class FaissIndex:
             if self._segment is not None:
                 parts.append(self._segment.search(queries, crop_filter, top_k))
             size = self.size
-        return [_joined(results, size) for results in zip(*parts, strict=True)]
+        return _joined(parts, size)
 
     def maintain(self) -> None:
         """See `VectorIndex`."""
@@ -223,10 +223,15 @@ class FaissIndex:
                     self._buffer.remove(key)
 
 
-def _joined(results: Sequence[PartialResult], size: int) -> IndexResult:
-    """The result of a query from those of the buffer and the segment."""
-    keys = np.concatenate([result.keys for result in results])
-    similarities = np.concatenate([result.similarities for result in results])
+def _joined(parts: Sequence[PartialResult], size: int) -> list[IndexResult]:
+    """The result of each query from those of the buffer and the segment."""
+    keys = np.concatenate([part.keys for part in parts], axis=1)
+    similarities = np.concatenate([part.similarities for part in parts], axis=1)
     order = np.lexsort((keys, -similarities))
-    compared = sum(result.compared for result in results)
-    return IndexResult(keys[order], similarities[order], compared, gallery_size=size)
+    keys, similarities = np.take_along_axis(keys, order, 1), np.take_along_axis(similarities, order, 1)
+    found = np.count_nonzero(similarities != NO_CROP, axis=1).tolist()
+    compared = sum(part.compared for part in parts)
+    return [
+        IndexResult(keys[query, :count], similarities[query, :count], compared, gallery_size=size)
+        for query, count in enumerate(found)
+    ]

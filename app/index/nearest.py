@@ -13,11 +13,16 @@ UNTYPED_FAISS: Any = faiss
 """FAISS without its stubs, which leave out the arguments of search parameters and the types of downcast indexes."""
 
 
+NO_CROP = -np.inf
+"""The similarity of a place in a `PartialResult` that holds no crop."""
+
+
 @dataclass(frozen=True, eq=False)
 class PartialResult:
-    """The result of the write buffer or the segment for a query, in any order: keys and similarities `(N,)`.
+    """The results of the write buffer or the segment: for each query a row of keys and similarities, `(N, K)`.
 
-    compared: number of crops that pass the filter.
+    They are in any order; places that hold no crop have the similarity NO_CROP. compared: number of crops that pass the
+    filter.
     """
 
     keys: NDArray[np.int64]

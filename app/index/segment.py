@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.index.columns import FREE, Columns
 from app.index.key_rows import KeyRows
-from app.index.nearest import UNTYPED_FAISS, PartialResult, as_float32
+from app.index.nearest import NO_CROP, UNTYPED_FAISS, PartialResult, as_float32
 from app.index.part_lengths import evenness, median_part_lengths
 from app.index.port import Filter
 from app.index.search_depth import Depth, GroundTruth, SearchDepth, exhaustive_depth, measure
@@ -171,7 +172,7 @@ class Segment:
             self.depth = measure(self._refine, queries, self._truth.rows(), recall)
         self._truth = None
 
-    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[PartialResult]:
+    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> PartialResult:
         """For each query, candidates among the crops that pass the filter: the `top_k` most similar are among them.
 
         Their similarities are approximate. If few crops pass, the SQ8 codes of all are compared; if many pass, the IVF
@@ -181,7 +182,7 @@ class Segment:
         passing = self._live.values if mask is None else mask & self._live.values
         count = self._size if mask is None else int(np.count_nonzero(passing))
         if not count:
-            return [PartialResult(np.empty(0, np.int64), np.empty(0, np.float32), 0) for _ in queries]
+            return PartialResult(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32), 0)
         least_even = float(evenness(queries, self._part_lengths).min())
         depth = self.depth.at(top_k, least_even**2 * count / self._size)
         if count <= max(_EXHAUSTIVE_LIMIT, top_k):
@@ -191,8 +192,8 @@ class Segment:
         else:
             selected = None if mask is None and not self._tombstones else passing
             rows, similarities = self._search_lists(queries, depth, selected, top_k)
-        keys, found = self.columns.keys, rows >= 0
-        return [PartialResult(keys[rows[i][found[i]]], similarities[i][found[i]], count) for i in range(len(queries))]
+        similarities[rows < 0] = NO_CROP
+        return PartialResult(self.columns.keys[rows], similarities, count)
 
     def save(self, folder: Path, columns: Columns) -> None:
         """Write a snapshot of these columns, a copy of the segment's, while crops may be removed but not added."""
@@ -232,14 +233,11 @@ class Segment:
         """Rows and similarities `(N, count)`; a row is -1 where there is no further one."""
         count = max(top_k, depth.returned)
         for nprobe in (min(depth.nprobe, self.nlist), self.nlist):  # all lists, if the first ones hold too few
-            lists = UNTYPED_FAISS.SearchParametersIVF(
-                nprobe=nprobe, sel=None if selected is None else _selector(selected)
-            )
-            parameters = UNTYPED_FAISS.SearchParametersPreTransform(
-                index_params=UNTYPED_FAISS.IndexRefineSearchParameters(
-                    k_factor=max(1.0, depth.candidates / count), base_index_params=lists
-                )
-            )
+            k_factor = max(1.0, depth.candidates / count)
+            if selected is None:
+                parameters = _unfiltered(nprobe, k_factor)
+            else:
+                parameters = _parameters(nprobe, k_factor, _selector(selected))
             similarities, rows = self._codes.search(queries, count, params=parameters)
             if np.count_nonzero(rows >= 0, axis=1).min() >= top_k:
                 break
@@ -312,6 +310,18 @@ def _centroids(sample: NDArray[np.float32], nlist: int, check: Callable[[], None
         one_iteration.train(sample, init_centroids=one_iteration.centroids)
     centroids: NDArray[np.float32] = one_iteration.centroids
     return centroids
+
+
+def _parameters(nprobe: int, k_factor: float, selector: Any = None) -> Any:
+    """How FAISS searches a segment; selector: the rows that it may return, or None for all."""
+    return UNTYPED_FAISS.SearchParametersPreTransform(
+        index_params=UNTYPED_FAISS.IndexRefineSearchParameters(
+            k_factor=k_factor, base_index_params=UNTYPED_FAISS.SearchParametersIVF(nprobe=nprobe, sel=selector)
+        )
+    )
+
+
+_unfiltered = lru_cache(_parameters)
 
 
 def _selector(selected: NDArray[np.bool_]) -> Any:

@@ -55,15 +55,12 @@ class WriteBuffer:
         self._embeddings[last] = 0
         self.columns.remove(row)
 
-    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[PartialResult]:
+    def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> PartialResult:
         """For each query, the `top_k` most similar crops that pass the filter."""
         rows = self.columns.matching_rows(crop_filter)
         compared = len(self) if rows is None else len(rows)
-        nearest_rows = nearest(queries, self._embeddings[: len(self)], rows, top_k)
-        return [
-            PartialResult(self.columns.keys[found], similarities, compared)
-            for similarities, found in zip(*nearest_rows, strict=True)
-        ]
+        similarities, found = nearest(queries, self._embeddings[: len(self)], rows, top_k)
+        return PartialResult(self.columns.keys[found], similarities, compared)
 
     @property
     def reserved(self) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import pytest
 
 from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex, IndexClosed, Tuning
+from app.index.nearest import NO_CROP, PartialResult
 from app.index.port import Addition, Filter, Removal
 from app.index.segment import Segment, nlist_for, sample_size
 from tests.app.index.index_factories import ANY, all_keys, ask, crop, embedding, is_found, keys, query_for
@@ -21,6 +22,11 @@ def columns_of(*additions: Addition) -> Columns:
     for addition in additions:
         columns.append(addition.key, addition.columns)
     return columns
+
+
+def candidates(found: PartialResult) -> list[int]:
+    """The keys of a segment's result for one query."""
+    return found.keys[found.similarities != NO_CROP].tolist()
 
 
 def test_a_gallery_up_to_the_limit_has_no_segment() -> None:
@@ -99,7 +105,7 @@ def test_codes_of_removed_crops_leave_the_segment_and_its_snapshot(tmp_path: Pat
     assert code.tobytes() not in (tmp_path / "segment.faiss").read_bytes()
     restored = Segment.restore(tmp_path)
     assert len(restored) == 1
-    assert restored.search(query_for(2)[None], ANY, 5)[0].keys.tolist() == [1]
+    assert candidates(restored.search(query_for(2)[None], ANY, 5)) == [1]
 
 
 def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its_restore(tmp_path: Path) -> None:
@@ -110,9 +116,9 @@ def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its
     segment.save(tmp_path, segment.columns)
     restored = Segment.restore(tmp_path)
     assert restored.tombstones == 1
-    assert set(restored.search(query_for(2)[None], ANY, 100)[0].keys.tolist()) == {1, *range(3, 101)}
+    assert set(candidates(restored.search(query_for(2)[None], ANY, 100))) == {1, *range(3, 101)}
     restored.compact()
-    assert set(restored.search(query_for(2)[None], ANY, 100)[0].keys.tolist()) == {1, *range(3, 101)}
+    assert set(candidates(restored.search(query_for(2)[None], ANY, 100))) == {1, *range(3, 101)}
 
 
 def test_a_snapshot_holds_no_code_of_a_removed_crop(tmp_path: Path) -> None:
