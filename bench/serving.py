@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from bench.bare import BareSession
 from bench.filling import fill
+from bench.index.comparisons import FOLDER
+from bench.index.galleries import gallery_of
 from bench.pictures import Pictures, as_inputs
 from bench.rounds import median_ratio
 from bench.rows import Row
@@ -31,12 +33,13 @@ def rows(rounds: int) -> list[Row]:
     pictures = Pictures().drawn
     inputs = as_inputs(pictures, metadata.input)
     session = BareSession(BUNDLED, inputs)
+    embeddings = gallery_of(FOLDER, GALLERY).embeddings
     with tempfile.TemporaryDirectory() as folder:
         with service(Path(folder)) as running:
             at_rest = running.resident_megabytes
-        asyncio.run(fill(Path(folder), metadata.model_id, _vectors(GALLERY)))
+        asyncio.run(fill(Path(folder), metadata.model_id, embeddings))
         with service(Path(folder)) as running:
-            search = _search_row(running, session, pictures, inputs, rounds)
+            search = _search_row(running, session, embeddings, pictures, inputs, rounds)
             ready = running.seconds_to_ready
     return [
         search,
@@ -48,13 +51,14 @@ def rows(rounds: int) -> list[Row]:
 def _search_row(
     running: RunningService,
     session: BareSession,
+    embeddings: NDArray[np.float16],
     pictures: list[bytes],
     inputs: NDArray[np.uint8],
     rounds: int,
 ) -> Row:
     """The time of one `POST /search`, and of one bare embedding with one bare FAISS search, alternately."""
     flat = faiss.IndexFlatIP(EMBEDDING_DIM)
-    flat.add(_vectors(GALLERY).astype(np.float32))
+    flat.add(embeddings.astype(np.float32))
     ours, bare = [], []
     with httpx.Client(base_url=running.url, timeout=60) as client:
         for number in range(10 * rounds + 1):
@@ -79,9 +83,3 @@ def _search_row(
         "under 1.5",
         ratio < 1.5,
     )
-
-
-def _vectors(count: int) -> NDArray[np.float16]:
-    vectors = np.random.default_rng(0).standard_normal((count, EMBEDDING_DIM), dtype=np.float32)
-    unit: NDArray[np.float16] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    return unit

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,6 +27,13 @@ _ROWS_PER_LOCK = 64
 
 _COMPACT_SHARE = 2_000
 """Codes of deleted crops are removed when they are one in this many, as searches wait for it."""
+
+_TEAM = ThreadPoolExecutor(1, "index-team")
+"""The one thread of the process that shares its work among the cores by OpenMP.
+
+libgomp keeps a team for each thread that does so. Once the teams together have more threads than there are cores, their
+threads sleep between the steps of a search instead of spinning, and waking them takes about as long as the steps.
+"""
 
 _log = structlog.get_logger()
 
@@ -147,8 +155,12 @@ class FaissIndex:
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for one crop or more")
         queries = checked_queries(queries)
-        # Per thread. OpenMP threads that share one query mostly wait for each other.
-        faiss.omp_set_num_threads(min(len(queries), self._cores))
+        if len(queries) == 1:  # threads that share one query mostly wait for each other
+            return self._search(queries, crop_filter, top_k)
+        return _TEAM.submit(self._search, queries, crop_filter, top_k).result()
+
+    def _search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
+        faiss.omp_set_num_threads(min(len(queries), self._cores))  # of the calling thread
         with self._searching, self._lock.reading():
             parts = [self._buffer.search(queries, crop_filter, top_k)]
             if self._segment is not None:
