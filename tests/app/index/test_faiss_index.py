@@ -180,3 +180,26 @@ def test_equal_embeddings_have_equal_similarities_in_all_rows() -> None:
         found = ask(index, query_for(6), crop_filter, 199)
         assert len(set(found.similarities.tolist())) == 1
         assert found.keys.tolist() == list(range(1, 200))
+
+
+def test_calls_for_several_queries_are_made_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads that use OpenMP would have more threads than there are cores."""
+    index = FaissIndex(MODEL)
+    index.apply([crop(key) for key in range(1, 20)])
+    calls: list[tuple[int, int]] = []
+    search = WriteBuffer.search
+
+    def noting_thread(self: WriteBuffer, queries: Vector, *arguments: Any) -> Any:
+        calls.append((len(queries), threading.get_ident()))
+        return search(self, queries, *arguments)
+
+    monkeypatch.setattr(WriteBuffer, "search", noting_thread)
+    queries = np.stack([query_for(1), query_for(2)])
+    with ThreadPoolExecutor(4) as threads:
+        both = list(threads.map(lambda _: index.search(queries, ANY, 3), range(40)))
+    alone = [ask(index, query, ANY, 3) for query in queries]
+    for results in both:
+        for found, expected in zip(results, alone, strict=True):
+            assert_equal(found, expected)
+    assert len({thread for count, thread in calls if count == 2}) == 1
+    assert {thread for count, thread in calls if count == 1} == {threading.get_ident()}
