@@ -40,11 +40,14 @@ def rows(rounds: int) -> list[Row]:
         asyncio.run(fill(Path(folder), metadata.model_id, embeddings))
         with service(Path(folder)) as running:
             search = _search_row(running, session, embeddings, pictures, inputs, rounds)
+            first_ready = running.seconds_to_ready
+        with service(Path(folder)) as running:
             ready = running.seconds_to_ready
     return [
         search,
         Row("resident at rest, empty gallery", f"{at_rest:.0f} MB", target="under 700 MB", met=at_rest < 700),
         Row(f"start to ready, {GALLERY:,} crops", f"{ready:.1f} s", target="under 10 s", met=ready < 10),
+        Row("the same without a snapshot of the index, which is built from the rows", f"{first_ready:.1f} s"),
     ]
 
 
