@@ -61,7 +61,7 @@ def _idle(running: RunningService, pictures: Pictures, rounds: int) -> Row:
 
 
 def _while_ingesting(running: RunningService, pictures: Pictures, rounds: int) -> Row:
-    """The 95th percentile of `/search`, and the engine's mean time of a batch meanwhile, from the service's metrics."""
+    """The 95th percentile of `/search`, and the engine's mean time of a batch then, from the service's metrics."""
     searches, batches = [], []
     with bulk_work(running, pictures, BULK_CLIENTS, BULK_CROPS):
         for _ in range(rounds):

@@ -121,7 +121,7 @@ def _table(measured: Measured, seconds: float) -> Table:
     table.add_row("embedded again, loaded", f"{measured.loaded:.0f} crops/s in {changed - began:.0f} s, with a kill")
     table.add_row("embedded again, idle", f"{measured.idle:.0f} crops/s")
     table.add_row("a search before", _latencies(search for search in searches if began - seconds < search.at < began))
-    table.add_row("a search meanwhile", _latencies(search for search in searches if began < search.at < changed))
+    table.add_row("a search during it", _latencies(search for search in searches if began < search.at < changed))
     table.add_row("a search afterwards", _latencies(search for search in searches if search.at > changed))
     table.add_row("memory with one model; most with two", "{:.0f} MB; {:.0f} MB".format(*measured.megabytes))
     table.add_row("searches; violations", f"{len(searches):,}; {len(ledger.violations)}")

@@ -30,6 +30,9 @@ DRAFT_MARGIN = 2
 """A large JPEG is decoded at a half, a quarter or an eighth of its size, but never below this many times the
 input's longer side: the crop then differs from that of the whole picture by less than half a grey level."""
 
+NO_LOCK = nullcontext()
+"""For decoding in a single thread."""
+
 LARGE_PIXELS = 4_000_000
 """A picture of more pixels is large; Pillow takes up to 16 bytes a pixel while it decodes one."""
 
@@ -108,7 +111,7 @@ def decode(
     content: bytes,
     limits: PictureLimits,
     input_format: InputFormat,
-    large_picture_lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    large_picture_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> DecodedCrop:
     """Check and decode a JPEG, PNG or WebP picture; of an animation the first frame.
 
@@ -135,7 +138,7 @@ def decode(
 def whole_frame(
     content: bytes,
     limits: PictureLimits,
-    large_picture_lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    large_picture_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> Iterator[Image.Image]:
     """All pixels of a frame as RGB, upright, and opaque in a way that no model changes.
 
@@ -189,7 +192,7 @@ def _opened(content: bytes, media_type: MediaType, limits: PictureLimits) -> Ima
 
 
 def _held(large_picture_lock: AbstractContextManager[object], picture: Image.Image) -> AbstractContextManager[object]:
-    return large_picture_lock if picture.width * picture.height > LARGE_PIXELS else nullcontext()
+    return large_picture_lock if picture.width * picture.height > LARGE_PIXELS else NO_LOCK
 
 
 def _check_size(width: int, height: int, limits: PictureLimits) -> None:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image
 
-from app.embedding.decoding import PictureError, PictureLimits, whole_frame
+from app.embedding.decoding import NO_LOCK, PictureError, PictureLimits, whole_frame
 
 JPEG_QUALITY = 95
 """With full colour resolution (4:4:4), the file's embedding is nearly that of the frame's own pixels."""
@@ -66,7 +66,7 @@ def cut(
     frame: bytes,
     boxes: Sequence[Box],
     limits: PictureLimits,
-    large_picture_lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008
+    large_picture_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> list[CropFile | PictureError]:
     """Decode a frame once, at full size, and cut the boxes out; an unusable box fails alone.
 

@@ -95,7 +95,7 @@ class FaultClient:
         return matches
 
     def check_crop(self, _: int) -> None:
-        """Check that a kept crop is found and served byte for byte, unless it is deleted meanwhile."""
+        """Check that a kept crop is found and served byte for byte, unless it is deleted during the check."""
         deleted = self._ledger.deleted_ids()
         crop = self._ledger.random_kept(self._rng)
         if crop is None:

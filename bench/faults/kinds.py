@@ -91,7 +91,7 @@ class Fault:
     """A fault.
 
     ends: whether the process ends by it. while_down: whether it is injected while the service is down, before the next
-    start, or while it serves. fails_requests: whether requests may fail meanwhile, with SQLite and with PostgreSQL.
+    start, or while it serves. fails_requests: whether requests may fail then, with SQLite and with PostgreSQL.
     """
 
     name: str

@@ -61,7 +61,7 @@ async def test_a_lost_connection_is_reconnected_and_logged_once(postgresql: Call
     async with opened(url) as database, listens(feed_of(database)) as notifications:
         assert await is_notified(notifications, within=5)
         assert end_listening(url) == 1
-        assert await is_notified(notifications, within=5)  # for notifications that were missed meanwhile
+        assert await is_notified(notifications, within=5)  # for notifications that were missed until then
         await add_crops(database, 1)
         assert await is_notified(notifications, within=5)
     assert [entry["event"] for entry in logged] == [

@@ -93,7 +93,7 @@ def test_a_service_is_red_without_its_milvus_server_and_recovers(
     assert embed(client, jpeg(2)).status_code == 503
     own_server.start()
     until(lambda: client.get("/health/ready").status_code == 200, 30)
-    assert len(found(client, 2)) == 2, "what was stored meanwhile is there"
+    assert len(found(client, 2)) == 2, "what was stored in between is there"
 
 
 def test_requests_are_answered_soon_while_the_milvus_server_is_down(

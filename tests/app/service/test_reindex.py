@@ -73,7 +73,7 @@ def test_switching_back_embeds_only_crops_that_the_old_model_lacks(client: httpx
     }
     assert client.post("/reindex", data={"model_id": old}).status_code == 202
     wait_for(client, "tiny")
-    assert found(client, 100, top_k=1) == [new["id"]], "the old model embedded the crop that was stored meanwhile"
+    assert found(client, 100, top_k=1) == [new["id"]], "the old model embedded the newer crop"
     assert found(client, 3, top_k=1) == [crops[3]["id"]]
 
 

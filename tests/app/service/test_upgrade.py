@@ -285,7 +285,7 @@ def test_missing_pictures_that_were_allowed_do_not_block_readiness(
     assert health(run(settings))[0] == 200
 
 
-# what an operator can do meanwhile
+# what an operator can do until then
 
 
 def test_a_lost_checkpoint_runs_again_when_it_is_posted(run: Run, settings: Settings, tmp_path: Path) -> None:
