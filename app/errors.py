@@ -10,11 +10,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.database import DATABASE_DOWN
 from app.embedding.batch_queue import QueueClosed, QueueFull
-from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
 from app.kit.disconnect import ClientDisconnected
+from model.decoding import PictureError
 
 MEDIA_TYPE = "application/problem+json"
 

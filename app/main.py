@@ -13,7 +13,6 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from app.database import Database
-from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
@@ -42,6 +41,7 @@ from app.search.service import SearchService
 from app.security import require_api_key
 from app.settings import Settings
 from app.status import endpoints as status_endpoints
+from model.decoding import PictureLimits
 
 VERSION = version("passerby")
 

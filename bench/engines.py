@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from app.embedding.decoding import PictureLimits, decode
 from app.embedding.engine import Engine, load_engines
 from bench.forms import BATCH, COSINE
 from bench.networks import count_operations, write_resnet50
@@ -21,6 +20,7 @@ from bench.rounds import in_turn
 from bench.rows import Row, speeds_row
 from model.backbones import build_backbone
 from model.checkpoint import Checkpoint
+from model.decoding import PictureLimits, decode
 from model.mgn import MGN, part_scales, weighted_parts
 from model.quantisation import export_int8
 

@@ -22,11 +22,11 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, load_engines
 from app.embedding.start_up import check
 from app.embedding.worker import outcomes_of
 from app.engine_kinds import EngineKind
+from model.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from model.errors import CheckpointError
 
 NICENESS = 10

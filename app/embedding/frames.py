@@ -8,7 +8,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from app.embedding.decoding import NO_LOCK, PictureError, PictureLimits, whole_frame
+from model.decoding import NO_LOCK, PictureError, PictureLimits, whole_picture
 
 JPEG_QUALITY = 95
 """With full colour resolution (4:4:4), the file's embedding is nearly that of the frame's own pixels."""
@@ -74,7 +74,7 @@ def cut(
     frame of more than LARGE_PIXELS is in memory, see `decode`. Raises PictureError where the frame itself cannot be
     used, or where all boxes together have more pixels than one picture may have.
     """
-    with whole_frame(frame, limits, large_picture_lock) as picture:
+    with whole_picture(frame, limits, large_picture_lock) as picture:
         areas = [_area(box, picture.size, limits) for box in boxes]
         _check_total_pixels([area for area in areas if not isinstance(area, PictureError)], limits)
         return [area if isinstance(area, PictureError) else _cut(picture, area) for area in areas]

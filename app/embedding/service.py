@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from app.embedding.batch_queue import BatchQueue, EmbedAdmitted
 from app.embedding.crop_queue import Priority
-from app.embedding.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 from app.embedding.engine import EngineError, Engines
 from app.embedding.frames import Box, CropFile, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.worker import Outcome
 from app.kit.cores import available_cores
+from model.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
 
 FILES_PER_JOB = 8
 """Files for one job of a decoding thread: few enough to spread a request over threads, enough to be cheap."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.database import DATABASE_DOWN, Database
-from app.embedding.decoding import PictureFacts
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
 from app.gallery.metadata import CropMetadata
@@ -20,6 +19,7 @@ from app.kit.times import now_microseconds, utc_offset_seconds
 from app.models.active import ModelChanged, RunningModel
 from app.models.repository import ModelRepository
 from model.architecture import PART_DIM, PARTS
+from model.decoding import PictureFacts
 
 CROPS_A_TRANSACTION = 128
 """Of all requests in it. Other writers wait until the transaction ends."""

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, File, Form, Path, Query, Response, Uploa
 from numpy.typing import NDArray
 
 from app.embedding.crop_queue import Priority
-from app.embedding.decoding import PictureError
 from app.embedding.frames import CropFile
 from app.embedding.service import EmbeddedCrop
 from app.errors import InvalidRequest, problem_of, problem_responses
@@ -35,6 +34,7 @@ from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
 from app.models.active import ActiveModel
 from app.settings import Settings
+from model.decoding import PictureError
 
 router = APIRouter()
 

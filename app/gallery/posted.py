@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from fastapi import UploadFile
 
-from app.embedding.decoding import PictureError
 from app.embedding.frames import Box, CropFile
 from app.embedding.service import EmbeddingService
 from app.errors import InvalidRequest
 from app.gallery.forms import parse_boxes
+from model.decoding import PictureError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from app.database import Database
 from app.embedding.crop_queue import Priority
-from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.embedding.service import EmbeddedCrop
 from app.errors import NotFound, UnknownCamera
@@ -19,6 +18,7 @@ from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.times import now_microseconds
 from app.models.active import ActiveModel, ModelChanged, RunningModel
+from model.decoding import PictureError
 
 
 @dataclass(frozen=True)

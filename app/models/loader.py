@@ -8,7 +8,6 @@ import structlog
 
 from app.database import Database
 from app.embedding.background import NICENESS, BackgroundEmbedder
-from app.embedding.decoding import PictureLimits
 from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddingService
@@ -19,6 +18,7 @@ from app.models.checkpoints import CheckpointStore
 from app.models.repository import ModelRepository
 from app.models.start import StartupModel
 from app.settings import Settings
+from model.decoding import PictureLimits
 from model.errors import CheckpointError
 
 _log = structlog.get_logger()

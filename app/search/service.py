@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 from app.database import Database
 from app.embedding.crop_queue import Priority
-from app.embedding.decoding import PictureError
 from app.embedding.engine import EngineError
 from app.errors import InvalidRequest, NotFound
 from app.gallery.crop_store import unpack_parts
@@ -36,6 +35,7 @@ from app.search.ranking import (
 from app.search.repository import SearchRepository
 from app.search.sheet import MAX_MATCHES, Sheet, SheetMatch, can_draw, draw_sheet
 from app.search.tables import Search
+from model.decoding import PictureError
 
 _MAX_ROUNDS = 3
 """Searches of the index for one request. Another round is needed only if candidates were deleted in the last one."""

@@ -8,8 +8,9 @@ from datetime import datetime
 from functools import cache
 from io import BytesIO
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from model.decoding import upright
 
 MAX_MATCHES = 100
 """Matches drawn at most; the header of a larger sheet says so."""
@@ -178,20 +179,9 @@ def _read(content: bytes, size: tuple[int, int]) -> Image.Image | None:
         with Image.open(BytesIO(content)) as picture:
             # Decodes a large JPEG at a reduced size.
             picture.draft(picture.mode, (size[0] * 2, size[1] * 2))
-            picture.load()
-            return ImageOps.contain(_upright(picture).convert("RGBA"), size, Image.Resampling.LANCZOS)
+            return ImageOps.contain(upright(picture).convert("RGBA"), size, Image.Resampling.LANCZOS)
     except Exception:  # on malformed data Pillow raises OSError, SyntaxError, struct.error and more
         return None
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Eight bits a channel, rotated by its EXIF orientation; a broken EXIF block is ignored."""
-    if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # Pillow raises struct.error, SyntaxError and more for malformed EXIF
-        return picture
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int, width: float) -> str:

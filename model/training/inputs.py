@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint import InputFormat
+from model.decoding import PIXELS_VERSION
 from model.errors import DataError
 from model.files import atomic_write
 from model.pictures import read_inputs
@@ -39,12 +40,16 @@ def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path)
 
 
 def picture_digest(path: Path) -> str:
-    """The SHA-256 of a file's path, size and modification time. Raises DataError if there is no such file."""
+    """The SHA-256 of a file's path, size, modification time, and the version of its decoding.
+
+    Raises DataError if there is no such file.
+    """
     try:
         stat = path.stat()
     except OSError as error:
         raise DataError(f"cannot read {path} as a picture: {error.strerror}") from error
-    return hashlib.sha256(json.dumps([str(path.resolve()), stat.st_size, stat.st_mtime_ns]).encode()).hexdigest()
+    key = [PIXELS_VERSION, str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
 def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None:

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from app.embedding.background import NICENESS, BackgroundEmbedder
-from app.embedding.decoding import PictureLimits, decode
 from app.embedding.engine import EngineError, load_engines
+from model.decoding import PictureLimits, decode
 from model.errors import CheckpointError
 from tests.app.factories import encoded, picture
 from tests.app.reindexing import embedding_processes
@@ -79,7 +79,7 @@ def test_it_ends_when_its_parent_is_killed(tiny_checkpoint: Path) -> None:
 import asyncio, os
 from pathlib import Path
 from app.embedding.background import BackgroundEmbedder
-from app.embedding.decoding import PictureLimits
+from model.decoding import PictureLimits
 
 async def main():
     async with BackgroundEmbedder(Path({str(tiny_checkpoint)!r}), "auto", 1, PictureLimits()):

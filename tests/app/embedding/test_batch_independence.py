@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from app.embedding.crop_queue import Priority
-from app.embedding.decoding import PictureLimits, decode
 from app.embedding.engine import Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddedCrop, EmbeddingService
 from model.checkpoint import BUNDLED
+from model.decoding import PictureLimits, decode
 from tests.app.factories import encoded, picture
 
 BATCH_SIZE = 32

@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 
 from app.embedding.batch_queue import QueueClosed, QueueFull
 from app.embedding.crop_queue import Priority, QueuedCrop
-from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, EngineError, Engines, load_engines
 from app.embedding.frames import Box, CropFile
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
+from model.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from tests.app.embedding.scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 from tests.app.factories import encoded, picture
 from tests.app.waiting import eventually

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.embedding.decoding import LARGE_PIXELS, PictureError, PictureLimits, decode
 from app.embedding.engine import load_engines
 from app.embedding.frames import Box, CropFile, PixelBox, cut
 from model.checkpoint import BUNDLED
 from model.datasets.synthetic import DRAWN_PEOPLE
+from model.decoding import LARGE_PIXELS, PictureError, PictureLimits, decode
 from tests.app.factories import encoded, exif, laid, picture
 
 LIMITS = PictureLimits()

@@ -1,4 +1,4 @@
-"""Checks and decodes pictures to crops in the network's input size."""
+"""Checks and decodes pictures to crops in the network's input size, the same in training and in the service."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +13,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from model.checkpoint import InputFormat
 from model.transforms import to_input
 
-MediaType = Literal["image/jpeg", "image/png", "image/webp"]
+MediaType = Literal["image/jpeg", "image/png", "image/webp", "image/bmp"]
+
+POSTED_TYPES: frozenset[MediaType] = frozenset({"image/jpeg", "image/png", "image/webp"})
+"""What a service reads: the formats that browsers show and that have a checked end."""
 
 PictureErrorKind = Literal[
     "not-a-picture",
@@ -36,11 +39,18 @@ NO_LOCK = nullcontext()
 LARGE_PIXELS = 4_000_000
 """A picture of more pixels is large; Pillow takes up to 16 bytes a pixel while it decodes one."""
 
-_PILLOW_FORMATS: dict[MediaType, str] = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+PIXELS_VERSION = 2
+"""Increased with each change of the pixels that a file decodes to: cached pixels of another version are not used."""
+
+_PILLOW_FORMATS: dict[MediaType, str] = {
+    "image/jpeg": "JPEG",
+    "image/png": "PNG",
+    "image/webp": "WEBP",
+    "image/bmp": "BMP",
+}
 
 _OTHER_SIGNATURES = {
     b"GIF8": "GIF",
-    b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
     b"\0\0\1\0": "icon",
@@ -51,8 +61,10 @@ _OTHER_SIGNATURES = {
     b"%PDF": "PDF",
 }
 
-_FRAME_BACKGROUND = (0.485, 0.456, 0.406)
-"""The colour of a frame's transparent pixels, RGB in 0..1: the mean of ImageNet, which nearly all checkpoints use."""
+_BACKGROUND = (0.485, 0.456, 0.406)
+"""The colour of a whole picture's transparent pixels, RGB in 0..1: ImageNet's mean, as in nearly all checkpoints."""
+
+_USE_INSTEAD = "use JPEG, PNG or WebP"
 
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -88,6 +100,7 @@ class PictureLimits:
     max_pixels: int = 50_000_000
     min_side: int = 16
     max_bytes: int = 64 * 2**20
+    media_types: frozenset[MediaType] = POSTED_TYPES
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ def decode(
     input_format: InputFormat,
     large_picture_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> DecodedCrop:
-    """Check and decode a JPEG, PNG or WebP picture; of an animation the first frame.
+    """Check and decode a picture; of an animation the first frame.
 
     EXIF orientation is applied. Transparent pixels get the mean colour of `input_format`, which is zero after
     normalisation; the network has learned from random erasing to ignore it. `large_picture_lock` is held while a
@@ -125,22 +138,20 @@ def decode(
         if media_type == "image/jpeg":
             side = DRAFT_MARGIN * max(input_format.size)
             picture.draft(picture.mode, (side, side))
-        turn = _turn(picture)
-        pixels = to_input(
-            _opaque(_turned(picture, turn), input_format.mean), input_format.size, input_format.interpolation
-        )
-    if turn in _SIDEWAYS:
-        width, height = height, width
+        whole = upright(picture)
+        if _turn(picture) in _SIDEWAYS:
+            width, height = height, width
+        pixels = to_input(_opaque(whole, input_format.mean), input_format.size, input_format.interpolation)
     return DecodedCrop(PictureFacts(media_type, width, height), pixels)
 
 
 @contextmanager
-def whole_frame(
+def whole_picture(
     content: bytes,
     limits: PictureLimits,
     large_picture_lock: AbstractContextManager[object] = NO_LOCK,
 ) -> Iterator[Image.Image]:
-    """All pixels of a frame as RGB, upright, and opaque in a way that no model changes.
+    """All pixels of a picture as RGB, upright, and opaque in a way that no model changes.
 
     `large_picture_lock` is held during the context. Raises PictureError.
     """
@@ -149,9 +160,25 @@ def whole_frame(
         picture = _opened(content, media_type, limits)
     with picture, _held(large_picture_lock, picture):
         with _picture_errors(limits):
-            opaque = _opaque(_turned(picture, _turn(picture)), _FRAME_BACKGROUND)
-            frame = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
-        yield frame
+            opaque = _opaque(upright(picture), _BACKGROUND)
+            whole = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
+        yield whole
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Decode a picture to 8 bits a channel, and rotate it by its EXIF orientation; a broken EXIF block is ignored."""
+    turn = _turn(picture)
+    if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    picture.load()  # the EXIF block of a PNG may follow the pixels
+    try:
+        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises struct.error, SyntaxError and more for malformed EXIF
+        return None
 
 
 def _check_bytes(content: bytes, limits: PictureLimits) -> MediaType:
@@ -160,9 +187,12 @@ def _check_bytes(content: bytes, limits: PictureLimits) -> MediaType:
     if len(content) > limits.max_bytes:
         raise PictureError(
             "too-many-bytes",
-            f"the file has {len(content):,} bytes, {limits.max_bytes:,} are allowed: post it smaller",
+            f"the file has {len(content):,} bytes, {limits.max_bytes:,} are allowed: make it smaller",
         )
-    return _media_type(content)
+    media_type = _media_type(content)
+    if media_type not in limits.media_types:
+        raise PictureError("unsupported-format", f"{_PILLOW_FORMATS[media_type]} files are not read: {_USE_INSTEAD}")
+    return media_type
 
 
 @contextmanager
@@ -199,31 +229,16 @@ def _check_size(width: int, height: int, limits: PictureLimits) -> None:
     if width * height > limits.max_pixels:
         raise PictureError(
             "too-many-pixels",
-            f"the picture has {width} x {height} pixels, {limits.max_pixels:,} are allowed: post it smaller",
+            f"the picture has {width} x {height} pixels, {limits.max_pixels:,} are allowed: make it smaller",
         )
     if min(width, height) < limits.min_side:
         raise PictureError(
             "too-small",
-            f"the picture has {width} x {height} pixels, each side needs {limits.min_side}: post it larger",
+            f"the picture has {width} x {height} pixels, each side needs {limits.min_side}: make it larger",
         )
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """Decode a picture and return the transposition that sets it upright; a broken EXIF block is ignored."""
-    picture.load()  # the EXIF block of a PNG may follow the pixels
-    try:
-        return _UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises struct.error, SyntaxError and more for malformed EXIF
-        return None
-
-
-def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
-    return picture if turn is None else picture.transpose(turn)
-
-
 def _opaque(picture: Image.Image, mean: tuple[float, float, float]) -> Image.Image:
-    if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if not picture.has_transparency_data:
         return picture
     red, green, blue = (round(255 * share) for share in mean)
@@ -240,10 +255,12 @@ def _media_type(content: bytes) -> MediaType:
         return "image/png"
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
+    if content.startswith(b"BM"):
+        return "image/bmp"
     if content[4:8] == b"ftyp":
         other: str | None = "HEIC, AVIF or video"
     else:
         other = next((name for start, name in _OTHER_SIGNATURES.items() if content.startswith(start)), None)
     if other is None:
-        raise PictureError("not-a-picture", "the file is no picture: post JPEG, PNG or WebP")
-    raise PictureError("unsupported-format", f"{other} files are not read: post JPEG, PNG or WebP")
+        raise PictureError("not-a-picture", f"the file is no picture: {_USE_INSTEAD}")
+    raise PictureError("unsupported-format", f"{other} files are not read: {_USE_INSTEAD}")

@@ -16,12 +16,12 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from app.embedding.crop_queue import Priority
-from app.embedding.decoding import PictureError, PictureLimits, decode
 from app.embedding.engine import Engine, Engines, load_engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
-from tests.app.embedding.mutating import mutated
+from model.decoding import PictureError, PictureLimits, decode
 from tests.app.factories import encoded, picture
+from tests.mutating import mutated
 
 OTHER_FRAME = picture(0, 64, 32)
 

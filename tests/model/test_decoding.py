@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.embedding.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from model.checkpoint import InputFormat
+from model.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from model.transforms import to_input
-from tests.app.embedding.mutating import mutated
 from tests.app.factories import encoded, exif, laid, picture
+from tests.mutating import mutated
 
 INPUT = InputFormat(height=192, width=96)
 LIMITS = PictureLimits()
