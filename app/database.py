@@ -12,13 +12,14 @@ import aiosqlite
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, event, make_url, text
+from sqlalchemy import URL, Connection, MetaData, event, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 from app.listening import notifications
+from app.settings import Settings
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -53,6 +54,13 @@ class Table(DeclarativeBase):
         return cls.metadata.tables[cls.__tablename__]
 
 
+def database_url_of(settings: Settings) -> URL:
+    """The URL of a service's database. Raises sqlalchemy's ArgumentError."""
+    if settings.database_url is not None:
+        return make_url(settings.database_url)
+    return URL.create("sqlite", database=str(settings.database_file))
+
+
 class Database:
     """One database, SQLite or PostgreSQL.
 
@@ -62,7 +70,7 @@ class Database:
     that takes the same lock (migration 0002).
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         """url: `sqlite:///FILE` or `postgresql://...`."""
         parsed = make_url(url)
         drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}

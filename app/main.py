@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
-from app.database import Database
+from app.database import Database, database_url_of
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
@@ -35,6 +35,7 @@ from app.models.rollout import Rollout
 from app.models.service import ReindexService
 from app.models.supervisor import ModelSupervisor
 from app.openapi import DESCRIPTION, TAGS, describe
+from app.places import adopt_misplaced_data, adopt_misplaced_files, check_database_place, local_folder
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
@@ -97,7 +98,8 @@ async def running_parts(
 ) -> AsyncIterator[tuple[object, ...]]:
     """Start the parts in order, and stop them in reverse order."""
     async with AsyncExitStack() as stack:
-        database = Database(settings.resolved_database_url)
+        find_misplaced_files(settings)
+        database = Database(database_url_of(settings))
         stack.push_async_callback(database.close)
         await database.migrate()
 
@@ -123,6 +125,16 @@ async def running_parts(
         stack.push_async_callback(supervisor.stop)
         reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.in_background)
         yield database, active_model, gallery, search, reindex
+
+
+def find_misplaced_files(settings: Settings) -> None:
+    """Find what versions before 0.3 kept elsewhere. Raises MisplacedGallery, OSError."""
+    if settings.database_url is None:
+        check_database_place(settings.database_file)
+    adopt_misplaced_data(settings.data_dir.resolve())
+    images = None if settings.images_url is None else local_folder(settings.images_url)
+    if images is not None and settings.images_url == images.as_uri():
+        adopt_misplaced_files(images)
 
 
 def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
         "by default FAISS in this process",
     )
     images_url: str | None = Field(
-        None, description="An fsspec URL such as s3://bucket/images; data_dir/images by default"
+        None, description="A path, or an fsspec URL such as s3://bucket/images; data_dir/images by default"
     )
 
     checkpoint: Path | None = Field(
@@ -129,9 +129,9 @@ class Settings(BaseSettings):
         return frozenset(f"{PREFIX}{name.upper()}" for name in (*cls.model_fields, *_OTHER_VARIABLES))
 
     @property
-    def resolved_database_url(self) -> str:
-        """The database's URL, with the default filled in."""
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'passerby.sqlite3'}"
+    def database_file(self) -> Path:
+        """The file of the default database."""
+        return self.data_dir.resolve() / "passerby.sqlite3"
 
     @property
     def index_address(self) -> MilvusAddress | None:
@@ -140,8 +140,8 @@ class Settings(BaseSettings):
 
     @property
     def resolved_images_url(self) -> str:
-        """The images' URL, with the default filled in."""
-        return self.images_url or (self.data_dir.resolve() / "images").as_uri()
+        """The images' path or URL, with the default filled in."""
+        return self.images_url or str(self.data_dir.resolve() / "images")
 
     @property
     def resolved_checkpoint(self) -> Path:
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     def checkpoints_url(self) -> str:
         """The checkpoint store, in the image store, which all services share."""
         if self.images_url is None:
-            return self.checkpoints_dir.as_uri()
+            return str(self.checkpoints_dir)
         return f"{self.images_url.rstrip('/')}/checkpoints"
 
     @property

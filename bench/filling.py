@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from app.database import Database
+from app.database import Database, database_url_of
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Crop
 from app.kit.ids import new_id
@@ -23,7 +23,7 @@ async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], f
 
     first: the time of the first crop; each next one has the next microsecond.
     """
-    database = Database(Settings(data_dir=data_dir).resolved_database_url)
+    database = Database(database_url_of(Settings(data_dir=data_dir)))
     for start in range(0, len(embeddings), _BATCH):
         async with database.write() as session:
             repository = GalleryRepository(session)

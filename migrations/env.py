@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 import app.gallery.tables  # Table.metadata is complete only with all tables
 import app.models.tables
 import app.search.tables  # noqa: F401
-from app.database import Database, Table
+from app.database import Database, Table, database_url_of
 from app.settings import Settings
 
 
@@ -19,7 +19,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _run_alone() -> None:
-    database = Database(Settings().resolved_database_url)
+    database = Database(database_url_of(Settings()))
     async with database.engine.connect() as connection:
         await connection.run_sync(_run)
         await connection.commit()

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from app.places import file_system
 from model.files import write_atomically
 
 _WRITERS = 8
@@ -18,8 +18,8 @@ class ImageStore:
     """Stores images under `URL/ab/cd/abcd...`. Blocking work runs in threads."""
 
     def __init__(self, url: str) -> None:
-        """url: `file:///...`, `s3://bucket/prefix`, or any other that fsspec and its installed plugins know."""
-        self._files, self._root = fsspec.core.url_to_fs(url)
+        """url: a path, `s3://bucket/prefix`, or any other URL that fsspec and its installed plugins know."""
+        self._files, self._root = file_system(url)
         self._local = isinstance(self._files, LocalFileSystem)
         self._writers = ThreadPoolExecutor(_WRITERS, "images")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from app.places import file_system
 from model.errors import CheckpointError
 from model.files import atomic_write, file_sha256
 
@@ -40,8 +40,8 @@ class CheckpointStore:
     """
 
     def __init__(self, url: str, folder: Path) -> None:
-        """url: any that fsspec and its installed plugins know; folder: local, for uploads and cached copies."""
-        self._files, self._root = fsspec.core.url_to_fs(url)
+        """url: a path, or a URL that fsspec knows; folder: local, for uploads and cached copies."""
+        self._files, self._root = file_system(url)
         self._local = isinstance(self._files, LocalFileSystem)
         self._folder = folder
 

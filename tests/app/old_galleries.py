@@ -18,12 +18,11 @@ from sqlalchemy import (
     create_engine,
     delete,
     insert,
-    make_url,
     select,
     table,
 )
 
-from app.database import MIGRATIONS
+from app.database import MIGRATIONS, database_url_of
 from app.settings import Settings
 from tests.app.running import jpeg
 
@@ -132,7 +131,7 @@ def forget_embeddings(settings: Settings, model_id: str, kept: int) -> None:
 
 @contextmanager
 def _connected(settings: Settings) -> Iterator[Connection]:
-    url = make_url(settings.resolved_database_url)
+    url = database_url_of(settings)
     if url.get_backend_name() == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     else:

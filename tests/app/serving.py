@@ -20,7 +20,7 @@ class ServiceProcess:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         environment = os.environ | {
-            "PASSERBY_DATABASE_URL": settings.resolved_database_url,
+            "PASSERBY_DATABASE_URL": settings.database_url or "",
             "PASSERBY_IMAGES_URL": settings.images_url or "",
             "PASSERBY_CHECKPOINT": str(settings.checkpoint),
             "PASSERBY_SNAPSHOT_EVERY": "20",

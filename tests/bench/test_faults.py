@@ -16,7 +16,7 @@ ROUNDS = 3
 
 def test_no_kind_of_fault_loses_acknowledged_crops(settings: Settings, seed: int) -> None:
     assert settings.checkpoint is not None
-    url = settings.resolved_database_url
+    url = settings.database_url or ""
     with tempfile.TemporaryDirectory(prefix="passerby-") as folder:
         database_url = url if url.startswith("postgresql") else None
         with trial(Path(folder), settings.checkpoint, database_url, random.Random(seed)) as running:

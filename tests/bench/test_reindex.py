@@ -96,7 +96,7 @@ def test_sigterm_stops_a_reindex_soon_and_the_next_service_resumes_it(settings: 
 def test_services_on_one_postgresql_switch_together_also_after_a_kill(
     settings: Settings, tmp_path: Path, seed: int
 ) -> None:
-    if not settings.resolved_database_url.startswith("postgresql"):
+    if not (settings.database_url or "").startswith("postgresql"):
         pytest.skip("several services at once are for PostgreSQL")
     shared = {"images_url": (tmp_path / "images").as_uri()}
     with ExitStack() as stack:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.database import Database
+from app.database import Database, database_url_of
 from app.settings import Settings
 from tests.app.embedding.scripted_engine import ScriptedEngine, flat
 from tests.app.faults import background, busy_with, half_sent, metadata, metric, scripted_service
@@ -65,7 +65,7 @@ def test_a_client_that_disconnects_during_its_upload_leaves_nothing_behind(setti
 
 async def test_crops_whose_storing_has_begun_are_stored_completely_after_a_disconnect(settings: Settings) -> None:
     async def disconnect_while_another_writes(client: httpx.Client) -> None:
-        database = Database(settings.resolved_database_url)
+        database = Database(database_url_of(settings))
         async with database.write():
             with half_sent(client, "/embed", *map(flat, DROPPED), share=1, **metadata()):
                 until(lambda: len(image_files(settings)) == len(DROPPED))

@@ -58,7 +58,7 @@ def test_a_gallery_with_a_faiss_index_is_indexed_on_milvus_automatically(
 
 
 def test_two_services_share_one_index(run: Run, on_milvus: Settings, tmp_path: Path) -> None:
-    if on_milvus.resolved_database_url.startswith("sqlite"):
+    if (on_milvus.database_url or "").startswith("sqlite"):
         pytest.skip("several services need PostgreSQL")
     images_url = (tmp_path / "images").as_uri()
     one, two = (

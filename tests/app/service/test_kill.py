@@ -80,14 +80,14 @@ def check(service: ServiceProcess, kept: dict[str, int], deleted: set[str]) -> N
 async def test_images_of_unfinished_deletions_go_at_the_next_start(settings: Settings, tmp_path: Path) -> None:
     """A crash between the deletion of a crop and of its file must not leave the picture behind."""
 
-    from app.database import Database
+    from app.database import Database, database_url_of
     from app.gallery.repository import GalleryRepository
     from tests.app.running import running_service, stored
 
     with running_service(settings) as client:
         (crop,) = stored(client, 1)
 
-    database = Database(settings.resolved_database_url)
+    database = Database(database_url_of(settings))
     async with database.write() as session:
         repository = GalleryRepository(session)
         row = await repository.crop(crop["id"])

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from app.database import Database
+from app.database import Database, database_url_of
 from app.gallery.change_log_reader import DatabaseChangeLogReader
 from app.settings import Settings
 from tests.app.running import found, jpeg, search, stored
@@ -37,7 +37,7 @@ def start(run: Run, settings: Settings, tmp_path: Path) -> Callable[[float], Pai
 @pytest.fixture
 def postgresql_url(settings: Settings) -> str:
     """The database, where it is PostgreSQL; a test that uses it is not for SQLite."""
-    url = settings.resolved_database_url
+    url = settings.database_url or ""
     if not url.startswith("postgresql"):
         pytest.skip("SQLite tells nobody of commits")
     return url
@@ -111,7 +111,7 @@ def test_polling_works_without_notifications(start: Callable[[float], Pair], pos
 
 def test_session_consistency_finds_crops_of_other_services(start: Callable[[float], Pair], settings: Settings) -> None:
     one, two = start(NEVER)
-    hold_up_hints(settings.resolved_database_url)
+    hold_up_hints(settings.database_url or "")
     (crop,) = stored(one, 1)
     assert found(two, 1) == []
     assert found(two, 1, consistency="eventual") == []
@@ -123,7 +123,7 @@ def test_a_crop_that_another_service_has_stored_is_found_after_it_was_posted_aga
     start: Callable[[float], Pair], settings: Settings
 ) -> None:
     one, two = start(NEVER)
-    hold_up_hints(settings.resolved_database_url)
+    hold_up_hints(settings.database_url or "")
     assert stored(one, 1) == stored(two, 1)
     assert len(found(two, 1)) == 1
 
@@ -143,7 +143,7 @@ def test_crops_deleted_by_another_service_are_replaced_by_further_matches(
     one, two = start(NEVER)
     crops = stored(one, *range(20))
     assert len(found(two, 0, consistency="session", top_k=20)) == 20
-    hold_up_hints(settings.resolved_database_url)
+    hold_up_hints(settings.database_url or "")
     best = found(two, 0, top_k=10)
     for crop_id in best[:8]:
         assert one.delete(f"/crops/{crop_id}").status_code == 204
@@ -158,7 +158,7 @@ def test_a_search_by_crops_is_filled_up(start: Callable[[float], Pair], settings
     one, two = start(NEVER)
     crops = stored(one, *range(6))
     found(two, 0, consistency="session")
-    hold_up_hints(settings.resolved_database_url)
+    hold_up_hints(settings.database_url or "")
     asked = {"crop_ids": [crops[0]["id"]], "top_k": "3"}
     best = [match["crop"]["id"] for match in two.post("/search", data=asked).json()["matches"]]
     for crop_id in best[:2]:
@@ -176,7 +176,7 @@ async def test_a_service_that_missed_trimmed_changes_finds_everything(
 ) -> None:
 
     async def trim() -> None:
-        database = Database(settings.resolved_database_url)
+        database = Database(database_url_of(settings))
         feed = DatabaseChangeLogReader(database, one.get("/models").json()[0]["model_id"], 2)
         while await feed.trim():
             pass
@@ -185,7 +185,7 @@ async def test_a_service_that_missed_trimmed_changes_finds_everything(
     one, two = start(NEVER)
     stored(one, 1)
     found(two, 1, consistency="session")
-    hold_up_hints(settings.resolved_database_url)
+    hold_up_hints(settings.database_url or "")
     crops = stored(one, *range(10))
     one.delete(f"/crops/{crops[1]['id']}")
     await trim()
@@ -199,7 +199,7 @@ def test_a_service_trims_the_log_automatically(run: Run, settings: Settings) -> 
     import asyncio
 
     async def changes() -> int:
-        database = Database(settings.resolved_database_url)
+        database = Database(database_url_of(settings))
         async with database.engine.connect() as connection:
             count = (await connection.exec_driver_sql("SELECT count(*) FROM changes")).scalar_one()
         await database.close()

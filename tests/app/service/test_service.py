@@ -116,7 +116,7 @@ def test_errors_of_every_kind_are_problems(client: httpx.Client) -> None:
 
 
 def test_without_database_connections_clients_get_503(run: Run, settings: Settings) -> None:
-    url = settings.resolved_database_url
+    url = settings.database_url or ""
     if not url.startswith("postgresql"):
         pytest.skip("SQLite has no connections that others end")
     client = run(settings)
