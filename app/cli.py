@@ -12,6 +12,7 @@ from rich.console import Console
 
 from app.client.errors import ClientError
 from app.client.http import DEFAULT_URL, Query
+from model.files import print_undecodable_names
 
 commands = typer.Typer(
     name="passerby",
@@ -178,6 +179,7 @@ def demo(
 
 def main() -> None:
     """Run a command; a ClientError is printed as one sentence, with exit code 2."""
+    print_undecodable_names()
     try:
         commands()
     except ClientError as error:

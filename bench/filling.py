@@ -33,7 +33,7 @@ async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], f
             crops = [
                 Crop(
                     id=new_id(), camera_id=CAMERA, captured_at=first + number, utc_offset=0, attributes={},
-                    image_sha256=_SHA256, created_at=0,
+                    time_guessed=False, image_sha256=_SHA256, created_at=0,
                 )
                 for number in range(start, start + len(batch))
             ]  # fmt: skip

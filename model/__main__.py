@@ -16,6 +16,7 @@ from model.commands.teach import teach
 from model.commands.train import train
 from model.commands.visualize import visualize
 from model.errors import ModelError, RunStopped
+from model.files import print_undecodable_names
 
 commands = typer.Typer(name="python -m model", help="Train, evaluate, convert and export MGN.", no_args_is_help=True)
 for command in (train, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info):
@@ -24,6 +25,7 @@ for command in (train, adapt, evaluate, calibrate, visualize, report, convert, t
 
 def main() -> None:
     """Run a command. Exit code 2 and one sentence for a user error; 128 + signal for a stopped run."""
+    print_undecodable_names()
     try:
         commands(standalone_mode=True)
     except RunStopped as stop:

@@ -1,4 +1,4 @@
-"""User errors of the library; each message says what is wrong and what to do."""
+"""User errors of the library, each with a message that says what is wrong and what to do; words for messages."""
 
 from collections.abc import Sequence
 
@@ -41,3 +41,12 @@ def shortened(names: Sequence[str]) -> str:
     """
     rest = len(names) - _NAMES_IN_MESSAGE
     return ", ".join(names[:_NAMES_IN_MESSAGE]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "crop"), counted(1200, "crop")
+    ('1 crop', '1,200 crops')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -3,8 +3,10 @@
 import hashlib
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 
@@ -46,6 +48,22 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def printable(path: Path | str) -> str:
+    """A path or file name with `\\x..` in place of bytes that are not UTF-8, for texts that must be encoded.
+
+    >>> printable("t\\udcfcr.jpg")
+    't\\\\xfcr.jpg'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def print_undecodable_names() -> None:
+    """From now on print what the terminal's encoding lacks, such as bytes of file names, as `\\x..` and `\\u....`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def file_sha256(path: Path) -> str:

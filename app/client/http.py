@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from app.client.errors import ClientError, Refused, Unreachable
 from app.settings import is_loopback
+from model.files import printable
 
 API_KEY_VARIABLE = "PASSERBY_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -92,6 +93,13 @@ class Crop(BaseModel):
     captured_at: datetime
     track_id: str | None = None
     person_id: str | None = None
+
+
+class Camera(BaseModel):
+    """A camera and its name."""
+
+    id: str
+    name: str
 
 
 class Match(BaseModel):
@@ -185,6 +193,14 @@ class ServiceClient:
         """The models of the service, the one in use first."""
         return self._parse(RootModel[list[Model]], await self._send("GET", "/models")).root
 
+    async def cameras(self) -> list[Camera]:
+        """All cameras."""
+        return self._parse(RootModel[list[Camera]], await self._send("GET", "/cameras")).root
+
+    async def name_camera(self, camera_id: str, name: str) -> None:
+        """Name a camera; creates it if it does not exist."""
+        await self._send("PUT", f"/cameras/{camera_id}", json={"name": name})
+
     async def embed(self, uploads: Sequence[Upload]) -> list[EmbeddedItem]:
         """Store crops in one request; the outcome of each, in order."""
         items = [dict(upload.metadata) for upload in uploads]
@@ -225,7 +241,7 @@ class ServiceClient:
         """Switch to the model of a checkpoint. Raises ClientError where the file cannot be read."""
         try:
             with checkpoint.open("rb") as file:
-                files = {"checkpoint": (checkpoint.name, file)}
+                files = {"checkpoint": (printable(checkpoint.name), file)}
                 text = await self._send("POST", "/reindex", data={"allow_missing": str(allow_missing)}, files=files)
         except OSError as error:
             raise ClientError(f"cannot read {checkpoint}: {error.strerror}") from error

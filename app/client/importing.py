@@ -2,7 +2,7 @@
 
 import asyncio
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from rich.text import Text
 from app.client.errors import ClientError, Refused
 from app.client.http import Picture, ServiceClient, Upload
 from app.client.sources import Source, SourceItem, read_source
+from model.errors import counted
+from model.files import printable
 
 REQUESTS_IN_FLIGHT = 4
 CROPS_PER_REQUEST = 32
@@ -58,6 +60,7 @@ def run_import(source: Path, url: str, camera_id: str | None, failures_file: Pat
     with console.status(f"Reading {escape(str(source))}"):
         read = read_source(source, camera_id)
     show_source(read, console)
+    asyncio.run(_name_cameras(read.camera_names, url))
     tally = Tally()
     stopped = False
     try:
@@ -75,9 +78,17 @@ def run_import(source: Path, url: str, camera_id: str | None, failures_file: Pat
 def show_source(source: Source, console: Console) -> None:
     """Print a source's number of crops, its layout and its notes."""
     cameras = len({item.camera_id for item in source.items})
-    console.print(f"{_count(len(source.items), 'crop')} of {_count(cameras, 'camera')}, {source.layout}")
+    console.print(f"{counted(len(source.items), 'crop')} of {counted(cameras, 'camera')}, {source.layout}")
     for note in source.notes:
         console.print(f"  {note}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if source.guessed_times:
+        console.print(
+            f"[yellow]The times of {counted(source.guessed_times, 'crop')} are guesses:[/] their files have no EXIF "
+            "DateTimeOriginal, so the times of the files' last modification are taken. If they are wrong, filters by "
+            "time and timelines are: give the times in a CSV manifest.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def import_items(items: Sequence[SourceItem], service: ServiceClient, tally: Tally, console: Console) -> None:
@@ -91,6 +102,17 @@ def import_items(items: Sequence[SourceItem], service: ServiceClient, tally: Tal
 async def _check(url: str) -> None:
     async with ServiceClient.at(url) as service:
         await service.check_ready()
+
+
+async def _name_cameras(names: Mapping[str, str], url: str) -> None:
+    """Give cameras their names as written, where they have no name of their own yet."""
+    if not names:
+        return
+    async with ServiceClient.at(url) as service:
+        known = {camera.id: camera.name for camera in await service.cameras()}
+        for camera_id, name in names.items():
+            if known.get(camera_id, camera_id) == camera_id:
+                await service.name_camera(camera_id, name)
 
 
 async def _send_all(
@@ -143,12 +165,13 @@ class _Loaded:
         known: dict[str, Any] = {
             "camera_id": self.item.camera_id,
             "captured_at": self.item.captured_at,
+            "time_guessed": self.item.time_guessed,
             "track_id": self.item.track_id,
             "person_id": self.item.person_id,
             "attributes": self.item.attributes,
         }
         metadata = {name: value for name, value in known.items() if value}
-        return Upload(Picture(self.item.path.name, self.content), metadata)
+        return Upload(Picture(printable(self.item.path.name), self.content), metadata)
 
 
 def _read(batch: Iterable[SourceItem], tally: Tally) -> list[_Loaded]:
@@ -210,7 +233,7 @@ def _write_failures(failures: Iterable[Failure], path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("file", "problem"))
-            rows.writerows((failure.path, failure.problem) for failure in failures)
+            rows.writerows((printable(failure.path), printable(failure.problem)) for failure in failures)
     except OSError as error:
         raise ClientError(f"cannot write {path}: {error.strerror}") from error
 
@@ -221,7 +244,3 @@ class _CropsPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.0f} crops/s" if speed else "", style="progress.data.speed")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from app.client.errors import ClientError
 from app.client.http import Match, Picture, Query, SearchAnswer, ServiceClient
+from model.files import printable
 
 WIDE = 100  # characters; a narrower terminal gets a denser table with fewer columns
 
@@ -38,7 +39,7 @@ def run_search(query: Query, url: str, as_json: bool, console: Console) -> None:
 def read_picture(path: Path) -> Picture:
     """Read a picture file. Raises ClientError."""
     try:
-        return Picture(path.name, path.read_bytes())
+        return Picture(printable(path.name), path.read_bytes())
     except OSError as error:
         raise ClientError(f"cannot read {path}: {error.strerror}") from error
 

@@ -1,13 +1,13 @@
 """Reads the sources of imports, folders or CSV manifests, into ordered lists of crops."""
 
-import csv
+import hashlib
 import json
+import os
 import re
 import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from app.client.errors import SourceError
+from model.csv_table import CsvRow, listed_file, read_csv
 from model.datasets.market1501 import market_name
+from model.errors import DataError, counted, shortened
+from model.files import printable
+from model.folders import LeftOut, Walk
 
 MANIFEST = "manifest.csv"
 """A folder with a file of this name is read by this manifest."""
@@ -28,6 +32,9 @@ MARKET_EPOCH = datetime(2015, 1, 1, tzinfo=UTC)
 MARKET_FRAMES_PER_SECOND = 25
 MARKET_SEQUENCE = timedelta(hours=2)  # from one sequence's start to the next; the longest has 1.8 hours
 
+_CAMERA_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_ID_LENGTH = 64
+_DIGEST_LENGTH = 6
 _REQUIRED_COLUMNS = ("file", "camera_id", "captured_at")
 _OPTIONAL_COLUMNS = ("track_id", "person_id", "attributes")
 _LAYOUTS = (
@@ -38,7 +45,7 @@ _LAYOUTS = (
 
 @dataclass(frozen=True)
 class SourceItem:
-    """One crop to import. `captured_at` is aware."""
+    """One crop to import. `captured_at` is aware; `time_guessed`: it is the time of the file."""
 
     path: Path
     camera_id: str
@@ -46,15 +53,25 @@ class SourceItem:
     track_id: str | None = None
     person_id: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    time_guessed: bool = False
 
 
 @dataclass(frozen=True)
 class Source:
-    """Crops in the order of their import, the source's layout, and notes for the user."""
+    """Crops in the order of their import, the source's layout, and notes for the user.
+
+    camera_names: of the cameras whose id is not their name as written.
+    """
 
     layout: str
     items: tuple[SourceItem, ...]
     notes: tuple[str, ...]
+    camera_names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def guessed_times(self) -> int:
+        """How many crops have the time of their file."""
+        return sum(item.time_guessed for item in self.items)
 
 
 def read_source(source: Path, camera_id: str | None = None) -> Source:
@@ -63,6 +80,8 @@ def read_source(source: Path, camera_id: str | None = None) -> Source:
         read = _read_folder(source, camera_id) if source.is_dir() else _read_file(source, camera_id)
     except OSError as error:
         raise SourceError(f"cannot read {error.filename}: {error.strerror}") from error
+    except DataError as error:
+        raise SourceError(str(error)) from error
     if not read.items:
         raise SourceError(f"{source} holds no crop to import; {'; '.join(read.notes) or _LAYOUTS}")
     return read
@@ -80,19 +99,19 @@ def _read_file(source: Path, camera_id: str | None) -> Source:
 def _read_folder(folder: Path, camera_id: str | None) -> Source:
     if (folder / MANIFEST).is_file():
         return _read_file(folder / MANIFEST, camera_id)
-    files, folders = _entries(folder)
-    if any(market_name(path.name) for path in files):
+    walk = Walk(folder, PICTURE_SUFFIXES)
+    pictures, folders, left_out = walk.entries(folder)
+    if any(market_name(path.name) for path in pictures):
         _refuse_camera(camera_id, f"the names of the crops in {folder} say their cameras")
-        return _read_market([*files, *folders])
+        return _read_market(pictures, (*left_out.notes(), *_folders_note(folders)))
     if camera_id is not None:
-        return _read_flat([*files, *folders], camera_id)
-    pictures = [path for path in files if _is_picture(path)]
+        return _read_flat(pictures, camera_id, (*left_out.notes(), *_folders_note(folders)))
     if pictures:
         raise SourceError(
             f"{folder} holds pictures such as {pictures[0].name}, but nothing says which camera took them: "
             f"give --camera ID, put them into a folder per camera, or write a {MANIFEST}"
         )
-    return _read_camera_folders(folder, folders, files)
+    return _read_camera_folders(walk, folders, left_out)
 
 
 def _refuse_camera(camera_id: str | None, why: str) -> None:
@@ -100,30 +119,93 @@ def _refuse_camera(camera_id: str | None, why: str) -> None:
         raise SourceError(f"{why}; leave out --camera")
 
 
+def _folders_note(folders: Sequence[Path]) -> Iterator[str]:
+    if folders:
+        yield f"left out: {counted(len(folders), 'folder')} ({shortened([path.name for path in folders])})"
+
+
+# Cameras
+
+
+def _with_ids(source: Source, rule: Callable[[str], str]) -> Source:
+    """The source with ids in place of its cameras' names. Raises SourceError where two names give one id."""
+    ids = {name: rule(name) for name in sorted({item.camera_id for item in source.items})}
+    names: dict[str, str] = {}
+    for name, camera_id in ids.items():
+        other = names.setdefault(camera_id, name)
+        if other != name:
+            raise SourceError(
+                f"the cameras {printable(other)!r} and {printable(name)!r} give the same camera id {camera_id!r}; "
+                "rename one"
+            )
+    renamed = {camera_id: printable(name) for camera_id, name in names.items() if camera_id != name}
+    notes = tuple(f"camera {camera_id} is {name!r}" for camera_id, name in renamed.items())
+    items = tuple(replace(item, camera_id=ids[item.camera_id]) for item in source.items)
+    return Source(source.layout, items, (*source.notes, *notes), renamed)
+
+
+def camera_id_of(name: str) -> str:
+    """The id of a camera with this name.
+
+    It is the name in lower case and without accents; `-` stands for everything but letters a-z, digits and `_`. Where
+    this loses letters or digits, digits of the name's SHA-256 follow, so that different names have different ids.
+    Raises SourceError for a name without letters and digits.
+    """
+    plain = unicodedata.normalize("NFKD", name.casefold())
+    letters = "".join(character for character in plain if not unicodedata.combining(character))
+    short = re.sub(r"[^a-z0-9_]+", "-", letters).strip("-_")
+    is_whole = all(character.isascii() for character in letters if character.isalnum() or _is_undecodable(character))
+    if is_whole and short and len(short) <= _MAX_ID_LENGTH:
+        return short
+    if is_whole and not short:
+        raise SourceError(f"the camera {name!r} has no letters or digits that can be its id; rename it")
+    digest = hashlib.sha256(os.fsencode(unicodedata.normalize("NFC", name))).hexdigest()[:_DIGEST_LENGTH]
+    return "-".join(filter(None, (short[: _MAX_ID_LENGTH - _DIGEST_LENGTH - 1].strip("-_"), digest)))
+
+
+def _id_as_given(name: str) -> str:
+    return name if _CAMERA_ID.fullmatch(name) else camera_id_of(name)
+
+
+def _is_undecodable(character: str) -> bool:
+    """Whether this stands for a byte that is not UTF-8 in a file name."""
+    return "\udc80" <= character <= "\udcff"
+
+
 # Market-1501
 
 
-def _read_market(entries: Iterable[Path]) -> Source:
-    items, junk, strays = [], 0, []
-    for path in entries:
+def _read_market(pictures: Sequence[Path], notes: Sequence[str]) -> Source:
+    items: list[SourceItem] = []
+    junk: list[Path] = []
+    others: list[Path] = []
+    distractors = 0
+    for path in pictures:
         match = market_name(path.name)
         if not match:
-            strays.append(path)
+            others.append(path)
         elif match["pid"] == "-1":
-            junk += 1
+            junk.append(path)
         else:
+            is_person = int(match["pid"]) != 0
+            distractors += not is_person
             items.append(
                 SourceItem(
                     path,
-                    camera_id=f"c{match[2]}",
-                    captured_at=_market_time(sequence=int(match[3]), frame=int(match[4])),
-                    person_id=match[1] if int(match[1]) else None,  # 0000: distractors without an identity
+                    camera_id=f"c{match['camera']}",
+                    captured_at=_market_time(sequence=int(match["sequence"]), frame=int(match["frame"])),
+                    person_id=match["pid"] if is_person else None,
                 )
             )
-    notes = ["the names have no time: sequence 1 is assumed to begin on 2015-01-01 UTC, each next one two hours later"]
+    own = ["the names have no time: sequence 1 is assumed to begin on 2015-01-01 UTC, each next one two hours later"]
     if junk:
-        notes.append(f"left out as junk (person -1): {junk:,}")
-    return Source("named as in Market-1501", tuple(items), (*notes, *_strays_note(strays)))
+        own.append(f"left out: {counted(len(junk), 'crop')} of junk (person -1)")
+    if distractors:
+        own.append(f"without a person: {counted(distractors, 'crop')} of distractors (person 0000)")
+    if others:
+        named = shortened([path.name for path in others])
+        own.append(f"left out: {counted(len(others), 'picture')} not named as in Market-1501 ({named})")
+    return Source("named as in Market-1501", tuple(items), (*own, *notes))
 
 
 def _market_time(sequence: int, frame: int) -> datetime:
@@ -134,38 +216,26 @@ def _market_time(sequence: int, frame: int) -> datetime:
 # Folders
 
 
-def _read_flat(entries: Iterable[Path], camera_id: str) -> Source:
-    pictures, strays = _partition(entries)
+def _read_flat(pictures: Sequence[Path], camera_id: str, notes: Sequence[str]) -> Source:
     clock = _CaptureTimes()
-    items = [SourceItem(path, camera_id, clock.read(path)) for path in pictures]
-    return Source("a folder of pictures", tuple(items), (*clock.notes(), *_strays_note(strays)))
+    items = [clock.item(path, camera_id) for path in pictures]
+    source = Source("a folder of pictures", tuple(items), (*clock.notes(), *notes))
+    return _with_ids(source, _id_as_given)
 
 
-def _read_camera_folders(root: Path, folders: Iterable[Path], loose: list[Path]) -> Source:
+def _read_camera_folders(walk: Walk, folders: Sequence[Path], left_out: LeftOut) -> Source:
     clock = _CaptureTimes()
     items: list[SourceItem] = []
-    strays = loose
-    owners: dict[str, Path] = {}
     for folder in folders:
-        pictures, others = _partition(sorted(path for path in folder.rglob("*") if path.is_file()))
-        strays = strays + others
-        if not pictures:
-            continue
-        _refuse_market(folder, pictures)
-        camera_id = slug(folder.name)
-        if not camera_id:
-            raise SourceError(f"the name of {folder} gives no camera id; use letters a-z and digits")
-        if camera_id in owners:
-            raise SourceError(
-                f"the folders {owners[camera_id].name!r} and {folder.name!r} in {root} give the same "
-                f"camera id {camera_id!r}; rename one"
-            )
-        owners[camera_id] = folder
-        items.extend(SourceItem(path, camera_id, clock.read(path)) for path in pictures)
-    return Source("a folder per camera", tuple(items), (*clock.notes(), *_strays_note(strays)))
+        pictures = walk.pictures(folder)
+        left_out += pictures.left_out
+        _refuse_market(folder, pictures.paths)
+        items.extend(clock.item(path, unicodedata.normalize("NFC", folder.name)) for path in pictures.paths)
+    source = Source("a folder per camera", tuple(items), (*clock.notes(), *left_out.notes()))
+    return _with_ids(source, camera_id_of)
 
 
-def _refuse_market(folder: Path, pictures: list[Path]) -> None:
+def _refuse_market(folder: Path, pictures: Sequence[Path]) -> None:
     """Refuse the folders of Market-1501, such as bounding_box_test, as folders of cameras."""
     if named := next((path for path in pictures if market_name(path.name)), None):
         raise SourceError(
@@ -174,80 +244,79 @@ def _refuse_market(folder: Path, pictures: list[Path]) -> None:
         )
 
 
-def slug(name: str) -> str:
-    """A folder's name as a camera id: letters a-z, digits, `_` and `-`. Empty if none are left."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9_]+", "-", plain).strip("-_")
-
-
 class _CaptureTimes:
     """Capture times of pictures, and how many come from EXIF and from the file's modification time."""
 
     def __init__(self) -> None:
-        self._by_exif = self._by_file = 0
+        self._by_exif = self._without_zone = self._by_file = 0
 
-    def read(self, path: Path) -> datetime:
-        """EXIF DateTimeOriginal, in this computer's time zone if it has none; else the time of last modification."""
+    def item(self, path: Path, camera_id: str) -> SourceItem:
+        """The crop of a picture.
+
+        Its time is EXIF's DateTimeOriginal, in this computer's time zone if it has none; else the time of the file's
+        last modification, as a guess.
+        """
         captured_at = _exif_time(path)
-        if captured_at is not None:
-            self._by_exif += 1
-            return captured_at
-        self._by_file += 1
-        return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+        if captured_at is None:
+            self._by_file += 1
+            modified_at = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+            return SourceItem(path, camera_id, modified_at, time_guessed=True)
+        self._by_exif += 1
+        if captured_at.tzinfo is None:
+            self._without_zone += 1
+        return SourceItem(path, camera_id, captured_at if captured_at.tzinfo else captured_at.astimezone())
 
     def notes(self) -> Iterator[str]:
         if self._by_exif:
             yield f"captured_at from EXIF DateTimeOriginal: {self._by_exif:,}"
-        if self._by_file:
-            yield f"captured_at from the last modification, without EXIF DateTimeOriginal: {self._by_file:,}"
+        if self._without_zone:
+            yield f"of these without a time zone, taken as this computer's: {self._without_zone:,}"
 
 
 def _exif_time(path: Path) -> datetime | None:
+    """DateTimeOriginal with its fraction of a second, naive where its offset is missing or unreadable."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             exif = picture.getexif().get_ifd(ExifTags.IFD.Exif)
-        original = str(exif[ExifTags.Base.DateTimeOriginal]).strip("\0 ")
-        offset = str(exif.get(ExifTags.Base.OffsetTimeOriginal, "")).strip("\0 ")
-        if offset:
-            return datetime.strptime(f"{original} {offset}", "%Y:%m:%d %H:%M:%S %z")
-        return datetime.strptime(original, "%Y:%m:%d %H:%M:%S").astimezone()
+        taken = datetime.strptime(_exif_text(exif, ExifTags.Base.DateTimeOriginal), "%Y:%m:%d %H:%M:%S")
     except Exception:  # Pillow raises many kinds of errors; the service refuses files that are no pictures
         return None
+    fraction = re.match(r"\d*", _exif_text(exif, ExifTags.Base.SubsecTimeOriginal))
+    taken = taken.replace(microsecond=int(f"{fraction[0] if fraction else ''}000000"[:6]))
+    try:
+        zone = datetime.strptime(_exif_text(exif, ExifTags.Base.OffsetTimeOriginal), "%z").tzinfo
+    except ValueError:  # cameras write blanks where they do not know it
+        return taken
+    return taken.replace(tzinfo=zone)
+
+
+def _exif_text(exif: Mapping[int, Any], tag: int) -> str:
+    return str(exif.get(tag, "")).strip("\0 ")
 
 
 # CSV manifest
 
 
 def _read_manifest(path: Path) -> Source:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or ()
-            missing = [column for column in _REQUIRED_COLUMNS if column not in columns]
-            if missing:
-                raise SourceError(
-                    f"{path}, line 1: no column {', '.join(missing)} in {', '.join(columns)!r}; there must be "
-                    f"{', '.join(_REQUIRED_COLUMNS)}, and there may be {', '.join(_OPTIONAL_COLUMNS)}"
-                )
-            items = tuple(_ManifestRow(path, reader.line_num, row).item() for row in reader)
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is not encoded in UTF-8: {error}") from error
-    except csv.Error as error:
-        raise SourceError(f"{path}, line {reader.reader.line_num}: {error}") from error
-    unknown = [column for column in columns if column not in (*_REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS)]
+    table = read_csv(path)
+    missing = [column for column in _REQUIRED_COLUMNS if column not in table.columns]
+    if missing:
+        raise SourceError(
+            f"{path}, line 1: no column {', '.join(missing)} in {', '.join(table.columns)!r}; there must be "
+            f"{', '.join(_REQUIRED_COLUMNS)}, and there may be {', '.join(_OPTIONAL_COLUMNS)}"
+        )
+    items = tuple(_ManifestRow(path, row).item() for row in table.rows)
+    unknown = [column for column in table.columns if column not in (*_REQUIRED_COLUMNS, *_OPTIONAL_COLUMNS)]
     notes = (f"unknown columns ignored: {', '.join(unknown)}",) if unknown else ()
-    return Source("listed in a CSV manifest", items, notes)
+    return _with_ids(Source("listed in a CSV manifest", items, notes), _id_as_given)
 
 
 @dataclass(frozen=True)
 class _ManifestRow:
     manifest: Path
-    line: int
-    values: Mapping[str | None, Any]  # values beyond the last column are under None
+    row: CsvRow
 
     def item(self) -> SourceItem:
-        if None in self.values:
-            raise SourceError(f"{self.manifest}, line {self.line}: more values than there are columns")
         return SourceItem(
             path=self._file(),
             camera_id=self._required("camera_id"),
@@ -258,8 +327,7 @@ class _ManifestRow:
         )
 
     def _file(self) -> Path:
-        name = self._required("file")
-        path = self.manifest.parent / name
+        path = listed_file(self.manifest.parent, self._required("file"))
         if not path.is_file():
             raise self._error("file", f"there is no file {path}")
         return path
@@ -293,35 +361,7 @@ class _ManifestRow:
         return text
 
     def _text(self, column: str) -> str | None:
-        return (self.values.get(column) or "").strip() or None
+        return self.row.values.get(column) or None
 
     def _error(self, column: str, problem: str) -> SourceError:
-        return SourceError(f"{self.manifest}, line {self.line}, column {column}: {problem}")
-
-
-# Files
-
-
-def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files and the folders in a folder, each sorted by name, without hidden folders."""
-    entries = sorted(folder.iterdir())
-    folders = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
-    return [path for path in entries if path.is_file()], folders
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-
-
-def _partition(entries: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    pictures: list[Path] = []
-    others: list[Path] = []
-    for path in entries:
-        (pictures if _is_picture(path) else others).append(path)
-    return pictures, others
-
-
-def _strays_note(strays: list[Path]) -> Iterator[str]:
-    if strays:
-        kinds = Counter(path.suffix.lower() or path.name for path in strays)
-        yield f"ignored files: {len(strays):,} ({', '.join(kind for kind, _ in kinds.most_common(5))})"
+        return SourceError(f"{self.manifest}, line {self.row.line}, column {column}: {problem}")

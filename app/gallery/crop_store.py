@@ -15,7 +15,7 @@ from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
 from app.kit.async_batcher import AsyncBatcher
 from app.kit.ids import new_id
-from app.kit.times import now_microseconds, utc_offset_seconds
+from app.kit.times import now_microseconds, to_microseconds, utc_offset_seconds
 from app.models.active import ModelChanged, RunningModel
 from app.models.repository import ModelRepository
 from model.architecture import PART_DIM, PARTS
@@ -127,8 +127,8 @@ class CropStore:
         await self._insert_images(repository, {sha256: crop for (_, _, sha256), crop in crops.items()})
         rows = await repository.crops_by_identity(crops.keys())
         known = await repository.embeddings([crop.key for crop in rows.values()], self._model_id)
-        new = {identity: _row(identity, crop.metadata) for identity, crop in crops.items() if identity not in rows}
-        await repository.add_crops(list(new.values()))
+        new = _new_rows({identity: crop for identity, crop in crops.items() if identity not in rows})
+        await repository.add_crops(list(dict.fromkeys(new.values())))
         rows |= new
         vectors = {rows[identity].key: crop.parts.reshape(-1) for identity, crop in crops.items()}
         await repository.add_embeddings(
@@ -154,13 +154,25 @@ def unpack_parts(vector: NDArray[np.float16]) -> NDArray[np.float32]:
     return vector.astype(np.float32).reshape(len(PARTS), PART_DIM)
 
 
-def _row(identity: Identity, metadata: CropMetadata) -> Crop:
-    camera_id, captured_at, sha256 = identity
+def _new_rows(crops: NewCrops) -> dict[Identity, Crop]:
+    """A row for each crop; a guessed time is that of the first crop with the same camera and image, if there is one."""
+    rows: dict[Identity, Crop] = {}
+    of_image: dict[tuple[str, str], Crop] = {}
+    for identity in sorted(crops, key=lambda identity: identity[1] is None):
+        camera_id, captured_at, sha256 = identity
+        known = of_image.get((camera_id, sha256)) if captured_at is None else None
+        rows[identity] = known or _row(crops[identity].metadata, sha256)
+        of_image.setdefault((camera_id, sha256), rows[identity])
+    return rows
+
+
+def _row(metadata: CropMetadata, sha256: str) -> Crop:
     return Crop(
         id=new_id(),
-        camera_id=camera_id,
-        captured_at=captured_at,
+        camera_id=metadata.camera_id,
+        captured_at=to_microseconds(metadata.captured_at),
         utc_offset=utc_offset_seconds(metadata.captured_at),
+        time_guessed=metadata.time_guessed,
         track_id=metadata.track_id,
         person_id=metadata.person_id,
         attributes=dict(metadata.attributes),

@@ -24,7 +24,7 @@ class EmbedForm(ItemMetadata):
     items: str | None = Field(
         None,
         description="A JSON array with an object for each file or box, in order: its camera_id, captured_at, "
-        "track_id, person_id and attributes override the request's for that crop",
+        "time_guessed, track_id, person_id and attributes override the request's for that crop",
     )
     store: bool = Field(True, description="false: embed only, store nothing; then no metadata is needed")
     include: Several[Include] = Field([], description="embedding: return embeddings; or only their vector or parts")
@@ -84,7 +84,12 @@ def _complete(metadata: ItemMetadata) -> CropMetadata:
             "captured_at",
         )
     return CropMetadata(
-        metadata.camera_id, metadata.captured_at, metadata.track_id, metadata.person_id, metadata.attributes or {}
+        metadata.camera_id,
+        metadata.captured_at,
+        metadata.track_id,
+        metadata.person_id,
+        metadata.attributes or {},
+        time_guessed=metadata.time_guessed or False,
     )
 
 

@@ -39,8 +39,8 @@ _INDEXED = (
 
 _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
-Identity = tuple[str, int, str]
-"""The natural key of a crop: camera_id, captured_at, image_sha256."""
+Identity = tuple[str, int | None, str]
+"""The natural key of a crop: camera_id, captured_at, image_sha256; a guessed captured_at is None."""
 
 
 class GalleryRepository:
@@ -89,12 +89,33 @@ class GalleryRepository:
     # crops
 
     async def crops_by_identity(self, identities: Collection[Identity]) -> dict[Identity, Crop]:
-        """Existing crops, by identity."""
-        if not identities:
-            return {}
-        columns = tuple_(Crop.camera_id, Crop.captured_at, Crop.image_sha256)
-        found = await self._session.scalars(select(Crop).where(columns.in_(list(identities))))
-        return {(crop.camera_id, crop.captured_at, crop.image_sha256): crop for crop in found}
+        """Existing crops, by identity.
+
+        A guessed time, of the identity or of the crop, equals any time: then camera and image are enough.
+        """
+        found: dict[Identity, Crop] = {}
+        exact = [identity for identity in identities if identity[1] is not None]
+        if exact:
+            columns = tuple_(Crop.camera_id, Crop.captured_at, Crop.image_sha256)
+            crops = await self._session.scalars(select(Crop).where(columns.in_(exact)))
+            found = {(crop.camera_id, crop.captured_at, crop.image_sha256): crop for crop in crops}
+        rest = [identity for identity in identities if identity not in found]
+        if rest:
+            pair = tuple_(Crop.camera_id, Crop.image_sha256)
+            pairs = {(camera_id, sha256) for camera_id, _, sha256 in rest}
+            known = select(Crop).where(pair.in_(pairs)).order_by(Crop.key)
+            first: dict[tuple[str, str], Crop] = {}
+            guessed: dict[tuple[str, str], Crop] = {}
+            for crop in await self._session.scalars(known):
+                first.setdefault((crop.camera_id, crop.image_sha256), crop)
+                if crop.time_guessed:
+                    guessed.setdefault((crop.camera_id, crop.image_sha256), crop)
+            for identity in rest:
+                camera_id, captured_at, sha256 = identity
+                crop_of = guessed if captured_at is not None else first
+                if (camera_id, sha256) in crop_of:
+                    found[identity] = crop_of[camera_id, sha256]
+        return found
 
     async def crop(self, crop_id: str) -> Crop | None:
         """One crop."""

@@ -1,6 +1,7 @@
 """The gallery's HTTP schemas."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -17,16 +18,19 @@ from model.architecture import PARTS
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _MAX_ATTRIBUTE_BYTES = 16_384
+_LOST_PLUS = re.compile(r"T\d\d.* \d\d(:?\d\d)?$")
 
 
 def _in_range(moment: datetime) -> datetime:
-    if not _EARLIEST <= moment.replace(tzinfo=UTC) <= _LATEST:
-        raise ValueError(f"must lie between {_EARLIEST.year} and {_LATEST.year}")
+    if not _EARLIEST <= moment <= _LATEST:
+        raise ValueError(f"must lie between {_EARLIEST.year} and {_LATEST.year} UTC")
     return moment
 
 
 def _no_number(moment: object) -> object:
-    """Refuse numbers, which pydantic takes for seconds since 1970 UTC."""
+    """Refuse numbers, which pydantic takes for seconds since 1970 UTC, and a `+` that a URL turned into a blank."""
+    if isinstance(moment, str) and _LOST_PLUS.search(moment):
+        raise ValueError("has a blank before its zone: in a URL write + as %2B, such as 2026-05-04T17:30:00%2B02:00")
     if isinstance(moment, int | float) or (
         isinstance(moment, str) and moment.replace(".", "").lstrip("+-").isdecimal()
     ):
@@ -71,6 +75,11 @@ class ItemMetadata(BaseModel):
     captured_at: Instant | None = Field(
         None, description="The time, with its zone", examples=["2026-05-04T17:30:00+02:00"]
     )
+    time_guessed: bool | None = Field(
+        None,
+        description="true: captured_at is a guess, such as the time of the file; then the same bytes from the same "
+        "camera are the same crop, whatever its time",
+    )
     track_id: Name | None = Field(None, description="The track, if all crops belong to one")
     person_id: Name | None = Field(None, description="The person, if known")
     attributes: Attributes | None = Field(
@@ -86,6 +95,7 @@ class CropOut(BaseModel):
     id: str
     camera_id: str
     captured_at: datetime = Field(description="In the zone that it was posted with")
+    time_guessed: bool = Field(description="Whether captured_at is a guess, such as the time of the file")
     track_id: str | None
     person_id: str | None
     attributes: dict[str, Any]
@@ -99,6 +109,7 @@ class CropOut(BaseModel):
             id=crop.id,
             camera_id=crop.camera_id,
             captured_at=from_microseconds(crop.captured_at, crop.utc_offset),
+            time_guessed=crop.time_guessed,
             track_id=crop.track_id,
             person_id=crop.person_id,
             attributes=crop.attributes,

@@ -86,7 +86,10 @@ class GalleryService:
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
         known = await store.find(set(identities))
-        new = {identity: crop for identity, crop in zip(identities, crops, strict=True) if identity not in known}
+        new: dict[Identity, NewCrop] = {}
+        for identity, crop in zip(identities, crops, strict=True):
+            if identity not in known:
+                new.setdefault(identity, crop)
         embedding = model.embedding.embed([crop.content for crop in new.values()], Priority.BULK)
         outcomes = await cancel_on_disconnect(disconnect, embedding)
         failed: dict[Identity, Failure] = {}

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     ForeignKey,
     Index,
     Integer,
@@ -13,6 +14,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -87,6 +89,7 @@ class Crop(Table):
     camera_id: Mapped[str] = mapped_column(ForeignKey("cameras.id"))
     captured_at: Mapped[int] = mapped_column(BigInteger)
     utc_offset: Mapped[int] = mapped_column(Integer)  # seconds, of the zone in which captured_at was posted
+    time_guessed: Mapped[bool] = mapped_column(Boolean, server_default=false())
     track_id: Mapped[str | None] = mapped_column(String(200))
     person_id: Mapped[str | None] = mapped_column(String(200))
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)

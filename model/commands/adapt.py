@@ -71,7 +71,7 @@ def adapt(
         save_every=save_every,
     )
     held_out = held_out_split(split, data_set, recorded) if split else None
-    run_training(run, held_out, resume, _notes(started_from, held_out))
+    run_training(run, held_out, resume, [*data_set.notes("train"), *_notes(started_from, held_out)])
 
 
 def _usable_summary(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:

@@ -20,7 +20,7 @@ _CAVEATS = {
 class ChosenSplit:
     """Queries and gallery of a part of the data set `data`, and its relation to the checkpoint's training data.
 
-    notes: differences between the data set and its official sizes.
+    notes: differences between the data set and its official sizes, and what its reader left out.
     """
 
     split: EvaluationSplit
@@ -88,10 +88,10 @@ def choose_part(data_set: DataSet, trained_on: Sequence[TrainingData], hold_out_
 
 def read_split(data_set: DataSet, part: Part, trained_on: TrainingData) -> ChosenSplit:
     """The crops of a part, and their relation to a checkpoint's training data. Raises DataError."""
-    notes: tuple[str, ...] = ()
+    notes = data_set.notes("test" if part.kind == "test" else "train")
     if part.kind == "test":
         split = data_set.test()
-        notes = size_notes(data_set, {"query": split.query, "gallery": split.gallery})
+        notes = (*size_notes(data_set, {"query": split.query, "gallery": split.gallery}), *notes)
     elif part.kind == "held out":
         _, split = hold_out(data_set.train(), part.identities, part.seed)
     else:

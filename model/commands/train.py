@@ -73,7 +73,7 @@ def train(
     started_from = starting_checkpoint(first) if first else None
     origin = started_from.metadata if started_from else converted_network(chosen)
     samples, split = data_set.train(), None
-    notes = list(size_notes(data_set, {"train": samples}))
+    notes = [*size_notes(data_set, {"train": samples}), *data_set.notes("train")]
     if hold_out_identities:
         samples, split = hold_out_of_first(data_set, hold_out_identities)
     if identities is not None:

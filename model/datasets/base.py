@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -58,6 +58,9 @@ class PartSize:
         return f"{self.crops:,} crops of {self.identities:,} persons"
 
 
+PartName = Literal["train", "test"]
+
+
 class DataSet(Protocol):
     """A data set on disk. Methods raise DataError if their part is missing or has another layout.
 
@@ -76,6 +79,9 @@ class DataSet(Protocol):
 
     def test(self) -> EvaluationSplit:
         """The official test part, without junk."""
+
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        """What the reader leaves out of a part, with numbers and reasons, and what it assumes."""
 
 
 def size_notes(data_set: DataSet, parts: Mapping[str, Sequence[Sample]]) -> tuple[str, ...]:

@@ -1,22 +1,27 @@
 """A user's crops in a folder for each person."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from model.datasets.base import NO_CAMERA, EvaluationSplit, PartSize, Sample
-from model.datasets.reading import PICTURE_SUFFIXES, YOUR_OWN_TERMS, number_names
-from model.errors import DataError
+from model.datasets.base import NO_CAMERA, EvaluationSplit, PartName, PartSize, Sample
+from model.datasets.reading import PICTURE_SUFFIXES, YOUR_OWN_TERMS, Read, number_names
+from model.errors import DataError, counted
+from model.files import printable
+from model.folders import Walk
 
-_CAMERA = re.compile(r"(?:^|[_-])c(?:am)?(\d+)", re.IGNORECASE)
+_CAMERA = re.compile(
+    r"_c([0-9]+)(?:s[0-9]+)?(?=_|$)|^c([0-9]+)(?:s[0-9]+)?_|(?:^|[_-])cam(?:era)?([0-9]+)(?![a-z0-9])", re.IGNORECASE
+)
 _LAYOUT = "it holds a folder for each person with that person's crops in it"
 
 
 class Folders:
     """A folder for each person, named after the person; pids follow the order of the names.
 
-    The camera is the number after `_c` or `cam` in a crop's name, or a subfolder of the person's folder, or unknown.
-    Folders `train`, `query` and `gallery`, each with folders of persons, give an official test part.
+    The camera is in a crop's name as `_c3`, `_c3s1`, `cam3` or `camera3` between `_`, or a subfolder of the person's
+    folder, or unknown. Folders `train`, `query` and `gallery`, each with folders of persons, give an official test
+    part.
     """
 
     official: Mapping[str, PartSize] = {}
@@ -27,15 +32,14 @@ class Folders:
         if not root.is_dir():
             raise DataError(f"{root} is missing: {_LAYOUT}")
         self._root = root
-        self.name = root.resolve().name
+        self.name = printable(root.resolve().name)
         inner = {part: root / part for part in ("train", "query", "gallery")}
         self._parts = inner if all(folder.is_dir() for folder in inner.values()) else {"train": root}
-        self._persons = sorted(
-            {folder.name for part in self._parts.values() for folder in part.iterdir() if _is_person(folder)}
-        )
+        persons = (Walk(part, PICTURE_SUFFIXES).entries(part)[1] for part in self._parts.values())
+        self._persons = sorted({folder.name for folders in persons for folder in folders})
 
     def train(self) -> tuple[Sample, ...]:
-        return self._read("train")
+        return self._read("train").samples
 
     def has_test(self) -> bool:
         return "query" in self._parts
@@ -43,35 +47,46 @@ class Folders:
     def test(self) -> EvaluationSplit:
         if not self.has_test():
             raise DataError(f"{self._root} has no folders query and gallery: hold identities out instead")
-        return EvaluationSplit(self._read("query"), self._read("gallery"))
+        return EvaluationSplit(self._read("query").samples, self._read("gallery").samples)
 
-    def _read(self, part: str) -> tuple[Sample, ...]:
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        reads = [self._read(name) for name in (("train",) if part == "train" else ("query", "gallery"))]
+        return tuple(dict.fromkeys(note for read in reads for note in read.notes))
+
+    def _read(self, part: str) -> Read:
         folder = self._parts[part]
-        crops = [
-            (path, pid)
-            for pid, person in enumerate(self._persons, start=1)
-            for path in sorted((folder / person).rglob("*"))
-            if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-        ]
+        walk = Walk(folder, PICTURE_SUFFIXES)
+        loose, persons, left_out = walk.entries(folder)
+        crops: list[tuple[Path, str]] = []
+        for person in persons:
+            pictures = walk.pictures(person)
+            crops += [(path, person.name) for path in pictures.paths]
+            left_out += pictures.left_out
         if not crops:
             raise DataError(f"{folder} holds no crops: {_LAYOUT}")
-        return tuple(Sample(path, pid, camera) for (path, pid), camera in zip(crops, self._cameras(crops), strict=True))
+        cameras, camera_note = self._cameras(crops)
+        pids = {name: pid for pid, name in enumerate(self._persons, start=1)}
+        samples = tuple(Sample(path, pids[name], camera) for (path, name), camera in zip(crops, cameras, strict=True))
+        notes = [*left_out.notes(), camera_note]
+        if loose:
+            notes.append(f"left out: {counted(len(loose), 'picture')} in no person's folder, such as {loose[0].name}")
+        return Read(samples, tuple(f"{folder.name}: {note}" for note in notes))
 
-    def _cameras(self, crops: list[tuple[Path, int]]) -> list[int]:
-        """Cameras by file name, by subfolder, or unknown; the same way for all crops."""
+    def _cameras(self, crops: Sequence[tuple[Path, str]]) -> tuple[list[int], str]:
+        """The crops' cameras by file name, by subfolder, or unknown, the same way for all crops; and which way."""
         matches = [_CAMERA.search(path.stem) for path, _ in crops]
         if all(matches):
-            return [int(match[1]) for match in matches if match]
+            return [int(match[match.lastindex or 0]) for match in matches if match], "cameras by the names of the files"
         if any(matches):
-            without = next(path for (path, _), match in zip(crops, matches, strict=True) if not match)
+            with_one, without = (
+                next(path for (path, _), match in zip(crops, matches, strict=True) if bool(match) is there)
+                for there in (True, False)
+            )
             raise DataError(
-                f"some file names have a camera (..._c3...), but {without} has none: give it in all names or in none"
+                f"the name of {with_one} has a camera (..._c3...), but {without} has none: give it in all names or "
+                "in none"
             )
         folders = [path.parent.name for path, _ in crops]
-        if any(folder == self._persons[pid - 1] for folder, (_, pid) in zip(folders, crops, strict=True)):
-            return [NO_CAMERA] * len(crops)
-        return number_names(folders)
-
-
-def _is_person(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".")
+        if any(folder == person for folder, (_, person) in zip(folders, crops, strict=True)):
+            return [NO_CAMERA] * len(crops), "cameras unknown: neither names (..._c3...) nor subfolders say them"
+        return number_names(folders), f"cameras by the names of subfolders: {len(set(folders)):,}"

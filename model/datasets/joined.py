@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, PartSize, Sample, hold_out
+from model.datasets.base import NO_CAMERA, DataSet, EvaluationSplit, PartName, PartSize, Sample, hold_out
 from model.errors import DataError
 
 _SEPARATOR = " + "
@@ -46,6 +46,9 @@ class Joined:
 
     def has_test(self) -> bool:
         return False
+
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        return tuple(f"{data_set.name}: {note}" for data_set in self._data_sets for note in data_set.notes(part))
 
     def test(self) -> EvaluationSplit:
         raise DataError(f"{self.name} have no common test part: evaluate on each alone")

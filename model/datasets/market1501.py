@@ -4,9 +4,13 @@ import re
 from pathlib import Path
 
 from model.datasets.base import PartSize
+from model.datasets.reading import ANY_PICTURE
 from model.datasets.three_folders import ThreeFolders
 
-_NAME = re.compile(r"(?P<pid>-1|\d{4})_c(?P<camera>\d)s(?P<sequence>\d)_(?P<frame>\d+)_\d+\.jpg(?:\.jpg)?$")
+_NAME = re.compile(
+    rf"(?P<pid>-1|[0-9]+)_c(?P<camera>[0-9]+)s(?P<sequence>[0-9]+)_(?P<frame>[0-9]+)_[0-9]+(?:{ANY_PICTURE}){{1,2}}",
+    re.IGNORECASE,
+)
 _OFFICIAL = {"train": PartSize(12_936, 751), "query": PartSize(3_368, 750), "gallery": PartSize(15_913, 750)}
 
 
@@ -25,4 +29,4 @@ def market1501(root: Path) -> ThreeFolders:
 
 def market_name(file_name: str) -> re.Match[str] | None:
     """Match a name such as `0002_c1s1_000451_03.jpg`; groups: pid (-1 is junk), camera, sequence, frame."""
-    return _NAME.match(file_name)
+    return _NAME.fullmatch(file_name)

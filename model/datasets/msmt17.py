@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.datasets.base import EvaluationSplit, PartSize, Sample
+from model.datasets.base import EvaluationSplit, PartName, PartSize, Sample
 from model.errors import DataError
 
 _FOLDERS = {"train": ("train", "mask_train_v2"), "test": ("test", "mask_test_v2")}
@@ -39,6 +39,9 @@ class MSMT17:
     def test(self) -> EvaluationSplit:
         return EvaluationSplit(self._read("list_query.txt", "test"), self._read("list_gallery.txt", "test"))
 
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        return ()
+
     def _read(self, listing: str, part: str) -> tuple[Sample, ...]:
         """Read lines such as `0000/0000_000_01_0303morning_0015_0.jpg 0`: file (third field: the camera) and person.
 
@@ -52,12 +55,12 @@ class MSMT17:
         samples = []
         for number, line in enumerate(lines, start=1):
             try:
-                name, pid = line.split()
-                samples.append(Sample(folder / name, int(pid) + 1, int(Path(name).name.split("_")[2])))
-            except (ValueError, IndexError):
+                name, pid, camera = _parts(line)
+            except ValueError:
                 raise DataError(
                     f"line {number} of {path} is {line!r}, not like 0000/0000_000_01_0303morning_0015_0.jpg 0"
                 ) from None
+            samples.append(Sample(folder / name, int(pid) + 1, int(camera)))
         if not samples:
             raise DataError(f"{path} is empty: {_LAYOUT}")
         return tuple(samples)
@@ -67,3 +70,16 @@ class MSMT17:
             if (self._root / name).is_dir():
                 return self._root / name
         raise DataError(f"{self._root} holds neither {' nor '.join(_FOLDERS[part])}: {_LAYOUT}")
+
+
+def _parts(line: str) -> tuple[str, str, str]:
+    """The file, the person and the camera of a line. Raises ValueError."""
+    name, pid = line.rsplit(maxsplit=1)
+    fields = Path(name).name.split("_")
+    if len(fields) < 3 or not (_is_number(pid) and _is_number(fields[2])):
+        raise ValueError
+    return name, pid, fields[2]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.datasets.base import EvaluationSplit, PartSize, Sample
+from model.datasets.base import EvaluationSplit, PartName, PartSize, Sample
 from model.errors import DataError
 
 DRAWN_PEOPLE = Path(__file__).parent / "drawn"
@@ -38,6 +38,9 @@ class Synthetic:
 
     def has_test(self) -> bool:
         return False
+
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        return ()
 
     def test(self) -> EvaluationSplit:
         raise DataError("drawn crops have no test part: hold identities out instead")

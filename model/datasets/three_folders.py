@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.datasets.base import EvaluationSplit, PartSize, Sample
-from model.datasets.reading import find_root, persons_only, read_named, without_junk
+from model.datasets.base import EvaluationSplit, PartName, PartSize, Sample
+from model.datasets.reading import Read, find_root, persons_only, read_named, without_junk
 
 PARTS = ("bounding_box_train", "query", "bounding_box_test")
 
@@ -36,15 +36,24 @@ class ThreeFolders:
         self._root = find_root(root, inner, PARTS, self._layout)
 
     def train(self) -> tuple[Sample, ...]:
-        return persons_only(self._read("bounding_box_train"))
+        return self._train().samples
 
     def has_test(self) -> bool:
         return all((self._root / part).is_dir() for part in PARTS[1:])
 
     def test(self) -> EvaluationSplit:
-        return EvaluationSplit(
-            query=without_junk(self._read("query")), gallery=without_junk(self._read("bounding_box_test"))
-        )
+        query, gallery = self._test()
+        return EvaluationSplit(query.samples, gallery.samples)
 
-    def _read(self, part: str) -> tuple[Sample, ...]:
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        reads = (self._train(),) if part == "train" else self._test()
+        return tuple(dict.fromkeys(note for read in reads for note in read.notes))
+
+    def _train(self) -> Read:
+        return persons_only(self._read("bounding_box_train"))
+
+    def _test(self) -> tuple[Read, Read]:
+        return without_junk(self._read("query")), without_junk(self._read("bounding_box_test"))
+
+    def _read(self, part: str) -> Read:
         return read_named(self._root / part, self._pattern, self._example, self._layout)

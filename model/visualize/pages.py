@@ -18,7 +18,7 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
     Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _environment().get_template(template).render(values).encode())
+    write_atomically(path, _environment().get_template(template).render(values).encode(errors="backslashreplace"))
 
 
 @cache

@@ -50,6 +50,7 @@ async def add_crops(database: Database, count: int, model_id: str = MODEL) -> li
                 camera_id="gate",
                 captured_at=0,
                 utc_offset=0,
+                time_guessed=False,
                 attributes={},
                 image_sha256=sha,
                 created_at=0,

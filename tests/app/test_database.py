@@ -79,7 +79,7 @@ async def test_crops_of_an_older_gallery_can_be_filtered_by_attributes(database_
     def crop(number: int, attributes: dict[str, object]) -> Crop:
         return Crop(
             id=f"{number}", camera_id="gate", captured_at=number, utc_offset=0, attributes=attributes,
-            image_sha256="0", created_at=0,
+            time_guessed=False, image_sha256="0", created_at=0,
         )  # fmt: skip
 
     def back_to_the_first_tables(connection: Connection) -> None:

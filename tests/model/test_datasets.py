@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.datasets import open_data_set, open_data_sets
-from model.datasets.base import NO_CAMERA, EvaluationSplit, PartSize, Sample, size_notes
+from model.datasets.base import NO_CAMERA, EvaluationSplit, PartName, PartSize, Sample, size_notes
 from model.datasets.joined import Joined
+from model.datasets.reading import numbers_of
 from model.errors import DataError
+from tests.cases import CASES
 from tests.model.model_factories import write_market
 
 
@@ -54,10 +56,51 @@ def test_market1501_is_read_with_irregular_file_names(tmp_path: Path) -> None:
         (test / name).write_bytes(crop.read_bytes())
     stray(test)
     before = len(list(test.glob("00*.jpg")))
-    gallery = open_data_set(f"market1501:{root}").test().gallery
+    data_set = open_data_set(f"market1501:{root}")
+    gallery = data_set.test().gallery
     assert len(gallery) == before
     assert {sample.pid for sample in gallery} >= {0, 7}
     assert -1 not in {sample.pid for sample in gallery}
+    assert data_set.notes("test") == (
+        "bounding_box_test: left out: 2 files, no pictures (.db, .txt)",
+        "bounding_box_test: left out: 1 file, hidden (.DS_Store)",
+        "left out: 1 crop of junk (person -1)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "label"),
+    [
+        ("market1501", "0007_c12s3_077419_03.png", (7, 12)),
+        ("market1501", "10007_c3s1_000001_01.JPG", (10007, 3)),
+        ("market1501", "0007_c3s12_000001_01.JPEG.JPG", (7, 3)),
+        ("dukemtmc", "12345_c10_f0044158.PNG", (12345, 10)),
+        ("cuhk03-labeled", "12345_c10_21.JPG", (12345, 10)),
+    ],
+)
+def test_names_of_many_cameras_and_persons_and_of_other_formats_are_read(
+    tmp_path: Path, kind: str, name: str, label: tuple[int, int]
+) -> None:
+    picture(tmp_path / "bounding_box_train" / name)
+    assert labels(open_data_set(f"{kind}:{tmp_path}").train()) == {label}
+
+
+def test_what_a_reader_leaves_out_is_counted_with_the_reason(tmp_path: Path) -> None:
+    train = tmp_path / "bounding_box_train"
+    for name in ("0002_c1s1_000451_03.jpg", "00002_c2s1_000451_03.jpg", "0000_c1s1_000001_01.jpg", "holiday.jpg"):
+        picture(train / name)
+    picture(train / "more" / "0003_c1s1_000451_03.jpg")
+    stray(train)
+    data_set = open_data_set(f"market1501:{tmp_path}")
+    assert {sample.pid for sample in data_set.train()} == {2}
+    assert data_set.notes("train") == (
+        "bounding_box_train: left out: 2 files, no pictures (.db, .txt)",
+        "bounding_box_train: left out: 1 file, hidden (.DS_Store)",
+        "bounding_box_train: left out: 1 picture not named like 0002_c1s1_000451_03.jpg (holiday.jpg)",
+        "bounding_box_train: left out: 1 folder in it (more)",
+        "bounding_box_train: persons written in several ways count as one: 00002, 0002",
+        "left out: 1 crop of distractors (person 0)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,12 +175,42 @@ def test_a_folder_for_each_camera_of_a_person(tmp_path: Path) -> None:
     assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, 1), (1, 2), (2, 1), (2, 2)}
 
 
+def test_names_that_are_uuids_have_no_camera() -> None:
+    data_set = open_data_set(f"folder:{CASES / 'uuid_names'}")
+    assert {sample.camera for sample in data_set.train()} == {NO_CAMERA}
+    assert any("cameras unknown" in note for note in data_set.notes("train"))
+
+
+@pytest.mark.parametrize("name", ["c0001", "c3261d48-0a52-4f31", "a-c3-b", "mac3_1", "1_c3a", "x_cam1a", "abc12"])
+def test_a_camera_is_not_guessed_from_a_part_of_a_word(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "p1" / f"{name}.jpg")
+    assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, NO_CAMERA)}
+
+
+@pytest.mark.parametrize("name", ["0001_c3s1_000151_01", "x_c3_1", "x_c3", "C3_1", "cam3", "p-cam3-1", "x_Camera3_y"])
+def test_a_camera_in_a_name_stands_by_itself(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "p1" / f"{name}.jpg")
+    assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, 3)}
+
+
+def test_hidden_and_system_folders_are_no_persons_and_no_cameras(tmp_path: Path) -> None:
+    for folder in ("anna/gate", "anna/hall", ".Trash-1000/x", "@eaDir/x", "anna/gate/@eaDir", "anna/.thumbnails"):
+        picture(tmp_path / folder / "1.jpg")
+    picture(tmp_path / "loose.jpg")
+    data_set = open_data_set(f"folder:{tmp_path}")
+    assert labels(data_set.train()) == {(1, 1), (1, 2)}
+    assert len(data_set.train()) == 2
+    (folders,) = (note for note in data_set.notes("train") if "of the system" in note)
+    assert "left out: 4 folders, hidden or of the system (.Trash-1000, @eaDir, .thumbnails)" in folders
+    assert any("1 picture in no person's folder, such as loose.jpg" in note for note in data_set.notes("train"))
+
+
 def test_crops_without_cameras(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.jpg")
     picture(tmp_path / "b" / "1.jpg")
     assert labels(open_data_set(f"folder:{tmp_path}").train()) == {(1, NO_CAMERA), (2, NO_CAMERA)}
     picture(tmp_path / "b" / "2_c1.jpg")
-    with pytest.raises(DataError, match=r"a/1\.jpg has none: give it in all names or in none"):
+    with pytest.raises(DataError, match=r"2_c1\.jpg has a camera .*a/1\.jpg has none: give it in all"):
         open_data_set(f"folder:{tmp_path}").train()
 
 
@@ -163,9 +236,35 @@ def test_a_manifest(tmp_path: Path) -> None:
         "e.jpg,-1,gate,gallery\nf.jpg,0,hall,gallery\n",
     )
     data_set = open_data_set(spec)
-    assert data_set.train() == (Sample(tmp_path / "a.jpg", 7, 1),)
+    assert data_set.train() == (Sample(tmp_path / "a.jpg", 7, 1), Sample(tmp_path / "b.jpg", 10, 1))
     assert labels(data_set.test().query) == {(9, 2)}
-    assert labels(data_set.test().gallery) == {(9, 1), (0, 2)}
+    assert labels(data_set.test().gallery) == {(9, 1), (10, 2)}
+    assert data_set.notes("train") == ("pid 0 is a person like any other: 1 row; leave rows of distractors out",)
+    assert data_set.notes("test")[0] == "left out: 1 row of junk (pid -1)"
+
+
+def test_labels_of_a_manifest_are_names_as_written() -> None:
+    data_set = open_data_set(f"manifest:{CASES / 'manifest_ids.csv'}")
+    assert len({sample.pid for sample in data_set.train()}) == 4, "1_11, 11_1, 0 and 5"
+
+
+@pytest.mark.parametrize(
+    "names", [("1_11", "11_1"), ("01", "1"), ("\uff11", "1"), ("7 x", "7"), ("1e1", "10"), ("0", "5")]
+)
+def test_different_names_are_different_persons_and_cameras(tmp_path: Path, names: tuple[str, str]) -> None:
+    one, other = names
+    persons = open_data_set(manifest(tmp_path, f"file,pid\na.jpg,{one}\nb.jpg,{other}\n")).train()
+    assert len({sample.pid for sample in persons}) == 2
+    assert all(sample.pid > 0 for sample in persons)
+    cameras = open_data_set(manifest(tmp_path, f"file,pid,camera\na.jpg,1,{one}\nb.jpg,1,{other}\n")).train()
+    assert len({sample.camera for sample in cameras}) == 2
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1), min_size=1))
+def test_labels_never_merge_and_never_become_junk(names: list[str]) -> None:
+    numbers = numbers_of(names)
+    assert len(set(zip(names, numbers, strict=True))) == len(set(names)) == len(set(numbers))
+    assert min(numbers) > 0
 
 
 def test_a_manifest_without_cameras_and_with_names(tmp_path: Path) -> None:
@@ -203,7 +302,7 @@ def test_an_error_in_a_manifest_names_its_line(tmp_path: Path, text: str, words:
         ("market1501:/nowhere", "is missing"),
         ("msmt17:/nowhere", "is missing"),
         ("folder:/nowhere", "is missing"),
-        ("manifest:/nowhere.csv", "cannot read the manifest"),
+        ("manifest:/nowhere.csv", "cannot read /nowhere.csv"),
         ("synthetic:/nowhere", "no manifest of drawn crops"),
     ],
 )
@@ -236,6 +335,9 @@ class InMemory:
 
     def test(self) -> EvaluationSplit:
         raise DataError("none")
+
+    def notes(self, part: PartName) -> tuple[str, ...]:
+        return (f"{part} is whole",)
 
 
 LABELS = st.lists(st.tuples(st.integers(1, 5), st.sampled_from([NO_CAMERA, 0, 1, 2])), min_size=1, max_size=8)

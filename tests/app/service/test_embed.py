@@ -55,6 +55,39 @@ def test_the_same_bytes_by_the_same_camera_at_the_same_time_are_the_same_crop(cl
     assert len({first["id"], elsewhere["id"], later["id"]}) == 3
 
 
+def test_a_guessed_time_makes_no_other_crop_of_the_same_bytes(client: httpx.Client) -> None:
+    guess, touched = "2026-05-04T15:30:00Z", "2026-06-04T15:30:00Z"
+    (first,) = stored(client, 1, captured_at=guess, time_guessed="true")
+    assert first["time_guessed"]
+    for form in ({"captured_at": touched, "time_guessed": "true"}, {"captured_at": touched}, {"captured_at": guess}):
+        (again,) = embed(client, jpeg(1), **form).json()["items"]
+        assert (again["status"], again["crop"]) == ("existing", first), form
+    (elsewhere,) = embed(client, jpeg(1), camera="lobby", captured_at=guess, time_guessed="true").json()["items"]
+    assert elsewhere["status"] == "created"
+
+
+def test_a_guess_finds_a_crop_whose_time_is_known(client: httpx.Client) -> None:
+    (first,) = stored(client, 1)
+    (later,) = stored(client, 1, captured_at="2026-05-05T17:30:00+02:00")
+    assert not first["time_guessed"]
+    assert first["id"] != later["id"]
+    (again,) = embed(client, jpeg(1), captured_at="2020-01-01T00:00:00Z", time_guessed="true").json()["items"]
+    assert (again["status"], again["crop"]["id"]) == ("existing", first["id"])
+
+
+def test_a_guess_and_the_same_time_as_a_fact_are_one_crop_of_a_request(client: httpx.Client) -> None:
+    items = json.dumps([{"time_guessed": True}, {}, {"time_guessed": True, "captured_at": "2026-01-01T00:00:00Z"}])
+    answer = embed(client, jpeg(1), jpeg(1), jpeg(1), items=items).json()["items"]
+    assert len({item["crop"]["id"] for item in answer}) == 1
+
+
+def test_the_time_0_is_accepted_in_any_zone(client: httpx.Client) -> None:
+    for moment in ("1970-01-01T00:00:00Z", "1969-12-31T16:00:00-08:00", "1970-01-01T12:00:00+12:00"):
+        (crop,) = stored(client, 1, camera=f"c{moment[20:22] or 0}", captured_at=moment)
+        assert crop["captured_at"] == moment
+    assert embed(client, jpeg(1), captured_at="1970-01-01T01:00:00+02:00").status_code == 422
+
+
 def test_items_override_the_metadata_of_single_files(client: httpx.Client) -> None:
     items = [{"camera_id": "lobby", "person_id": "p9"}, {}, {"captured_at": "2026-05-04T09:00:00Z"}]
     one, two, three = stored(client, 1, 2, 3, person_id="p1", items=json.dumps(items))

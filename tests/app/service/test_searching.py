@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.database import Database
+from app.database import Database, database_url_of
 from app.index.faiss_index import FaissIndex
 from app.index.port import IndexResult
 from app.search.tables import Search
@@ -257,7 +257,7 @@ def test_a_search_is_stored_and_loses_only_deleted_crops(client: httpx.Client, g
 async def test_a_search_that_an_earlier_version_stored_is_answered_with_its_filters(
     client: httpx.Client, settings: Settings, filters: dict[str, Any]
 ) -> None:
-    database = Database(settings.resolved_database_url)
+    database = Database(database_url_of(settings))
     row = Search(
         id="0" * 26, created_at=0, model_id="m", gallery_size=0, compared=0,
         filters=filters, query_crop_ids=[], matches=[],
@@ -310,3 +310,12 @@ def test_blank_form_fields_are_ignored(client: httpx.Client, gallery: dict[str, 
     blank = ("crop_ids", "camera_ids", "exclude_camera_ids", "captured_from", "person_id", "min_similarity")
     blank += ("attributes", "part_weights")
     assert len(found(client, 1, **dict.fromkeys(blank, ""))) == 9
+
+
+def test_a_plus_that_a_url_turned_into_a_blank_is_named(client: httpx.Client) -> None:
+    for parameter in ("captured_from", "captured_to"):
+        answer = client.get(f"/crops?{parameter}=2026-05-04T17:30:00+02:00")
+        assert answer.status_code == 422
+        assert "in a URL write + as %2B" in answer.text
+    assert client.get("/crops?captured_from=2026-05-04T17:30:00%2B02:00").status_code == 200
+    assert "write + as %2B" in client.post("/search", data={"captured_to": "2026-05-04T17:30 02"}).text
