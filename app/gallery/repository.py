@@ -93,29 +93,39 @@ class GalleryRepository:
 
         A guessed time, of the identity or of the crop, equals any time: then camera and image are enough.
         """
-        found: dict[Identity, Crop] = {}
-        exact = [identity for identity in identities if identity[1] is not None]
-        if exact:
-            columns = tuple_(Crop.camera_id, Crop.captured_at, Crop.image_sha256)
-            crops = await self._session.scalars(select(Crop).where(columns.in_(exact)))
-            found = {(crop.camera_id, crop.captured_at, crop.image_sha256): crop for crop in crops}
+        found = await self._crops_of_that_time([identity for identity in identities if identity[1] is not None])
         rest = [identity for identity in identities if identity not in found]
         if rest:
-            pair = tuple_(Crop.camera_id, Crop.image_sha256)
-            pairs = {(camera_id, sha256) for camera_id, _, sha256 in rest}
-            known = select(Crop).where(pair.in_(pairs)).order_by(Crop.key)
-            first: dict[tuple[str, str], Crop] = {}
-            guessed: dict[tuple[str, str], Crop] = {}
-            for crop in await self._session.scalars(known):
-                first.setdefault((crop.camera_id, crop.image_sha256), crop)
-                if crop.time_guessed:
-                    guessed.setdefault((crop.camera_id, crop.image_sha256), crop)
+            earliest = await self._earliest_crops({sha256 for _, _, sha256 in rest})
             for identity in rest:
                 camera_id, captured_at, sha256 = identity
-                crop_of = guessed if captured_at is not None else first
-                if (camera_id, sha256) in crop_of:
-                    found[identity] = crop_of[camera_id, sha256]
+                same = [earliest.get((camera_id, sha256, guessed)) for guessed in (True, False)]
+                crops = [crop for crop in same if crop is not None and (captured_at is None or crop.time_guessed)]
+                if crops:
+                    found[identity] = min(crops, key=lambda crop: crop.key)
         return found
+
+    async def _crops_of_that_time(self, identities: Collection[Identity]) -> dict[Identity, Crop]:
+        """Crops with exactly these identities."""
+        if not identities:
+            return {}
+        _, times, images = zip(*identities, strict=True)
+        # Not by tuples: SQLite finds no index for them and reads all crops.
+        query = select(Crop).where(Crop.captured_at.in_(set(times)), Crop.image_sha256.in_(set(images)))
+        crops = {
+            (crop.camera_id, crop.captured_at, crop.image_sha256): crop for crop in await self._session.scalars(query)
+        }
+        return {identity: crops[identity] for identity in identities if identity in crops}
+
+    async def _earliest_crops(self, images: Collection[str]) -> dict[tuple[str, str, bool], Crop]:
+        """The first crop of these images by camera, image, and whether its time is guessed."""
+        first = (
+            select(func.min(Crop.key))
+            .where(Crop.image_sha256.in_(images))
+            .group_by(Crop.camera_id, Crop.image_sha256, Crop.time_guessed)
+        )
+        crops = await self._session.scalars(select(Crop).where(Crop.key.in_(first)))
+        return {(crop.camera_id, crop.image_sha256, crop.time_guessed): crop for crop in crops}
 
     async def crop(self, crop_id: str) -> Crop | None:
         """One crop."""
