@@ -8,7 +8,7 @@ from model.datasets.base import PartSize
 from model.datasets.reading import ANY_PICTURE
 from model.datasets.three_folders import ThreeFolders
 
-_NAME = re.compile(rf"(?P<pid>[0-9]+)_c(?P<camera>[0-9]+)_[0-9]+{ANY_PICTURE}", re.IGNORECASE)
+_NAME = re.compile(rf"(?P<pid>[0-9]{{1,9}})_c(?P<camera>[0-9]{{1,9}})_[0-9]+{ANY_PICTURE}", re.IGNORECASE)
 _OFFICIAL = {
     "labeled": {"train": PartSize(7_368, 767), "query": PartSize(1_400, 700), "gallery": PartSize(5_328, 700)},
     "detected": {"train": PartSize(7_365, 767), "query": PartSize(1_400, 700), "gallery": PartSize(5_332, 700)},

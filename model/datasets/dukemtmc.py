@@ -7,7 +7,7 @@ from model.datasets.base import PartSize
 from model.datasets.reading import ANY_PICTURE
 from model.datasets.three_folders import ThreeFolders
 
-_NAME = re.compile(rf"(?P<pid>[0-9]+)_c(?P<camera>[0-9]+)_f[0-9]+(?:{ANY_PICTURE}){{1,2}}", re.IGNORECASE)
+_NAME = re.compile(rf"(?P<pid>[0-9]{{1,9}})_c(?P<camera>[0-9]{{1,9}})_f[0-9]+(?:{ANY_PICTURE}){{1,2}}", re.IGNORECASE)
 _OFFICIAL = {"train": PartSize(16_522, 702), "query": PartSize(2_228, 702), "gallery": PartSize(17_661, 1_110)}
 
 

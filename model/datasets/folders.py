@@ -11,7 +11,8 @@ from model.files import printable
 from model.folders import Walk
 
 _CAMERA = re.compile(
-    r"_c([0-9]+)(?:s[0-9]+)?(?=_|$)|^c([0-9]+)(?:s[0-9]+)?_|(?:^|[_-])cam(?:era)?([0-9]+)(?![a-z0-9])", re.IGNORECASE
+    r"_c([0-9]{1,9})(?:s[0-9]+)?(?=_|$)|^c([0-9]{1,9})(?:s[0-9]+)?_|(?:^|[_-])cam(?:era)?([0-9]{1,9})(?![a-z0-9])",
+    re.IGNORECASE,
 )
 _LAYOUT = "it holds a folder for each person with that person's crops in it"
 

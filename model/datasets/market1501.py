@@ -8,7 +8,7 @@ from model.datasets.reading import ANY_PICTURE
 from model.datasets.three_folders import ThreeFolders
 
 _NAME = re.compile(
-    rf"(?P<pid>-1|[0-9]+)_c(?P<camera>[0-9]+)s(?P<sequence>[0-9]+)_(?P<frame>[0-9]+)_[0-9]+(?:{ANY_PICTURE}){{1,2}}",
+    rf"(?P<pid>-1|[0-9]{{1,9}})_c(?P<camera>[0-9]{{1,9}})s(?P<sequence>[0-9]{{1,4}})_(?P<frame>[0-9]{{1,9}})_[0-9]+(?:{ANY_PICTURE}){{1,2}}",
     re.IGNORECASE,
 )
 _OFFICIAL = {"train": PartSize(12_936, 751), "query": PartSize(3_368, 750), "gallery": PartSize(15_913, 750)}

@@ -82,4 +82,4 @@ def _parts(line: str) -> tuple[str, str, str]:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return text.isascii() and text.isdecimal() and len(text) < 10

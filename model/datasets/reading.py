@@ -16,7 +16,7 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 ANY_PICTURE = r"\.(?:jpe?g|png|webp|bmp)"
 """The suffix of a picture in a pattern of file names that ignores case."""
 
-_DIGITS = re.compile("[0-9]+")
+_DIGITS = re.compile("[0-9]{1,18}")  # those of 64 bits
 
 YOUR_OWN_TERMS = "your own: whatever you may do with these pictures"
 """The terms of use of a user's crops."""

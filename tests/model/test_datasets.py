@@ -249,7 +249,7 @@ def test_labels_of_a_manifest_are_names_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("1_11", "11_1"), ("01", "1"), ("\uff11", "1"), ("7 x", "7"), ("1e1", "10"), ("0", "5")]
+    "names", [("1_11", "11_1"), ("01", "1"), ("\uff11", "1"), ("7 x", "7"), ("1e1", "10"), ("0", "5"), ("1" * 30, "2")]
 )
 def test_different_names_are_different_persons_and_cameras(tmp_path: Path, names: tuple[str, str]) -> None:
     one, other = names

@@ -68,10 +68,11 @@ def test_market_distractors_have_no_person_and_junk_is_counted(tmp_path: Path) -
 
 
 def test_market_names_of_many_cameras_and_persons_and_other_formats(tmp_path: Path) -> None:
-    touch(tmp_path / "10002_c12s1_000451_03.PNG", tmp_path / "other.jpg", tmp_path / "inner" / "2.jpg")
+    names = ("10002_c12s1_000451_03.PNG", "other.jpg", f"0001_c1s1_{'9' * 30}_01.jpg", f"0001_c1s{'9' * 30}_1_01.jpg")
+    touch(*(tmp_path / name for name in names), tmp_path / "inner" / "2.jpg")
     source = read_source(tmp_path)
     assert [(item.camera_id, item.person_id) for item in source.items] == [("c12", "10002")]
-    assert "left out: 1 picture not named as in Market-1501 (other.jpg)" in source.notes
+    assert any("left out: 3 pictures not named as in Market-1501 (" in note for note in source.notes)
     assert "left out: 1 folder (inner)" in source.notes
 
 
