@@ -104,18 +104,23 @@ class Walk:
         return Pictures(tuple(sorted(pictures)), left_out)
 
     def _choose_folder(self, path: Path, folders: list[Path], left_out: LeftOut) -> None:
-        if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
+        if _is_hidden(path.name):
             left_out.folders.append(path)
-        elif path.is_symlink() and self._is_read_elsewhere(path):
+        elif _identity(path) in self._read or (path.is_symlink() and self._will_be_read(path.resolve())):
             left_out.links.append(path)
         else:
             self._read.add(_identity(path))
             folders.append(path)
 
-    def _is_read_elsewhere(self, link: Path) -> bool:
-        target = link.resolve()
-        inside, around = self._root in target.parents, target in (self._root, *self._root.parents)
-        return inside or around or _identity(link) in self._read
+    def _will_be_read(self, target: Path) -> bool:
+        """Whether the walk comes to a link's target itself; the folders around the root contain it, too."""
+        if target == self._root or target in self._root.parents:
+            return True
+        return self._root in target.parents and not any(map(_is_hidden, target.relative_to(self._root).parts))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -228,6 +228,16 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert any("1 name, a broken link or a device (gone)" in note for note in source.notes)
 
 
+def test_links_into_hidden_folders_are_followed_and_nothing_is_read_twice(tmp_path: Path) -> None:
+    outside, root = tmp_path / "disk", tmp_path / "root"
+    touch(root / ".store" / "gate" / "1.jpg", outside / "deep" / "2.jpg", outside / "3.jpg")
+    (root / "gate").symlink_to(root / ".store" / "gate")
+    (root / "a").symlink_to(outside / "deep")
+    (root / "b").symlink_to(outside)
+    items = read_source(root).items
+    assert [(item.camera_id, item.path.name) for item in items] == [("a", "2.jpg"), ("b", "3.jpg"), ("gate", "1.jpg")]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
 def test_names_that_are_not_utf_8_are_read(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"T\xfcr")
