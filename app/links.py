@@ -71,9 +71,18 @@ def signer_of(settings: Settings) -> Signer | None:
     return None if settings.api_key is None else Signer(settings.api_key.get_secret_value())
 
 
-async def links_of(request: Request, settings: Annotated[Settings, Depends(provided(Settings))]) -> Links:
+async def root_path_of(request: Request) -> str:
+    """A dependency for FastAPI: the path behind which a proxy has the service, without a slash at its end."""
+    root_path: str = request.scope.get("root_path", "")
+    return root_path.rstrip("/")
+
+
+RootPath = Annotated[str, Depends(root_path_of)]
+
+
+async def links_of(root_path: RootPath, settings: Annotated[Settings, Depends(provided(Settings))]) -> Links:
     """A dependency for FastAPI: the links of a request's answer."""
-    return Links(request.scope.get("root_path", "").rstrip("/"), signer_of(settings))
+    return Links(root_path, signer_of(settings))
 
 
 LinksDep = Annotated[Links, Depends(links_of)]

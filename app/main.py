@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from app.database import Database
+from app.docs_page import serve_docs
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
@@ -34,7 +35,7 @@ from app.models.loader import ModelLoader
 from app.models.rollout import Rollout
 from app.models.service import ReindexService
 from app.models.supervisor import ModelSupervisor
-from app.openapi import CONTACT, DESCRIPTION, DOCS_PATH, LICENCE, TAGS, describe, lead_to_docs, operation_id
+from app.openapi import CONTACT, DESCRIPTION, LICENCE, TAGS, describe, operation_id
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
@@ -68,7 +69,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         contact=CONTACT,
         license_info=LICENCE,
         generate_unique_id_function=operation_id,
-        docs_url=DOCS_PATH,
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         form_limits={"max_files": settings.max_files, "max_fields": 10_000, "max_part_size": 1024 * 1024},
@@ -95,7 +96,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     app.include_router(status_endpoints.health, dependencies=[known_fields])
     app.include_router(status_endpoints.router, dependencies=secured)
     describe(app, needs_api_key=settings.api_key is not None)
-    lead_to_docs(app)
+    serve_docs(app)
     return app
 
 

@@ -1,17 +1,14 @@
-"""Completes the OpenAPI document that FastAPI generates, and leads to its page."""
+"""Completes the OpenAPI document that FastAPI generates."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import RedirectResponse
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app.errors import MEDIA_TYPE
 from app.examples import ANSWERS, PROBLEM
 from app.problem import Problem
-
-DOCS_PATH = "/docs"
 
 DESCRIPTION = """
 Post a picture of a person, get back, ranked, where else that person was seen.
@@ -62,14 +59,6 @@ _LINKS = {
 def operation_id(route: APIRoute) -> str:
     """The id of an operation: the name of its function."""
     return route.name
-
-
-def lead_to_docs(app: FastAPI) -> None:
-    """Let `/` lead to Swagger UI."""
-
-    @app.get("/", include_in_schema=False)
-    async def root(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}{DOCS_PATH}")
 
 
 def describe(app: FastAPI, needs_api_key: bool) -> None:
@@ -144,11 +133,15 @@ def _leave_out_null(document: dict[str, Any]) -> None:
 
 
 def _leave_optional_fields_empty(document: dict[str, Any]) -> None:
-    """Add empty examples: Swagger UI sends an invented value for fields without a default or an example."""
+    """Add empty examples: Swagger UI sends an invented value for fields without a default or an example.
+
+    Of files it shows one picker, which sends nothing as long as no file is chosen.
+    """
     for form in _forms(document):
         for name, field in form["properties"].items():
             if name not in form.get("required", []) and "default" not in field:
-                field.setdefault("examples", [[] if field.get("type") == "array" else ""])
+                files = field.get("items", {}).get("format") == "binary"
+                field.setdefault("examples", [[""] if files else [] if field.get("type") == "array" else ""])
 
 
 def _forms(document: dict[str, Any]) -> list[dict[str, Any]]:

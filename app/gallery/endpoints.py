@@ -54,12 +54,7 @@ CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers 
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
 
 _IMAGE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            kind: {"schema": {"type": "string", "format": "binary"}}
-            for kind in ("image/jpeg", "image/png", "image/webp")
-        }
-    }
+    200: {"content": {kind: {} for kind in ("image/jpeg", "image/png", "image/webp")}}
 }
 
 
@@ -78,7 +73,10 @@ async def embed(
     form: EmbedFormDep,
     files: Annotated[
         Several[UploadFile] | None,
-        File(description="Choose the pictures of people: jpeg, png or webp, each cut out so that it shows one person"),
+        File(
+            description="Choose pictures of people: jpeg, png or webp, each cut out so that it shows one person. "
+            "*Add string item* takes another one"
+        ),
     ] = None,
     frame: Annotated[
         UploadFile | None,

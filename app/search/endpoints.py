@@ -22,9 +22,7 @@ pictures = APIRouter(tags=["search"])
 """What signed links lead to."""
 
 _JPEG = "image/jpeg"
-_SHEET: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_JPEG: {"schema": {"type": "string", "format": "binary"}}}}
-}
+_SHEET: dict[int | str, dict[str, Any]] = {200: {"content": {_JPEG: {}}}}
 
 SearchDep = Annotated[SearchService, Depends(provided(SearchService))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
@@ -43,7 +41,7 @@ async def search(
         Several[UploadFile] | None,
         File(
             description="Choose a picture of the person: jpeg, png or webp, cut out so that it shows this person "
-            "alone. Several pictures of the same person find more"
+            "alone. *Add string item* takes another picture of the same person; several find more"
         ),
     ] = None,
     crop_ids: Annotated[

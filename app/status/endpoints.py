@@ -101,7 +101,7 @@ async def list_models(active_model: ActiveModelDep, database: DatabaseDep) -> li
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/plain": {}}}},
 )
 async def get_metrics(registry: RegistryDep) -> Response:
     """Counters and histograms in Prometheus' text format."""

@@ -192,8 +192,10 @@ def test_the_page_is_not_wider_than_the_screen(client: httpx.Client, browser: we
         {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500},
     )
     browser.get(str(client.base_url))
-    for name in ("search", "embed", "list_crops"):
+    for name in ("search", "embed", "list_crops", "get_crop_image", "begin_reindex", "put_camera"):
         Operation(browser, name)
+    search_form = browser.find_element(By.CSS_SELECTOR, "[id$='-search'] .opblock-section-request-body")
+    assert search_form.find_elements(By.CSS_SELECTOR, "input[type=file]"), "a picker is there at once"
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
