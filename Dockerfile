@@ -6,11 +6,13 @@ WORKDIR /src
 RUN python -m venv /opt/passerby
 # What the service depends on changes less often than the service: a layer of its own.
 COPY pyproject.toml README.md LICENSE ./
-RUN mkdir app model migrations && touch app/__init__.py model/__init__.py migrations/__init__.py \
+RUN mkdir app model migrations passerby \
+ && touch app/__init__.py model/__init__.py migrations/__init__.py passerby/__init__.py \
  && /opt/passerby/bin/pip install --no-cache-dir ".[${ENGINE}]"
 COPY app app
 COPY model model
 COPY migrations migrations
+COPY passerby passerby
 RUN /opt/passerby/bin/pip install --no-cache-dir --no-deps --force-reinstall .
 
 FROM python:3.11-slim-bookworm

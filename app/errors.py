@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -14,6 +13,7 @@ from app.embedding.engine import EngineError
 from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
 from app.kit.disconnect import ClientDisconnected
+from app.problem import Problem
 from model.decoding import PictureError
 
 MEDIA_TYPE = "application/problem+json"
@@ -43,6 +43,10 @@ class Unauthorised(PasserbyError):
     """The API key is missing or wrong."""
 
 
+class LinkRefused(Unauthorised):
+    """A signed link has expired or was altered."""
+
+
 class NotReady(PasserbyError):
     """A part of the service that the request needs does not work now."""
 
@@ -67,17 +71,6 @@ class Conflict(PasserbyError):
     """The request conflicts with the present state or a running operation."""
 
 
-class Problem(BaseModel):
-    """An error, as RFC 9457 describes it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(description="The kind of error; the same for all errors of a kind")
-    title: str = Field(description="The kind of error in words")
-    status: int = Field(description="The HTTP status")
-    detail: str = Field(description="What was wrong with this request, and what to do")
-
-
 @dataclass(frozen=True)
 class _Kind:
     status: int
@@ -95,6 +88,7 @@ _KINDS: dict[type[Exception], _Kind] = {
     NotFound: _NOT_FOUND,
     Conflict: _Kind(409, "conflict", "Conflict with the present state or a running operation"),
     Unauthorised: _Kind(401, "unauthorised", "The API key is missing or wrong"),
+    LinkRefused: _Kind(401, "link", "The link has expired or was altered"),
     NotReady: _NOT_READY,
     IndexNotReady: _NOT_READY,
     IndexUnreachable: _NOT_READY,
@@ -142,20 +136,7 @@ def problem_of_status(status: int, detail: str, **extra: Any) -> Problem:
     return _problem(_BY_STATUS.get(status, _Kind(status, "error", "The request failed")), detail, extra)
 
 
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI responses for an endpoint's errors, with those that every endpoint has."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {
-        status: {"description": _description(status), "content": content} for status in sorted({*statuses, 401, 422})
-    }
-
-
 def _problem(kind: _Kind, detail: str, extra: Mapping[str, Any]) -> Problem:
     return Problem(
         type=f"urn:passerby:problem:{kind.slug}", title=kind.title, status=kind.status, detail=detail, **extra
     )
-
-
-def _description(status: int) -> str:
-    titles = [kind.title for kind in (*_BY_STATUS.values(), *_KINDS.values()) if kind.status == status]
-    return titles[0]

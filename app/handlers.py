@@ -15,11 +15,11 @@ from app.errors import (
     MEDIA_TYPE,
     EmbeddingIncomplete,
     InvalidRequest,
-    Problem,
     Unauthorised,
     problem_of,
     problem_of_status,
 )
+from app.problem import Problem
 
 _log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ async def _http(request: Request, error: Exception) -> Response:
         raise error
     headers = dict(error.headers or {})
     if error.status_code == status.HTTP_405_METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_allowed_methods(request))
+        headers["Allow"] = ", ".join(_allowed_methods(request)) or headers.get("Allow", "")
     return _respond(problem_of_status(error.status_code, str(error.detail)), headers)
 
 

@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from app.database import Database, database_url_of
+from app.docs_page import serve_docs
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
 from app.gallery import endpoints as gallery_endpoints
@@ -34,12 +35,12 @@ from app.models.loader import ModelLoader
 from app.models.rollout import Rollout
 from app.models.service import ReindexService
 from app.models.supervisor import ModelSupervisor
-from app.openapi import DESCRIPTION, TAGS, describe
+from app.openapi import CONTACT, DESCRIPTION, LICENCE, TAGS, describe, operation_id
 from app.places import adopt_misplaced_data, adopt_misplaced_files, check_database_place, local_folder
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
 from app.search.service import SearchService
-from app.security import require_api_key
+from app.security import require_api_key, require_api_key_or_link
 from app.settings import Settings
 from app.status import endpoints as status_endpoints
 from model.decoding import PictureLimits
@@ -66,6 +67,10 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         openapi_tags=TAGS,
+        contact=CONTACT,
+        license_info=LICENCE,
+        generate_unique_id_function=operation_id,
+        docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
         form_limits={"max_files": settings.max_files, "max_fields": 10_000, "max_part_size": 1024 * 1024},
@@ -83,12 +88,16 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     handle_errors(app)
     known_fields = Depends(refuse_unknown_fields)
     secured = [Depends(require_api_key), known_fields]
+    secured_or_linked = [Depends(require_api_key_or_link), known_fields]
     app.include_router(search_endpoints.router, dependencies=secured)
+    app.include_router(search_endpoints.pictures, dependencies=secured_or_linked)
     app.include_router(gallery_endpoints.router, dependencies=secured)
+    app.include_router(gallery_endpoints.pictures, dependencies=secured_or_linked)
     app.include_router(model_endpoints.router, dependencies=secured)
     app.include_router(status_endpoints.health, dependencies=[known_fields])
     app.include_router(status_endpoints.router, dependencies=secured)
     describe(app, needs_api_key=settings.api_key is not None)
+    serve_docs(app)
     return app
 
 

@@ -1,6 +1,5 @@
 """The service's settings, from the environment (prefix PASSERBY_) or the command line."""
 
-import ipaddress
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.engine_kinds import EngineKind, default_suffix, install_hint, is_installed
+from app.kit.hosts import is_loopback
 from app.kit.names import did_you_mean, shown
 from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
@@ -164,13 +164,3 @@ class Settings(BaseSettings):
     def snapshots_dir(self) -> Path:
         """The folder of the index's snapshots."""
         return self.data_dir.resolve() / "snapshots"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is a loopback address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

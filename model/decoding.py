@@ -66,6 +66,9 @@ _BACKGROUND = (0.485, 0.456, 0.406)
 
 _USE_INSTEAD = "use JPEG, PNG or WebP"
 
+_UNREADABLE_MODES = frozenset({"I", "F", "I;16B", "I;16L", "I;16N"})
+"""Modes that no file has which is read, and whose range of values is not known."""
+
 _PNG_END = b"IEND\xaeB`\x82"
 
 _UPRIGHT = {
@@ -138,11 +141,22 @@ def decode(
         if media_type == "image/jpeg":
             side = DRAFT_MARGIN * max(input_format.size)
             picture.draft(picture.mode, (side, side))
-        whole = upright(picture)
+        pixels = _pixels(picture, input_format)
         if _turn(picture) in _SIDEWAYS:
             width, height = height, width
-        pixels = to_input(_opaque(whole, input_format.mean), input_format.size, input_format.interpolation)
     return DecodedCrop(PictureFacts(media_type, width, height), pixels)
+
+
+def decode_opened(picture: Image.Image, limits: PictureLimits, input_format: InputFormat) -> NDArray[np.uint8]:
+    """The pixels of a picture that Pillow has opened, in the form of `DecodedCrop`. Raises PictureError.
+
+    They are those of its file, except that a large JPEG is decoded at its full size.
+    """
+    if picture.mode in _UNREADABLE_MODES:
+        raise PictureError("unsupported-format", f"Pillow's mode {picture.mode} has more than 8 bits: convert to RGB")
+    with _picture_errors(limits):
+        _check_size(*picture.size, limits)
+        return _pixels(picture, input_format)
 
 
 @contextmanager
@@ -171,6 +185,10 @@ def upright(picture: Image.Image) -> Image.Image:
     if picture.mode == "I;16":  # Pillow would clip 16 bits to 8
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     return picture if turn is None else picture.transpose(turn)
+
+
+def _pixels(picture: Image.Image, input_format: InputFormat) -> NDArray[np.uint8]:
+    return to_input(_opaque(upright(picture), input_format.mean), input_format.size, input_format.interpolation)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from model.errors import CheckpointError
-from model.evaluate import Embed
 from model.onnx_session import open_session, run_session
 from model.reference import Reference
 
 if TYPE_CHECKING:
+    from model.evaluate import Embed  # with what evaluations need, such as faiss
     from model.plain_network import PlainNetwork
 
 
@@ -23,7 +23,7 @@ class Inference:
     """`embed` takes `(N, height, width, 3)` uint8 RGB of the metadata's input size and gives `(N, 8, 256)` float32."""
 
     metadata: CheckpointMetadata
-    embed: Embed
+    embed: "Embed"
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:

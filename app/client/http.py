@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from app.client.errors import ClientError, Refused, Unreachable
-from app.settings import is_loopback
+from app.kit.hosts import is_loopback
 from model.files import printable
 
 API_KEY_VARIABLE = "PASSERBY_API_KEY"

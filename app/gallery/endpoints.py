@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from app.embedding.crop_queue import Priority
 from app.embedding.frames import CropFile
 from app.embedding.service import EmbeddedCrop
-from app.errors import InvalidRequest, problem_of, problem_responses
+from app.errors import InvalidRequest, problem_of
 from app.gallery.crop_store import StoredCrop
 from app.gallery.filters import CropFilter
-from app.gallery.forms import EmbedForm, Include
+from app.gallery.forms import EmbedForm
 from app.gallery.metadata import CropMetadata
 from app.gallery.posted import read_posted
 from app.gallery.schemas import (
@@ -26,17 +26,22 @@ from app.gallery.schemas import (
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
+    Include,
 )
 from app.gallery.service import GalleryService, NewCrop
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
-from app.kit.forms import Several, fields_of
+from app.kit.fields import Several
+from app.kit.forms import fields_of
 from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
+from app.links import Links, LinksDep
 from app.models.active import ActiveModel
 from app.settings import Settings
 from model.decoding import PictureError
 
 router = APIRouter()
+pictures = APIRouter()
+"""What signed links lead to."""
 
 GalleryDep = Annotated[GalleryService, Depends(provided(GalleryService))]
 SettingsDep = Annotated[Settings, Depends(provided(Settings))]
@@ -58,19 +63,26 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
     status_code=status.HTTP_201_CREATED,
     tags=["crops"],
     summary="Put crops into the gallery",
-    responses=problem_responses(400, 413, 429, 503),
 )
 async def embed(
     gallery: GalleryDep,
     active_model: ActiveModelDep,
     disconnect: DisconnectDep,
     settings: SettingsDep,
+    links: LinksDep,
     form: EmbedFormDep,
     files: Annotated[
-        Several[UploadFile] | None, File(description="One or many crops: jpeg, png or webp, one person each")
+        Several[UploadFile] | None,
+        File(
+            description="Choose pictures of people: jpeg, png or webp, each cut out so that it shows one person. "
+            "*Add string item* takes another one"
+        ),
     ] = None,
     frame: Annotated[
-        UploadFile | None, File(description="Or the whole picture of a camera: jpeg, png or webp, with boxes")
+        UploadFile | None,
+        File(
+            description="Or, instead of files, choose one whole picture of a camera, and say in boxes where people are"
+        ),
     ] = None,
     boxes: Annotated[
         str | None,
@@ -97,7 +109,7 @@ async def embed(
         model_id, outcomes = await _embed_only(active_model, crops, disconnect)
     wanted = set(form.include)
     described = [
-        _item(index, posted.names[index], crop, outcome, wanted)
+        _item(index, posted.names[index], crop, outcome, wanted, links)
         for index, (crop, outcome) in enumerate(zip(crops, outcomes, strict=True))
     ]
     return EmbedAnswer(model_id=model_id, items=described)
@@ -137,7 +149,12 @@ def _in_order(crops: Sequence[object], outcomes: Sequence[Outcome]) -> list[Outc
 
 
 def _item(
-    index: int, filename: str | None, crop: CropFile | PictureError, outcome: Outcome, wanted: set[Include]
+    index: int,
+    filename: str | None,
+    crop: CropFile | PictureError,
+    outcome: Outcome,
+    wanted: set[Include],
+    links: Links,
 ) -> EmbedItem:
     if isinstance(outcome, Exception):
         return EmbedItem(index=index, filename=filename, status="failed", problem=problem_of(outcome))
@@ -146,7 +163,7 @@ def _item(
         index=index,
         filename=filename,
         status=stored.status if stored else "embedded",
-        crop=CropOut.of(stored.crop) if stored else None,
+        crop=CropOut.of(stored.crop, links) if stored else None,
         box=crop.box if isinstance(crop, CropFile) else None,
         embedding=_embedding(outcome.parts, wanted),
     )
@@ -159,9 +176,10 @@ def _embedding(parts: NDArray[np.float32], wanted: set[Include]) -> EmbeddingOut
     return EmbeddingOut.of(parts, both or "vector" in wanted, both or "parts" in wanted)
 
 
-@router.get("/crops", tags=["crops"], summary="List crops, latest first", responses=problem_responses(503))
+@router.get("/crops", tags=["crops"], summary="List crops, latest first")
 async def list_crops(
     gallery: GalleryDep,
+    links: LinksDep,
     filters: FilterQuery,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
@@ -173,23 +191,23 @@ async def list_crops(
         raise InvalidRequest(f"{error}: give next_cursor of the page before", "cursor") from error
     crops, next_position = await gallery.page(filters, before, limit)
     return CropPage(
-        items=[CropOut.of(crop) for crop in crops],
+        items=[CropOut.of(crop, links) for crop in crops],
         next_cursor=None if next_position is None else encode_cursor(next_position),
     )
 
 
-@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop", responses=problem_responses(404, 503))
-async def get_crop(gallery: GalleryDep, crop_id: CropIdPath) -> CropOut:
+@router.get("/crops/{crop_id}", tags=["crops"], summary="One crop")
+async def get_crop(gallery: GalleryDep, links: LinksDep, crop_id: CropIdPath) -> CropOut:
     """A crop with its metadata."""
-    return CropOut.of(await gallery.crop(crop_id))
+    return CropOut.of(await gallery.crop(crop_id), links)
 
 
-@router.get(
+@pictures.get(
     "/crops/{crop_id}/image",
     tags=["crops"],
     summary="A crop's picture",
     response_class=Response,
-    responses={**_IMAGE, **problem_responses(404, 503)},
+    responses=_IMAGE,
 )
 async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     """The picture, byte for byte as it was posted; for a box of a frame, the JPEG that was cut out."""
@@ -206,20 +224,19 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     tags=["crops"],
     summary="Delete a crop",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 503),
 )
 async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
     """Deletes a crop, its embedding and its picture. No later search finds it."""
     await gallery.delete(crop_id)
 
 
-@router.get("/cameras", tags=["cameras"], summary="All cameras", responses=problem_responses(503))
+@router.get("/cameras", tags=["cameras"], summary="All cameras")
 async def list_cameras(gallery: GalleryDep) -> list[CameraOut]:
     """All cameras by id."""
     return [CameraOut.of(camera, crops) for camera, crops in await gallery.cameras()]
 
 
-@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera", responses=problem_responses(404, 503))
+@router.get("/cameras/{camera_id}", tags=["cameras"], summary="One camera")
 async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     """A camera, and how many crops it has."""
     return CameraOut.of(*await gallery.camera(camera_id))
@@ -229,7 +246,6 @@ async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
     "/cameras/{camera_id}",
     tags=["cameras"],
     summary="Describe a camera",
-    responses=problem_responses(400, 413, 503),
 )
 async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
     """Sets a camera's name, place and time zone; creates the camera if it has no crop yet."""

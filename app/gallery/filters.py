@@ -5,7 +5,7 @@ from pydantic import BaseModel, Field
 from app.gallery.attributes import pairs_of
 from app.gallery.schemas import Attributes, CameraId, Instant, Name
 from app.index.port import Filter
-from app.kit.forms import Several
+from app.kit.fields import Several
 from app.kit.times import to_microseconds
 
 CAMERA_FIELDS = ("camera_ids", "exclude_camera_ids")

@@ -1,21 +1,19 @@
 """The form of a `POST /embed`: the metadata of each crop, and the boxes of a frame."""
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from app.embedding.frames import Box
 from app.errors import InvalidRequest
 from app.gallery.metadata import CropMetadata
-from app.gallery.schemas import ItemMetadata
-from app.kit.forms import Several
+from app.gallery.schemas import Include, ItemMetadata
+from app.kit.fields import Several
 from app.kit.names import did_you_mean, shown
 
 _OBJECTS = TypeAdapter(list[dict[str, Any]])
 _BOXES = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]])
-
-Include = Literal["embedding", "vector", "parts"]
 
 
 class EmbedForm(ItemMetadata):

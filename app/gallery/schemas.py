@@ -3,18 +3,21 @@
 import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from app.errors import Problem
-from app.gallery.tables import Camera, Crop
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
+from app.problem import Problem
 from model.architecture import PARTS
+
+if TYPE_CHECKING:  # clients have these schemas, too, and nothing of the service
+    from app.gallery.tables import Camera, Crop
+    from app.links import Links
 
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _MAX_ATTRIBUTE_BYTES = 16_384
@@ -60,6 +63,7 @@ CameraId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 CropId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Name = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
 Instant = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_range)]
+Include = Literal["embedding", "vector", "parts"]
 Attributes = Annotated[dict[str, Any], AfterValidator(_small_json)]
 TimeZone = Annotated[str, StringConstraints(max_length=64), AfterValidator(_known_zone)]
 
@@ -99,11 +103,14 @@ class CropOut(BaseModel):
     track_id: str | None
     person_id: str | None
     attributes: dict[str, Any]
-    image_url: str = Field(description="Where the picture is, on this service")
+    image_url: str = Field(
+        description="Where the picture is, on this service; where the service has a key, the link opens without it for "
+        "some minutes"
+    )
     created_at: datetime = Field(description="When the crop was stored")
 
     @classmethod
-    def of(cls, crop: Crop) -> "CropOut":
+    def of(cls, crop: "Crop", links: "Links") -> "CropOut":
         """The schema of a row."""
         return cls(
             id=crop.id,
@@ -113,7 +120,7 @@ class CropOut(BaseModel):
             track_id=crop.track_id,
             person_id=crop.person_id,
             attributes=crop.attributes,
-            image_url=f"/crops/{crop.id}/image",
+            image_url=links.crop_image(crop.id),
             created_at=from_microseconds(crop.created_at),
         )
 
@@ -197,7 +204,7 @@ class CameraOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, camera: Camera, crops: int) -> "CameraOut":
+    def of(cls, camera: "Camera", crops: int) -> "CameraOut":
         """The schema of a row."""
         return cls(
             id=camera.id,

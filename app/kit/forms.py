@@ -1,24 +1,15 @@
-"""Form and query fields: types of them, and models made of them."""
+"""Models made of form and query fields."""
 
 from collections.abc import Awaitable, Callable
 from inspect import Parameter, Signature
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
-Value = TypeVar("Value")
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def _without_blanks(values: object) -> object:
-    return [value for value in values if value != ""] if isinstance(values, list) else values
-
-
-Several = Annotated[list[Value], BeforeValidator(_without_blanks)]
-"""A field that may be repeated. Browsers send an empty field as a blank value, which is dropped."""
 
 
 def fields_of(model: type[Model], place: Callable[..., Any]) -> Callable[..., Awaitable[Model]]:

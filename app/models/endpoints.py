@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, File, Form, Path, UploadFile, status
 
-from app.errors import InvalidRequest, problem_responses
+from app.errors import InvalidRequest
 from app.kit.provide import provided
 from app.models.schemas import ReindexOut, UnreadableOut
 from app.models.service import ReindexProgress, ReindexService
@@ -20,9 +20,8 @@ ModelIdPath = Annotated[str, Path(description="A model's id, as in `GET /models`
     "/reindex",
     status_code=status.HTTP_202_ACCEPTED,
     summary="Switch to another model",
-    responses=problem_responses(400, 404, 409, 413, 503),
 )
-async def begin(
+async def begin_reindex(
     service: ReindexDep,
     checkpoint: Annotated[UploadFile | None, File(description="A .onnx or .safetensors checkpoint")] = None,
     model_id: Annotated[
@@ -51,8 +50,8 @@ async def begin(
     return _out(await service.begin_stored(str(model_id), allow_missing))
 
 
-@router.get("/reindex", summary="Progress of the next model", responses=problem_responses(404, 503))
-async def progress(service: ReindexDep) -> ReindexOut:
+@router.get("/reindex", summary="Progress of the next model")
+async def get_reindex(service: ReindexDep) -> ReindexOut:
     """The active model, the next one, and how many crops the next one has embedded."""
     return _out(await service.progress())
 
@@ -61,9 +60,8 @@ async def progress(service: ReindexDep) -> ReindexOut:
     "/reindex",
     summary="Cancel the switch to the next model",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 409, 503),
 )
-async def cancel(service: ReindexDep) -> None:
+async def cancel_reindex(service: ReindexDep) -> None:
     """The active model stays; the embeddings of the next one are deleted in the background."""
     await service.cancel()
 
@@ -72,9 +70,8 @@ async def cancel(service: ReindexDep) -> None:
     "/models/{model_id}",
     summary="Delete a model's embeddings",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problem_responses(404, 409, 503),
 )
-async def drop(service: ReindexDep, model_id: ModelIdPath) -> None:
+async def delete_model(service: ReindexDep, model_id: ModelIdPath) -> None:
     """Deletes, in the background, the embeddings of a model that is no longer active; it cannot be switched to then."""
     await service.drop(model_id)
 

@@ -1,20 +1,28 @@
 """Searching over HTTP."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
 
-from app.errors import InvalidRequest, problem_responses
+from app.errors import InvalidRequest
 from app.gallery.schemas import CropId
+from app.kit.accept import prefers
 from app.kit.disconnect import Disconnect, disconnect_of
-from app.kit.forms import Several, fields_of
+from app.kit.fields import Several
+from app.kit.forms import fields_of
 from app.kit.provide import provided
+from app.links import LinksDep
 from app.search.parameters import SearchParameters
 from app.search.schemas import SearchAnswer, SearchId
 from app.search.service import Consistency, QueryPicture, SearchRequest, SearchService
 
 router = APIRouter(tags=["search"])
+pictures = APIRouter(tags=["search"])
+"""What signed links lead to."""
+
+_JPEG = "image/jpeg"
+_SHEET: dict[int | str, dict[str, Any]] = {200: {"content": {_JPEG: {}}}}
 
 SearchDep = Annotated[SearchService, Depends(provided(SearchService))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
@@ -22,12 +30,20 @@ ParametersForm = Annotated[SearchParameters, Depends(fields_of(SearchParameters,
 SearchIdPath = Annotated[SearchId, Path(description="The `search_id` that `POST /search` returned")]
 
 
-@router.post("/search", summary="Find a person", responses=problem_responses(400, 413, 429, 500, 503))
+@router.post("/search", summary="Find a person", response_model=SearchAnswer, responses=_SHEET)
 async def search(
+    request: Request,
     service: SearchDep,
+    links: LinksDep,
     disconnect: DisconnectDep,
     filters: ParametersForm,
-    files: Annotated[Several[UploadFile] | None, File(description="One or several pictures of the person")] = None,
+    files: Annotated[
+        Several[UploadFile] | None,
+        File(
+            description="Choose a picture of the person: jpeg, png or webp, cut out so that it shows this person "
+            "alone. *Add string item* takes another picture of the same person; several find more"
+        ),
+    ] = None,
     crop_ids: Annotated[
         Several[CropId] | None,
         Form(description="Or crops of the gallery that show the person; they are left out of the matches"),
@@ -41,38 +57,43 @@ async def search(
             "deleted through any service are never found"
         ),
     ] = "eventual",
-) -> SearchAnswer:
+) -> SearchAnswer | Response:
     """Ranks the crops of the gallery by their similarity to the person of the query.
 
-    A match is a candidate for you to look at. The answer contains the applied filters and the number of compared crops.
-    It is stored: `GET /searches/{id}` returns it again, `sheet_url` shows it as one picture.
+    A match is a candidate for you to look at. The answer is JSON, or the contact sheet as one picture where the request
+    has the header `Accept: image/jpeg`; then `Content-Location` says where it is. It is stored:
+    `GET /searches/{search_id}` returns it again, and `sheet_url` shows it.
     """
     if bool(files) == bool(crop_ids):
         raise InvalidRequest("give either files or crop_ids: the query needs pictures of the person", "files")
-    request = SearchRequest(
+    query = SearchRequest(
         pictures=await _read(files or []),
         crop_ids=tuple(dict.fromkeys(crop_ids or ())),
         filters=filters,
         consistency=consistency,
     )
-    return SearchAnswer.of(await service.search(request, disconnect))
+    result = await service.search(query, disconnect)
+    if prefers(request.headers.get("accept", ""), _JPEG, "application/json"):
+        sheet = await service.sheet(result.search.id)
+        return Response(sheet, media_type=_JPEG, headers={"Content-Location": links.sheet(result.search.id)})
+    return SearchAnswer.of(result, links)
 
 
-@router.get("/searches/{search_id}", summary="A search again", responses=problem_responses(404, 503))
-async def get_search(service: SearchDep, search_id: SearchIdPath) -> SearchAnswer:
+@router.get("/searches/{search_id}", summary="A search again")
+async def get_search(service: SearchDep, links: LinksDep, search_id: SearchIdPath) -> SearchAnswer:
     """An earlier search with its answer, without matches that were deleted since."""
-    return SearchAnswer.of(await service.stored(search_id))
+    return SearchAnswer.of(await service.stored(search_id), links)
 
 
-@router.get(
+@pictures.get(
     "/searches/{search_id}/sheet.jpg",
     summary="The contact sheet of a search",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(404, 503)},
+    responses=_SHEET,
 )
 async def get_sheet(service: SearchDep, search_id: SearchIdPath) -> Response:
     """One picture: the query, then the matches with rank, camera, local time and similarity."""
-    return Response(await service.sheet(search_id), media_type="image/jpeg")
+    return Response(await service.sheet(search_id), media_type=_JPEG)
 
 
 async def _read(files: Sequence[UploadFile]) -> list[QueryPicture]:

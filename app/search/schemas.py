@@ -1,7 +1,7 @@
 """The HTTP schemas of searching."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -9,7 +9,10 @@ from app.gallery.schemas import CropOut
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
 from app.search.parameters import SearchParameters
-from app.search.service import SearchResult
+
+if TYPE_CHECKING:  # clients have these schemas, too, and nothing of the service
+    from app.links import Links
+    from app.search.service import SearchResult
 
 SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
@@ -38,10 +41,13 @@ class SearchAnswer(BaseModel):
     filters: SearchParameters
     query_crop_ids: list[str] = Field(description="The crops of the gallery that made up the query")
     matches: list[MatchOut]
-    sheet_url: str = Field(description="The contact sheet: the query, then the matches, as one picture")
+    sheet_url: str = Field(
+        description="The contact sheet: the query, then the matches, as one picture; where the service has a key, the "
+        "link opens without it for some minutes"
+    )
 
     @classmethod
-    def of(cls, result: SearchResult) -> "SearchAnswer":
+    def of(cls, result: "SearchResult", links: "Links") -> "SearchAnswer":
         """The schema of a result."""
         search = result.search
         return cls(
@@ -57,9 +63,9 @@ class SearchAnswer(BaseModel):
                     rank=match.rank,
                     similarity=match.similarity,
                     parts=dict(match.parts),
-                    crop=CropOut.of(match.crop),
+                    crop=CropOut.of(match.crop, links),
                 )
                 for match in result.matches
             ],
-            sheet_url=f"/searches/{search.id}/sheet.jpg",
+            sheet_url=links.sheet(search.id),
         )

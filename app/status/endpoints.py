@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
-from app.errors import NotReady, problem_responses
+from app.errors import NotReady
 from app.gallery.repository import GalleryRepository
 from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
@@ -25,18 +25,14 @@ health = APIRouter(tags=["service"])
 router = APIRouter(tags=["service"])
 
 
-@health.get("/health/live", summary="Is the process alive?", responses={422: problem_responses()[422]})
-async def live() -> Alive:
+@health.get("/health/live", summary="Is the process alive?")
+async def get_live() -> Alive:
     """Answers as long as the process serves requests."""
     return Alive()
 
 
-@health.get(
-    "/health/ready",
-    summary="Does everything work?",
-    responses={status: problem_responses(503)[status] for status in (422, 503)},
-)
-async def ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
+@health.get("/health/ready", summary="Does everything work?")
+async def get_ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
     """Green once the model is warm and has embedded all crops, the index is up to date and the database answers.
 
     Where no model is active because the next one has not embedded all crops, the problem has `embedded` and `total`.
@@ -77,8 +73,8 @@ async def _reindex_progress(database: Database) -> Progress | None:
         return None if next_id is None else await repository.progress(next_id)
 
 
-@router.get("/models", summary="The models", responses=problem_responses(503))
-async def models(active_model: ActiveModelDep, database: DatabaseDep) -> list[ModelOut]:
+@router.get("/models", summary="The models")
+async def list_models(active_model: ActiveModelDep, database: DatabaseDep) -> list[ModelOut]:
     """The model in use first, then others that have embeddings in the gallery."""
     async with database.read() as session:
         counts = await GalleryRepository(session).embedding_counts()
@@ -105,8 +101,8 @@ async def models(active_model: ActiveModelDep, database: DatabaseDep) -> list[Mo
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **problem_responses()},
+    responses={200: {"content": {"text/plain": {}}}},
 )
-async def metrics(registry: RegistryDep) -> Response:
+async def get_metrics(registry: RegistryDep) -> Response:
     """Counters and histograms in Prometheus' text format."""
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

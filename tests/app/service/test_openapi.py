@@ -1,18 +1,37 @@
 """The OpenAPI document is correct: no request gets a 5xx or an undocumented response."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 from pydantic import SecretStr
 
+from app.embedding.batch_queue import QueueFull
+from app.errors import Conflict, InvalidRequest, LinkRefused, NotFound, NotReady, Unauthorised, problem_of
+from app.examples import ANSWERS, PROBLEM
+from app.openapi import CONTACT, LICENCE
+from app.problem import Problem
 from app.settings import Settings
 from tests.app.running import jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
+
+ERRORS = (
+    Conflict(),
+    InvalidRequest("", ""),
+    LinkRefused(),
+    NotFound(),
+    NotReady(),
+    QueueFull(1.0),
+    Unauthorised(),
+)
+"""One of each kind."""
 
 
 @pytest.fixture
@@ -30,13 +49,13 @@ def client(client: httpx.Client) -> httpx.Client:
 
 def test_lists_of_files_are_drawn_as_file_pickers(client: httpx.Client) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    for form in ("Body_embed_embed_post", "Body_search_search_post"):
+    for form in ("Body_embed", "Body_search"):
         files = schemas[form]["properties"]["files"]
         assert (files["type"], files["items"]["format"]) == ("array", "binary")
 
 
 def test_a_frame_is_drawn_as_a_file_picker_and_its_boxes_are_left_empty(client: httpx.Client) -> None:
-    form = client.get("/openapi.json").json()["components"]["schemas"]["Body_embed_embed_post"]
+    form = client.get("/openapi.json").json()["components"]["schemas"]["Body_embed"]
     frame, boxes = form["properties"]["frame"], form["properties"]["boxes"]
     assert (frame["type"], frame["format"]) == ("string", "binary")
     assert (boxes["type"], boxes["examples"]) == ("string", [""])
@@ -46,7 +65,7 @@ def test_a_frame_is_drawn_as_a_file_picker_and_its_boxes_are_left_empty(client: 
 def test_filters_and_weights_in_json_are_left_empty(client: httpx.Client) -> None:
     """Otherwise Swagger UI sends its example, and searches leave crops out silently."""
     document = client.get("/openapi.json").json()
-    form = document["components"]["schemas"]["Body_search_search_post"]["properties"]
+    form = document["components"]["schemas"]["Body_search"]["properties"]
     listing = {one["name"]: one for one in document["paths"]["/crops"]["get"]["parameters"]}
     for name in ("attributes", "part_weights"):
         assert (form[name]["type"], form[name]["examples"]) == ("string", [""])
@@ -54,12 +73,83 @@ def test_filters_and_weights_in_json_are_left_empty(client: httpx.Client) -> Non
     assert "examples" not in listing["attributes"]["schema"]
 
 
-def test_every_documented_error_is_a_problem(client: httpx.Client) -> None:
-    for path, methods in client.get("/openapi.json").json()["paths"].items():
-        for method, operation in methods.items():
-            for status, response in operation["responses"].items():
-                if status >= "400":
-                    assert list(response["content"]) == ["application/problem+json"], (path, method, status)
+def operations_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        operation["operationId"]: operation for methods in document["paths"].values() for operation in methods.values()
+    }
+
+
+def test_the_ids_of_operations_are_short_and_stay(client: httpx.Client) -> None:
+    """Generated clients have methods of these names."""
+    assert set(operations_of(client.get("/openapi.json").json())) == {
+        "begin_reindex", "cancel_reindex", "delete_crop", "delete_model", "embed", "get_camera", "get_crop",
+        "get_crop_image", "get_live", "get_metrics", "get_ready", "get_reindex", "get_search", "get_sheet",
+        "list_cameras", "list_crops", "list_models", "put_camera", "search",
+    }  # fmt: skip
+
+
+def test_errors_are_described_once_and_every_operation_refers_to_it(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    for name, operation in operations_of(document).items():
+        errors = {status: response for status, response in operation["responses"].items() if not status.startswith("2")}
+        assert errors == {"default": {"$ref": "#/components/responses/Problem"}}, name
+    problem = document["components"]["responses"]["Problem"]
+    assert list(problem["content"]) == ["application/problem+json"]
+    for status in {kind.status for kind in (problem_of(error) for error in ERRORS)}:
+        assert str(status) in problem["description"]
+
+
+def test_every_answer_in_json_has_an_example_that_is_one(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    validated = set()
+    for name, operation in operations_of(document).items():
+        for response in operation["responses"].values():
+            content = response.get("content", {}).get("application/json")
+            if content:
+                resolved = {"$defs": document["components"]["schemas"], **content["schema"]}
+                schema = json.loads(json.dumps(resolved).replace("#/components/schemas/", "#/$defs/"))
+                jsonschema_rs.validate(schema, content["example"])
+                validated.add(name)
+    assert validated == ANSWERS.keys()
+    Problem.model_validate(PROBLEM)
+
+
+def test_answers_link_to_their_pictures(client: httpx.Client) -> None:
+    operations = operations_of(client.get("/openapi.json").json())
+    (crop,) = stored(client, 1)
+    embedded = {"items": [{"crop": crop}]}
+    for name, answer in (("search", search(client, jpeg(1)).json()), ("embed", embedded)):
+        (success,) = (response for status, response in operations[name]["responses"].items() if status.startswith("2"))
+        for link in success["links"].values():
+            (parameter, expression), *_ = link["parameters"].items()
+            value: Any = answer
+            for step in expression.removeprefix("$response.body#/").split("/"):
+                value = value[int(step) if step.isdecimal() else step]
+            path = next(
+                path
+                for path, methods in client.get("/openapi.json").json()["paths"].items()
+                if methods.get("get", {}).get("operationId") == link["operationId"]
+            )
+            assert client.get(path.replace(f"{{{parameter}}}", value)).status_code == 200
+
+
+def test_the_document_names_licence_and_contact(client: httpx.Client) -> None:
+    info = client.get("/openapi.json").json()["info"]
+    assert (info["license"], info["contact"]) == (LICENCE, CONTACT)
+
+
+def test_a_browser_that_opens_the_service_sees_the_docs(client: httpx.Client) -> None:
+    del client.headers["X-API-Key"]
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    assert "swagger" in client.get("/", follow_redirects=True).text
+    assert client.post("/").headers["allow"] == "GET"
+
+
+def test_pictures_are_offered_before_json(client: httpx.Client) -> None:
+    """Swagger UI asks for the first, and draws it."""
+    operations = operations_of(client.get("/openapi.json").json())
+    assert list(operations["search"]["responses"]["200"]["content"]) == ["image/jpeg", "application/json"]
 
 
 def test_the_document_asks_for_a_key_only_where_one_is_set(client: httpx.Client, run: Run, settings: Settings) -> None:

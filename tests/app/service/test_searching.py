@@ -288,6 +288,22 @@ def test_the_contact_sheet_is_a_picture_also_after_deletions(client: httpx.Clien
     assert after.height <= before.height
 
 
+def test_a_client_that_would_rather_have_a_picture_gets_the_sheet(
+    client: httpx.Client, gallery: dict[str, str]
+) -> None:
+    files = [("files", ("1.jpg", jpeg(1)))]
+    answer = client.post("/search", files=files, headers={"Accept": "image/jpeg"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert client.get(answer.headers["content-location"]).content == answer.content
+    for accept in ("*/*", "application/json", "text/plain", "image/jpeg;q=0.1, */*"):
+        assert client.post("/search", files=files, headers={"Accept": accept}).json()["matches"], accept
+
+
+def test_an_error_is_a_problem_also_for_a_client_that_wants_a_picture(client: httpx.Client) -> None:
+    answer = client.post("/search", data={"camera_ids": ["nowhere"]}, headers={"Accept": "image/jpeg"})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+
+
 def test_the_pictures_of_a_query_are_stored_with_the_search_and_not_in_the_gallery(
     client: httpx.Client, settings: Settings
 ) -> None:

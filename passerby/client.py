@@ -1,0 +1,335 @@
+"""Clients of a service's HTTP API: one method for each operation of its OpenAPI document."""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+
+from pydantic import RootModel
+
+from app.gallery.schemas import CameraOut, CropOut, CropPage, EmbedAnswer, EmbedItem
+from app.models.schemas import ReindexOut
+from app.search.schemas import SearchAnswer
+from app.status.schemas import Alive, ModelOut, Ready
+from passerby.errors import PasserbyError, UnexpectedAnswer
+from passerby.fields import CropFilters, EmbedOptions, SearchOptions, encoded, json_text
+from passerby.http import DEFAULT_URL, Connection
+from passerby.pictures import Picture, Pictures, each, file_of
+from passerby.uploading import File, NewCrop, Progress, UploadSummary, upload
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_JSON = {"Accept": "application/json"}
+
+
+class AsyncClient:
+    """The service at a URL. Every method raises ServiceError, and those that take pictures PictureError.
+
+    A request to a busy service (429, or 503 with Retry-After) is repeated after the pause that the service asks for,
+    for at most ten minutes. Answers also have the fields that only a later version of the service knows.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
+        """api_key: by default that of the environment variable PASSERBY_API_KEY, as for the command line.
+
+        Raises ServiceError where the URL is none.
+        """
+        self._http = Connection(url, api_key)
+
+    @property
+    def url(self) -> str:
+        """The URL of the service, without a slash at its end."""
+        return self._http.url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    def absolute(self, link: str) -> str:
+        """A link of an answer, such as its `sheet_url`, as a whole URL."""
+        return self._http.absolute(link)
+
+    # searching
+
+    async def search(
+        self,
+        pictures: Pictures = (),
+        *,
+        crop_ids: Sequence[str] = (),
+        **options: Unpack[SearchOptions],
+    ) -> SearchAnswer:
+        """The best matches for pictures of one person, or for crops of the gallery that show the person."""
+        form = encoded({"crop_ids": crop_ids, **options})
+        answer = await self._http.send("POST", "/search", data=form, files=_files(pictures), headers=_JSON)
+        return self._http.parse(SearchAnswer, answer)
+
+    async def get_search(self, search_id: str) -> SearchAnswer:
+        """An earlier search with its answer, without matches that were deleted since."""
+        return self._http.parse(SearchAnswer, await self._http.send("GET", "/searches/{}", search_id))
+
+    async def get_sheet(self, search_id: str) -> bytes:
+        """The contact sheet of a search, a JPEG."""
+        return (await self._http.send("GET", "/searches/{}/sheet.jpg", search_id)).content
+
+    # crops
+
+    async def embed(self, pictures: Pictures, **options: Unpack[EmbedOptions]) -> EmbedAnswer:
+        """Embed pictures of one person each, and store them unless `store` is false; the outcome of each, in order."""
+        answer = await self._http.send("POST", "/embed", data=_embed_form(options), files=_files(pictures))
+        return self._http.parse(EmbedAnswer, answer)
+
+    async def embed_frame(
+        self, frame: Picture, boxes: Iterable[Sequence[float]], **options: Unpack[EmbedOptions]
+    ) -> EmbedAnswer:
+        """Embed the boxes of a frame, each `(x, y, width, height)` in pixels of the upright frame, as `embed` does."""
+        form = _embed_form(options) | {"boxes": json_text([[float(number) for number in box] for box in boxes])}
+        answer = await self._http.send("POST", "/embed", data=form, files=[("frame", file_of(frame, 0))])
+        return self._http.parse(EmbedAnswer, answer)
+
+    async def upload(self, crops: Iterable[NewCrop], progress: Progress | None = None) -> UploadSummary:
+        """Store any number of crops, in several requests at once; a crop that cannot be stored fails alone.
+
+        crops: read in another thread as they are sent, so that a generator never has more than a few requests' pictures
+        in memory. progress: called for each crop as soon as its outcome is known, not in order.
+        """
+        return await upload(self._post_crops, crops, progress)
+
+    async def list_crops(self, cursor: str | None = None, limit: int = 50, **filters: Unpack[CropFilters]) -> CropPage:
+        """One page of the crops that pass all filters, latest first; cursor: `next_cursor` of the page before."""
+        query = encoded({"cursor": cursor, "limit": limit, **filters})
+        return self._http.parse(CropPage, await self._http.send("GET", "/crops", params=query))
+
+    async def crops(self, page_size: int = 1000, **filters: Unpack[CropFilters]) -> AsyncIterator[CropOut]:
+        """All crops that pass all filters, latest first, page by page."""
+        page = await self.list_crops(None, page_size, **filters)
+        while True:
+            for crop in page.items:
+                yield crop
+            if page.next_cursor is None:
+                return
+            page = await self.list_crops(page.next_cursor, page_size, **filters)
+
+    async def get_crop(self, crop_id: str) -> CropOut:
+        """One crop."""
+        return self._http.parse(CropOut, await self._http.send("GET", "/crops/{}", crop_id))
+
+    async def get_crop_image(self, crop_id: str) -> bytes:
+        """The picture of a crop, byte for byte as it was posted."""
+        return (await self._http.send("GET", "/crops/{}/image", crop_id)).content
+
+    async def delete_crop(self, crop_id: str) -> None:
+        """Delete a crop, its embedding and its picture."""
+        await self._http.send("DELETE", "/crops/{}", crop_id)
+
+    async def _post_crops(self, files: Sequence[File], items: Sequence[Mapping[str, Any]]) -> Sequence[EmbedItem]:
+        form = {"items": json_text(items)}
+        answer = await self._http.send("POST", "/embed", data=form, files=[("files", file) for file in files])
+        outcomes = self._http.parse(EmbedAnswer, answer).items
+        if len(outcomes) != len(files):
+            raise UnexpectedAnswer(f"{self.url} reported {len(outcomes)} crops of the {len(files)} sent")
+        return outcomes
+
+    # cameras
+
+    async def list_cameras(self) -> list[CameraOut]:
+        """All cameras by id."""
+        return self._http.parse(RootModel[list[CameraOut]], await self._http.send("GET", "/cameras")).root
+
+    async def get_camera(self, camera_id: str) -> CameraOut:
+        """A camera, and how many crops it has."""
+        return self._http.parse(CameraOut, await self._http.send("GET", "/cameras/{}", camera_id))
+
+    async def put_camera(
+        self, camera_id: str, name: str, place: str | None = None, time_zone: str | None = None
+    ) -> CameraOut:
+        """Set a camera's name, place and IANA time zone; creates the camera if it has no crop yet."""
+        description = {"name": name, "place": place, "time_zone": time_zone}
+        answer = await self._http.send("PUT", "/cameras/{}", camera_id, json=description)
+        return self._http.parse(CameraOut, answer)
+
+    # models
+
+    async def list_models(self) -> list[ModelOut]:
+        """The model in use first, then others that have embeddings in the gallery."""
+        return self._http.parse(RootModel[list[ModelOut]], await self._http.send("GET", "/models")).root
+
+    async def delete_model(self, model_id: str) -> None:
+        """Delete the embeddings of a model that is no longer active, in the background."""
+        await self._http.send("DELETE", "/models/{}", model_id)
+
+    async def begin_reindex(
+        self,
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        model_id: str | None = None,
+        allow_missing: bool = False,
+    ) -> ReindexOut:
+        """Switch to the model of a checkpoint's file, or to one whose checkpoint the service has, in the background.
+
+        allow_missing: also if many stored pictures cannot be read. Raises PasserbyError where the file cannot be read.
+        """
+        form = encoded({"model_id": model_id, "allow_missing": allow_missing})
+        if checkpoint is None:
+            return self._http.parse(ReindexOut, await self._http.send("POST", "/reindex", data=form))
+        path = Path(checkpoint)
+        try:
+            with await asyncio.to_thread(path.open, "rb") as file:
+                files = [("checkpoint", (path.name, file))]
+                return self._http.parse(ReindexOut, await self._http.send("POST", "/reindex", data=form, files=files))
+        except OSError as error:
+            raise PasserbyError(f"cannot read {checkpoint}: {error.strerror}") from error
+
+    async def get_reindex(self) -> ReindexOut:
+        """The active model, and the progress of the next one."""
+        return self._http.parse(ReindexOut, await self._http.send("GET", "/reindex"))
+
+    async def cancel_reindex(self) -> None:
+        """Cancel the switch to the next model."""
+        await self._http.send("DELETE", "/reindex")
+
+    # the service
+
+    async def get_live(self) -> Alive:
+        """Whether the process serves requests."""
+        return self._http.parse(Alive, await self._http.send("GET", "/health/live"))
+
+    async def get_ready(self) -> Ready:
+        """Whether everything works, at this moment. Raises NotReady where it does not."""
+        return self._http.parse(Ready, await self._http.send_once("GET", "/health/ready"))
+
+    async def wait_until_ready(self) -> Ready:
+        """Wait as long as the service names the time to ask again. Raises NotReady where it does not."""
+        return self._http.parse(Ready, await self._http.send("GET", "/health/ready"))
+
+    async def get_metrics(self) -> str:
+        """Counters and histograms in Prometheus' text format."""
+        return (await self._http.send("GET", "/metrics")).text
+
+
+def _embed_form(options: EmbedOptions) -> dict[str, str | list[str]]:
+    items = options.get("items")
+    return encoded({**options, "items": json_text(list(items)) if items else None})
+
+
+def _files(pictures: Pictures) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("files", file_of(picture, position)) for position, picture in enumerate(each(pictures))]
+
+
+_END = object()
+
+
+def _waiting(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate["Client", P], R]:
+    """A method of Client that waits for the method of AsyncClient."""
+
+    @wraps(method)
+    def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._wait(method(self._client, *args, **kwargs))
+
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[R]],
+) -> Callable[Concatenate["Client", P], Iterator[R]]:
+    """A method of Client that iterates over what the method of AsyncClient yields."""
+
+    @wraps(method)
+    def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        items = method(self._client, *args, **kwargs)
+
+        async def step() -> Any:
+            return await anext(items, _END)
+
+        while (item := self._wait(step())) is not _END:
+            yield item
+
+    return call
+
+
+class Client:
+    """AsyncClient for programs without an event loop: the same methods, each of which waits for its answer.
+
+    It runs in a thread of its own, and any number of threads may use it.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
+        """See AsyncClient."""
+        self._client = AsyncClient(url, api_key)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=_run, args=(self._loop, self._client), name="passerby-client", daemon=True
+        )
+        self._thread.start()
+        self._stop = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+
+    @property
+    def url(self) -> str:
+        """The URL of the service, without a slash at its end."""
+        return self._client.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections and end the thread."""
+        self._stop()
+        self._thread.join()
+
+    def absolute(self, link: str) -> str:
+        """A link of an answer, such as its `sheet_url`, as a whole URL."""
+        return self._client.absolute(link)
+
+    def _wait(self, work: Coroutine[Any, Any, R]) -> R:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C, too, ends the request
+            future.cancel()
+            raise
+
+    search = _waiting(AsyncClient.search)
+    get_search = _waiting(AsyncClient.get_search)
+    get_sheet = _waiting(AsyncClient.get_sheet)
+    embed = _waiting(AsyncClient.embed)
+    embed_frame = _waiting(AsyncClient.embed_frame)
+    upload = _waiting(AsyncClient.upload)
+    list_crops = _waiting(AsyncClient.list_crops)
+    crops = _iterating(AsyncClient.crops)
+    get_crop = _waiting(AsyncClient.get_crop)
+    get_crop_image = _waiting(AsyncClient.get_crop_image)
+    delete_crop = _waiting(AsyncClient.delete_crop)
+    list_cameras = _waiting(AsyncClient.list_cameras)
+    get_camera = _waiting(AsyncClient.get_camera)
+    put_camera = _waiting(AsyncClient.put_camera)
+    list_models = _waiting(AsyncClient.list_models)
+    delete_model = _waiting(AsyncClient.delete_model)
+    begin_reindex = _waiting(AsyncClient.begin_reindex)
+    get_reindex = _waiting(AsyncClient.get_reindex)
+    cancel_reindex = _waiting(AsyncClient.cancel_reindex)
+    get_live = _waiting(AsyncClient.get_live)
+    get_ready = _waiting(AsyncClient.get_ready)
+    wait_until_ready = _waiting(AsyncClient.wait_until_ready)
+    get_metrics = _waiting(AsyncClient.get_metrics)
+
+
+def _run(loop: asyncio.AbstractEventLoop, client: AsyncClient) -> None:
+    loop.run_forever()
+    loop.run_until_complete(client.aclose())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

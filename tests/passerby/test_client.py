@@ -1,0 +1,358 @@
+"""The clients against a real service: every operation, pages, uploads, retries and errors."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+import passerby
+from app.settings import Settings
+from passerby.uploading import CROPS_PER_REQUEST, REQUESTS_IN_FLIGHT
+from tests.app.factories import encoded, picture, random_pixels
+from tests.app.reindexing import other_checkpoint
+from tests.app.running import jpeg, running_service
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def client(service: str) -> Iterator[passerby.Client]:
+    with passerby.Client(service) as client:
+        yield client
+
+
+def crops(count: int) -> list[passerby.NewCrop]:
+    return [
+        passerby.NewCrop(jpeg(seed), "gate", NOON + timedelta(minutes=seed), person_id=f"p{seed}")
+        for seed in range(count)
+    ]
+
+
+def ids(items: list[passerby.EmbedItem]) -> list[str]:
+    assert all(item.crop for item in items), items
+    return [item.crop.id for item in items if item.crop]
+
+
+# the operations
+
+
+def test_crops_go_in_are_found_and_are_deleted(client: passerby.Client) -> None:
+    answer = client.embed(
+        [jpeg(1), jpeg(2)], camera_id="gate", captured_at=NOON, person_id="p1", attributes={"lane": 2}
+    )
+    assert [item.status for item in answer.items] == ["created", "created"]
+    first, second = ids(answer.items)
+    crop = client.get_crop(first)
+    assert (crop.camera_id, crop.captured_at, crop.person_id, crop.attributes) == ("gate", NOON, "p1", {"lane": 2})
+    assert client.get_crop_image(first) == jpeg(1)
+
+    found = client.search(jpeg(1), top_k=1, attributes={"lane": 2})
+    assert [match.crop.id for match in found.matches] == [first]
+    assert client.get_search(found.search_id).matches == found.matches
+    assert client.get_sheet(found.search_id).startswith(b"\xff\xd8")
+    assert [match.crop.id for match in client.search(crop_ids=[first]).matches] == [second]
+
+    client.delete_crop(first)
+    with pytest.raises(passerby.NotFound, match="there is no crop"):
+        client.get_crop(first)
+
+
+def test_every_filter_reaches_the_service(client: passerby.Client) -> None:
+    client.upload(crops(4))
+    client.embed(jpeg(9), camera_id="lobby", captured_at=NOON, track_id="t1")
+    for filters, count in (
+        ({"camera_ids": ["lobby"]}, 1),
+        ({"exclude_camera_ids": ["lobby"]}, 4),
+        ({"captured_from": NOON + timedelta(minutes=2), "captured_to": NOON + timedelta(minutes=3)}, 1),
+        ({"person_id": "p3"}, 1),
+        ({"track_id": "t1"}, 1),
+        ({"attributes": '{"lane": 2}'}, 0),
+        ({"min_similarity": 0.9999}, 1),
+        ({"top_k": 2}, 2),
+        ({"consistency": "session"}, 5),
+        ({"part_weights": {"global": 2.0}}, 5),
+        ({"captured_from": None, "camera_ids": []}, 5),
+    ):
+        matches = client.search(jpeg(1), **filters).matches  # type: ignore[arg-type]
+        assert len(matches) == count, filters
+
+
+def test_a_frame_goes_in_with_its_boxes(client: passerby.Client) -> None:
+    frame = random_pixels(1, 240, 320)
+    answer = client.embed_frame(frame, [(10, 20, 64, 128), [100.5, 20, 64, 128]], camera_id="gate", captured_at=NOON)
+    assert [item.box for item in answer.items] == [(10, 20, 64, 128), (101, 20, 64, 128)]
+    assert {item.filename for item in answer.items} == {"0.png"}
+
+
+def test_items_say_what_differs_between_crops(client: passerby.Client) -> None:
+    items = [{"captured_at": NOON}, {"captured_at": NOON + timedelta(hours=1), "person_id": "p2"}]
+    answer = client.embed([jpeg(1), jpeg(2)], camera_id="gate", items=items)
+    assert [item.crop.person_id for item in answer.items if item.crop] == [None, "p2"]
+
+
+def test_cameras_are_described_and_listed(client: passerby.Client) -> None:
+    client.put_camera("gate", "North gate", time_zone="Europe/Vienna")
+    assert client.get_camera("gate").name == "North gate"
+    assert [(camera.id, camera.time_zone, camera.crops) for camera in client.list_cameras()] == [
+        ("gate", "Europe/Vienna", 0)
+    ]
+
+
+def test_the_service_says_how_it_is(client: passerby.Client) -> None:
+    assert client.get_live().status == "alive"
+    ready = client.get_ready()
+    assert client.wait_until_ready() == ready
+    (model,) = client.list_models()
+    assert (model.model_id, model.in_use) == (ready.model_id, True)
+    assert "passerby_http_request_seconds_count" in client.get_metrics()
+
+
+def test_models_are_switched(client: passerby.Client, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    client.embed(jpeg(1), camera_id="gate", captured_at=NOON)
+    old = str(client.get_reindex().active_model_id)
+    with pytest.raises(passerby.Conflict, match="is already the active model"):
+        client.begin_reindex(tiny_checkpoint)
+    with pytest.raises(passerby.NotFound, match="there is no model other"):
+        client.begin_reindex(model_id="other", allow_missing=True)
+    with pytest.raises(passerby.PasserbyError, match=r"cannot read .*gone.onnx"):
+        client.begin_reindex(tmp_path / "gone.onnx")
+    new = client.begin_reindex(other_checkpoint(tmp_path)).next_model_id
+    deadline = time.monotonic() + 60
+    while client.get_reindex().active_model_id != new:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with pytest.raises(passerby.Refused, match="no reindex is running"):
+        client.cancel_reindex()
+    client.delete_model(old)
+
+
+# pages and uploads
+
+
+def test_all_pages_are_one_iterator(client: passerby.Client) -> None:
+    client.upload(crops(7))
+    assert [crop.person_id for crop in client.crops(page_size=3)] == [f"p{number}" for number in reversed(range(7))]
+    assert next(client.crops(page_size=3, person_id="p2")).person_id == "p2"
+    page = client.list_crops(limit=5)
+    assert page.next_cursor
+    assert len(client.list_crops(page.next_cursor).items) == 2
+
+
+def test_an_upload_reports_each_crop_once_and_a_bad_one_fails_alone(client: passerby.Client, tmp_path: Path) -> None:
+    given = crops(2 * CROPS_PER_REQUEST + 5)
+    given[7] = passerby.NewCrop(b"no picture", "gate", NOON)
+    given[40] = passerby.NewCrop(tmp_path / "gone.jpg", "gate", NOON)
+    given[41] = passerby.NewCrop(jpeg(41), "no camera's id", NOON)
+    outcomes: list[passerby.UploadedCrop] = []
+    summary = client.upload(given, outcomes.append)
+    assert sorted(outcome.position for outcome in outcomes) == list(range(len(given)))
+    assert all(outcome.crop is given[outcome.position] for outcome in outcomes)
+    assert all(outcome.stored for outcome in outcomes if outcome.status == "created")
+    assert (summary.created, summary.existing, summary.failed.keys()) == (len(given) - 3, 0, {7, 40, 41})
+    assert "is no picture" in summary.failed[7]
+    assert summary.failed[40] == "cannot be read: No such file or directory"
+    assert "camera_id" in summary.failed[41]
+    again = client.upload(given)
+    assert (again.created, again.existing, len(again.failed)) == (0, len(given) - 3, 3)
+
+
+def test_an_upload_of_a_generator_has_few_pictures_in_memory(client: passerby.Client) -> None:
+    made, reported, most = 0, 0, 0
+
+    def one_by_one() -> Iterator[passerby.NewCrop]:
+        nonlocal made, most
+        for crop in crops(12 * CROPS_PER_REQUEST):
+            made += 1
+            most = max(most, made - reported)
+            yield crop
+
+    def progress(_: passerby.UploadedCrop) -> None:
+        nonlocal reported
+        reported += 1
+
+    client.upload(one_by_one(), progress)
+    assert reported == 12 * CROPS_PER_REQUEST
+    assert most <= (REQUESTS_IN_FLIGHT + 1) * CROPS_PER_REQUEST + 1
+
+
+def test_an_error_of_the_caller_ends_an_upload(client: passerby.Client) -> None:
+    def broken() -> Iterator[passerby.NewCrop]:
+        yield from crops(3)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.upload(broken())
+
+
+# two kinds of client
+
+
+async def test_the_asynchronous_client_has_the_same_methods(service: str) -> None:
+    async with passerby.AsyncClient(service) as client:
+        summary = await client.upload(crops(5))
+        assert summary.created == 5
+        answers = await asyncio.gather(*(client.search(jpeg(seed), top_k=1) for seed in range(5)))
+        assert [answer.matches[0].crop.person_id for answer in answers] == [f"p{seed}" for seed in range(5)]
+        assert [crop.person_id async for crop in client.crops(page_size=2)] == ["p4", "p3", "p2", "p1", "p0"]
+
+
+def test_threads_may_share_a_client(client: passerby.Client) -> None:
+    client.upload(crops(8))
+    found: dict[int, str | None] = {}
+
+    def search(seed: int) -> None:
+        found[seed] = client.search(jpeg(seed), top_k=1).matches[0].crop.person_id
+
+    threads = [threading.Thread(target=search, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {seed: f"p{seed}" for seed in range(8)}
+
+
+def test_a_client_that_is_not_closed_does_not_keep_a_program_alive(service: str) -> None:
+    program = f"import passerby; print(passerby.Client({service!r}).get_live().status)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "alive\n", "")
+
+
+# errors
+
+
+def test_an_error_has_what_the_service_said(client: passerby.Client) -> None:
+    with pytest.raises(passerby.InvalidRequest) as raised:
+        client.search(jpeg(1), camera_ids=["nowhere"])
+    error = raised.value
+    assert (error.status, error.title) == (422, "A camera is not known")
+    assert error.detail == "camera_ids: there is no camera nowhere"
+    assert str(error) == f"{client.url} answered 422: {error.detail}"
+    assert error.problem is not None
+    assert error.problem.type == "urn:passerby:problem:unknown-camera"
+    assert isinstance(error, passerby.ServiceError)
+
+
+def test_a_picture_that_cannot_be_read_is_named_before_anything_is_sent(client: passerby.Client) -> None:
+    with pytest.raises(passerby.PictureError, match=r"pictures\[1\] \(gone.jpg\): cannot be read"):
+        client.search([jpeg(1), "gone.jpg"])
+
+
+def test_the_key_is_given_or_that_of_the_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PASSERBY_API_KEY", raising=False)
+    with running_service(settings.model_copy(update={"api_key": SecretStr("secret")})) as http:
+        url = str(http.base_url)
+        with passerby.Client(url) as client, pytest.raises(passerby.Unauthorised, match="asks for an API key"):
+            client.list_cameras()
+        with passerby.Client(url, "wrong") as client, pytest.raises(passerby.Unauthorised, match="refuses the API key"):
+            client.list_cameras()
+        with passerby.Client(url, "secret") as client:
+            assert client.list_cameras() == []
+        monkeypatch.setenv("PASSERBY_API_KEY", "secret")
+        with passerby.Client(url) as client:
+            assert client.list_cameras() == []
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host", "http://[::1"])
+def test_an_invalid_url_is_an_error(url: str) -> None:
+    with pytest.raises(passerby.ServiceError, match="is no URL of a service"), passerby.Client(url) as client:
+        client.get_live()
+
+
+def test_where_nothing_answers_it_says_so() -> None:
+    with (
+        passerby.Client("http://127.0.0.1:9") as client,
+        pytest.raises(passerby.Unreachable, match="no Passerby answers"),
+    ):
+        client.get_live()
+
+
+class Scripted:
+    """A server that is no Passerby: it gives the answers of a list, then the last one for ever."""
+
+    def __init__(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
+        self.requests = 0
+        scripted = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, headers, body = answers[min(scripted.requests, len(answers) - 1)]
+                scripted.requests += 1
+                self.send_response(status)
+                for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "Scripted":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+ALIVE = (200, {}, b'{"status": "alive", "since": "of a later version"}')
+
+
+def test_a_request_to_a_busy_service_is_repeated_when_it_asks() -> None:
+    busy = (429, {"Retry-After": "0"}, b"{}")
+    restarting = (503, {"Retry-After": "0"}, b"{}")
+    with Scripted(busy, restarting, busy, ALIVE) as server, passerby.Client(server.url) as client:
+        assert client.get_live().status == "alive"
+        assert server.requests == 4
+
+
+def test_readiness_is_that_of_the_moment_and_can_be_waited_for() -> None:
+    filling = (503, {"Retry-After": "0"}, b'{"type": "t", "title": "not ready", "status": 503, "detail": "filling"}')
+    ready = (200, {}, b'{"status": "ready", "model_id": "m", "gallery_size": 1}')
+    with Scripted(filling, filling, ready) as server, passerby.Client(server.url) as client:
+        with pytest.raises(passerby.NotReady, match="filling"):
+            client.get_ready()
+        assert client.wait_until_ready().gallery_size == 1
+
+
+def test_fields_of_a_later_version_are_kept() -> None:
+    with Scripted(ALIVE) as server, passerby.Client(server.url) as client:
+        assert getattr(client.get_live(), "since") == "of a later version"  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (200, passerby.UnexpectedAnswer, "does not answer as Passerby does"),
+        (404, passerby.NotFound, "is it a Passerby"),
+        (418, passerby.Refused, "answered 418"),
+    ],
+)
+def test_another_kind_of_server_is_recognised(status: int, kind: type[Exception], words: str) -> None:
+    with (
+        Scripted((status, {}, b"<html>")) as server,
+        passerby.Client(server.url) as client,
+        pytest.raises(kind, match=words),
+    ):
+        client.get_live()
+
+
+def test_what_is_posted_as_an_image_is_a_file(client: passerby.Client) -> None:
+    client.embed(picture(1), camera_id="gate", captured_at=NOON)
+    (crop,) = client.crops()
+    assert client.get_crop_image(crop.id).startswith(b"\x89PNG")
+    assert client.embed(encoded(picture(1), "PNG"), store=False).items[0].status == "embedded"
