@@ -128,8 +128,8 @@ class FaissIndex:
                     self._buffer.remove(change.key)
                     if self._segment is not None:
                         self._segment.remove(change.key)
-                elif change.key not in refused and not self._has(change.key):
-                    self._buffer.add(change.key, change.embedding, change.columns)
+                elif change.key not in refused:
+                    self._upsert(change)
                 self._last_sequence = change.sequence
         return refused
 
@@ -219,6 +219,14 @@ class FaissIndex:
 
     def _has(self, key: int) -> bool:
         return key in self._buffer or (self._segment is not None and key in self._segment)
+
+    def _upsert(self, crop: Addition) -> None:
+        if crop.key in self._buffer:
+            self._buffer.set(crop.key, crop.columns)
+        elif self._segment is not None and crop.key in self._segment:
+            self._segment.set(crop.key, crop.columns)
+        else:
+            self._buffer.add(crop.key, crop.embedding, crop.columns)
 
     def _compact(self, segment: Segment) -> None:
         if segment.tombstones:

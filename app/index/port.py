@@ -37,7 +37,10 @@ class CropColumns:
 
 @dataclass(frozen=True, eq=False)
 class Addition:
-    """Change number `sequence`: a crop was added to the gallery. `embedding` is `(2048,)` of norm 1."""
+    """Change number `sequence`: a crop was added to the gallery, or its fields were changed.
+
+    `embedding` is `(2048,)` of norm 1; a crop keeps it for ever.
+    """
 
     sequence: int
     key: int
@@ -176,8 +179,8 @@ class VectorIndex(Protocol):
     def apply(self, changes: Sequence[Change]) -> frozenset[int]:
         """Apply changes, in ascending order of their sequence; searches that start afterwards see them.
 
-        Idempotent: changes up to `last_sequence`, removals of absent keys and additions of present keys are ignored. (A
-        crop never changes.) Returns the keys of refused additions, whose embeddings are not 2048 finite numbers; all
+        Idempotent: changes up to `last_sequence` and removals of absent keys are ignored; the addition of a present key
+        replaces its fields. Returns the keys of refused additions, whose embeddings are not 2048 finite numbers; all
         other changes are applied.
         """
 

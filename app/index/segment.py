@@ -16,7 +16,7 @@ from app.index.columns import FREE, Columns
 from app.index.key_rows import KeyRows
 from app.index.nearest import NO_CROP, UNTYPED_FAISS, PartialResult, as_float32
 from app.index.part_lengths import evenness, median_part_lengths
-from app.index.port import Filter
+from app.index.port import CropColumns, Filter
 from app.index.search_depth import Depth, GroundTruth, SearchDepth, exhaustive_depth, measure
 from model.architecture import EMBEDDING_DIM
 
@@ -142,6 +142,12 @@ class Segment:
         self._size += len(rows)
         if self._truth is not None:
             self._truth.add(vectors)
+
+    def set(self, key: int, columns: CropColumns) -> None:
+        """Set the fields of a crop, if it is present."""
+        row = self._rows.row(key)
+        if row is not None:
+            self.columns.set(row, columns)
 
     def remove(self, key: int) -> None:
         """Delete a crop, if it is present."""
