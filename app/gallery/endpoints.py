@@ -12,7 +12,7 @@ from app.embedding.frames import CropFile
 from app.embedding.service import EmbeddedCrop
 from app.errors import InvalidRequest, problem_of, problem_responses
 from app.gallery.crop_store import StoredCrop
-from app.gallery.filters import CropFilter
+from app.gallery.filters import CropFilter, CropSelection
 from app.gallery.forms import EmbedForm, Include
 from app.gallery.metadata import CropMetadata
 from app.gallery.posted import read_posted
@@ -20,12 +20,14 @@ from app.gallery.schemas import (
     CameraId,
     CameraIn,
     CameraOut,
+    ChangedCrops,
     CropId,
     CropOut,
     CropPage,
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
+    LabelsIn,
 )
 from app.gallery.service import GalleryService, NewCrop
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
@@ -44,6 +46,8 @@ ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
 Outcome = StoredCrop | EmbeddedCrop | Exception
 FilterQuery = Annotated[CropFilter, Depends(fields_of(CropFilter, Query))]
+SelectionQuery = Annotated[CropSelection, Depends(fields_of(CropSelection, Query))]
+DryRunQuery = Annotated[bool, Query(description="true: only count")]
 EmbedFormDep = Annotated[EmbedForm, Depends(fields_of(EmbedForm, Form))]
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers of `POST /embed` and `POST /search`")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
@@ -199,6 +203,31 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
         media_type=facts.media_type,
         headers={"ETag": f'"{facts.sha256}"', "Cache-Control": "private, max-age=3600"},
     )
+
+
+@router.patch(
+    "/crops/{crop_id}",
+    tags=["crops"],
+    summary="Change a crop's labels",
+    responses=problem_responses(400, 404, 413, 503),
+)
+async def patch_crop(gallery: GalleryDep, crop_id: CropIdPath, labels: LabelsIn) -> CropOut:
+    """Changes the person, the track or the attributes of a crop. Filters find it by its new labels at once."""
+    return CropOut.of(await gallery.relabel(crop_id, labels.change()))
+
+
+@router.patch(
+    "/crops", tags=["crops"], summary="Change the labels of many crops", responses=problem_responses(400, 413, 503)
+)
+async def patch_crops(
+    gallery: GalleryDep, selected: SelectionQuery, labels: LabelsIn, dry_run: DryRunQuery = False
+) -> ChangedCrops:
+    """Changes the labels of all crops that pass the filters, of which at least one is needed.
+
+    Where it ends early, some crops are changed and others are not; the same request again changes the rest.
+    """
+    done = await gallery.relabel_all(selected, labels.change(), dry_run)
+    return ChangedCrops(matched=done.matched, changed=done.changed, dry_run=dry_run)
 
 
 @router.delete(

@@ -1,16 +1,33 @@
 """All queries of the gallery."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    and_,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Table
 from app.gallery.attributes import line_of, text_of
+from app.gallery.labels import LabelChange, columns_of, compared_columns
 from app.gallery.tables import (
     ADDED,
     REMOVED,
@@ -41,6 +58,14 @@ _INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.in
 
 Identity = tuple[str, int | None, str]
 """The natural key of a crop: camera_id, captured_at, image_sha256; a guessed captured_at is None."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The crops that pass a filter and, if there are any ids, have one of them."""
+
+    crop_filter: index.Filter
+    crop_ids: frozenset[str] = frozenset()
 
 
 class GalleryRepository:
@@ -142,6 +167,30 @@ class GalleryRepository:
             query = query.where(tuple_(Crop.captured_at, Crop.key) < tuple_(*before))
         query = query.order_by(Crop.captured_at.desc(), Crop.key.desc()).limit(limit)
         return (await self._session.scalars(query)).all()
+
+    async def last_key(self) -> int:
+        """The key of the crop that was stored last; 0 where there is none."""
+        key: int = (await self._session.scalars(select(func.coalesce(func.max(Crop.key), 0)))).one()
+        return key
+
+    async def count(self, selection: Selection, change: LabelChange | None = None) -> int:
+        """How many crops a selection has, or how many of them a change of labels would change."""
+        crops = select(func.count()).select_from(Crop).where(*_selected(selection, change))
+        return (await self._session.scalars(crops)).one()
+
+    async def keys(
+        self, selection: Selection, after: int, last: int, limit: int, change: LabelChange | None = None
+    ) -> Sequence[int]:
+        """The next keys of a selection, from just after one key up to another; see `count`."""
+        in_range = Crop.key > after, Crop.key <= last
+        query = select(Crop.key).where(*in_range, *_selected(selection, change)).order_by(Crop.key).limit(limit)
+        return (await self._session.scalars(query)).all()
+
+    async def set_labels(self, keys: Collection[int], change: LabelChange) -> None:
+        """Change the labels of crops, and log it as additions, which replace the fields of indexed crops."""
+        changing = update(Crop.core()).where(Crop.key.in_(keys)).values(columns_of(change))
+        await self._session.execute(changing)
+        await self._log(keys, ADDED)
 
     async def add_crops(self, crops: Sequence[Crop]) -> None:
         """Insert crops and set their keys. The objects do not become part of the session."""
@@ -310,15 +359,21 @@ class GalleryRepository:
         return await self._additions(_embedded(model_id).where(Embedding.crop_key.in_(keys)))
 
     async def embedded_crops_by_key(
-        self, keys: Collection[int], model_id: str
+        self, keys: Collection[int], model_id: str, crop_filter: index.Filter
     ) -> dict[int, tuple[Crop, NDArray[np.float16]]]:
-        """Crops with one model's embedding, by key; deleted crops are left out."""
+        """Crops with one model's embedding, by key; those that are deleted or do not pass the filter are left out."""
         query = (
             select(Crop, Embedding.vector)
             .join(Embedding, Embedding.crop_key == Crop.key)
-            .where(Embedding.model_id == model_id, Crop.key.in_(keys))
+            .where(Embedding.model_id == model_id, Crop.key.in_(keys), *map(_where, crop_filter.conditions()))
         )
         return {crop.key: (crop, _unpack(vector)) for crop, vector in await self._session.execute(query)}
+
+    async def _log(self, keys: Collection[int], what: int) -> None:
+        """Log a change of crops for each model that has embedded them."""
+        changed = select(Embedding.model_id, Embedding.crop_key, literal(what)).where(Embedding.crop_key.in_(keys))
+        ordered = changed.order_by(Embedding.crop_key, Embedding.model_id)
+        await self._session.execute(insert(Change.core()).from_select(["model_id", "crop_key", "what"], ordered))
 
     async def _additions(self, query: Select[*tuple[Any, ...]]) -> list[index.Addition]:
         return [
@@ -377,6 +432,17 @@ def _where(condition: index.Condition) -> ColumnElement[bool]:
         case index.HasAttribute(name, value):  # not LIKE, which ignores case on SQLite
             return func.replace(Crop.attribute_lines, line_of((name, value)), "") != Crop.attribute_lines
     return ~meets if negated else meets
+
+
+def _selected(selection: Selection, change: LabelChange | None) -> list[ColumnElement[bool]]:
+    """The conditions of a selection and, where there is one, of crops that a change would change."""
+    conditions = [_where(condition) for condition in selection.crop_filter.conditions()]
+    if selection.crop_ids:
+        conditions.append(Crop.id.in_(selection.crop_ids))
+    if change is not None:
+        columns = compared_columns(change)
+        conditions.append(or_(false(), *(_column(name).is_distinct_from(value) for name, value in columns.items())))
+    return conditions
 
 
 def _column(name: str) -> ColumnElement[Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from app.errors import Problem
+from app.gallery.labels import LabelChange
 from app.gallery.tables import Camera, Crop
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
@@ -159,6 +160,30 @@ class EmbedAnswer(BaseModel):
 
     model_id: str
     items: list[EmbedItem]
+
+
+class LabelsIn(BaseModel):
+    """New labels: a field that is left out stays as it is, and null clears it."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"person_id": "anna", "attributes": {"lane": 2}}}
+    )
+
+    person_id: Name | None = Field(None, description="The person")
+    track_id: Name | None = Field(None, description="The track")
+    attributes: Attributes | None = Field(None, description="All attributes: they replace the present ones")
+
+    def change(self) -> LabelChange:
+        """The labels that were given."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class ChangedCrops(BaseModel):
+    """The outcome of a change of labels."""
+
+    matched: int = Field(description="How many crops pass all filters")
+    changed: int = Field(description="How many of them had other labels")
+    dry_run: bool = Field(description="Whether nothing was changed: the crops were only counted")
 
 
 class CropPage(BaseModel):

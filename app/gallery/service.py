@@ -7,18 +7,23 @@ from app.database import Database
 from app.embedding.crop_queue import Priority
 from app.embedding.engine import EngineError
 from app.embedding.service import EmbeddedCrop
-from app.errors import NotFound, UnknownCamera
+from app.errors import InvalidRequest, NotFound, UnknownCamera
 from app.gallery.crop_store import CropStore, EmbeddedNewCrop, StoredCrop
-from app.gallery.filters import CAMERA_FIELDS, CropFilter
+from app.gallery.filters import CAMERA_FIELDS, CropFilter, CropSelection
 from app.gallery.images import ImageStore
+from app.gallery.labels import LabelChange, differing, labels_of
 from app.gallery.metadata import CropMetadata
-from app.gallery.repository import GalleryRepository, Identity
+from app.gallery.repository import GalleryRepository, Identity, Selection
 from app.gallery.tables import Camera, Crop, Image
+from app.index.port import Filter
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
 from app.kit.times import now_microseconds
 from app.models.active import ActiveModel, ModelChanged, RunningModel
 from model.decoding import PictureError
+
+CROPS_A_TRANSACTION = 500
+"""Changed in one transaction, for which other writers wait."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,14 @@ class NewCrop:
 
 Failure = PictureError | EngineError
 """Why a crop was not stored."""
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """How many crops a selection had, and how many of them had other labels."""
+
+    matched: int
+    changed: int
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,38 @@ class GalleryService:
             raise NotFound(f"the image of crop {crop_id} is gone")
         return content, facts
 
+    async def relabel(self, crop_id: str, change: LabelChange) -> Crop:
+        """Change a crop's labels; when this returns, filters find it by the new ones only. Raises NotFound."""
+        async with self._database.write() as session:
+            repository = GalleryRepository(session)
+            crop = await repository.crop(crop_id)
+            if crop is not None and differing(labels_of(crop), change):
+                await repository.set_labels([crop.key], change)
+        await self._update_index()
+        return await self.crop(crop_id)
+
+    async def relabel_all(self, selected: CropSelection, change: LabelChange, dry_run: bool) -> Relabelled:
+        """Change the labels of all selected crops, or only count them.
+
+        It is done in bounded transactions: where it ends early, the same call changes the rest. Raises UnknownCamera,
+        and InvalidRequest where nothing is selected.
+        """
+        selection, matched, last = await self._select(selected)
+        if dry_run:
+            async with self._database.read() as session:
+                return Relabelled(matched, await GalleryRepository(session).count(selection, change))
+        key = changed = 0
+        while True:
+            async with self._database.write() as session:
+                repository = GalleryRepository(session)
+                keys = await repository.keys(selection, key, last, CROPS_A_TRANSACTION, change)
+                if not keys:
+                    break
+                await repository.set_labels(keys, change)
+            key, changed = keys[-1], changed + len(keys)
+        await self._update_index()
+        return Relabelled(matched, changed)
+
     async def delete(self, crop_id: str) -> None:
         """Delete a crop; when this returns no search finds it and its image is deleted. Raises NotFound."""
         async with self._database.write() as session:
@@ -154,8 +199,7 @@ class GalleryService:
             if crop is None:
                 raise NotFound(f"there is no crop {crop_id}")
             await repository.delete_crop(crop)
-        with self._active_model.use() as model:
-            await model.index.catch_up()
+        await self._update_index()
         await self.delete_orphaned_images()
 
     async def delete_orphaned_images(self) -> None:
@@ -165,6 +209,20 @@ class GalleryService:
             for sha256 in await repository.orphaned_images():
                 await self._images.delete(sha256)
                 await repository.remove_orphaned_image(sha256)
+
+    async def _select(self, selected: CropSelection) -> tuple[Selection, int, int]:
+        """The selection, how many crops it has now, and the key of the last crop that may be one of them."""
+        selection = selected.selection()
+        if selection == Selection(Filter()):
+            raise InvalidRequest("give at least one filter or crop_ids: this would be for all crops", "crop_ids")
+        async with self._database.read() as session:
+            repository = GalleryRepository(session)
+            await check_cameras(repository, selected)
+            return selection, await repository.count(selection), await repository.last_key()
+
+    async def _update_index(self) -> None:
+        with self._active_model.use() as model:
+            await model.index.catch_up()
 
     # cameras
 

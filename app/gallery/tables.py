@@ -124,6 +124,8 @@ class Embedding(Table):
 class Change(Table):
     """The change log that every index applies: one row for each embedding that was added or removed.
 
+    A change of a crop's labels is a further addition of its embeddings.
+
     On PostgreSQL a trigger draws the sequence numbers, so they become visible in ascending order for all writers.
     """
 

@@ -38,7 +38,7 @@ from app.search.tables import Search
 from model.decoding import PictureError
 
 _MAX_ROUNDS = 3
-"""Searches of the index for one request. Another round is needed only if candidates were deleted in the last one."""
+"""Searches of the index for one request. Another round is needed only if candidates were changed in the last one."""
 
 Consistency = Literal["eventual", "session"]
 """Which crops a search must see: those stored by this service, or all that were committed before it."""
@@ -208,15 +208,15 @@ class SearchService:
     async def _matches(
         self, model: RunningModel, query: Parts, shares: Shares, request: SearchRequest
     ) -> tuple[IndexResult, list[Match]]:
-        """The candidates of the index and the matches; retries after an update where the index had deleted crops."""
+        """The candidates of the index and the matches; retries after an update where the index was behind."""
         filters = request.filters
         rounds = 1
         while True:
             found = await model.index.search(
                 weighted(query, shares).reshape(-1), filters.to_index(), filters.top_k + len(request.crop_ids)
             )
-            matches, deleted = await self._join(model, found.keys.tolist(), query, shares, request)
-            if not deleted or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:
+            matches, outdated = await self._join(model, found.keys.tolist(), query, shares, request)
+            if not outdated or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:
                 return found, matches
             await model.index.catch_up()
             rounds += 1
@@ -224,14 +224,14 @@ class SearchService:
     async def _join(
         self, model: RunningModel, keys: Sequence[int], query: Parts, shares: Shares, request: SearchRequest
     ) -> tuple[list[Match], int]:
-        """The matches for candidates, and how many candidates were deleted.
+        """The matches for candidates, and how many candidates are deleted or no longer pass the filters.
 
-        Only candidates with a database row become matches, and crops of the query do not. They are ranked by their
-        stored embeddings, as an index may round its own; ties are ranked by key. What is less similar than the request
-        asks for is left out.
+        Only candidates whose database row passes become matches, and crops of the query do not. They are ranked by
+        their stored embeddings, as an index may round its own; ties are ranked by key. What is less similar than the
+        request asks for is left out.
         """
         async with self._database.read() as session:
-            rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
+            rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id, request.filters.to_index())
         min_similarity = request.filters.min_similarity
         compared = []
         for crop, vector in rows.values():
