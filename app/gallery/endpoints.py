@@ -15,7 +15,7 @@ from app.gallery.crop_store import StoredCrop
 from app.gallery.filters import CropFilter, CropSelection
 from app.gallery.forms import EmbedForm, Include
 from app.gallery.metadata import CropMetadata
-from app.gallery.posted import read_posted
+from app.gallery.posted import PostedCrop, read_posted
 from app.gallery.schemas import (
     CameraId,
     CameraIn,
@@ -36,7 +36,6 @@ from app.kit.pagination import decode_cursor, encode_cursor
 from app.kit.provide import provided
 from app.models.active import ActiveModel
 from app.settings import Settings
-from model.decoding import PictureError
 
 router = APIRouter()
 
@@ -89,14 +88,14 @@ async def embed(
     Crops are posted as files, or as boxes of one frame; the service cuts the boxes out and stores each as a JPEG.
     Every file or box has its own outcome, in the order given: one that cannot be used fails alone. The same bytes, or
     the same box of the same frame, from the same camera at the same time are the same crop: posting them again changes
-    nothing and answers `existing`.
+    nothing and answers `existing`; with `update`, it changes the labels that differ and answers `updated`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
     metadata = form.metadata(len(posted.names))
     with active_model.use() as model:
         crops = await cancel_on_disconnect(disconnect, posted.crops(model.embedding))
     if form.store:
-        model_id, outcomes = await _store(gallery, crops, metadata, disconnect)
+        model_id, outcomes = await _store(gallery, crops, metadata, disconnect, form.update)
     else:
         model_id, outcomes = await _embed_only(active_model, crops, disconnect)
     wanted = set(form.include)
@@ -109,18 +108,19 @@ async def embed(
 
 async def _store(
     gallery: GalleryService,
-    crops: Sequence[CropFile | PictureError],
+    crops: Sequence[PostedCrop],
     metadata: Sequence[CropMetadata | InvalidRequest],
     disconnect: Disconnect,
+    update: bool,
 ) -> tuple[str, list[Outcome]]:
     """The model's id and the outcome of each crop: one with wrong metadata fails before its file is decoded."""
     new = [_new_crop(crop, item) for crop, item in zip(crops, metadata, strict=True)]
-    stored = await gallery.store([crop for crop in new if isinstance(crop, NewCrop)], disconnect)
+    stored = await gallery.store([crop for crop in new if isinstance(crop, NewCrop)], disconnect, update)
     return stored.model_id, _in_order(new, stored.outcomes)
 
 
 async def _embed_only(
-    active_model: ActiveModel, crops: Sequence[CropFile | PictureError], disconnect: Disconnect
+    active_model: ActiveModel, crops: Sequence[PostedCrop], disconnect: Disconnect
 ) -> tuple[str, list[Outcome]]:
     contents = [crop.content for crop in crops if isinstance(crop, CropFile)]
     with active_model.use() as model:
@@ -128,7 +128,7 @@ async def _embed_only(
         return model.id, _in_order(crops, outcomes)
 
 
-def _new_crop(crop: CropFile | PictureError, metadata: CropMetadata | InvalidRequest) -> NewCrop | Exception:
+def _new_crop(crop: PostedCrop, metadata: CropMetadata | InvalidRequest) -> NewCrop | Exception:
     if isinstance(metadata, InvalidRequest):
         return metadata
     return NewCrop(crop.content, metadata) if isinstance(crop, CropFile) else crop
@@ -140,9 +140,7 @@ def _in_order(crops: Sequence[object], outcomes: Sequence[Outcome]) -> list[Outc
     return [crop if isinstance(crop, Exception) else next(remaining) for crop in crops]
 
 
-def _item(
-    index: int, filename: str | None, crop: CropFile | PictureError, outcome: Outcome, wanted: set[Include]
-) -> EmbedItem:
+def _item(index: int, filename: str | None, crop: PostedCrop, outcome: Outcome, wanted: set[Include]) -> EmbedItem:
     if isinstance(outcome, Exception):
         return EmbedItem(index=index, filename=filename, status="failed", problem=problem_of(outcome))
     stored = outcome if isinstance(outcome, StoredCrop) else None
@@ -150,6 +148,7 @@ def _item(
         index=index,
         filename=filename,
         status=stored.status if stored else "embedded",
+        differs=list(stored.differs) if stored else [],
         crop=CropOut.of(stored.crop) if stored else None,
         box=crop.box if isinstance(crop, CropFile) else None,
         embedding=_embedding(outcome.parts, wanted),

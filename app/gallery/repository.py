@@ -11,6 +11,7 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     and_,
+    bindparam,
     delete,
     exists,
     false,
@@ -160,6 +161,10 @@ class GalleryRepository:
         """Crops by id; those that do not exist are left out."""
         return {crop.id: crop for crop in await self._session.scalars(select(Crop).where(Crop.id.in_(crop_ids)))}
 
+    async def crops_by_key(self, keys: Collection[int]) -> dict[int, Crop]:
+        """Crops by key; those that do not exist are left out."""
+        return {crop.key: crop for crop in await self._session.scalars(select(Crop).where(Crop.key.in_(keys)))}
+
     async def page(self, crop_filter: index.Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
         """Crops that pass the filter, latest first, from just after the position (captured_at, key)."""
         query = select(Crop).where(*map(_where, crop_filter.conditions()))
@@ -191,6 +196,16 @@ class GalleryRepository:
         changing = update(Crop.core()).where(Crop.key.in_(keys)).values(columns_of(change))
         await self._session.execute(changing)
         await self._log(keys, ADDED)
+
+    async def set_labels_of_each(self, changes: Mapping[int, LabelChange]) -> None:
+        """Change the labels of crops, by key, each in its own way; see `set_labels`."""
+        by_labels: dict[frozenset[str], list[dict[str, Any]]] = {}
+        for key, change in changes.items():
+            by_labels.setdefault(frozenset(change), []).append({"of": key, **columns_of(change)})
+        crops = Crop.core()
+        for rows in by_labels.values():
+            await self._session.execute(update(crops).where(crops.c.key == bindparam("of")), rows)
+        await self._log(changes.keys(), ADDED)
 
     async def add_crops(self, crops: Sequence[Crop]) -> None:
         """Insert crops and set their keys. The objects do not become part of the session."""

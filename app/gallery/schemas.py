@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from app.errors import Problem
-from app.gallery.labels import LabelChange
+from app.gallery.labels import Label, LabelChange
 from app.gallery.tables import Camera, Crop
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
@@ -143,9 +143,14 @@ class EmbedItem(BaseModel):
 
     index: int = Field(description="The file's or box's place in the request, from 0")
     filename: str | None = Field(description="The file's name; of a box, its frame's")
-    status: Literal["created", "existing", "embedded", "failed"] = Field(
-        description="created: new in the gallery; existing: it was stored before; embedded: not stored, as asked; "
-        "failed: see the problem"
+    status: Literal["created", "existing", "updated", "embedded", "failed"] = Field(
+        description="created: new in the gallery; existing: it was stored before; updated: it was stored before, and "
+        "its labels were changed, as asked; embedded: not stored, as asked; failed: see the problem"
+    )
+    differs: list[Label] = Field(
+        [],
+        description="Which of the posted labels differ from those of the existing crop; `update` would change them. Of "
+        "an updated crop, which were changed",
     )
     crop: CropOut | None = None
     box: tuple[int, int, int, int] | None = Field(

@@ -1,7 +1,8 @@
 """The gallery's rules: how crops and cameras are stored, read and deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from app.database import Database
 from app.embedding.crop_queue import Priority
@@ -75,11 +76,12 @@ class GalleryService:
 
     # crops
 
-    async def store(self, crops: Sequence[NewCrop], disconnect: Disconnect) -> Stored:
+    async def store(self, crops: Sequence[NewCrop], disconnect: Disconnect, update: bool = False) -> Stored:
         """Embed crops and store them; when this returns they are durable and can be found.
 
-        Returns one outcome for each, in order: an unusable picture fails alone. Raises QueueFull, QueueClosed,
-        NotReady, and ClientDisconnected where the client disconnects before all are embedded; then nothing is stored.
+        update: change the labels of stored crops that differ from the given ones. Returns one outcome for each, in
+        order: an unusable picture fails alone. Raises QueueFull, QueueClosed, NotReady, and ClientDisconnected where
+        the client disconnects before all are embedded; then nothing is stored.
         """
         if self._active_model.trouble is not None:  # raise NotReady before embedding anything
             await self._active_model.refresh()
@@ -88,7 +90,8 @@ class GalleryService:
                 if self._store_model is not model:
                     self._crop_store, self._store_model = CropStore(self._database, self._images, model), model
                 try:
-                    return Stored(model.id, await self._embed_and_store(crops, disconnect, model, self._crop_store))
+                    outcomes = await self._embed_and_store(crops, disconnect, model, self._crop_store)
+                    return Stored(model.id, await self._compare_labels(crops, outcomes, update))
                 except ModelChanged:
                     pass
             await self._active_model.refresh()
@@ -124,6 +127,44 @@ class GalleryService:
                 reported.append(stored[identity])
             seen.add(identity)
         return reported
+
+    async def _compare_labels(
+        self, crops: Sequence[NewCrop], outcomes: Sequence[StoredCrop | Failure], update: bool
+    ) -> list[StoredCrop | Failure]:
+        """The outcomes, with what differs; or with the changed crops: the last label that is posted of a crop holds."""
+        compared: list[StoredCrop | Failure] = []
+        labels: dict[int, dict[str, Any]] = {}
+        changes: dict[int, dict[str, Any]] = {}
+        for crop, outcome in zip(crops, outcomes, strict=True):
+            if isinstance(outcome, StoredCrop) and outcome.status == "existing":
+                key, posted = outcome.crop.key, crop.metadata.labels
+                present = labels.setdefault(key, labels_of(outcome.crop))
+                if differs := differing(present, posted):
+                    outcome = replace(outcome, differs=differs)
+                if differs and update:
+                    outcome = replace(outcome, status="updated")
+                    changed = {name: posted[name] for name in differs}
+                    changes[key] = changes.get(key, {}) | changed
+                    present |= changed
+            compared.append(outcome)
+        if not changes:
+            return compared
+        rows = await self._change_labels(changes)
+        return [
+            replace(outcome, crop=rows[outcome.crop.key])
+            if isinstance(outcome, StoredCrop) and outcome.crop.key in rows
+            else outcome
+            for outcome in compared
+        ]
+
+    async def _change_labels(self, changes: Mapping[int, LabelChange]) -> dict[int, Crop]:
+        """The changed crops by key, without those that were deleted."""
+        async with self._database.write() as session:
+            repository = GalleryRepository(session)
+            await repository.set_labels_of_each(changes)
+            rows = await repository.crops_by_key(changes.keys())
+        await self._update_index()
+        return rows
 
     async def crop(self, crop_id: str) -> Crop:
         """One crop. Raises NotFound."""

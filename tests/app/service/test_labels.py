@@ -1,5 +1,6 @@
-"""`PATCH /crops`: persons, tracks and attributes are corrected, and every filter follows."""
+"""Corrected labels, by `PATCH /crops` and by posting crops again: every filter follows."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from app.gallery.service import CROPS_A_TRANSACTION
 from app.settings import Settings
-from tests.app.running import found, running_service, stored
+from tests.app.running import embed, found, jpeg, running_service, stored
 
 Run = Callable[[Settings], httpx.Client]
 
@@ -133,9 +134,7 @@ def test_what_does_not_exist_is_an_error(client: httpx.Client) -> None:
     assert answer.json()["type"] == "urn:passerby:problem:unknown-camera"
 
 
-def test_no_service_on_the_database_finds_a_crop_by_its_old_label(
-    run: Run, settings: Settings, tmp_path: Path
-) -> None:
+def test_no_service_on_the_database_finds_a_crop_by_its_old_label(run: Run, settings: Settings, tmp_path: Path) -> None:
     """The other service polls rarely: where its index is behind, the rows of the database decide."""
     shared = {"images_url": (tmp_path / "images").as_uri()}
     one = run(settings.model_copy(update={"data_dir": tmp_path / "a", **shared}))
@@ -145,3 +144,52 @@ def test_no_service_on_the_database_finds_a_crop_by_its_old_label(
     one.patch(f"/crops/{first['id']}", json={"person_id": "bert"})
     assert found(two, 1, person_id="anna") == [second["id"]]
     assert found(two, 1, person_id="bert", consistency="session") == [first["id"]]
+
+
+# posting crops again
+
+
+def post(client: httpx.Client, *seeds: int, **form: Any) -> list[dict[str, Any]]:
+    answer = embed(client, *map(jpeg, seeds), **form)
+    assert answer.status_code == 201, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def test_the_answer_of_an_existing_crop_says_which_posted_labels_differ(client: httpx.Client) -> None:
+    before = stored(client, 1, 2, person_id="anna", attributes='{"lane": 1}')
+    for form, differs in (
+        ({"person_id": "bert", "track_id": "t", "attributes": '{"lane": 2}'}, ["person_id", "track_id", "attributes"]),
+        ({"person_id": "anna", "attributes": '{"lane": 1.0}'}, []),
+        ({"attributes": "{}"}, ["attributes"]),
+        ({}, []),
+    ):
+        items = post(client, 1, 2, **form)
+        assert [(item["status"], item["differs"]) for item in items] == [("existing", differs)] * 2
+        assert [item["crop"] for item in items] == before
+
+
+def test_update_changes_the_labels_that_are_posted_and_differ(client: httpx.Client) -> None:
+    stored(client, 1, 2, person_id="anna", track_id="t1", attributes='{"lane": 1}')
+    items = [{"person_id": "bert"}, {"person_id": "anna"}, {"person_id": "carl", "attributes": {"lane": 3}}]
+    one, two, three = post(client, 1, 2, 3, items=json.dumps(items), update="true")
+    assert [(item["status"], item["differs"]) for item in (one, two, three)] == [
+        ("updated", ["person_id"]),
+        ("existing", []),
+        ("created", []),
+    ]
+    assert (one["crop"]["person_id"], one["crop"]["track_id"]) == ("bert", "t1")
+    assert one["crop"]["attributes"] == {"lane": 1}
+    assert client.get(f"/crops/{one['crop']['id']}").json() == one["crop"]
+    assert found(client, 1, person_id="bert") == [one["crop"]["id"]]
+    assert found(client, 1, person_id="anna") == [two["crop"]["id"]]
+    assert post(client, 1, person_id="bert", update="true")[0]["status"] == "existing"
+
+
+def test_of_a_crop_that_is_posted_several_times_at_once_the_last_labels_hold(client: httpx.Client) -> None:
+    items = [{"person_id": "anna"}, {"person_id": "bert"}, {"track_id": "t"}, {"person_id": "anna"}]
+    outcomes = post(client, 1, 1, 1, 1, items=json.dumps(items), update="true")
+    assert [item["status"] for item in outcomes] == ["created", "updated", "updated", "updated"]
+    crop = client.get(f"/crops/{outcomes[0]['crop']['id']}").json()
+    assert (crop["person_id"], crop["track_id"]) == ("anna", "t")
+    assert all(item["crop"] == crop for item in outcomes)
