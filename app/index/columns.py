@@ -108,9 +108,12 @@ class Columns:
         return columns
 
     def save(self, path: Path) -> None:
-        """Write to a file of NumPy's npz format."""
-        arrays: dict[str, Any] = {name: self._column(name) for name in self._arrays}
-        arrays |= {f"{name}_texts": _as_bytes(texts) for name, texts in self._texts.items()}
+        """Write to a file of NumPy's npz format, without the fields of free rows and texts that no row uses any more."""
+        is_free = self.keys == FREE
+        arrays: dict[str, Any] = {"key": self.keys, "captured_at": np.where(is_free, 0, self._column("captured_at"))}
+        for name, texts in self._texts.items():
+            used, arrays[name] = texts.trimmed(np.where(is_free, _NONE, self._column(name)))
+            arrays[f"{name}_texts"] = _as_bytes(used)
         np.savez(path, **arrays)
 
     @classmethod

@@ -140,11 +140,16 @@ class IndexResult:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a snapshot holds: `size` crops of one model, complete up to change number `last_sequence`."""
+    """What a snapshot holds: `size` crops of one model, complete up to change number `last_sequence`.
+
+    Snapshots that end before change number `last_removal` may hold crops that are deleted. None in snapshots of
+    versions that kept texts of deleted crops.
+    """
 
     model_id: str
     size: int
     last_sequence: int
+    last_removal: int | None = None
 
 
 class VectorIndex(Protocol):
@@ -212,8 +217,13 @@ class VectorIndex(Protocol):
 class SnapshotIndex(VectorIndex, Protocol):
     """An index in the process's memory, saved in snapshots."""
 
+    @property
+    def last_removal(self) -> int:
+        """Number of the last change that removed a crop: earlier snapshots may hold it."""
+
     def save(self, folder: Path) -> SavedState:
         """Write the index into an empty folder, concurrently with searches and changes, and return its state.
 
+        Nothing of removed crops is written.
         The adapter's `restore(folder, state)` reads it back or raises SnapshotError.
         """

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -161,8 +161,10 @@ class Segment:
     def compact(self) -> None:
         """Remove the codes of deleted crops."""
         rows = np.array(self._tombstones, np.int64)
+        sizes = self._list_sizes()
         self._ivf.remove_ids(faiss.IDSelectorBatch(rows))
         self._all_codes()[rows] = 0
+        self._clear_list_ends(np.flatnonzero(self._list_sizes() < sizes).tolist())
         self._tombstones = []
 
     def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -256,6 +258,19 @@ class Segment:
         parameters = UNTYPED_FAISS.SearchParameters(sel=_selector(passing))
         similarities, rows = self._sq8.search(self._transform.apply(queries), count, params=parameters)
         return rows, similarities
+
+    def _list_sizes(self) -> NDArray[np.int64]:
+        lists = self._ivf.invlists
+        return np.array([lists.list_size(number) for number in range(self.nlist)], np.int64)
+
+    def _clear_list_ends(self, numbers: Sequence[int]) -> None:
+        """Overwrite the codes after the last one of IVF lists: FAISS leaves removed ones in blocks, which it saves."""
+        lists = UNTYPED_FAISS.downcast_InvertedLists(self._ivf.invlists)
+        blank = np.zeros(lists.packer.code_size, np.uint8)
+        for number in numbers:
+            codes, size = lists.get_codes(number), lists.list_size(number)
+            for position in range(size, -(-size // lists.n_per_block) * lists.n_per_block):
+                lists.packer.pack_1(faiss.swig_ptr(blank), position, codes)
 
     def _all_codes(self) -> NDArray[np.uint8]:
         """All SQ8 codes, `(N, D)`, in FAISS's memory."""
