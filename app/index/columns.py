@@ -108,7 +108,7 @@ class Columns:
         return columns
 
     def save(self, path: Path) -> None:
-        """Write to a file of NumPy's npz format, without the fields of free rows and texts that no row uses any more."""
+        """Write to a file of NumPy's npz format, without fields of free rows and texts that no row uses any more."""
         is_free = self.keys == FREE
         arrays: dict[str, Any] = {"key": self.keys, "captured_at": np.where(is_free, 0, self._column("captured_at"))}
         for name, texts in self._texts.items():

@@ -268,9 +268,11 @@ class Segment:
         lists = UNTYPED_FAISS.downcast_InvertedLists(self._ivf.invlists)
         blank = np.zeros(lists.packer.code_size, np.uint8)
         for number in numbers:
-            codes, size = lists.get_codes(number), lists.list_size(number)
-            for position in range(size, -(-size // lists.n_per_block) * lists.n_per_block):
-                lists.packer.pack_1(faiss.swig_ptr(blank), position, codes)
+            blocks, used = divmod(lists.list_size(number), lists.n_per_block)
+            if used:
+                codes = faiss.rev_swig_ptr(lists.get_codes(number), (blocks + 1) * lists.block_size)
+                for place in range(used, lists.n_per_block):
+                    lists.packer.pack_1(blank, place, codes.reshape(-1, lists.block_size)[blocks:])
 
     def _all_codes(self) -> NDArray[np.uint8]:
         """All SQ8 codes, `(N, D)`, in FAISS's memory."""

@@ -99,7 +99,7 @@ class SnapshotStore:
             return None
 
     def _replace_all(self, index: SnapshotIndex) -> None:
-        """Write a snapshot of an earlier version again, as it may hold texts of deleted crops, and delete all others."""
+        """Write a snapshot of an earlier version again, which may hold texts of deleted crops; delete all others."""
         _log.info("a snapshot of an earlier version is written again", model_id=index.model_id)
         _, written = self._write(index)
         for old in [*self._generations(), *self._damaged_generations()]:
@@ -110,7 +110,9 @@ class SnapshotStore:
         """The generations of all models that may hold a crop that was deleted before one was written."""
         if not state.last_removal:
             return []
-        return [path for path in self._generations() if path != generation and not _ends_after(path, state.last_removal)]
+        return [
+            path for path in self._generations() if path != generation and not _ends_after(path, state.last_removal)
+        ]
 
     def drop_all(self, model_id: str | None = None) -> None:
         """Delete all snapshots, or those of one model's index. Raises OSError."""
