@@ -118,7 +118,7 @@ async def running_parts(
         images = ImageStore(settings.resolved_images_url)
         gallery = GalleryService(database, images, active_model)
         await gallery.delete_orphaned_images()
-        search = SearchService(database, images, active_model)
+        search = SearchService(database, images, active_model, gallery)
         rollout = Rollout(database, images, active_model, checkpoints, models.in_background)
         supervisor = ModelSupervisor(active_model, rollout, settings.index_poll_seconds)
         await supervisor.start()
@@ -163,6 +163,7 @@ async def index_storage(
         return LocalIndexStorage(model_id, snapshots, new_index, settings.snapshot_every)
     from app.index.milvus import MilvusIndexStorage, MilvusServer  # pymilvus is an extra
 
+    await asyncio.to_thread(snapshots.drop_all)  # of an index in the process, which nobody would keep up to date
     server = await asyncio.to_thread(MilvusServer, address)
     return MilvusIndexStorage(server, gallery_id, model_id, database.index_lock)
 

@@ -24,6 +24,7 @@ from app.gallery.schemas import (
     CropId,
     CropOut,
     CropPage,
+    DeletedCrops,
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
@@ -237,8 +238,21 @@ async def patch_crops(
     responses=problem_responses(404, 503),
 )
 async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
-    """Deletes a crop, its embedding and its picture. No later search finds it."""
+    """Deletes a crop, its embedding and its picture. No later search finds it, and searches before lose it.
+
+    After `PASSERBY_ERASE_SECONDS` nothing of it is left in the data folder and the database.
+    """
     await gallery.delete(crop_id)
+
+
+@router.delete("/crops", tags=["crops"], summary="Delete many crops", responses=problem_responses(503))
+async def delete_crops(gallery: GalleryDep, selected: SelectionQuery, dry_run: DryRunQuery = False) -> DeletedCrops:
+    """Deletes all crops that pass the filters, of which at least one is needed, each as `DELETE /crops/{crop_id}` does.
+
+    Where it ends early, some crops are deleted and others are not; the same request again deletes the rest.
+    """
+    done = await gallery.delete_all(selected, dry_run)
+    return DeletedCrops(matched=done.matched, deleted=done.deleted, dry_run=dry_run)
 
 
 @router.get("/cameras", tags=["cameras"], summary="All cameras", responses=problem_responses(503))
@@ -262,3 +276,15 @@ async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
 async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
     """Sets a camera's name, place and time zone; creates the camera if it has no crop yet."""
     return CameraOut.of(*await gallery.put_camera(camera_id, camera.name, camera.place, camera.time_zone))
+
+
+@router.delete(
+    "/cameras/{camera_id}", tags=["cameras"], summary="Delete a camera", responses=problem_responses(404, 503)
+)
+async def delete_camera(gallery: GalleryDep, camera_id: CameraIdPath, dry_run: DryRunQuery = False) -> DeletedCrops:
+    """Deletes a camera and all of its crops, each as `DELETE /crops/{crop_id}` does.
+
+    Where it ends early, the same request again deletes the rest. A crop that is posted later creates the camera again.
+    """
+    done = await gallery.delete_camera(camera_id, dry_run)
+    return DeletedCrops(matched=done.matched, deleted=done.deleted, dry_run=dry_run)

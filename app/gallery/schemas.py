@@ -191,6 +191,14 @@ class ChangedCrops(BaseModel):
     dry_run: bool = Field(description="Whether nothing was changed: the crops were only counted")
 
 
+class DeletedCrops(BaseModel):
+    """The outcome of a deletion of crops."""
+
+    matched: int = Field(description="How many crops pass all filters")
+    deleted: int = Field(description="How many were deleted")
+    dry_run: bool = Field(description="Whether nothing was deleted: the crops were only counted")
+
+
 class CropPage(BaseModel):
     """A page of crops, latest first."""
 

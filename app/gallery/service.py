@@ -24,7 +24,7 @@ from app.models.active import ActiveModel, ModelChanged, RunningModel
 from model.decoding import PictureError
 
 CROPS_A_TRANSACTION = 500
-"""Changed in one transaction, for which other writers wait."""
+"""Changed or deleted in one transaction, for which other writers wait."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,14 @@ class Relabelled:
 
     matched: int
     changed: int
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """How many crops a selection had, and how many were deleted."""
+
+    matched: int
+    deleted: int
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ class GalleryService:
                     outcome = replace(outcome, differs=differs)
                 if differs and update:
                     outcome = replace(outcome, status="updated")
-                    changed = {name: posted[name] for name in differs}
+                    changed: dict[str, Any] = {name: posted[name] for name in differs}
                     changes[key] = changes.get(key, {}) | changed
                     present |= changed
             compared.append(outcome)
@@ -239,17 +247,60 @@ class GalleryService:
             crop = await repository.crop(crop_id)
             if crop is None:
                 raise NotFound(f"there is no crop {crop_id}")
-            await repository.delete_crop(crop)
+            await repository.delete_crops([crop.key], now_microseconds())
         await self._update_index()
         await self.delete_orphaned_images()
 
+    async def delete_all(self, selected: CropSelection, dry_run: bool) -> Deleted:
+        """Delete all selected crops, or only count them.
+
+        It is done in bounded transactions: where it ends early, the same call deletes the rest. Raises UnknownCamera,
+        and InvalidRequest where nothing is selected.
+        """
+        selection, matched, last = await self._select(selected)
+        return Deleted(matched, 0 if dry_run else await self._delete(selection, last))
+
+    async def delete_camera(self, camera_id: str, dry_run: bool) -> Deleted:
+        """Delete a camera and its crops, or only count them; see `delete_all`. Raises NotFound."""
+        _, matched = await self.camera(camera_id)
+        if dry_run:
+            return Deleted(matched, 0)
+        selection = Selection(Filter(camera_ids=frozenset({camera_id})))
+        deleted = 0
+        while True:
+            async with self._database.write() as session:
+                repository = GalleryRepository(session)
+                last = await repository.last_key()
+                if not await repository.crop_count(camera_id):
+                    await repository.delete_camera(camera_id)
+                    return Deleted(matched, deleted)
+            deleted += await self._delete(selection, last)
+
+    async def _delete(self, selection: Selection, last: int) -> int:
+        """Delete a selection's crops up to a key; when this returns no search finds them. Their number."""
+        key = deleted = 0
+        while True:
+            async with self._database.write() as session:
+                repository = GalleryRepository(session)
+                keys = await repository.keys(selection, key, last, CROPS_A_TRANSACTION)
+                if not keys:
+                    break
+                await repository.delete_crops(keys, now_microseconds())
+            await self.delete_orphaned_images()
+            key, deleted = keys[-1], deleted + len(keys)
+        await self._update_index()
+        return deleted
+
     async def delete_orphaned_images(self) -> None:
         """Delete the files of orphaned images, also those that a crash left behind."""
-        async with self._database.write() as session:
-            repository = GalleryRepository(session)
-            for sha256 in await repository.orphaned_images():
-                await self._images.delete(sha256)
-                await repository.remove_orphaned_image(sha256)
+        while True:
+            async with self._database.write() as session:  # or a new crop's file might be deleted
+                repository = GalleryRepository(session)
+                hashes = await repository.orphaned_images(CROPS_A_TRANSACTION)
+                if not hashes:
+                    return
+                await self._images.delete(hashes)
+                await repository.remove_orphaned_images(hashes)
 
     async def _select(self, selected: CropSelection) -> tuple[Selection, int, int]:
         """The selection, how many crops it has now, and the key of the last crop that may be one of them."""

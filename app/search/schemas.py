@@ -9,7 +9,7 @@ from app.gallery.schemas import CropOut
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
 from app.search.parameters import SearchParameters
-from app.search.service import SearchResult
+from app.search.service import ListedSearch, SearchResult
 
 SearchId = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 
@@ -36,7 +36,9 @@ class SearchAnswer(BaseModel):
     gallery_size: int = Field(description="Number of crops in the index")
     compared: int = Field(description="Number of them that pass the filters")
     filters: SearchParameters
-    query_crop_ids: list[str] = Field(description="The crops of the gallery that made up the query")
+    query_crop_ids: list[str] = Field(
+        description="The crops of the gallery that made up the query, some time after a deletion without deleted ones"
+    )
     matches: list[MatchOut]
     sheet_url: str = Field(description="The contact sheet: the query, then the matches, as one picture")
 
@@ -51,7 +53,7 @@ class SearchAnswer(BaseModel):
             gallery_size=search.gallery_size,
             compared=search.compared,
             filters=SearchParameters.model_validate(search.filters),
-            query_crop_ids=search.query_crop_ids,
+            query_crop_ids=[crop_id for crop_id in search.query_crop_ids if crop_id],
             matches=[
                 MatchOut(
                     rank=match.rank,
@@ -63,3 +65,34 @@ class SearchAnswer(BaseModel):
             ],
             sheet_url=f"/searches/{search.id}/sheet.jpg",
         )
+
+
+class SearchSummary(BaseModel):
+    """A stored search, without its matches."""
+
+    search_id: str
+    created_at: datetime
+    model_id: str
+    filters: SearchParameters
+    matches: int = Field(description="How many matches it has, without deleted ones")
+    sheet_url: str = Field(description="The contact sheet: the query, then the matches, as one picture")
+
+    @classmethod
+    def of(cls, listed: ListedSearch) -> "SearchSummary":
+        """The schema of a listed search."""
+        search = listed.search
+        return cls(
+            search_id=search.id,
+            created_at=from_microseconds(search.created_at),
+            model_id=search.model_id,
+            filters=SearchParameters.model_validate(search.filters),
+            matches=listed.matches,
+            sheet_url=f"/searches/{search.id}/sheet.jpg",
+        )
+
+
+class SearchPage(BaseModel):
+    """A page of stored searches, latest first."""
+
+    items: list[SearchSummary]
+    next_cursor: str | None = Field(description="Give this as `cursor` to get the next page; null on the last")
