@@ -37,6 +37,9 @@ CameraOption = Annotated[
     str | None, typer.Option("--camera", help="The camera, if the source is a folder of nothing but pictures")
 ]
 FailuresOption = Annotated[Path | None, typer.Option(help="Write a CSV file that lists every crop that was not stored")]
+UpdateOption = Annotated[
+    bool, typer.Option("--update", help="Change the person, track and attributes of existing crops to the source's")
+]
 ImagesArgument = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="One or several pictures of the person")]
 TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
@@ -108,11 +111,12 @@ def import_(
     url: UrlOption = DEFAULT_URL,
     camera_id: CameraOption = None,
     failures: FailuresOption = None,
+    update: UpdateOption = False,
 ) -> None:
     """Import crops into the gallery. It can be stopped and run again at any time: no crop is stored twice."""
     from app.client.importing import run_import
 
-    raise typer.Exit(run_import(source, url, camera_id, failures, console))
+    raise typer.Exit(run_import(source, url, camera_id, failures, console, update))
 
 
 @commands.command()

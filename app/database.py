@@ -28,8 +28,18 @@ _WRITE_LOCK = 0x7061_7373_6572  # an arbitrary number; migration 0002 repeats it
 _MIGRATION_LOCK = _WRITE_LOCK + 1
 _INDEX_LOCK = _WRITE_LOCK + 2
 _REINDEX_LOCK = _WRITE_LOCK + 3
+_ERASE_LOCK = _WRITE_LOCK + 4
 _SQLITE_BUSY_MS = 30_000
 _SWITCH_RETRY_SECONDS = 0.01
+_POSTGRESQL_WAIT_SECONDS = 30
+_POSTGRESQL_POLL_SECONDS = 0.1
+
+# Rows that they may still read would be kept. PostgreSQL shows the transactions of the same role.
+_EARLIER_READERS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+AND age(backend_xmin) > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - :next
+"""
 
 _NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -41,6 +51,10 @@ _NAMING = {
 
 DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeout)
 """Exceptions of a database that does not work now, whatever the statement is."""
+
+
+class StillUsed(Exception):
+    """Deleted rows cannot leave the files of the database yet."""
 
 
 class Table(DeclarativeBase):
@@ -138,6 +152,23 @@ class Database:
             await connection.run_sync(_upgrade)
             await connection.commit()
 
+    async def erase(self) -> bool:
+        """Rewrite the database's files, so that nothing of deleted rows is left in them.
+
+        On SQLite writers wait in the meantime; on PostgreSQL all wait for each table as long as it is rewritten, and
+        its write-ahead log is left as it is. Takes as much free space as the database. False where another process is
+        doing it. Raises StillUsed where a transaction that began earlier may still read deleted rows, and what the
+        driver raises.
+        """
+        if self._sqlite:
+            async with self._local_lock, self.engine.connect() as connection:
+                await _rewrite_sqlite(connection)
+            return True
+        async with self._try_lock(_ERASE_LOCK) as acquired, self.engine.connect() as connection:
+            if acquired:
+                await _rewrite_postgresql(await connection.execution_options(isolation_level="AUTOCOMMIT"))
+            return acquired
+
     @asynccontextmanager
     async def try_reindex_lock(self) -> AsyncIterator[bool]:
         """Try to take the lock of the reindex worker: True for one process at a time. The lock ends with its process.
@@ -147,10 +178,14 @@ class Database:
         if self._sqlite:
             yield True
             return
+        async with self._try_lock(_REINDEX_LOCK) as acquired:
+            yield acquired
+
+    @asynccontextmanager
+    async def _try_lock(self, lock: int) -> AsyncIterator[bool]:
         async with self.engine.connect() as connection:
             autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            lock = {"lock": _REINDEX_LOCK}
-            acquired = await autocommit.scalar(text("SELECT pg_try_advisory_lock(:lock)"), lock)
+            acquired = await autocommit.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": lock})
             try:
                 yield bool(acquired)
             finally:
@@ -178,6 +213,39 @@ class Database:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
+async def _rewrite_sqlite(connection: AsyncConnection) -> None:
+    """Rewrite the file, as pages keep copies of rows that have moved, and empty the write-ahead log."""
+    driver = (await connection.get_raw_connection()).driver_connection
+    if driver is None:
+        raise StillUsed("the connection to the database was closed")
+    try:
+        await driver.execute("VACUUM")
+        async with driver.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+            busy, _, _ = await cursor.fetchone()
+    except asyncio.CancelledError:
+        await driver.interrupt()  # the file stays as it was
+        raise
+    if busy:
+        raise StillUsed("the write-ahead log cannot be emptied: a transaction still reads from it")
+
+
+async def _rewrite_postgresql(connection: AsyncConnection) -> None:
+    """Rewrite all tables, which VACUUM alone does not do, and the statistics, which hold values of rows."""
+    next_transaction = await connection.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"))
+    latest = time.monotonic() + _POSTGRESQL_WAIT_SECONDS
+    while await connection.scalar(text(_EARLIER_READERS), {"next": next_transaction}):
+        if time.monotonic() > latest:
+            raise StillUsed("a transaction that began before the deletion may still read deleted rows")
+        await asyncio.sleep(_POSTGRESQL_POLL_SECONDS)
+    await connection.execute(text(f"SET lock_timeout = '{_POSTGRESQL_WAIT_SECONDS}s'"))
+    try:
+        for table in (*Table.metadata.tables, "pg_statistic"):
+            options = "FULL" if table == "pg_statistic" else "FULL, ANALYZE"
+            await connection.execute(text(f'VACUUM ({options}) "{table}"'))
+    finally:
+        await connection.execute(text("RESET lock_timeout"))
+
+
 async def _nothing() -> AsyncIterator[None]:
     return
     yield  # makes this function a generator
@@ -190,6 +258,7 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.run_async(_write_ahead)
     cursor.execute("PRAGMA synchronous = FULL")  # an acknowledged crop survives a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA secure_delete = ON")  # deleted rows are overwritten, in most places at once
     cursor.close()
 
 

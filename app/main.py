@@ -39,6 +39,7 @@ from app.openapi import CONTACT, DESCRIPTION, LICENCE, TAGS, describe, operation
 from app.places import adopt_misplaced_data, adopt_misplaced_files, check_database_place, local_folder
 from app.requests import BodyLimit, RequestLog
 from app.search import endpoints as search_endpoints
+from app.search.erasure import Erasure
 from app.search.service import SearchService
 from app.security import require_api_key, require_api_key_or_link
 from app.settings import Settings
@@ -127,7 +128,10 @@ async def running_parts(
         images = ImageStore(settings.resolved_images_url)
         gallery = GalleryService(database, images, active_model)
         await gallery.delete_orphaned_images()
-        search = SearchService(database, images, active_model)
+        search = SearchService(database, images, active_model, gallery)
+        erasure = Erasure(database, gallery, settings.search_days, settings.erase_seconds, settings.index_poll_seconds)
+        await erasure.start()
+        stack.push_async_callback(erasure.stop)
         rollout = Rollout(database, images, active_model, checkpoints, models.in_background)
         supervisor = ModelSupervisor(active_model, rollout, settings.index_poll_seconds)
         await supervisor.start()
@@ -169,9 +173,10 @@ async def index_storage(
     address = settings.index_address
     if address is None:
         new_index = partial(FaissIndex, model_id, _tuning(settings))
-        return LocalIndexStorage(model_id, snapshots, new_index, settings.snapshot_every)
+        return LocalIndexStorage(model_id, snapshots, new_index, settings.snapshot_every, settings.erase_seconds)
     from app.index.milvus import MilvusIndexStorage, MilvusServer  # pymilvus is an extra
 
+    await asyncio.to_thread(snapshots.drop_all)  # of an index in the process, which nobody would keep up to date
     server = await asyncio.to_thread(MilvusServer, address)
     return MilvusIndexStorage(server, gallery_id, model_id, database.index_lock)
 

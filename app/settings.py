@@ -82,6 +82,14 @@ class Settings(BaseSettings):
         description="Changes of each model kept in the log; an index that is further behind is rebuilt from all crops",
     )
 
+    search_days: float = Field(30, gt=0, description="Days after which a stored search is deleted, with its pictures")
+    erase_seconds: float = Field(
+        3600.0,
+        gt=0,
+        description="Seconds after which nothing of a deleted crop is left in the data folder and the database; the "
+        "database's files are rewritten at most once in half of that time",
+    )
+
     index_exact_limit: int = Field(
         10_000, ge=0, description="Largest gallery that is searched exactly; larger ones are searched approximately"
     )

@@ -75,7 +75,8 @@ class Problem(BaseModel):
 class EmbeddedItem(BaseModel):
     """The outcome of one uploaded crop."""
 
-    status: Literal["created", "existing", "failed"]
+    status: Literal["created", "existing", "updated", "failed"]
+    differs: list[str] = []
     problem: Problem | None = None
 
 
@@ -201,13 +202,14 @@ class ServiceClient:
         """Name a camera; creates it if it does not exist."""
         await self._send("PUT", f"/cameras/{camera_id}", json={"name": name})
 
-    async def embed(self, uploads: Sequence[Upload]) -> list[EmbeddedItem]:
-        """Store crops in one request; the outcome of each, in order."""
+    async def embed(self, uploads: Sequence[Upload], update: bool = False) -> list[EmbeddedItem]:
+        """Store crops in one request; the outcome of each, in order. update: change the labels of stored ones."""
         items = [dict(upload.metadata) for upload in uploads]
+        form = {"items": json.dumps(items, default=datetime.isoformat)}
         text = await self._send(
             "POST",
             "/embed",
-            data={"items": json.dumps(items, default=datetime.isoformat)},
+            data=form | ({"update": "true"} if update else {}),
             files=_files([upload.picture for upload in uploads]),
         )
         items_out = self._parse(EmbedAnswer, text).items

@@ -43,16 +43,25 @@ class Tally:
 
     created: int = 0
     existing: int = 0
+    differing: int = 0  # of the existing ones, those with other labels than the source
+    updated: int = 0
     failures: list[Failure] = field(default_factory=list)
 
     @property
     def handled(self) -> int:
         """How many crops have an outcome."""
-        return self.created + self.existing + len(self.failures)
+        return self.created + self.existing + self.updated + len(self.failures)
 
 
-def run_import(source: Path, url: str, camera_id: str | None, failures_file: Path | None, console: Console) -> int:
-    """Import a source and print the outcome; the exit code. Raises ClientError.
+def run_import(
+    source: Path,
+    url: str,
+    camera_id: str | None,
+    failures_file: Path | None,
+    console: Console,
+    update: bool = False,
+) -> int:
+    """Import a source and print the outcome; the exit code. update: change labels that differ. Raises ClientError.
 
     After an interruption, crops that the service has acknowledged are stored; a second run finds them `existing`.
     """
@@ -64,7 +73,7 @@ def run_import(source: Path, url: str, camera_id: str | None, failures_file: Pat
     tally = Tally()
     stopped = False
     try:
-        import_items(read.items, ServiceClient.at(url), tally, console)
+        import_items(read.items, ServiceClient.at(url), tally, console, update)
     except KeyboardInterrupt:
         stopped = True
     finally:
@@ -91,12 +100,14 @@ def show_source(source: Source, console: Console) -> None:
         )
 
 
-def import_items(items: Sequence[SourceItem], service: ServiceClient, tally: Tally, console: Console) -> None:
+def import_items(
+    items: Sequence[SourceItem], service: ServiceClient, tally: Tally, console: Console, update: bool = False
+) -> None:
     """Send crops under a progress bar, counting into `tally`. Raises ClientError; Ctrl-C stops it at once."""
     columns = (BarColumn(), MofNCompleteColumn(), _CropsPerSecond(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("import", total=len(items))
-        asyncio.run(_send_all(items, service, tally, lambda: progress.update(task, completed=tally.handled)))
+        asyncio.run(_send_all(items, service, tally, update, lambda: progress.update(task, completed=tally.handled)))
 
 
 async def _check(url: str) -> None:
@@ -116,13 +127,13 @@ async def _name_cameras(names: Mapping[str, str], url: str) -> None:
 
 
 async def _send_all(
-    items: Iterable[SourceItem], service: ServiceClient, tally: Tally, progressed: Callable[[], None]
+    items: Iterable[SourceItem], service: ServiceClient, tally: Tally, update: bool, progressed: Callable[[], None]
 ) -> None:
     batches = _batches(items)
 
     async def send_batches() -> None:
         for batch in batches:  # all senders share one iterator
-            await _send(await asyncio.to_thread(_read, batch, tally), service, tally)
+            await _send(await asyncio.to_thread(_read, batch, tally), service, tally, update)
             progressed()
 
     async with service:
@@ -184,12 +195,12 @@ def _read(batch: Iterable[SourceItem], tally: Tally) -> list[_Loaded]:
     return loaded
 
 
-async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> None:
+async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally, update: bool) -> None:
     """Send crops in one request; if it is refused as a whole, retry in halves, so a bad crop fails alone."""
     if not crops:
         return
     try:
-        answers = await service.embed([crop.upload() for crop in crops])
+        answers = await service.embed([crop.upload() for crop in crops], update)
     except Refused as refused:
         if refused.status not in _ITEM_ERRORS:
             raise
@@ -197,8 +208,8 @@ async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> N
             tally.failures.append(Failure(crops[0].item.path, str(refused)))
             return
         middle = len(crops) // 2
-        await _send(crops[:middle], service, tally)
-        await _send(crops[middle:], service, tally)
+        await _send(crops[:middle], service, tally, update)
+        await _send(crops[middle:], service, tally, update)
         return
     for crop, answer in zip(crops, answers, strict=True):
         if answer.status == "failed":
@@ -206,18 +217,25 @@ async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally) -> N
             tally.failures.append(Failure(crop.item.path, problem))
         elif answer.status == "created":
             tally.created += 1
+        elif answer.status == "updated":
+            tally.updated += 1
         else:
             tally.existing += 1
+            tally.differing += bool(answer.differs)
 
 
 def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Console) -> None:
     """Print the outcomes of `total` crops and the first failures; `failures_file` gets all of them."""
     parts = [f"{tally.created:,} stored", f"{tally.existing:,} existing"]
+    if tally.updated:
+        parts.append(f"{tally.updated:,} updated")
     if tally.failures:
         parts.append(f"[red]{len(tally.failures):,} failed[/]")
     if tally.handled < total:
         parts.append(f"{total - tally.handled:,} not sent")
     console.print(", ".join(parts))
+    if tally.differing:
+        console.print(f"{tally.differing:,} existing with other labels: run again with --update to change them")
     for failure in tally.failures[:FAILURES_SHOWN]:
         console.print(f"  {failure.path}: {failure.problem}", highlight=False, markup=False, soft_wrap=True)
     if failures_file:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from app.database import DATABASE_DOWN, Database
 from app.gallery.attributes import lines_of
 from app.gallery.images import ImageStore
+from app.gallery.labels import Label
 from app.gallery.metadata import CropMetadata
 from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
@@ -39,11 +40,15 @@ class EmbeddedNewCrop:
 
 @dataclass(frozen=True)
 class StoredCrop:
-    """The outcome of a posted crop. parts: `(8, 256)` float32."""
+    """The outcome of a posted crop. parts: `(8, 256)` float32.
 
-    status: Literal["created", "existing"]
+    differs: names of posted labels that differ from those of the stored crop, or did before it was updated.
+    """
+
+    status: Literal["created", "existing", "updated"]
     crop: Crop
     parts: NDArray[np.float32]
+    differs: tuple[Label, ...] = ()
 
 
 NewCrops = Mapping[Identity, EmbeddedNewCrop]
@@ -58,7 +63,6 @@ class CropStore:
         self._images = images
         self._index = model.index
         self._model_id = model.id
-        self._known_cameras: set[str] = set()  # saves a statement; cameras are never deleted
         self._lookups = AsyncBatcher[Collection[Identity], StoredCrops](self._look_up, CROPS_A_LOOKUP, DATABASE_DOWN)
         self._writes = AsyncBatcher[NewCrops, StoredCrops](
             self._write, CROPS_A_TRANSACTION, (*DATABASE_DOWN, ModelChanged)
@@ -107,7 +111,6 @@ class CropStore:
             if (await ModelRepository(session).roles()).embedding_id != self._model_id:
                 raise ModelChanged(f"{self._model_id} no longer embeds new crops")
             rows, created = await self._insert(GalleryRepository(session), crops)
-        self._known_cameras |= {camera_id for camera_id, _, _ in crops}
         stored = []
         for request in requests:
             stored.append(
@@ -123,7 +126,7 @@ class CropStore:
         self, repository: GalleryRepository, crops: NewCrops
     ) -> tuple[dict[Identity, Crop], set[Identity]]:
         """The rows of all crops, and the identities of the new ones."""
-        await repository.add_cameras({camera_id for camera_id, _, _ in crops} - self._known_cameras, now_microseconds())
+        await repository.add_cameras({camera_id for camera_id, _, _ in crops}, now_microseconds())
         await self._insert_images(repository, {sha256: crop for (_, _, sha256), crop in crops.items()})
         rows = await repository.crops_by_identity(crops.keys())
         known = await repository.embeddings([crop.key for crop in rows.values()], self._model_id)
@@ -175,8 +178,8 @@ def _row(metadata: CropMetadata, sha256: str) -> Crop:
         time_guessed=metadata.time_guessed,
         track_id=metadata.track_id,
         person_id=metadata.person_id,
-        attributes=dict(metadata.attributes),
-        attribute_lines=lines_of(metadata.attributes),
+        attributes=dict(metadata.attributes or {}),
+        attribute_lines=lines_of(metadata.attributes or {}),
         image_sha256=sha256,
         created_at=now_microseconds(),
     )

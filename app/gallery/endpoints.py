@@ -12,21 +12,24 @@ from app.embedding.frames import CropFile
 from app.embedding.service import EmbeddedCrop
 from app.errors import InvalidRequest, problem_of
 from app.gallery.crop_store import StoredCrop
-from app.gallery.filters import CropFilter
+from app.gallery.filters import CropFilter, CropSelection
 from app.gallery.forms import EmbedForm
 from app.gallery.metadata import CropMetadata
-from app.gallery.posted import read_posted
+from app.gallery.posted import PostedCrop, read_posted
 from app.gallery.schemas import (
     CameraId,
     CameraIn,
     CameraOut,
+    ChangedCrops,
     CropId,
     CropOut,
     CropPage,
+    DeletedCrops,
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
     Include,
+    LabelsIn,
 )
 from app.gallery.service import GalleryService, NewCrop
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
@@ -37,7 +40,6 @@ from app.kit.provide import provided
 from app.links import Links, LinksDep
 from app.models.active import ActiveModel
 from app.settings import Settings
-from model.decoding import PictureError
 
 router = APIRouter()
 pictures = APIRouter()
@@ -49,6 +51,8 @@ ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
 DisconnectDep = Annotated[Disconnect, Depends(disconnect_of)]
 Outcome = StoredCrop | EmbeddedCrop | Exception
 FilterQuery = Annotated[CropFilter, Depends(fields_of(CropFilter, Query))]
+SelectionQuery = Annotated[CropSelection, Depends(fields_of(CropSelection, Query))]
+DryRunQuery = Annotated[bool, Query(description="true: only count")]
 EmbedFormDep = Annotated[EmbedForm, Depends(fields_of(EmbedForm, Form))]
 CropIdPath = Annotated[CropId, Path(description="A crop's id, as in the answers of `POST /embed` and `POST /search`")]
 CameraIdPath = Annotated[CameraId, Path(description="A camera's id", examples=["gate-north"])]
@@ -97,14 +101,14 @@ async def embed(
     Crops are posted as files, or as boxes of one frame; the service cuts the boxes out and stores each as a JPEG.
     Every file or box has its own outcome, in the order given: one that cannot be used fails alone. The same bytes, or
     the same box of the same frame, from the same camera at the same time are the same crop: posting them again changes
-    nothing and answers `existing`.
+    nothing and answers `existing`; with `update`, it changes the labels that differ and answers `updated`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
     metadata = form.metadata(len(posted.names))
     with active_model.use() as model:
         crops = await cancel_on_disconnect(disconnect, posted.crops(model.embedding))
     if form.store:
-        model_id, outcomes = await _store(gallery, crops, metadata, disconnect)
+        model_id, outcomes = await _store(gallery, crops, metadata, disconnect, form.update)
     else:
         model_id, outcomes = await _embed_only(active_model, crops, disconnect)
     wanted = set(form.include)
@@ -117,18 +121,19 @@ async def embed(
 
 async def _store(
     gallery: GalleryService,
-    crops: Sequence[CropFile | PictureError],
+    crops: Sequence[PostedCrop],
     metadata: Sequence[CropMetadata | InvalidRequest],
     disconnect: Disconnect,
+    update: bool,
 ) -> tuple[str, list[Outcome]]:
     """The model's id and the outcome of each crop: one with wrong metadata fails before its file is decoded."""
     new = [_new_crop(crop, item) for crop, item in zip(crops, metadata, strict=True)]
-    stored = await gallery.store([crop for crop in new if isinstance(crop, NewCrop)], disconnect)
+    stored = await gallery.store([crop for crop in new if isinstance(crop, NewCrop)], disconnect, update)
     return stored.model_id, _in_order(new, stored.outcomes)
 
 
 async def _embed_only(
-    active_model: ActiveModel, crops: Sequence[CropFile | PictureError], disconnect: Disconnect
+    active_model: ActiveModel, crops: Sequence[PostedCrop], disconnect: Disconnect
 ) -> tuple[str, list[Outcome]]:
     contents = [crop.content for crop in crops if isinstance(crop, CropFile)]
     with active_model.use() as model:
@@ -136,7 +141,7 @@ async def _embed_only(
         return model.id, _in_order(crops, outcomes)
 
 
-def _new_crop(crop: CropFile | PictureError, metadata: CropMetadata | InvalidRequest) -> NewCrop | Exception:
+def _new_crop(crop: PostedCrop, metadata: CropMetadata | InvalidRequest) -> NewCrop | Exception:
     if isinstance(metadata, InvalidRequest):
         return metadata
     return NewCrop(crop.content, metadata) if isinstance(crop, CropFile) else crop
@@ -151,7 +156,7 @@ def _in_order(crops: Sequence[object], outcomes: Sequence[Outcome]) -> list[Outc
 def _item(
     index: int,
     filename: str | None,
-    crop: CropFile | PictureError,
+    crop: PostedCrop,
     outcome: Outcome,
     wanted: set[Include],
     links: Links,
@@ -163,6 +168,7 @@ def _item(
         index=index,
         filename=filename,
         status=stored.status if stored else "embedded",
+        differs=list(stored.differs) if stored else [],
         crop=CropOut.of(stored.crop, links) if stored else None,
         box=crop.box if isinstance(crop, CropFile) else None,
         embedding=_embedding(outcome.parts, wanted),
@@ -219,6 +225,28 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     )
 
 
+@router.patch(
+    "/crops/{crop_id}",
+    tags=["crops"],
+    summary="Change a crop's labels",
+)
+async def patch_crop(gallery: GalleryDep, links: LinksDep, crop_id: CropIdPath, labels: LabelsIn) -> CropOut:
+    """Changes the person, the track or the attributes of a crop. Filters find it by its new labels at once."""
+    return CropOut.of(await gallery.relabel(crop_id, labels.change()), links)
+
+
+@router.patch("/crops", tags=["crops"], summary="Change the labels of many crops")
+async def patch_crops(
+    gallery: GalleryDep, selected: SelectionQuery, labels: LabelsIn, dry_run: DryRunQuery = False
+) -> ChangedCrops:
+    """Changes the labels of all crops that pass the filters, of which at least one is needed.
+
+    Where it ends early, some crops are changed and others are not; the same request again changes the rest.
+    """
+    done = await gallery.relabel_all(selected, labels.change(), dry_run)
+    return ChangedCrops(matched=done.matched, changed=done.changed, dry_run=dry_run)
+
+
 @router.delete(
     "/crops/{crop_id}",
     tags=["crops"],
@@ -226,8 +254,21 @@ async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
     status_code=status.HTTP_204_NO_CONTENT,
 )
 async def delete_crop(gallery: GalleryDep, crop_id: CropIdPath) -> None:
-    """Deletes a crop, its embedding and its picture. No later search finds it."""
+    """Deletes a crop, its embedding and its picture. No later search finds it, and searches before lose it.
+
+    After `PASSERBY_ERASE_SECONDS` nothing of it is left in the data folder and the database.
+    """
     await gallery.delete(crop_id)
+
+
+@router.delete("/crops", tags=["crops"], summary="Delete many crops")
+async def delete_crops(gallery: GalleryDep, selected: SelectionQuery, dry_run: DryRunQuery = False) -> DeletedCrops:
+    """Deletes all crops that pass the filters, of which at least one is needed, each as `DELETE /crops/{crop_id}` does.
+
+    Where it ends early, some crops are deleted and others are not; the same request again deletes the rest.
+    """
+    done = await gallery.delete_all(selected, dry_run)
+    return DeletedCrops(matched=done.matched, deleted=done.deleted, dry_run=dry_run)
 
 
 @router.get("/cameras", tags=["cameras"], summary="All cameras")
@@ -250,3 +291,13 @@ async def get_camera(gallery: GalleryDep, camera_id: CameraIdPath) -> CameraOut:
 async def put_camera(gallery: GalleryDep, camera_id: CameraIdPath, camera: CameraIn) -> CameraOut:
     """Sets a camera's name, place and time zone; creates the camera if it has no crop yet."""
     return CameraOut.of(*await gallery.put_camera(camera_id, camera.name, camera.place, camera.time_zone))
+
+
+@router.delete("/cameras/{camera_id}", tags=["cameras"], summary="Delete a camera")
+async def delete_camera(gallery: GalleryDep, camera_id: CameraIdPath, dry_run: DryRunQuery = False) -> DeletedCrops:
+    """Deletes a camera and all of its crops, each as `DELETE /crops/{crop_id}` does.
+
+    Where it ends early, the same request again deletes the rest. A crop that is posted later creates the camera again.
+    """
+    done = await gallery.delete_camera(camera_id, dry_run)
+    return DeletedCrops(matched=done.matched, deleted=done.deleted, dry_run=dry_run)

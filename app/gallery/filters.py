@@ -1,9 +1,10 @@
-"""Which crops a list or a search considers."""
+"""Which crops a list or a search considers, and which a change or a deletion is for."""
 
 from pydantic import BaseModel, Field
 
 from app.gallery.attributes import pairs_of
-from app.gallery.schemas import Attributes, CameraId, Instant, Name
+from app.gallery.schemas import Attributes, CameraId, CropId, Instant, Name
+from app.gallery.selection import Selection
 from app.index.port import Filter
 from app.kit.fields import Several
 from app.kit.times import to_microseconds
@@ -36,3 +37,18 @@ class CropFilter(BaseModel):
             track_id=self.track_id,
             attributes=pairs_of(self.attributes),
         )
+
+
+class CropSelection(CropFilter):
+    """The crops that a change or a deletion is for: those that pass all filters and, if ids are given, have one.
+
+    A blank value is an error here: where it is dropped, more crops would be changed or deleted than the client means.
+    """
+
+    camera_ids: list[CameraId] = Field([], description="Only crops of these cameras")
+    exclude_camera_ids: list[CameraId] = Field([], description="No crops of these cameras")
+    crop_ids: list[CropId] = Field([], description="Only these crops")
+
+    def selection(self) -> Selection:
+        """The same selection as the database's conditions take it."""
+        return Selection(self.to_index(), frozenset(self.crop_ids))

@@ -1,4 +1,4 @@
-"""The form of a `POST /embed`: the metadata of each crop, and the boxes of a frame."""
+"""The form of a `POST /embed`: the metadata of each crop, and the boxes of a frame. A bad item or box fails alone."""
 
 import json
 from typing import Any
@@ -12,8 +12,8 @@ from app.gallery.schemas import Include, ItemMetadata
 from app.kit.fields import Several
 from app.kit.names import did_you_mean, shown
 
-_OBJECTS = TypeAdapter(list[dict[str, Any]])
-_BOXES = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]])
+_LIST = TypeAdapter(list[Any])
+_BOX = TypeAdapter(tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat])
 
 
 class EmbedForm(ItemMetadata):
@@ -25,6 +25,11 @@ class EmbedForm(ItemMetadata):
         "time_guessed, track_id, person_id and attributes override the request's for that crop",
     )
     store: bool = Field(True, description="false: embed only, store nothing; then no metadata is needed")
+    update: bool = Field(
+        False,
+        description="true: where a crop is stored already and its person_id, track_id or attributes differ from those "
+        "that you post, they are changed",
+    )
     include: Several[Include] = Field([], description="embedding: return embeddings; or only their vector or parts")
 
     def metadata(self, count: int) -> list[CropMetadata | InvalidRequest]:
@@ -33,13 +38,13 @@ class EmbedForm(ItemMetadata):
         Raises InvalidRequest where `items` is wrong as a whole, and where there are none and the shared metadata is.
         """
         items = _parse_items(self.items, count)
-        if not self.store:
+        if not self.store or not count:
             return []
         if not items:
             return [_complete(self)] * count
         return [self._of_item(item, index) for index, item in enumerate(items)]
 
-    def _of_item(self, item: dict[str, Any], index: int) -> CropMetadata | InvalidRequest:
+    def _of_item(self, item: Any, index: int) -> CropMetadata | InvalidRequest:
         try:
             own = _parse_item(item, index)
             return _complete(self.model_copy(update=own.model_dump(exclude_none=True)))
@@ -47,25 +52,37 @@ class EmbedForm(ItemMetadata):
             return error
 
 
-def parse_boxes(text: str, max_boxes: int) -> list[Box]:
-    """The form field `boxes`, 1 to `max_boxes` of them. Raises InvalidRequest."""
+def parse_boxes(text: str, max_boxes: int) -> list[Box | InvalidRequest]:
+    """The form field `boxes`: each box, or what is wrong with it. Raises InvalidRequest where it is no such list."""
     try:
-        boxes = [Box(*numbers) for numbers in _BOXES.validate_json(text, strict=True)]
+        boxes = _LIST.validate_json(text)
     except ValidationError as error:
         raise InvalidRequest(
             f"boxes is no JSON array of [x, y, width, height], numbers of pixels: {_first_fault(error)}", "boxes"
         ) from error
-    if not 1 <= len(boxes) <= max_boxes:
-        raise InvalidRequest(f"boxes has {len(boxes)} boxes: give 1 to {max_boxes} at once", "boxes")
-    return boxes
+    if boxes and all(isinstance(box, int | float) for box in boxes):
+        raise InvalidRequest("boxes is one box: write an array of boxes, such as [[x, y, width, height]]", "boxes")
+    if len(boxes) > max_boxes:
+        raise InvalidRequest(f"boxes has {len(boxes)} boxes: give at most {max_boxes} at once", "boxes")
+    return [_parse_box(box, index) for index, box in enumerate(boxes)]
 
 
-def _parse_items(text: str | None, crops: int) -> list[dict[str, Any]]:
-    """The form field `items`, one object for each crop; empty where it is not given. Raises InvalidRequest."""
+def _parse_box(box: Any, index: int) -> Box | InvalidRequest:
+    try:
+        return Box(*_BOX.validate_json(json.dumps(box), strict=True))
+    except ValidationError as error:
+        where = f"boxes[{index}]"
+        return InvalidRequest(
+            f"{where} is no [x, y, width, height], four finite numbers of pixels: {_first_fault(error)}", where
+        )
+
+
+def _parse_items(text: str | None, crops: int) -> list[Any]:
+    """The form field `items`, one value for each crop; empty where it is not given. Raises InvalidRequest."""
     if text is None:
         return []
     try:
-        items = _OBJECTS.validate_json(text)
+        items = _LIST.validate_json(text)
     except ValidationError as error:
         raise InvalidRequest(f"items is no JSON array of objects: {_first_fault(error)}", "items") from error
     if len(items) != crops:
@@ -86,12 +103,14 @@ def _complete(metadata: ItemMetadata) -> CropMetadata:
         metadata.captured_at,
         metadata.track_id,
         metadata.person_id,
-        metadata.attributes or {},
+        metadata.attributes,
         time_guessed=metadata.time_guessed or False,
     )
 
 
-def _parse_item(item: dict[str, Any], index: int) -> ItemMetadata:
+def _parse_item(item: Any, index: int) -> ItemMetadata:
+    if not isinstance(item, dict):
+        raise InvalidRequest(f"items[{index}] is no JSON object", f"items[{index}]")
     known = ItemMetadata.model_fields
     for name in item:
         if name not in known:

@@ -1,8 +1,9 @@
 """Image files, named by their content's hash, on any file system that fsspec knows."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
@@ -39,12 +40,9 @@ class ImageStore:
             return None
         return content
 
-    async def delete(self, sha256: str) -> None:
-        """Delete an image's file, if it exists."""
-        try:
-            await asyncio.to_thread(self._files.rm_file, self._path(sha256))
-        except FileNotFoundError:
-            return
+    async def delete(self, hashes: Sequence[str]) -> None:
+        """Delete the files of images; those that do not exist are left out."""
+        await asyncio.to_thread(lambda: list(self._writers.map(self._delete, hashes)))
 
     def _put_all(self, images: Mapping[str, bytes]) -> None:
         list(self._writers.map(self._put, images.keys(), images.values()))
@@ -58,6 +56,10 @@ class ImageStore:
             write_atomically(Path(path), content)
         else:
             self._files.pipe_file(path, content)
+
+    def _delete(self, sha256: str) -> None:
+        with suppress(FileNotFoundError):
+            self._files.rm_file(self._path(sha256))
 
     def _exists(self, path: str) -> bool:
         return Path(path).exists() if self._local else bool(self._files.exists(path))

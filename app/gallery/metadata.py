@@ -1,24 +1,34 @@
 """The metadata of a crop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from app.gallery.labels import LabelChange
 from app.gallery.repository import Identity
 from app.kit.times import to_microseconds
 
 
 @dataclass(frozen=True)
 class CropMetadata:
-    """A crop's metadata as it was posted; `captured_at` is an aware datetime, a guess if `time_guessed`."""
+    """A crop's metadata as it was posted; `captured_at` is an aware datetime, a guess if `time_guessed`.
+
+    Labels that are None were not given.
+    """
 
     camera_id: str
     captured_at: datetime
     track_id: str | None = None
     person_id: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] | None = None
     time_guessed: bool = False
+
+    @property
+    def labels(self) -> LabelChange:
+        """The labels that were given."""
+        given = {"person_id": self.person_id, "track_id": self.track_id, "attributes": self.attributes}
+        return {name: value for name, value in given.items() if value is not None}
 
     def identity(self, sha256: str) -> Identity:
         """The same bytes from the same camera at the same time, where it is known, are the same crop."""

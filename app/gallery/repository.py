@@ -5,28 +5,49 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, delete, exists, func, insert, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Table
 from app.gallery.attributes import line_of, text_of
+from app.gallery.labels import LabelChange, columns_of, compared_columns
+from app.gallery.selection import Selection
 from app.gallery.tables import (
     ADDED,
     REMOVED,
     Camera,
     Change,
     Crop,
+    Deletion,
     Embedding,
     Gallery,
     Image,
     ImageUse,
     OrphanedImage,
+    SearchPicture,
     TrimmedChanges,
 )
 from app.index import port as index
 
 _STORED = np.dtype("<f2")
+_VALUES_PER_STATEMENT = 10_000  # databases limit them
 _INDEXED = (
     Embedding.vector,
     Crop.camera_id,
@@ -76,6 +97,10 @@ class GalleryRepository:
     async def known_cameras(self, camera_ids: Collection[str]) -> set[str]:
         """Those of the ids that belong to an existing camera."""
         return set(await self._session.scalars(select(Camera.id).where(Camera.id.in_(camera_ids))))
+
+    async def delete_camera(self, camera_id: str) -> None:
+        """Delete a camera that has no crops."""
+        await self._session.execute(delete(Camera.core()).where(Camera.id == camera_id))
 
     def add(self, camera: Camera) -> None:
         """Add a camera."""
@@ -135,6 +160,10 @@ class GalleryRepository:
         """Crops by id; those that do not exist are left out."""
         return {crop.id: crop for crop in await self._session.scalars(select(Crop).where(Crop.id.in_(crop_ids)))}
 
+    async def crops_by_key(self, keys: Collection[int]) -> dict[int, Crop]:
+        """Crops by key; those that do not exist are left out."""
+        return {crop.key: crop for crop in await self._session.scalars(select(Crop).where(Crop.key.in_(keys)))}
+
     async def page(self, crop_filter: index.Filter, before: tuple[int, int] | None, limit: int) -> Sequence[Crop]:
         """Crops that pass the filter, latest first, from just after the position (captured_at, key)."""
         query = select(Crop).where(*map(_where, crop_filter.conditions()))
@@ -142,6 +171,40 @@ class GalleryRepository:
             query = query.where(tuple_(Crop.captured_at, Crop.key) < tuple_(*before))
         query = query.order_by(Crop.captured_at.desc(), Crop.key.desc()).limit(limit)
         return (await self._session.scalars(query)).all()
+
+    async def last_key(self) -> int:
+        """The key of the crop that was stored last; 0 where there is none."""
+        key: int = (await self._session.scalars(select(func.coalesce(func.max(Crop.key), 0)))).one()
+        return key
+
+    async def count(self, selection: Selection, change: LabelChange | None = None) -> int:
+        """How many crops a selection has, or how many of them a change of labels would change."""
+        crops = select(func.count()).select_from(Crop).where(*_selected(selection, change))
+        return (await self._session.scalars(crops)).one()
+
+    async def keys(
+        self, selection: Selection, after: int, last: int, limit: int, change: LabelChange | None = None
+    ) -> Sequence[int]:
+        """The next keys of a selection, from just after one key up to another; see `count`."""
+        in_range = Crop.key > after, Crop.key <= last
+        query = select(Crop.key).where(*in_range, *_selected(selection, change)).order_by(Crop.key).limit(limit)
+        return (await self._session.scalars(query)).all()
+
+    async def set_labels(self, keys: Collection[int], change: LabelChange) -> None:
+        """Change the labels of crops, and log it as additions, which replace the fields of indexed crops."""
+        changing = update(Crop.core()).where(Crop.key.in_(keys)).values(columns_of(change))
+        await self._session.execute(changing)
+        await self._log(keys, ADDED)
+
+    async def set_labels_of_each(self, changes: Mapping[int, LabelChange]) -> None:
+        """Change the labels of crops, by key, each in its own way; see `set_labels`."""
+        by_labels: dict[frozenset[str], list[dict[str, Any]]] = {}
+        for key, change in changes.items():
+            by_labels.setdefault(frozenset(change), []).append({"of": key, **columns_of(change)})
+        crops = Crop.core()
+        for rows in by_labels.values():
+            await self._session.execute(update(crops).where(crops.c.key == bindparam("of")), rows)
+        await self._log(changes.keys(), ADDED)
 
     async def add_crops(self, crops: Sequence[Crop]) -> None:
         """Insert crops and set their keys. The objects do not become part of the session."""
@@ -153,16 +216,47 @@ class GalleryRepository:
         for crop in crops:
             crop.key = keys[crop.id]
 
-    async def delete_crop(self, crop: Crop) -> None:
-        """Delete a crop and its embeddings, log it, and mark its image as orphaned if nothing else refers to it."""
-        models = await self._session.scalars(select(Embedding.model_id).where(Embedding.crop_key == crop.key))
-        self._session.add_all(Change(model_id=model_id, crop_key=crop.key, what=REMOVED) for model_id in models.all())
-        await self._session.execute(delete(Embedding).where(Embedding.crop_key == crop.key))
-        await self._session.execute(delete(Crop).where(Crop.key == crop.key))
-        sha256 = crop.image_sha256
-        if not await self._is_image_used(sha256):
-            await self._session.execute(delete(Image).where(Image.sha256 == sha256))
-            await self._session.merge(OrphanedImage(sha256=sha256))
+    async def delete_crops(self, keys: Collection[int], deleted_at: int) -> None:
+        """Delete crops and their embeddings, log it, and let go of their pictures, also where searches have them."""
+        of_crops = Crop.core().c.key.in_(keys)
+        hashes = set(await self._session.scalars(select(Crop.image_sha256).where(of_crops)))
+        await self._log(keys, REMOVED)
+        await self._session.execute(delete(Embedding.core()).where(Embedding.crop_key.in_(keys)))
+        await self._session.execute(delete(Crop.core()).where(of_crops))
+        unused = hashes - await self._hashes_of_crops(hashes)
+        await self._session.execute(delete(ImageUse.core()).where(ImageUse.image_sha256.in_(unused)))
+        pictures = update(SearchPicture.core()).where(SearchPicture.sha256.in_(unused))
+        await self._session.execute(pictures.values(content=b"", sha256=None))
+        await self._orphan(unused)
+        await self.log_deletion(deleted_at)
+
+    async def log_deletion(self, deleted_at: int) -> None:
+        """Log that something was deleted, so that what is left of it is erased."""
+        await self._session.execute(insert(Deletion.core()).values(deleted_at=deleted_at))
+
+    async def deletions(self) -> tuple[int, int] | None:
+        """The number of the last logged deletion, and the time of the first; None where there is none."""
+        query = select(func.max(Deletion.id), func.min(Deletion.deleted_at))
+        last, first_at = (await self._session.execute(query)).one()
+        return None if last is None else (last, first_at)
+
+    async def remove_deletions(self, to: int) -> None:
+        """Remove the logged deletions up to a number: nothing is left of what was deleted."""
+        await self._session.execute(delete(Deletion.core()).where(Deletion.id <= to))
+
+    async def known_ids(self, crop_ids: Collection[str]) -> set[str]:
+        """Those of the ids that belong to an existing crop."""
+        known: set[str] = set()
+        ids = sorted(crop_ids)
+        for start in range(0, len(ids), _VALUES_PER_STATEMENT):
+            chunk = ids[start : start + _VALUES_PER_STATEMENT]
+            known.update(await self._session.scalars(select(Crop.id).where(Crop.id.in_(chunk))))
+        return known
+
+    async def has_any(self, crop_filter: index.Filter) -> bool:
+        """Whether a crop passes a filter."""
+        found = exists().where(*map(_where, crop_filter.conditions()))
+        return bool(await self._session.scalar(select(found)))
 
     # images
 
@@ -173,27 +267,39 @@ class GalleryRepository:
     async def add_images(self, images: Mapping[str, Mapping[str, Any]]) -> None:
         """Insert the rows of images, by hash, that do not exist yet; none of them stays marked as orphaned."""
         await self._add_missing(Image, [{"sha256": sha256, **images[sha256]} for sha256 in sorted(images)])
-        orphaned = images.keys() & set(await self.orphaned_images())
-        if orphaned:
-            await self._session.execute(delete(OrphanedImage).where(OrphanedImage.sha256.in_(orphaned)))
+        await self.remove_orphaned_images(images.keys())
 
     async def used_images(self, search_id: str) -> Sequence[str]:
         """The hashes of the query pictures of a search before 0.2, in their order."""
         query = select(ImageUse.image_sha256).where(ImageUse.owner_id == search_id).order_by(ImageUse.position)
         return (await self._session.scalars(query)).all()
 
-    async def orphaned_images(self) -> Sequence[str]:
-        """The hashes of images whose files must be deleted."""
-        return (await self._session.scalars(select(OrphanedImage.sha256))).all()
+    async def remove_image_uses(self, search_ids: Collection[str]) -> None:
+        """Let go of the query pictures of searches before 0.2."""
+        of_searches = ImageUse.core().c.owner_id.in_(search_ids)
+        hashes = set(await self._session.scalars(select(ImageUse.image_sha256).where(of_searches)))
+        if not hashes:
+            return
+        await self._session.execute(delete(ImageUse.core()).where(of_searches))
+        by_searches = select(ImageUse.image_sha256).where(ImageUse.image_sha256.in_(hashes))
+        await self._orphan(hashes - await self._hashes_of_crops(hashes) - set(await self._session.scalars(by_searches)))
 
-    async def remove_orphaned_image(self, sha256: str) -> None:
-        """Remove the mark of an image whose file is deleted."""
-        await self._session.execute(delete(OrphanedImage).where(OrphanedImage.sha256 == sha256))
+    async def orphaned_images(self, limit: int) -> Sequence[str]:
+        """The hashes of some images whose files must be deleted."""
+        return (await self._session.scalars(select(OrphanedImage.sha256).limit(limit))).all()
 
-    async def _is_image_used(self, sha256: str) -> bool:
-        by_crop = exists().where(Crop.image_sha256 == sha256)
-        by_search = exists().where(ImageUse.image_sha256 == sha256)
-        return bool(await self._session.scalar(select(or_(by_crop, by_search))))
+    async def remove_orphaned_images(self, hashes: Collection[str]) -> None:
+        """Remove the marks of images whose files are deleted."""
+        await self._session.execute(delete(OrphanedImage.core()).where(OrphanedImage.sha256.in_(hashes)))
+
+    async def _hashes_of_crops(self, hashes: Collection[str]) -> set[str]:
+        """Those of the hashes that belong to a crop's picture."""
+        return set(await self._session.scalars(select(Crop.image_sha256).where(Crop.image_sha256.in_(hashes))))
+
+    async def _orphan(self, hashes: Collection[str]) -> None:
+        """Mark images that nothing refers to as orphaned."""
+        await self._session.execute(delete(Image.core()).where(Image.sha256.in_(hashes)))
+        await self._add_missing(OrphanedImage, [{"sha256": sha256} for sha256 in sorted(hashes)])
 
     # embeddings and the change log
 
@@ -310,15 +416,21 @@ class GalleryRepository:
         return await self._additions(_embedded(model_id).where(Embedding.crop_key.in_(keys)))
 
     async def embedded_crops_by_key(
-        self, keys: Collection[int], model_id: str
+        self, keys: Collection[int], model_id: str, crop_filter: index.Filter
     ) -> dict[int, tuple[Crop, NDArray[np.float16]]]:
-        """Crops with one model's embedding, by key; deleted crops are left out."""
+        """Crops with one model's embedding, by key; those that are deleted or do not pass the filter are left out."""
         query = (
             select(Crop, Embedding.vector)
             .join(Embedding, Embedding.crop_key == Crop.key)
-            .where(Embedding.model_id == model_id, Crop.key.in_(keys))
+            .where(Embedding.model_id == model_id, Crop.key.in_(keys), *map(_where, crop_filter.conditions()))
         )
         return {crop.key: (crop, _unpack(vector)) for crop, vector in await self._session.execute(query)}
+
+    async def _log(self, keys: Collection[int], what: int) -> None:
+        """Log a change of crops for each model that has embedded them."""
+        changed = select(Embedding.model_id, Embedding.crop_key, literal(what)).where(Embedding.crop_key.in_(keys))
+        ordered = changed.order_by(Embedding.crop_key, Embedding.model_id)
+        await self._session.execute(insert(Change.core()).from_select(["model_id", "crop_key", "what"], ordered))
 
     async def _additions(self, query: Select[*tuple[Any, ...]]) -> list[index.Addition]:
         return [
@@ -377,6 +489,17 @@ def _where(condition: index.Condition) -> ColumnElement[bool]:
         case index.HasAttribute(name, value):  # not LIKE, which ignores case on SQLite
             return func.replace(Crop.attribute_lines, line_of((name, value)), "") != Crop.attribute_lines
     return ~meets if negated else meets
+
+
+def _selected(selection: Selection, change: LabelChange | None) -> list[ColumnElement[bool]]:
+    """The conditions of a selection and, where there is one, of crops that a change would change."""
+    conditions = [_where(condition) for condition in selection.crop_filter.conditions()]
+    if selection.crop_ids:
+        conditions.append(Crop.id.in_(selection.crop_ids))
+    if change is not None:
+        columns = compared_columns(change)
+        conditions.append(or_(false(), *(_column(name).is_distinct_from(value) for name, value in columns.items())))
+    return conditions
 
 
 def _column(name: str) -> ColumnElement[Any]:

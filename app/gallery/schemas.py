@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from app.gallery.labels import Label, LabelChange
 from app.kit.ids import ID_PATTERN
 from app.kit.times import from_microseconds
 from app.problem import Problem
@@ -149,9 +150,14 @@ class EmbedItem(BaseModel):
 
     index: int = Field(description="The file's or box's place in the request, from 0")
     filename: str | None = Field(description="The file's name; of a box, its frame's")
-    status: Literal["created", "existing", "embedded", "failed"] = Field(
-        description="created: new in the gallery; existing: it was stored before; embedded: not stored, as asked; "
-        "failed: see the problem"
+    status: Literal["created", "existing", "updated", "embedded", "failed"] = Field(
+        description="created: new in the gallery; existing: it was stored before; updated: it was stored before, and "
+        "its labels were changed, as asked; embedded: not stored, as asked; failed: see the problem"
+    )
+    differs: list[Label] = Field(
+        [],
+        description="Which of the posted labels differ from those of the existing crop; `update` would change them. Of "
+        "an updated crop, which were changed",
     )
     crop: CropOut | None = None
     box: tuple[int, int, int, int] | None = Field(
@@ -166,6 +172,38 @@ class EmbedAnswer(BaseModel):
 
     model_id: str
     items: list[EmbedItem]
+
+
+class LabelsIn(BaseModel):
+    """New labels: a field that is left out stays as it is, and null clears it."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"person_id": "anna", "attributes": {"lane": 2}}}
+    )
+
+    person_id: Name | None = Field(None, description="The person")
+    track_id: Name | None = Field(None, description="The track")
+    attributes: Attributes | None = Field(None, description="All attributes: they replace the present ones")
+
+    def change(self) -> LabelChange:
+        """The labels that were given."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class ChangedCrops(BaseModel):
+    """The outcome of a change of labels."""
+
+    matched: int = Field(description="How many crops pass all filters")
+    changed: int = Field(description="How many of them had other labels")
+    dry_run: bool = Field(description="Whether nothing was changed: the crops were only counted")
+
+
+class DeletedCrops(BaseModel):
+    """The outcome of a deletion of crops."""
+
+    matched: int = Field(description="How many crops pass all filters")
+    deleted: int = Field(description="How many were deleted")
+    dry_run: bool = Field(description="Whether nothing was deleted: the crops were only counted")
 
 
 class CropPage(BaseModel):

@@ -79,6 +79,24 @@ class ImageUse(Table):
     __table_args__ = (Index("ix_image_uses_image_sha256", "image_sha256"),)
 
 
+class SearchPicture(Table):
+    """A picture of a search's query, as it was posted; it goes with the search.
+
+    `content` is empty once no crop has the picture any more, where one had it: a deleted crop's picture is not kept.
+    `sha256` is that of the content, and None where the content is empty. The pictures of searches before 0.2 are images
+    of the gallery (`ImageUse`).
+    """
+
+    __tablename__ = "search_pictures"
+
+    search_id: Mapped[str] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+
+    __table_args__ = (Index("ix_search_pictures_sha256", "sha256"),)
+
+
 class Crop(Table):
     """One image of one person. `key` identifies the crop in the index, `id` in the HTTP API."""
 
@@ -124,6 +142,8 @@ class Embedding(Table):
 class Change(Table):
     """The change log that every index applies: one row for each embedding that was added or removed.
 
+    A change of a crop's labels is a further addition of its embeddings.
+
     On PostgreSQL a trigger draws the sequence numbers, so they become visible in ascending order for all writers.
     """
 
@@ -147,3 +167,17 @@ class TrimmedChanges(Table):
 
     model_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     sequence: Mapped[int] = mapped_column(BigInteger)
+
+
+class Deletion(Table):
+    """A deletion of crops or searches that may have left something behind, in stored searches and in files.
+
+    A row says nothing of what was deleted. `Erasure` (app/search/erasure.py) removes the rest, then the row.
+    """
+
+    __tablename__ = "deletions"
+
+    id: Mapped[int] = mapped_column(KEY, primary_key=True)
+    deleted_at: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = ({"sqlite_autoincrement": True},)

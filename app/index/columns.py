@@ -49,24 +49,24 @@ class Columns:
     def append(self, key: int, columns: CropColumns) -> None:
         """Add a row."""
         self._reserve(self._size + 1)
-        self._arrays["key"][self._size] = key
-        self._arrays["captured_at"][self._size] = columns.captured_at
-        for name, texts in self._texts.items():
-            self._arrays[name][self._size] = texts.code(getattr(columns, name))
-        self._add_new_attribute_pairs()
         self._size += 1
+        self._arrays["key"][self._size - 1] = key
+        self.set(self._size - 1, columns)
+
+    def set(self, row: int, columns: CropColumns) -> None:
+        """Set the fields of a row, which keeps its key."""
+        self._arrays["captured_at"][row] = columns.captured_at
+        for name, texts in self._texts.items():
+            self._arrays[name][row] = texts.code(getattr(columns, name))
+        self._add_new_attribute_pairs()
+        self._drop_stale_texts()
 
     def remove(self, row: int) -> None:
         """Remove a row; the last row takes its place."""
         self._size -= 1
         for column in self._arrays.values():
             column[row] = column[self._size]
-        for name, texts in self._texts.items():
-            # Each track brings a new text, so texts that no row uses any more are dropped from time to time.
-            if len(texts) > 2 * self._size + _STALE_TEXTS:
-                self._texts[name], self._column(name)[:] = texts.trimmed(self._column(name))
-                if name == "attributes":
-                    self._pairs = _AttributePairs.of(self._texts[name])
+        self._drop_stale_texts()
 
     def copy_rows(self, rows: NDArray[np.int64], other: "Columns", other_rows: NDArray[np.int64]) -> None:
         """Copy rows of other columns to distinct rows here; rows may be beyond the end, and gaps become free rows."""
@@ -108,9 +108,12 @@ class Columns:
         return columns
 
     def save(self, path: Path) -> None:
-        """Write to a file of NumPy's npz format."""
-        arrays: dict[str, Any] = {name: self._column(name) for name in self._arrays}
-        arrays |= {f"{name}_texts": _as_bytes(texts) for name, texts in self._texts.items()}
+        """Write to a file of NumPy's npz format, without fields of free rows and texts that no row uses any more."""
+        is_free = self.keys == FREE
+        arrays: dict[str, Any] = {"key": self.keys, "captured_at": np.where(is_free, 0, self._column("captured_at"))}
+        for name, texts in self._texts.items():
+            used, arrays[name] = texts.trimmed(np.where(is_free, _NONE, self._column(name)))
+            arrays[f"{name}_texts"] = _as_bytes(used)
         np.savez(path, **arrays)
 
     @classmethod
@@ -123,6 +126,17 @@ class Columns:
             columns._pairs = _AttributePairs.of(columns._texts["attributes"])
         columns._size = len(columns._arrays["key"])
         return columns
+
+    def _drop_stale_texts(self) -> None:
+        """Drop texts that no row uses any more, from time to time: each track brings a new text."""
+        for name, texts in self._texts.items():
+            if len(texts) > 2 * self._size + _STALE_TEXTS:
+                self._drop_unused_texts(name)
+
+    def _drop_unused_texts(self, name: str) -> None:
+        self._texts[name], self._column(name)[:] = self._texts[name].trimmed(self._column(name))
+        if name == "attributes":
+            self._pairs = _AttributePairs.of(self._texts[name])
 
     def _add_new_attribute_pairs(self) -> None:
         texts = self._texts["attributes"]

@@ -76,6 +76,7 @@ class FaissIndex:
         self._buffer = WriteBuffer()
         self._segment: Segment | None = None
         self._last_sequence = 0
+        self._last_removal = 0
 
     @property
     def model_id(self) -> str:
@@ -91,6 +92,11 @@ class FaissIndex:
     def last_sequence(self) -> int:
         """See `VectorIndex`."""
         return self._last_sequence
+
+    @property
+    def last_removal(self) -> int:
+        """See `SnapshotIndex`."""
+        return self._last_removal
 
     @property
     def segment_size(self) -> int:
@@ -125,11 +131,9 @@ class FaissIndex:
                 if change.sequence <= self._last_sequence:
                     continue
                 if isinstance(change, Removal):
-                    self._buffer.remove(change.key)
-                    if self._segment is not None:
-                        self._segment.remove(change.key)
-                elif change.key not in refused and not self._has(change.key):
-                    self._buffer.add(change.key, change.embedding, change.columns)
+                    self._remove(change)
+                elif change.key not in refused:
+                    self._upsert(change)
                 self._last_sequence = change.sequence
         return refused
 
@@ -147,7 +151,7 @@ class FaissIndex:
                 for row in added.values():
                     columns.append(row.key, row.columns)
                 self._segment.add(columns, np.stack([row.embedding for row in added.values()]))
-            self._last_sequence = last_sequence
+            self._last_sequence = self._last_removal = last_sequence
         return refused
 
     def search(self, queries: NDArray[np.float32], crop_filter: Filter, top_k: int) -> list[IndexResult]:
@@ -192,7 +196,7 @@ class FaissIndex:
             with self._lock.reading():
                 buffered, segment = self._buffer.last(len(self._buffer)), self._segment
                 columns = Columns() if segment is None else segment.columns.take(slice(None))
-                state = SavedState(self._model_id, self.size, self._last_sequence)
+                state = SavedState(self._model_id, self.size, self._last_sequence, self._last_removal)
             WriteBuffer.save(folder, *buffered)
             if segment is not None:
                 segment.save(folder, columns)
@@ -203,6 +207,7 @@ class FaissIndex:
         """Read what `save` wrote. Raises SnapshotError if the files do not match `state`, or OSError."""
         index = cls(state.model_id, tuning)
         index._last_sequence = state.last_sequence
+        index._last_removal = state.last_sequence if state.last_removal is None else state.last_removal
         try:
             index._buffer = WriteBuffer.restore(folder)
             if Segment.is_in(folder):
@@ -219,6 +224,20 @@ class FaissIndex:
 
     def _has(self, key: int) -> bool:
         return key in self._buffer or (self._segment is not None and key in self._segment)
+
+    def _remove(self, removal: Removal) -> None:
+        self._buffer.remove(removal.key)
+        if self._segment is not None:
+            self._segment.remove(removal.key)
+        self._last_removal = removal.sequence
+
+    def _upsert(self, crop: Addition) -> None:
+        if crop.key in self._buffer:
+            self._buffer.set(crop.key, crop.columns)
+        elif self._segment is not None and crop.key in self._segment:
+            self._segment.set(crop.key, crop.columns)
+        else:
+            self._buffer.add(crop.key, crop.embedding, crop.columns)
 
     def _compact(self, segment: Segment) -> None:
         if segment.tombstones:

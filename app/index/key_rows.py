@@ -29,6 +29,13 @@ class KeyRows:
     def __contains__(self, key: int) -> bool:
         return key in self._newest or self._position(key) is not None
 
+    def row(self, key: int) -> int | None:
+        """The row of a key, or None if it is not present."""
+        if key in self._newest:
+            return self._newest[key]
+        position = self._position(key)
+        return None if position is None else int(self._rows[position])
+
     def pop(self, key: int) -> int | None:
         """Remove a key and return its row, or None if it is not present."""
         if key in self._newest:

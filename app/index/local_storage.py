@@ -11,7 +11,7 @@ from app.index.port import SnapshotIndex
 from app.index.snapshots import SnapshotStore
 
 _SAVED_SHARE = 20  # a snapshot is due after changes of 1/20 of the gallery, if that is more than `snapshot_every`
-_MAX_SECONDS = 6 * 3600.0
+_ERASE_SECONDS = 3600.0
 
 _log = structlog.get_logger()
 
@@ -25,21 +25,20 @@ class LocalIndexStorage:
         snapshots: SnapshotStore,
         new_index: Callable[[], SnapshotIndex],
         snapshot_every: int = 10_000,
-        longest_seconds: float = _MAX_SECONDS,
+        erase_seconds: float = _ERASE_SECONDS,
     ) -> None:
         """Set when a snapshot is due.
 
-        snapshot_every: number of changes since the last one. longest_seconds: time since the last one if anything has
-        changed since it or the one before, so that deleted embeddings leave the disk: both snapshots are kept.
+        snapshot_every: number of changes since the last one. erase_seconds: time after which a deleted crop must have
+        left the disk. A snapshot, which replaces all that hold the crop, begins after half of it.
         """
         self._model_id = model_id
         self._snapshots = snapshots
         self._new_index = new_index
         self._snapshot_every = snapshot_every
-        self._longest_seconds = longest_seconds
-        self._saved_at = time.monotonic()
+        self._erase_seconds = erase_seconds
         self._saved_sequence = 0
-        self._older_differs = False
+        self._removed_at: float | None = None
         self._save_at_sequence = 0
         self._saving: asyncio.Task[None] | None = None
 
@@ -72,9 +71,8 @@ class LocalIndexStorage:
         if self._saving is not None and not self._saving.done():
             return
         changed = index.last_sequence != self._saved_sequence
-        overdue = time.monotonic() - self._saved_at >= self._longest_seconds
         due = changed and index.last_sequence >= self._save_at_sequence
-        if due or (overdue and (changed or self._older_differs)):
+        if due or self._must_erase(index):
             self._saving = asyncio.create_task(self._save(index))
 
     async def close(self, index: SnapshotIndex | None) -> None:
@@ -83,20 +81,28 @@ class LocalIndexStorage:
         if index is not None and index.last_sequence != self._saved_sequence:
             await self._save(index)
 
+    def _must_erase(self, index: SnapshotIndex) -> bool:
+        """Whether the snapshots have held a deleted crop for long enough."""
+        if index.last_removal <= self._saved_sequence:
+            self._removed_at = None
+            return False
+        now = time.monotonic()
+        if self._removed_at is None:
+            self._removed_at = now
+        return now >= self._removed_at + self._erase_seconds / 2
+
     async def _save(self, index: SnapshotIndex) -> None:
         try:
             state = await asyncio.to_thread(self._snapshots.save, index)
         except Exception as error:  # such as a full disk
             _log.error("the index could not be saved", exc_info=error)
-            self._saved_at = time.monotonic()
             self._save_at_sequence = index.last_sequence + self._snapshot_every
+            self._removed_at = None  # tried again after as long a time
         else:
             _log.info("the index was saved", crops=state.size, last_sequence=state.last_sequence)
             self._record_snapshot(state.last_sequence, state.size)
 
     def _record_snapshot(self, last_sequence: int, size: int) -> None:
-        self._saved_at = time.monotonic()
-        self._older_differs = last_sequence != self._saved_sequence
         self._saved_sequence = last_sequence
         self._save_at_sequence = last_sequence + max(self._snapshot_every, size // _SAVED_SHARE)
 

@@ -149,7 +149,7 @@ class MilvusIndex:
                 added.pop(change.key, None)
                 removed.add(change.key)
             elif change.key not in refused:
-                added.setdefault(change.key, change)
+                added[change.key] = change
         self._remove(removed - added.keys())
         self._upsert(added.values())
         self._write_last_sequence(last_sequence)

@@ -37,7 +37,10 @@ class CropColumns:
 
 @dataclass(frozen=True, eq=False)
 class Addition:
-    """Change number `sequence`: a crop was added to the gallery. `embedding` is `(2048,)` of norm 1."""
+    """Change number `sequence`: a crop was added to the gallery, or its fields were changed.
+
+    `embedding` is `(2048,)` of norm 1; a crop keeps it for ever.
+    """
 
     sequence: int
     key: int
@@ -137,11 +140,16 @@ class IndexResult:
 
 @dataclass(frozen=True)
 class SavedState:
-    """What a snapshot holds: `size` crops of one model, complete up to change number `last_sequence`."""
+    """What a snapshot holds: `size` crops of one model, complete up to change number `last_sequence`.
+
+    Snapshots that end before change number `last_removal` may hold crops that are deleted. None in snapshots of
+    versions that kept texts of deleted crops.
+    """
 
     model_id: str
     size: int
     last_sequence: int
+    last_removal: int | None = None
 
 
 class VectorIndex(Protocol):
@@ -176,8 +184,8 @@ class VectorIndex(Protocol):
     def apply(self, changes: Sequence[Change]) -> frozenset[int]:
         """Apply changes, in ascending order of their sequence; searches that start afterwards see them.
 
-        Idempotent: changes up to `last_sequence`, removals of absent keys and additions of present keys are ignored. (A
-        crop never changes.) Returns the keys of refused additions, whose embeddings are not 2048 finite numbers; all
+        Idempotent: changes up to `last_sequence` and removals of absent keys are ignored; the addition of a present key
+        replaces its fields. Returns the keys of refused additions, whose embeddings are not 2048 finite numbers; all
         other changes are applied.
         """
 
@@ -209,8 +217,13 @@ class VectorIndex(Protocol):
 class SnapshotIndex(VectorIndex, Protocol):
     """An index in the process's memory, saved in snapshots."""
 
+    @property
+    def last_removal(self) -> int:
+        """Number of the last change that removed a crop: earlier snapshots may hold it."""
+
     def save(self, folder: Path) -> SavedState:
         """Write the index into an empty folder, concurrently with searches and changes, and return its state.
 
+        Nothing of removed crops is written.
         The adapter's `restore(folder, state)` reads it back or raises SnapshotError.
         """

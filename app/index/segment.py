@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from app.index.columns import FREE, Columns
 from app.index.key_rows import KeyRows
 from app.index.nearest import NO_CROP, UNTYPED_FAISS, PartialResult, as_float32
 from app.index.part_lengths import evenness, median_part_lengths
-from app.index.port import Filter
+from app.index.port import CropColumns, Filter
 from app.index.search_depth import Depth, GroundTruth, SearchDepth, exhaustive_depth, measure
 from model.architecture import EMBEDDING_DIM
 
@@ -143,6 +143,12 @@ class Segment:
         if self._truth is not None:
             self._truth.add(vectors)
 
+    def set(self, key: int, columns: CropColumns) -> None:
+        """Set the fields of a crop, if it is present."""
+        row = self._rows.row(key)
+        if row is not None:
+            self.columns.set(row, columns)
+
     def remove(self, key: int) -> None:
         """Delete a crop, if it is present."""
         row = self._rows.pop(key)
@@ -155,8 +161,10 @@ class Segment:
     def compact(self) -> None:
         """Remove the codes of deleted crops."""
         rows = np.array(self._tombstones, np.int64)
+        sizes = self._list_sizes()
         self._ivf.remove_ids(faiss.IDSelectorBatch(rows))
         self._all_codes()[rows] = 0
+        self._clear_list_ends(np.flatnonzero(self._list_sizes() < sizes).tolist())
         self._tombstones = []
 
     def codes_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -250,6 +258,21 @@ class Segment:
         parameters = UNTYPED_FAISS.SearchParameters(sel=_selector(passing))
         similarities, rows = self._sq8.search(self._transform.apply(queries), count, params=parameters)
         return rows, similarities
+
+    def _list_sizes(self) -> NDArray[np.int64]:
+        lists = self._ivf.invlists
+        return np.array([lists.list_size(number) for number in range(self.nlist)], np.int64)
+
+    def _clear_list_ends(self, numbers: Sequence[int]) -> None:
+        """Overwrite the codes after the last one of IVF lists: FAISS leaves removed ones in blocks, which it saves."""
+        lists = UNTYPED_FAISS.downcast_InvertedLists(self._ivf.invlists)
+        blank = np.zeros(lists.packer.code_size, np.uint8)
+        for number in numbers:
+            blocks, used = divmod(lists.list_size(number), lists.n_per_block)
+            if used:
+                codes = faiss.rev_swig_ptr(lists.get_codes(number), (blocks + 1) * lists.block_size)
+                for place in range(used, lists.n_per_block):
+                    lists.packer.pack_1(blank, place, codes.reshape(-1, lists.block_size)[blocks:])
 
     def _all_codes(self) -> NDArray[np.uint8]:
         """All SQ8 codes, `(N, D)`, in FAISS's memory."""

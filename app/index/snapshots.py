@@ -43,7 +43,8 @@ class SnapshotStore:
     A generation is a folder `00000001`, `00000002` ... It is written as a draft and renamed when all of it is on the
     disk, so a crash never damages older generations. It holds the adapter's files, `snapshot.json`, and `SHA256SUMS`,
     which lists all files in the format of `sha256sum --check`. A damaged generation is renamed to `00000003.damaged`;
-    the newest of these is kept for inspection. Generations of earlier versions are deleted. Methods block and are
+    the newest of these is kept for inspection, until a crop is deleted. Generations of earlier versions are deleted or
+    written again, and those that hold a deleted crop are deleted when the next one is written. Methods block and are
     thread-safe.
     """
 
@@ -56,17 +57,15 @@ class SnapshotStore:
         self._lock = threading.Lock()
 
     def save(self, index: SnapshotIndex) -> SavedState:
-        """Write a new generation and delete the oldest ones. Raises OSError, which leaves older generations intact."""
+        """Write a new generation and delete the oldest ones, and those of any model that may hold a deleted crop.
+
+        Raises OSError, which leaves older generations intact.
+        """
         with self._lock:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._clear_draft()
-            try:
-                state = self._write_draft(index)
-                self._draft.rename(self._folder / f"{self._last_number() + 1:08}")
-                sync_folder(self._folder)
-            finally:
-                self._clear_draft()
-            for old in [*self._generations(index.model_id)[self._keep :], *self._damaged_generations()[_DAMAGED_KEPT:]]:
+            state, written = self._write(index)
+            damaged = self._damaged_generations()[0 if state.last_removal else _DAMAGED_KEPT :]
+            for old in {*self._generations(index.model_id)[self._keep :], *self._outdated(written, state), *damaged}:
                 self._drop(old)
             return state
 
@@ -88,13 +87,35 @@ class SnapshotStore:
                     _mark_damaged(generation, str(error))
                     continue
                 try:
-                    return self._restore(generation, state)
+                    index = self._restore(generation, state)
                 except SnapshotError as error:
                     _mark_damaged(generation, str(error))
+                    continue
+                if state.last_removal is None:
+                    self._replace_all(index)
+                for old in self._outdated(generation, state):
+                    self._drop(old)
+                return index
             return None
 
-    def drop_all(self, model_id: str) -> None:
-        """Delete all snapshots of a model's index. Raises OSError."""
+    def _replace_all(self, index: SnapshotIndex) -> None:
+        """Write a snapshot of an earlier version again, which may hold texts of deleted crops; delete all others."""
+        _log.info("a snapshot of an earlier version is written again", model_id=index.model_id)
+        _, written = self._write(index)
+        for old in [*self._generations(), *self._damaged_generations()]:
+            if old != written:
+                self._drop(old)
+
+    def _outdated(self, generation: Path, state: SavedState) -> list[Path]:
+        """The generations of all models that may hold a crop that was deleted before one was written."""
+        if not state.last_removal:
+            return []
+        return [
+            path for path in self._generations() if path != generation and not _ends_after(path, state.last_removal)
+        ]
+
+    def drop_all(self, model_id: str | None = None) -> None:
+        """Delete all snapshots, or those of one model's index. Raises OSError."""
         with self._lock:
             for generation in self._generations(model_id):
                 self._drop(generation)
@@ -104,6 +125,17 @@ class SnapshotStore:
             if _is_earlier_format(generation):
                 _log.info("a snapshot of an earlier version is deleted", snapshot=str(generation))
                 self._drop(generation)
+
+    def _write(self, index: SnapshotIndex) -> tuple[SavedState, Path]:
+        """Write a new generation; its state and folder."""
+        self._clear_draft()
+        try:
+            state = self._write_draft(index)
+            generation = self._draft.rename(self._folder / f"{self._last_number() + 1:08}")
+            sync_folder(self._folder)
+        finally:
+            self._clear_draft()
+        return state, generation
 
     def _write_draft(self, index: SnapshotIndex) -> SavedState:
         self._draft.mkdir()
@@ -164,6 +196,14 @@ def _is_earlier_format(generation: Path) -> bool:
 def _is_of(generation: Path, model_id: str) -> bool:
     try:
         return _state(generation).model_id == model_id
+    except (SnapshotError, OSError):
+        return False
+
+
+def _ends_after(generation: Path, sequence: int) -> bool:
+    """Whether a generation holds all changes up to a number; False for a damaged one."""
+    try:
+        return _state(generation).last_sequence >= sequence
     except (SnapshotError, OSError):
         return False
 

@@ -43,6 +43,10 @@ class WriteBuffer:
         self.columns.append(key, columns)
         self._rows[key] = row
 
+    def set(self, key: int, columns: CropColumns) -> None:
+        """Set the fields of a present crop."""
+        self.columns.set(self._rows[key], columns)
+
     def remove(self, key: int) -> None:
         """Delete a crop, if it is present."""
         row = self._rows.pop(key, None)

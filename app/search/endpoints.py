@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile, status
 
 from app.errors import InvalidRequest
 from app.gallery.schemas import CropId
@@ -14,7 +14,7 @@ from app.kit.forms import fields_of
 from app.kit.provide import provided
 from app.links import LinksDep
 from app.search.parameters import SearchParameters
-from app.search.schemas import SearchAnswer, SearchId
+from app.search.schemas import SearchAnswer, SearchId, SearchPage, SearchSummary
 from app.search.service import Consistency, QueryPicture, SearchRequest, SearchService
 
 router = APIRouter(tags=["search"])
@@ -79,10 +79,32 @@ async def search(
     return SearchAnswer.of(result, links)
 
 
+@router.get("/searches", summary="List searches, latest first")
+async def list_searches(
+    service: SearchDep,
+    links: LinksDep,
+    cursor: Annotated[SearchId | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> SearchPage:
+    """One page of the stored searches. A search is stored for `PASSERBY_SEARCH_DAYS`."""
+    listed, next_cursor = await service.page(cursor, limit)
+    return SearchPage(items=[SearchSummary.of(one, links) for one in listed], next_cursor=next_cursor)
+
+
 @router.get("/searches/{search_id}", summary="A search again")
 async def get_search(service: SearchDep, links: LinksDep, search_id: SearchIdPath) -> SearchAnswer:
     """An earlier search with its answer, without matches that were deleted since."""
     return SearchAnswer.of(await service.stored(search_id), links)
+
+
+@router.delete(
+    "/searches/{search_id}",
+    summary="Delete a search",
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+async def delete_search(service: SearchDep, search_id: SearchIdPath) -> None:
+    """Deletes a stored search with the pictures of its query and its contact sheet."""
+    await service.delete(search_id)
 
 
 @pictures.get(

@@ -14,10 +14,11 @@ from app.errors import InvalidRequest, NotFound
 from app.gallery.crop_store import unpack_parts
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
-from app.gallery.service import check_cameras
+from app.gallery.service import GalleryService, check_cameras
 from app.gallery.tables import Camera, Crop
 from app.index.port import IndexResult
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
+from app.kit.hashing import sha256_of_all
 from app.kit.ids import new_id
 from app.kit.times import from_microseconds, now_microseconds
 from app.models.active import ActiveModel, RunningModel
@@ -38,7 +39,7 @@ from app.search.tables import Search
 from model.decoding import PictureError
 
 _MAX_ROUNDS = 3
-"""Searches of the index for one request. Another round is needed only if candidates were deleted in the last one."""
+"""Searches of the index for one request. Another round is needed only if candidates were changed in the last one."""
 
 Consistency = Literal["eventual", "session"]
 """Which crops a search must see: those stored by this service, or all that were committed before it."""
@@ -80,12 +81,23 @@ class SearchResult:
     matches: Sequence[Match]
 
 
+@dataclass(frozen=True)
+class ListedSearch:
+    """A stored search, and how many matches it has, without deleted ones."""
+
+    search: Search
+    matches: int
+
+
 class SearchService:
     """Searches the gallery for a person."""
 
-    def __init__(self, database: Database, images: ImageStore, active_model: ActiveModel) -> None:
+    def __init__(
+        self, database: Database, images: ImageStore, active_model: ActiveModel, gallery: GalleryService
+    ) -> None:
         self._database = database
         self._images = images
+        self._gallery = gallery
         self._active_model = active_model
 
     async def search(self, request: SearchRequest, disconnect: Disconnect) -> SearchResult:
@@ -123,9 +135,34 @@ class SearchService:
                 for match in matches
             ],
         )
+        contents = [picture.content for picture in request.pictures]
+        hashes = await sha256_of_all(contents)
         async with self._database.write_without_lock() as session:
-            SearchRepository(session).add(search, [picture.content for picture in request.pictures])
+            await SearchRepository(session).add(search, list(zip(hashes, contents, strict=True)))
         return SearchResult(search, matches)
+
+    async def page(self, before: str | None, limit: int) -> tuple[list[ListedSearch], str | None]:
+        """A page of stored searches, latest first, and the id after which the next page begins; None on the last."""
+        async with self._database.read() as session:
+            searches = await SearchRepository(session).page(before, limit + 1)
+            found = {match["crop_id"] for search in searches for match in search.matches if match is not None}
+            known = await GalleryRepository(session).known_ids(found)
+        listed = [
+            ListedSearch(search, sum(match is not None and match["crop_id"] in known for match in search.matches))
+            for search in searches[:limit]
+        ]
+        return listed, listed[-1].search.id if len(searches) > limit else None
+
+    async def delete(self, search_id: str) -> None:
+        """Delete a stored search with the pictures of its query. Raises NotFound."""
+        async with self._database.write() as session:
+            searches = SearchRepository(session)
+            if await searches.search(search_id) is None:
+                raise NotFound(f"there is no search {search_id}")
+            await GalleryRepository(session).remove_image_uses([search_id])
+            await searches.delete([search_id])
+            await GalleryRepository(session).log_deletion(now_microseconds())
+        await self._gallery.delete_orphaned_images()
 
     async def stored(self, search_id: str) -> SearchResult:
         """An earlier search, without matches that were deleted since. Raises NotFound."""
@@ -133,11 +170,12 @@ class SearchService:
             search = await SearchRepository(session).search(search_id)
             if search is None:
                 raise NotFound(f"there is no search {search_id}")
-            crops = await GalleryRepository(session).crops([match["crop_id"] for match in search.matches])
+            found = [match["crop_id"] for match in search.matches if match is not None]
+            crops = await GalleryRepository(session).crops(found)
         matches = [
             Match(rank, match["similarity"], match["parts"], crops[match["crop_id"]])
             for rank, match in enumerate(search.matches, start=1)
-            if match["crop_id"] in crops
+            if match is not None and match["crop_id"] in crops
         ]
         return SearchResult(search, matches)
 
@@ -157,7 +195,7 @@ class SearchService:
         drawn = [match.crop.image_sha256 for match in result.matches[:MAX_MATCHES]]
         contents = await self._read_images([*queries, *drawn])
         sheet = Sheet(
-            queries=[*posted, *(contents.get(sha256) for sha256 in queries)],
+            queries=[*(content or None for content in posted), *(contents.get(sha256) for sha256 in queries)],
             matches=[
                 SheetMatch(
                     picture=contents.get(match.crop.image_sha256),
@@ -208,15 +246,15 @@ class SearchService:
     async def _matches(
         self, model: RunningModel, query: Parts, shares: Shares, request: SearchRequest
     ) -> tuple[IndexResult, list[Match]]:
-        """The candidates of the index and the matches; retries after an update where the index had deleted crops."""
+        """The candidates of the index and the matches; retries after an update where the index was behind."""
         filters = request.filters
         rounds = 1
         while True:
             found = await model.index.search(
                 weighted(query, shares).reshape(-1), filters.to_index(), filters.top_k + len(request.crop_ids)
             )
-            matches, deleted = await self._join(model, found.keys.tolist(), query, shares, request)
-            if not deleted or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:
+            matches, outdated = await self._join(model, found.keys.tolist(), query, shares, request)
+            if not outdated or len(matches) == filters.top_k or rounds == _MAX_ROUNDS:
                 return found, matches
             await model.index.catch_up()
             rounds += 1
@@ -224,14 +262,14 @@ class SearchService:
     async def _join(
         self, model: RunningModel, keys: Sequence[int], query: Parts, shares: Shares, request: SearchRequest
     ) -> tuple[list[Match], int]:
-        """The matches for candidates, and how many candidates were deleted.
+        """The matches for candidates, and how many candidates are deleted or no longer pass the filters.
 
-        Only candidates with a database row become matches, and crops of the query do not. They are ranked by their
-        stored embeddings, as an index may round its own; ties are ranked by key. What is less similar than the request
-        asks for is left out.
+        Only candidates whose database row passes become matches, and crops of the query do not. They are ranked by
+        their stored embeddings, as an index may round its own; ties are ranked by key. What is less similar than the
+        request asks for is left out.
         """
         async with self._database.read() as session:
-            rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id)
+            rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id, request.filters.to_index())
         min_similarity = request.filters.min_similarity
         compared = []
         for crop, vector in rows.values():

@@ -2,14 +2,18 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Integer, LargeBinary, String
+from sqlalchemy import JSON, BigInteger, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database import Table
 
 
 class Search(Table):
-    """A search with its parameters and matches."""
+    """A search with its parameters and matches.
+
+    Of crops that are deleted, nothing is kept: their places are null among the matches and empty among the query's
+    crops, and a filter by a label that no crop has any more loses it (`app/search/erasure.py`).
+    """
 
     __tablename__ = "searches"
 
@@ -20,17 +24,6 @@ class Search(Table):
     compared: Mapped[int] = mapped_column(Integer)
     filters: Mapped[dict[str, Any]] = mapped_column(JSON)
     query_crop_ids: Mapped[list[str]] = mapped_column(JSON)
-    matches: Mapped[list[dict[str, Any]]] = mapped_column(JSON)  # crop_id, similarity, parts; best first
+    matches: Mapped[list[dict[str, Any] | None]] = mapped_column(JSON)  # crop_id, similarity, parts; best first
 
-
-class SearchPicture(Table):
-    """A picture of a search's query, as it was posted. It goes with the search.
-
-    Those of searches before 0.2 are images of the gallery (`ImageUse`).
-    """
-
-    __tablename__ = "search_pictures"
-
-    search_id: Mapped[str] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True)
-    position: Mapped[int] = mapped_column(Integer, primary_key=True)
-    content: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (Index("ix_searches_created_at", "created_at"),)

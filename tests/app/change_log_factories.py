@@ -65,7 +65,7 @@ async def add_crops(database: Database, count: int, model_id: str = MODEL) -> li
 
 async def delete(database: Database, crop: Crop) -> None:
     async with database.write() as session:
-        await GalleryRepository(session).delete_crop(crop)
+        await GalleryRepository(session).delete_crops([crop.key], 0)
 
 
 async def trim_all(feed: DatabaseChangeLogReader) -> None:

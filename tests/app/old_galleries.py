@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from app.database import MIGRATIONS, database_url_of
+from app.kit.times import now_microseconds
 from app.settings import Settings
 from tests.app.running import jpeg
 
@@ -65,17 +66,33 @@ def write_old_gallery(
     return ids
 
 
-def add_old_search(settings: Settings, seed: int, crop_id: str) -> str:
-    """Store a search by the picture `jpeg(seed)`, an image of the gallery, that found one crop; returns its id."""
+def add_old_search(settings: Settings, seed: int, crop_id: str, with_pictures: bool = False) -> str:
+    """Store a search by the picture `jpeg(seed)` that found one crop; returns its id.
+
+    with_pictures: the search has a picture of its own, as since 0.2; otherwise it is an image of the gallery.
+    """
     search_id = "01e".ljust(26, "0")
     match = {"crop_id": crop_id, "similarity": 0.5, "parts": {}}
-    search = {"id": search_id, "created_at": 0, "model_id": OLD_MODEL, "gallery_size": 1, "compared": 1}
+    search = {"id": search_id, "created_at": now_microseconds(), "model_id": OLD_MODEL, "gallery_size": 1}
     with _connected(settings) as connection:
-        _insert(connection, "searches", [{**search, "filters": {}, "query_crop_ids": [], "matches": [match]}])
-        use = {"owner_id": search_id, "position": 0, "image_sha256": hashlib.sha256(jpeg(seed)).hexdigest()}
-        _insert(connection, "image_uses", [use])
+        row = {**search, "compared": 1, "filters": {}, "query_crop_ids": [], "matches": [match]}
+        _insert(connection, "searches", [row])
+        if with_pictures:
+            _insert(connection, "search_pictures", [{"search_id": search_id, "position": 0, "content": jpeg(seed)}])
+        else:
+            use = {"owner_id": search_id, "position": 0, "image_sha256": hashlib.sha256(jpeg(seed)).hexdigest()}
+            _insert(connection, "image_uses", [use])
         connection.commit()
     return search_id
+
+
+def delete_crop_as_before(settings: Settings, key: int) -> None:
+    """Delete a crop as versions before 0.3 did, whose searches kept its picture."""
+    with _connected(settings) as connection:
+        for name, column_name in (("embeddings", "crop_key"), ("crops", "key")):
+            rows = table(name, column(column_name))
+            connection.execute(delete(rows).where(rows.c[column_name] == key))
+        connection.commit()
 
 
 def picture_path(settings: Settings, sha256: str) -> Path:
@@ -178,7 +195,7 @@ def _fill(connection: Connection, hashes: Sequence[str], model_id: str) -> list[
 
 def _insert(connection: Connection, name: str, rows: list[dict[str, object]]) -> None:
     lists = ("attributes", "filters", "query_crop_ids", "matches")
-    types = {**dict.fromkeys(lists, JSON()), "vector": LargeBinary()}
+    types = {**dict.fromkeys(lists, JSON()), "vector": LargeBinary(), "content": LargeBinary()}
     connection.execute(insert(table(name, *(column(key, types.get(key)) for key in rows[0]))), rows)
 
 

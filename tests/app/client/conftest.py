@@ -103,7 +103,11 @@ def _app(state: Service) -> FastAPI:
         return {"status": "ready"}
 
     @app.post("/embed", status_code=201)
-    def embed(files: Annotated[list[UploadFile], File()], items: Annotated[str, Form()]) -> Any:
+    def embed(
+        files: Annotated[list[UploadFile], File()],
+        items: Annotated[str, Form()],
+        update: Annotated[bool, Form()] = False,
+    ) -> Any:
         if state.busy_answers:
             state.busy_answers -= 1
             return _problem(429, "the queue is full", {"Retry-After": state.retry_after})
@@ -117,15 +121,20 @@ def _app(state: Service) -> FastAPI:
         if POISON in contents:
             return _problem(413, "too large")
         state.request_sizes.append(len(files))
-        return {"items": [_store(*one) for one in zip(contents, json.loads(items), strict=True)]}
+        return {"items": [_store(*one, update) for one in zip(contents, json.loads(items), strict=True)]}
 
-    def _store(content: bytes, metadata: dict[str, Any]) -> dict[str, Any]:
+    def _store(content: bytes, metadata: dict[str, Any], update: bool) -> dict[str, Any]:
         if content == DAMAGED:
             return {"status": "failed", "problem": {"title": "A picture cannot be used", "detail": "it is damaged"}}
         identity = f"{metadata['camera_id']}/{metadata['captured_at']}/{hashlib.sha256(content).hexdigest()}"
-        existing = identity in state.crops
-        state.crops[identity] = metadata
-        return {"status": "existing" if existing else "created", "problem": None}
+        known = state.crops.setdefault(identity, metadata)
+        if known is metadata:
+            return {"status": "created", "problem": None}
+        differs = [name for name in ("person_id", "track_id", "attributes") if metadata.get(name) != known.get(name)]
+        if update and differs:
+            state.crops[identity] = metadata
+            return {"status": "updated", "differs": differs}
+        return {"status": "existing", "differs": differs, "problem": None}
 
     @app.post("/search")
     async def search(request: Request) -> Any:

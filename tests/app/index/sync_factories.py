@@ -109,12 +109,12 @@ def sync_of(
     poll: float = 60,
     trim: float = 60,
     tuning: Tuning | None = None,
-    longest: float = 3600,
+    erase: float = 3600,
 ) -> IndexSync:
     def new_index() -> FaissIndex:
         return FaissIndex(MODEL, tuning)
 
-    storage = LocalIndexStorage(MODEL, store_in(folder, tuning=tuning), new_index, snapshot_every, longest)
+    storage = LocalIndexStorage(MODEL, store_in(folder, tuning=tuning), new_index, snapshot_every, erase)
     return IndexSync(change_log, storage, poll_seconds=poll, trim_seconds=trim)
 
 

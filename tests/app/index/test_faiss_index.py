@@ -156,6 +156,28 @@ def test_texts_of_removed_crops_are_dropped() -> None:
     assert rows.tolist() == []
 
 
+def test_saved_columns_hold_no_field_of_a_removed_crop(tmp_path: Path) -> None:
+    contiguous, in_places = Columns(), Columns()
+    for key, name in enumerate(("anna", "bert", "carl")):
+        contiguous.append(key, CropColumns("gate", 7_700 + key, f"track {name}", name, f'{{"name":"{name}"}}'))
+    in_places.copy_rows(np.arange(3), contiguous, np.arange(3))
+    contiguous.remove(1)
+    in_places.free(1)
+    for columns in (contiguous, in_places):
+        columns.save(tmp_path / "columns.npz")
+        with np.load(tmp_path / "columns.npz") as file:
+            content = {name: file[name].tobytes() for name in file}
+        assert b"anna" in content["person_id_texts"]
+        assert not any(b"bert" in texts for texts in content.values())
+        assert np.int64(7_701).tobytes() not in content["captured_at"]
+        restored = Columns.load(tmp_path / "columns.npz")
+        for name, found in (("anna", [0]), ("bert", []), ("carl", [2])):
+            for crop_filter in (Filter(person_id=name), Filter(attributes=frozenset({("name", f'"{name}"')}))):
+                rows = restored.matching_rows(crop_filter)
+                assert rows is not None
+                assert [key for key in restored.keys[rows].tolist() if key >= 0] == found
+
+
 def test_columns_and_their_copy_change_independently() -> None:
     columns = Columns()
     columns.append(1, CropColumns("gate", 1, attributes='{"lane":1}'))

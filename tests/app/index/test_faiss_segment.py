@@ -3,14 +3,16 @@
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from app.index.columns import Columns
 from app.index.faiss_index import FaissIndex, IndexClosed, Tuning
-from app.index.nearest import NO_CROP, PartialResult
+from app.index.nearest import NO_CROP, UNTYPED_FAISS, PartialResult
 from app.index.port import Addition, Filter, Removal
 from app.index.segment import Segment, nlist_for, sample_size
 from tests.app.index.index_factories import ANY, all_keys, ask, crop, embedding, is_found, keys, query_for
@@ -106,6 +108,40 @@ def test_codes_of_removed_crops_leave_the_segment_and_its_snapshot(tmp_path: Pat
     restored = Segment.restore(tmp_path)
     assert len(restored) == 1
     assert candidates(restored.search(query_for(2)[None], ANY, 5)) == [1]
+
+
+def list_codes(segment: Segment) -> list[bytes]:
+    """The codes in all IVF lists, with the unused places of their blocks."""
+    index = UNTYPED_FAISS.downcast_index(UNTYPED_FAISS.extract_index_ivf(segment._codes))
+    lists = UNTYPED_FAISS.downcast_InvertedLists(index.invlists)
+    sizes = [-(-lists.list_size(number) // lists.n_per_block) * lists.block_size for number in range(lists.nlist)]
+    return [
+        faiss.rev_swig_ptr(lists.get_codes(number), size).tobytes() if size else b""
+        for number, size in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize("removed", [[0], [1], [2], [0, 1], [1, 2], [0, 2]])
+def test_removed_crops_leave_nothing_in_the_lists(removed: list[int]) -> None:
+    """All three crops are in one list, and a removed one may be in any place of it."""
+    near = embedding(1).astype(np.float32)
+    vectors = np.stack([near + np.float32(share) * embedding(key) for key, share in ((1, 0), (2, 0.4), (3, 0.4))])
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    kept = [row for row in range(3) if row not in removed]
+
+    def segment_of(rows: list[int]) -> Segment:
+        segment = Segment.train(np.stack([embedding(key) for key in range(1, 101)]), 100, lambda: None)
+        segment.add(columns_of(*(crop(row + 1) for row in rows)), vectors[rows])
+        return segment
+
+    segment = segment_of([0, 1, 2])
+    assert sum(map(bool, list_codes(segment))) == 1
+    for row in removed:
+        segment.remove(row + 1)
+    segment.compact()
+    (left,) = filter(None, list_codes(segment))
+    expected = {next(filter(None, list_codes(segment_of(list(order))))) for order in permutations(kept)}
+    assert left in expected
 
 
 def test_a_crop_that_is_removed_just_before_a_snapshot_is_no_candidate_after_its_restore(tmp_path: Path) -> None:

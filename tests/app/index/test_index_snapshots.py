@@ -165,6 +165,41 @@ def test_a_snapshot_reflects_removals(tmp_path: Path) -> None:
     assert newest_keys(store) == {2, 3}
 
 
+def test_snapshots_that_hold_a_deleted_crop_go_with_the_next_one_whatever_their_model(
+    tmp_path: Path, logged: Logged
+) -> None:
+    store = store_in(tmp_path)
+    index = index_of(1, 2)
+    store.save(index_of(1, 2, model_id=OTHER_MODEL))
+    store.save(index)
+    store.save(index)
+    truncate(tmp_path / "00000003" / "columns.npz")
+    assert newest_keys(store) == {1, 2}
+    index.apply([crop(3)])
+    store.save(index)
+    assert names(tmp_path) == ["00000001", "00000002", "00000003.damaged", "00000004"]
+    index.apply([Removal(4, 1)])
+    store.save(index)
+    assert names(tmp_path) == ["00000005"]
+    index.apply([crop(5)])
+    store.save(index)
+    assert names(tmp_path) == ["00000005", "00000006"]
+
+
+def test_a_crash_before_older_snapshots_are_deleted_leaves_them_for_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, index = store_in(tmp_path), index_of(1, 2)
+    store.save(index)
+    index.apply([Removal(3, 1)])
+    monkeypatch.setattr(SnapshotStore, "_drop", lambda *_: None)
+    store.save(index)
+    monkeypatch.undo()
+    assert names(tmp_path) == ["00000001", "00000002"]
+    assert newest_keys(store_in(tmp_path)) == {2}
+    assert names(tmp_path) == ["00000002"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_crash_at_any_line_of_saving_leaves_undamaged_snapshots(tmp_path: Path, seed: int) -> None:
     done = subprocess.run(

@@ -245,17 +245,45 @@ def _saved_sizes(folder: Path) -> list[int]:
         return []
 
 
-async def test_a_snapshot_is_saved_after_a_while_if_anything_changed(tmp_path: Path) -> None:
-    """So that a deleted embedding leaves the disk in a gallery with few changes."""
+async def test_a_deleted_crop_leaves_the_snapshots_after_a_while_in_a_gallery_with_few_changes(tmp_path: Path) -> None:
     change_log = MemoryChangeLog()
     change_log.add(1, 2)
     await save_snapshot(tmp_path, change_log)
+    change_log.add(3)
+    await save_snapshot(tmp_path, change_log)
+    assert _saved_sizes(tmp_path) == [2, 3]
 
-    sync = sync_of(change_log, tmp_path, poll=0.01, longest=0.3)
+    sync = sync_of(change_log, tmp_path, poll=0.01, erase=0.3)
     await sync.start()
     change_log.remove(1)
     await sync.catch_up()
-    await eventually(lambda: _saved_sizes(tmp_path) == [1, 1])
+    await eventually(lambda: _saved_sizes(tmp_path) == [2])
+    change_log.add(4)
+    await sync.stop()
+    assert _saved_sizes(tmp_path) == [2, 3]
+
+
+async def test_a_crop_that_was_deleted_while_no_process_ran_leaves_the_snapshots(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1, 2)
+    await save_snapshot(tmp_path, change_log)
+    change_log.remove(1)
+    sync = sync_of(change_log, tmp_path, poll=0.01, erase=0.3)
+    await sync.start()
+    await eventually(lambda: _saved_sizes(tmp_path) == [1])
+    await sync.stop()
+
+
+async def test_an_old_snapshot_stays_while_no_crop_is_deleted(tmp_path: Path) -> None:
+    change_log = MemoryChangeLog()
+    change_log.add(1)
+    await save_snapshot(tmp_path, change_log)
+    sync = sync_of(change_log, tmp_path, poll=0.01, erase=0.02)
+    await sync.start()
+    change_log.add(2)
+    await sync.catch_up()
+    await asyncio.sleep(0.1)
+    assert _saved_sizes(tmp_path) == [1]
     await sync.stop()
 
 

@@ -174,11 +174,6 @@ def killed(*_: object, **__: object) -> None:
     raise Killed
 
 
-def test_adding_a_present_crop_again_keeps_its_fields(index: VectorIndex) -> None:
-    index.apply([crop(1, camera="hall"), crop(1, sequence=2, camera="gate")])
-    assert all_keys(index, Filter(camera_ids=frozenset({"hall"}))) == {1}
-
-
 async def test_the_next_process_opens_the_index(milvus_lite: str) -> None:
     with storage_on(milvus_lite, "testnext") as storage:
         assert await storage.open() is None

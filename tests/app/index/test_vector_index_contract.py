@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from app.index.port import Change, Filter, Removal, VectorIndex
-from tests.app.index.index_factories import ANY, MODEL, all_keys, ask, crop, embedding, is_found, keys, query_for
+from tests.app.index.index_factories import (
+    ANY,
+    MODEL,
+    all_keys,
+    ask,
+    crop,
+    embedding,
+    having,
+    is_found,
+    keys,
+    query_for,
+)
 
 
 def test_a_new_index_is_empty(index: VectorIndex) -> None:
@@ -73,6 +84,18 @@ def test_adding_a_present_key_and_removing_an_absent_one_change_nothing(index: V
     assert all_keys(index) == {1}
     assert is_found(index, 1)
     assert (index.size, index.last_sequence) == (1, 3)
+
+
+def test_the_addition_of_a_present_key_replaces_its_fields(index: VectorIndex) -> None:
+    index.apply([crop(key, person="anna", attributes='{"lane":1}') for key in range(1, 6)])
+    index.apply([crop(key, key + 5, embedding(key), "hall", 7, "t", "bert", '{"lane":2}') for key in (1, 3, 5)])
+    for old in (Filter(person_id="anna"), having(("lane", "1")), Filter(camera_ids=frozenset({"gate"}))):
+        assert all_keys(index, old) == {2, 4}
+    for new in (Filter(person_id="bert"), Filter(track_id="t"), having(("lane", "2")), Filter(captured_from=7)):
+        assert all_keys(index, new) == {1, 3, 5}
+    assert all(is_found(index, key) for key in range(1, 6))
+    index.apply([crop(3, 11), Removal(12, 1)])
+    assert (all_keys(index, Filter(person_id="bert")), all_keys(index), index.size) == ({5}, {2, 3, 4, 5}, 4)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

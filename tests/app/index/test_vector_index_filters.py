@@ -75,7 +75,7 @@ def test_filtered_searches_agree_with_brute_force_through_random_changes(index: 
 
 
 def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterator[Addition | Removal]:
-    """150 changes, also applied to `gallery`; the gallery grows and shrinks, and some embeddings are equal."""
+    """150 changes, also applied to `gallery`; it grows and shrinks, fields change, and some embeddings are equal."""
 
     for sequence in range(1, 151):
         growing = sequence % 60 < 40
@@ -84,11 +84,12 @@ def _random_changes(rng: random.Random, gallery: dict[int, Addition]) -> Iterato
             del gallery[key]
             yield Removal(sequence, key)
         else:
-            key = rng.choice([key for key in range(1000) if key not in gallery])
+            changed = gallery[rng.choice(list(gallery))] if gallery and rng.random() < 0.2 else None
+            key = changed.key if changed else rng.choice([key for key in range(1000) if key not in gallery])
             gallery[key] = crop(
                 key,
                 sequence,
-                embedding(rng.randrange(40)),
+                changed.embedding if changed else embedding(rng.randrange(40)),
                 camera=rng.choice(["a", "b", "c", "d"]),
                 at=rng.randrange(10),
                 track=rng.choice([None, "t", f"track {sequence}"]),

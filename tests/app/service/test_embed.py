@@ -1,6 +1,7 @@
 """`POST /embed`: crops are stored, each with its own outcome."""
 
 import json
+import math
 from collections.abc import Callable
 from itertools import chain
 
@@ -97,11 +98,17 @@ def test_items_override_the_metadata_of_single_files(client: httpx.Client) -> No
 
 
 def test_wrong_metadata_of_a_single_file_fails_that_file_alone(client: httpx.Client) -> None:
-    items = [{"captured_at": "yesterday"}, {}, {"camera_id": "no slug!"}, {"colour": "red"}]
-    answer = embed(client, *(jpeg(i) for i in range(4)), items=json.dumps(items)).json()["items"]
-    assert [item["status"] for item in answer] == ["failed", "created", "failed", "failed"]
-    assert answer[0]["problem"]["detail"].startswith("items[0]: captured_at")
-    assert answer[3]["problem"]["where"] == "items[3]"
+    wrong = [
+        {"captured_at": "yesterday"},
+        {"camera_id": "no slug!"},
+        {"colour": "red"},
+        {"attributes": {"a": math.nan}},
+    ]
+    items = [{}, *wrong, None, [], "x", {}]
+    answer = embed(client, *(jpeg(i) for i in range(9)), items=json.dumps(items)).json()["items"]
+    assert [item["status"] for item in answer] == ["created", *["failed"] * 7, "created"]
+    assert answer[1]["problem"]["detail"].startswith("items[1]: captured_at")
+    assert [item["problem"]["where"] for item in answer[1:8]] == [f"items[{index}]" for index in range(1, 8)]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def test_images_of_unfinished_deletions_go_at_the_next_start(settings: Set
         repository = GalleryRepository(session)
         row = await repository.crop(crop["id"])
         assert row is not None
-        await repository.delete_crop(row)
+        await repository.delete_crops([row.key], 0)
     await database.close()
     files = [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
     assert len(files) == 1

@@ -13,6 +13,7 @@ from PIL import Image
 from app.database import Database, database_url_of
 from app.index.faiss_index import FaissIndex
 from app.index.port import IndexResult
+from app.kit.times import now_microseconds
 from app.search.tables import Search
 from app.settings import Settings
 from model.architecture import PARTS
@@ -259,7 +260,7 @@ async def test_a_search_that_an_earlier_version_stored_is_answered_with_its_filt
 ) -> None:
     database = Database(database_url_of(settings))
     row = Search(
-        id="0" * 26, created_at=0, model_id="m", gallery_size=0, compared=0,
+        id="0" * 26, created_at=now_microseconds(), model_id="m", gallery_size=0, compared=0,
         filters=filters, query_crop_ids=[], matches=[],
     )  # fmt: skip
     async with database.write() as session:
@@ -311,9 +312,23 @@ def test_the_pictures_of_a_query_are_stored_with_the_search_and_not_in_the_galle
     sheets = [client.get(answer["sheet_url"]).content for answer in answers]
     assert sheets[0] != sheets[1]
     assert not [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
-    for crop in stored(client, 1, 3):
+    for crop in stored(client, 4, 5):
         client.delete(f"/crops/{crop['id']}")
     assert [client.get(answer["sheet_url"]).content for answer in answers] == sheets
+
+
+def test_a_query_picture_that_is_a_crop_goes_with_the_last_crop_that_has_it(client: httpx.Client) -> None:
+    one, two, other = (search(client, *map(jpeg, seeds)).json()["sheet_url"] for seeds in ((1, 2), (1,), (2,)))
+    before = [client.get(sheet).content for sheet in (one, two, other)]
+    (crop,), (again,) = stored(client, 1), stored(client, 1, camera="lobby")
+    client.delete(f"/crops/{crop['id']}")
+    assert [client.get(sheet).content for sheet in (one, two, other)] == before
+    client.delete(f"/crops/{again['id']}")
+    assert [client.get(sheet).content == content for sheet, content in zip((one, two, other), before, strict=True)] == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, gallery: dict[str, str]) -> None:

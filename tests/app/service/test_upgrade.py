@@ -1,5 +1,6 @@
 """A gallery of an earlier version is embedded again automatically; the service is red until it can be searched."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from tests.app.old_galleries import (
     LAST,
     OLD_MODEL,
     add_old_search,
+    delete_crop_as_before,
     embedded_crops,
     forget_embeddings,
     lose_pictures,
+    picture_path,
     unread,
     write_old_gallery,
 )
@@ -327,15 +330,31 @@ def test_the_embeddings_of_an_unregistered_model_can_be_dropped(run: Run, settin
     assert len(found(client, 1, top_k=1000)) == 5
 
 
-def test_an_old_search_shows_its_query_picture_also_after_the_deletion_of_the_crop(
-    run: Run, settings: Settings
+@pytest.mark.parametrize(("tables", "with_pictures"), [("0004", False), (LAST, True)])
+def test_an_old_search_shows_its_query_picture_until_the_crop_is_deleted(
+    run: Run, settings: Settings, tables: str, with_pictures: bool
 ) -> None:
-    ids = write_old_gallery(settings, "0004", range(2))
-    search_id = add_old_search(settings, 0, ids[1])
+    ids = write_old_gallery(settings, tables, range(2))
+    search_id = add_old_search(settings, 0, ids[1], with_pictures)
     client = run(settings)
     wait_until_ready(client)
     sheet = client.get(f"/searches/{search_id}/sheet.jpg")
     assert client.delete(f"/crops/{ids[0]}").status_code == 204
-    assert client.get(f"/searches/{search_id}/sheet.jpg").content == sheet.content
-    lose_pictures(settings, [0])
+    assert not picture_path(settings, hashlib.sha256(jpeg(0)).hexdigest()).exists()
     assert client.get(f"/searches/{search_id}/sheet.jpg").content != sheet.content
+    assert len(client.get(f"/searches/{search_id}").json()["matches"]) == 1
+    assert client.delete(f"/searches/{search_id}").status_code == 204
+    assert client.get(f"/searches/{search_id}").status_code == 404
+
+
+def test_a_query_picture_of_the_gallery_goes_with_its_search_if_no_crop_has_it(run: Run, settings: Settings) -> None:
+    """As after a deletion of the crop by an earlier version."""
+    ids = write_old_gallery(settings, "0004", range(2))
+    search_id = add_old_search(settings, 0, ids[1])
+    delete_crop_as_before(settings, 1)
+    client = run(settings)
+    wait_until_ready(client)
+    picture = picture_path(settings, hashlib.sha256(jpeg(0)).hexdigest())
+    assert picture.exists()
+    assert client.delete(f"/searches/{search_id}").status_code == 204
+    until(lambda: not picture.exists())
