@@ -5,15 +5,17 @@ The types of answers are the service's own schemas.
 
 from app.gallery.schemas import (
     CameraOut,
+    ChangedCrops,
     CropOut,
     CropPage,
+    DeletedCrops,
     EmbedAnswer,
     EmbeddingOut,
     EmbedItem,
 )
 from app.models.schemas import ReindexOut
 from app.problem import Problem
-from app.search.schemas import MatchOut, SearchAnswer
+from app.search.schemas import MatchOut, SearchAnswer, SearchPage, SearchSummary
 from app.status.schemas import Alive, ModelOut, Ready
 from model.architecture import PARTS
 from passerby.client import AsyncClient, Client
@@ -33,7 +35,7 @@ from passerby.errors import (
     UnexpectedAnswer,
     Unreachable,
 )
-from passerby.fields import CropFilters, EmbedOptions, SearchOptions
+from passerby.fields import CropFilters, CropSelection, EmbedOptions, Labels, SearchOptions
 from passerby.pictures import Picture, Pictures
 from passerby.uploading import NewCrop, UploadedCrop, UploadSummary
 
@@ -43,18 +45,22 @@ __all__ = [
     "AsyncClient",
     "Busy",
     "CameraOut",
+    "ChangedCrops",
     "CheckpointError",
     "Client",
     "Conflict",
     "CropFilters",
     "CropOut",
     "CropPage",
+    "CropSelection",
+    "DeletedCrops",
     "EmbedAnswer",
     "EmbedItem",
     "EmbedOptions",
     "EmbeddingOut",
     "Embeddings",
     "InvalidRequest",
+    "Labels",
     "MatchOut",
     "Model",
     "ModelOut",
@@ -71,6 +77,8 @@ __all__ = [
     "ReindexOut",
     "SearchAnswer",
     "SearchOptions",
+    "SearchPage",
+    "SearchSummary",
     "ServiceError",
     "Unauthorised",
     "UnexpectedAnswer",

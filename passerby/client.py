@@ -11,12 +11,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from pydantic import RootModel
 
-from app.gallery.schemas import CameraOut, CropOut, CropPage, EmbedAnswer, EmbedItem
+from app.gallery.schemas import CameraOut, ChangedCrops, CropOut, CropPage, DeletedCrops, EmbedAnswer, EmbedItem
 from app.models.schemas import ReindexOut
-from app.search.schemas import SearchAnswer
+from app.search.schemas import SearchAnswer, SearchPage, SearchSummary
 from app.status.schemas import Alive, ModelOut, Ready
 from passerby.errors import PasserbyError, UnexpectedAnswer
-from passerby.fields import CropFilters, EmbedOptions, SearchOptions, encoded, json_text
+from passerby.fields import CropFilters, CropSelection, EmbedOptions, Labels, SearchOptions, encoded, json_text
 from passerby.http import DEFAULT_URL, Connection
 from passerby.pictures import Picture, Pictures, each, file_of
 from passerby.uploading import File, NewCrop, Progress, UploadSummary, upload
@@ -82,6 +82,25 @@ class AsyncClient:
         """The contact sheet of a search, a JPEG."""
         return (await self._http.send("GET", "/searches/{}/sheet.jpg", search_id)).content
 
+    async def list_searches(self, cursor: str | None = None, limit: int = 50) -> SearchPage:
+        """One page of the stored searches, latest first; cursor: `next_cursor` of the page before."""
+        query = encoded({"cursor": cursor, "limit": limit})
+        return self._http.parse(SearchPage, await self._http.send("GET", "/searches", params=query))
+
+    async def searches(self, page_size: int = 200) -> AsyncIterator[SearchSummary]:
+        """All stored searches, latest first, page by page."""
+        page = await self.list_searches(None, page_size)
+        while True:
+            for search in page.items:
+                yield search
+            if page.next_cursor is None:
+                return
+            page = await self.list_searches(page.next_cursor, page_size)
+
+    async def delete_search(self, search_id: str) -> None:
+        """Delete a stored search with the pictures of its query and its contact sheet."""
+        await self._http.send("DELETE", "/searches/{}", search_id)
+
     # crops
 
     async def embed(self, pictures: Pictures, **options: Unpack[EmbedOptions]) -> EmbedAnswer:
@@ -132,6 +151,23 @@ class AsyncClient:
         """Delete a crop, its embedding and its picture."""
         await self._http.send("DELETE", "/crops/{}", crop_id)
 
+    async def patch_crop(self, crop_id: str, **labels: Unpack[Labels]) -> CropOut:
+        """Change the person, the track or the attributes of a crop."""
+        return self._http.parse(CropOut, await self._http.send("PATCH", "/crops/{}", crop_id, json=dict(labels)))
+
+    async def patch_crops(
+        self, labels: Labels, *, dry_run: bool = False, **selection: Unpack[CropSelection]
+    ) -> ChangedCrops:
+        """Change the labels of all selected crops, or only count them. Raises InvalidRequest where none is selected."""
+        query = encoded({"dry_run": dry_run, **selection})
+        answer = await self._http.send("PATCH", "/crops", params=query, json=dict(labels))
+        return self._http.parse(ChangedCrops, answer)
+
+    async def delete_crops(self, *, dry_run: bool = False, **selection: Unpack[CropSelection]) -> DeletedCrops:
+        """Delete all selected crops, or only count them. Raises InvalidRequest where none is selected."""
+        query = encoded({"dry_run": dry_run, **selection})
+        return self._http.parse(DeletedCrops, await self._http.send("DELETE", "/crops", params=query))
+
     async def _post_crops(self, files: Sequence[File], items: Sequence[Mapping[str, Any]]) -> Sequence[EmbedItem]:
         form = {"items": json_text(items)}
         answer = await self._http.send("POST", "/embed", data=form, files=[("files", file) for file in files])
@@ -157,6 +193,11 @@ class AsyncClient:
         description = {"name": name, "place": place, "time_zone": time_zone}
         answer = await self._http.send("PUT", "/cameras/{}", camera_id, json=description)
         return self._http.parse(CameraOut, answer)
+
+    async def delete_camera(self, camera_id: str, *, dry_run: bool = False) -> DeletedCrops:
+        """Delete a camera and all its crops, or only count them."""
+        answer = await self._http.send("DELETE", "/cameras/{}", camera_id, params=encoded({"dry_run": dry_run}))
+        return self._http.parse(DeletedCrops, answer)
 
     # models
 
@@ -306,6 +347,9 @@ class Client:
     search = _waiting(AsyncClient.search)
     get_search = _waiting(AsyncClient.get_search)
     get_sheet = _waiting(AsyncClient.get_sheet)
+    list_searches = _waiting(AsyncClient.list_searches)
+    searches = _iterating(AsyncClient.searches)
+    delete_search = _waiting(AsyncClient.delete_search)
     embed = _waiting(AsyncClient.embed)
     embed_frame = _waiting(AsyncClient.embed_frame)
     upload = _waiting(AsyncClient.upload)
@@ -313,10 +357,14 @@ class Client:
     crops = _iterating(AsyncClient.crops)
     get_crop = _waiting(AsyncClient.get_crop)
     get_crop_image = _waiting(AsyncClient.get_crop_image)
+    patch_crop = _waiting(AsyncClient.patch_crop)
+    patch_crops = _waiting(AsyncClient.patch_crops)
     delete_crop = _waiting(AsyncClient.delete_crop)
+    delete_crops = _waiting(AsyncClient.delete_crops)
     list_cameras = _waiting(AsyncClient.list_cameras)
     get_camera = _waiting(AsyncClient.get_camera)
     put_camera = _waiting(AsyncClient.put_camera)
+    delete_camera = _waiting(AsyncClient.delete_camera)
     list_models = _waiting(AsyncClient.list_models)
     delete_model = _waiting(AsyncClient.delete_model)
     begin_reindex = _waiting(AsyncClient.begin_reindex)

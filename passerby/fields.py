@@ -23,6 +23,20 @@ class CropFilters(TypedDict, total=False):
     attributes: Json
 
 
+class CropSelection(CropFilters, total=False):
+    """The crops that a change or a deletion is for: those that pass all filters and, where ids are given, have one."""
+
+    crop_ids: Sequence[str]
+
+
+class Labels(TypedDict, total=False):
+    """New labels of crops: what is left out stays as it is, and None clears it."""
+
+    person_id: str | None
+    track_id: str | None
+    attributes: Mapping[str, Any] | None
+
+
 class SearchOptions(CropFilters, total=False):
     """The filters, weights and limits of a search, as `SearchParameters` of the service."""
 
@@ -37,11 +51,13 @@ class EmbedOptions(TypedDict, total=False):
 
     camera_id: str | None
     captured_at: datetime | None
+    time_guessed: bool
     track_id: str | None
     person_id: str | None
     attributes: Json
     items: Sequence[Mapping[str, Any]]
     store: bool
+    update: bool
     include: Sequence[Include]
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 import passerby
-from app.gallery.filters import CropFilter
+from app.gallery.filters import CropFilter, CropSelection
+from app.gallery.schemas import LabelsIn
 from app.main import create_app
 from app.search.parameters import SearchParameters
 from app.settings import Settings
 
-BESIDES = {"absolute", "aclose", "close", "crops", "embed_frame", "upload", "url", "wait_until_ready"}
+BESIDES = {"absolute", "aclose", "close", "crops", "embed_frame", "searches", "upload", "url", "wait_until_ready"}
 """What the clients have for convenience."""
 
 NAMED_OTHERWISE = {
@@ -58,6 +59,8 @@ def test_each_method_takes_all_fields_of_its_operation(document: dict[str, Any],
             schema = document["components"]["schemas"][body["schema"]["$ref"].rpartition("/")[2]]
             fields |= schema["properties"].keys()
         expected = {NAMED_OTHERWISE.get(field, field) for field in fields} - {None}
+        if name == "patch_crops":  # has fields of the same names in its query and in its body
+            expected |= {"labels"}
         assert parameters_of(getattr(passerby.AsyncClient, name)) == expected, name
 
 
@@ -75,6 +78,8 @@ def parameters_of(method: Any) -> set[str]:
 
 def test_the_filters_are_those_of_the_service() -> None:
     assert passerby.CropFilters.__annotations__.keys() == CropFilter.model_fields.keys()
+    assert passerby.CropSelection.__annotations__.keys() == CropSelection.model_fields.keys()
+    assert passerby.Labels.__annotations__.keys() == LabelsIn.model_fields.keys()
     assert passerby.SearchOptions.__annotations__.keys() == SearchParameters.model_fields.keys() | {"consistency"}
 
 
