@@ -23,6 +23,7 @@ GONE = "(not in the gallery)"
 
 _SEARCHES_AT_ONCE = 100
 _EXPIRY_SECONDS = 60.0  # between two looks for old searches
+_CLEANING_SECONDS = 60.0  # between two passes over all stored searches
 _LONGEST_PAUSE_SECONDS = 300.0  # after failures
 _DAY_MICROSECONDS = 86_400_000_000
 _LABELS = ("person_id", "track_id")
@@ -31,10 +32,11 @@ _log = structlog.get_logger()
 
 
 class Erasure:
-    """Deletes old searches; removes deleted crops from stored searches, then from the database's files.
+    """Deletes old searches; removes deleted crops from stored searches, and from the database's files.
 
-    The second is done soon after a deletion, and both after half of `erase_seconds`, which leaves the other half for
-    the work itself, and for what was running at the time of the deletion. Several processes may do it at once.
+    The second is done within a minute after a deletion, and again with the third after half of `erase_seconds`, when no
+    search is left that was running at the time of the deletion. The other half is for the work itself. Several
+    processes may do it at once.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Erasure:
         self._poll_seconds = poll_seconds
         self._expire_at = 0.0
         self._cleaned_to = 0
+        self._clean_at = 0.0
         self._stopping = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._rewriting: asyncio.Task[bool] | None = None
@@ -80,10 +83,10 @@ class Erasure:
             return
         last, first_at = deletions
         due = now_microseconds() >= first_at + self._erase_seconds / 2 * 1e6
-        if due or last > self._cleaned_to:
+        if due or (last > self._cleaned_to and time.monotonic() >= self._clean_at):
             if not await self._clean_searches():
                 return
-            self._cleaned_to = last
+            self._cleaned_to, self._clean_at = last, time.monotonic() + _CLEANING_SECONDS
         if due and await self._rewrite():
             async with self._database.write() as session:
                 await GalleryRepository(session).remove_deletions(last)
@@ -91,6 +94,8 @@ class Erasure:
 
     async def _rewrite(self) -> bool:
         """Rewrite the database's files; False where another process does so, or at the stop."""
+        if self._stopping.is_set():
+            return False
         self._rewriting = asyncio.create_task(self._database.erase())
         await asyncio.wait([self._rewriting])
         return not self._rewriting.cancelled() and self._rewriting.result()

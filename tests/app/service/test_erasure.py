@@ -1,6 +1,9 @@
 """A deleted crop is gone: after the stated time, nothing of it is in any file of the data folder and the database."""
 
+import asyncio
 import json
+import random
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -299,3 +302,40 @@ async def test_rows_that_are_still_read_are_not_taken_for_erased(
             await database.erase()
     assert await database.erase()
     await database.close()
+
+
+async def test_copies_of_rows_that_have_moved_leave_the_files(settings: Settings, database_url: str) -> None:
+    """Rows move when pages are split; SQLite overwrites a deleted row, but not all of its earlier copies."""
+    rng = random.Random(1804)
+    rows = [{"id": f"camera-{rng.getrandbits(64):020}", "name": f"name {rng.getrandbits(64):020}"} for _ in range(5000)]
+    database = Database(database_url)
+    await database.migrate()
+    async with database.write() as session:
+        await session.execute(text("INSERT INTO cameras (id, name, created_at) VALUES (:id, :name, 0)"), rows)
+    async with database.write() as session:
+        await session.execute(text("DELETE FROM cameras WHERE id = :id"), [{"id": row["id"]} for row in rows[::2]])
+    assert await database.erase()
+    await database.close()
+    left = set[bytes]()
+    for path in files_of(settings):
+        left.update(re.findall(rb"camera-\d{20}|name \d{20}", path.read_bytes()))
+    assert left == {row[name].encode() for row in rows[1::2] for name in row}
+
+
+async def test_the_stop_does_not_wait_until_a_large_database_is_rewritten(tmp_path: Path) -> None:
+    file = tmp_path / "test.sqlite3"
+    database = Database(f"sqlite:///{file}")
+    await database.migrate()
+    async with database.write() as session:
+        await session.execute(text("CREATE TABLE filler (content BLOB)"))
+        for _ in range(100):
+            await session.execute(text("INSERT INTO filler VALUES (randomblob(1000000))"))
+    erasing = asyncio.create_task(database.erase())
+    await asyncio.sleep(0.01)
+    erasing.cancel()
+    await asyncio.wait([erasing])
+    assert erasing.cancelled()
+    await database.close()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT count(*) FROM filler").fetchall() == [(100,)]
