@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from app.client.errors import ClientError
@@ -29,6 +28,9 @@ DataDirOption = Annotated[Path | None, typer.Option(help="Holds database, images
 UrlOption = Annotated[
     str,
     typer.Option(envvar="PASSERBY_URL", help="The service; PASSERBY_API_KEY holds its key, if any"),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A TOML file of settings; passerby.toml by default, if it is here")
 ]
 SourceArgument = Annotated[
     Path, typer.Argument(help="A CSV manifest, a folder per camera, or a folder of Market-1501 names")
@@ -84,22 +86,19 @@ ToOption = Annotated[datetime | None, typer.Option("--to", parser=_moment, metav
 
 
 @commands.command()
-def serve(host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None) -> None:
-    """Run the service. All other settings come from the environment, PASSERBY_..."""
+def serve(
+    host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None, config: ConfigOption = None
+) -> None:
+    """Run the service. All other settings come from the environment (PASSERBY_...), .env or a TOML file."""
+    from app.configuration import SettingsError, read_settings
     from app.server import serve as run_service
-    from app.settings import Settings
+    from app.start_errors import StartError
 
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise ClientError("; ".join(_setting_error(fault) for fault in error.errors())) from error
-    run_service(settings)
-
-
-def _setting_error(error: Any) -> str:
-    name = f"PASSERBY_{'_'.join(map(str, error['loc'])).upper()}: " if error["loc"] else ""
-    return name + str(error["msg"]).removeprefix("Value error, ")
+        run_service(read_settings({name: value for name, value in given.items() if value is not None}, config))
+    except (SettingsError, StartError) as error:
+        raise ClientError(str(error)) from error
 
 
 @commands.command("import")
