@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from app.errors import Problem
 from app.gallery.tables import Camera, Crop
 from app.kit.ids import ID_PATTERN
+from app.kit.links import link
 from app.kit.times import from_microseconds
 from model.architecture import PARTS
 
@@ -113,7 +114,7 @@ class CropOut(BaseModel):
             track_id=crop.track_id,
             person_id=crop.person_id,
             attributes=crop.attributes,
-            image_url=f"/crops/{crop.id}/image",
+            image_url=link(f"/crops/{crop.id}/image"),
             created_at=from_microseconds(crop.created_at),
         )
 

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Depends, File, Form, Path, Response, UploadFile
 from app.errors import InvalidRequest, problem_responses
 from app.gallery.schemas import CropId
 from app.kit.disconnect import Disconnect, disconnect_of
+from app.kit.etags import NOT_MODIFIED, IfNoneMatch, tagged
 from app.kit.forms import Several, fields_of
+from app.kit.hashing import sha256_hex
 from app.kit.provide import provided
 from app.search.parameters import SearchParameters
 from app.search.schemas import SearchAnswer, SearchId
@@ -68,11 +70,12 @@ async def get_search(service: SearchDep, search_id: SearchIdPath) -> SearchAnswe
     "/searches/{search_id}/sheet.jpg",
     summary="The contact sheet of a search",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(404, 503)},
+    responses={200: {"content": {"image/jpeg": {}}}, **NOT_MODIFIED, **problem_responses(404, 503)},
 )
-async def get_sheet(service: SearchDep, search_id: SearchIdPath) -> Response:
+async def get_sheet(service: SearchDep, search_id: SearchIdPath, if_none_match: IfNoneMatch = None) -> Response:
     """One picture: the query, then the matches with rank, camera, local time and similarity."""
-    return Response(await service.sheet(search_id), media_type="image/jpeg")
+    sheet = await service.sheet(search_id)
+    return tagged(sheet, sha256_hex(sheet), "image/jpeg", "private, no-cache", if_none_match)
 
 
 async def _read(files: Sequence[UploadFile]) -> list[QueryPicture]:

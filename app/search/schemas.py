@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from app.gallery.schemas import CropOut
 from app.kit.ids import ID_PATTERN
+from app.kit.links import link
 from app.kit.times import from_microseconds
 from app.search.parameters import SearchParameters
 from app.search.service import SearchResult
@@ -61,5 +62,5 @@ class SearchAnswer(BaseModel):
                 )
                 for match in result.matches
             ],
-            sheet_url=f"/searches/{search.id}/sheet.jpg",
+            sheet_url=link(f"/searches/{search.id}/sheet.jpg"),
         )
