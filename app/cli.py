@@ -1,8 +1,9 @@
-"""The `passerby` command: serve, import, search, reindex, demo."""
+"""The `passerby` command."""
 
 import signal
 import sys
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,18 +11,29 @@ import typer
 from rich.console import Console
 
 from app.client.errors import ClientError
-from app.client.http import DEFAULT_URL, Query
+from app.client.http import DEFAULT_URL, Filters, Query
 from model.files import print_undecodable_names
 
 commands = typer.Typer(
     name="passerby",
-    help="Cross-camera person search: post a picture of a person, get back where else that person was seen.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cameras = typer.Typer(help="List the cameras, or describe one.")
+commands.add_typer(cameras, name="cameras")
 console = Console()
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"passerby {version('passerby')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version")
+]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; any but loopback needs PASSERBY_API_KEY")]
 PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on")]
 DataDirOption = Annotated[Path | None, typer.Option(help="Holds database, images and index snapshots")]
@@ -39,7 +51,20 @@ CameraOption = Annotated[
     str | None, typer.Option("--camera", help="The camera, if the source is a folder of nothing but pictures")
 ]
 FailuresOption = Annotated[Path | None, typer.Option(help="Write a CSV file that lists every crop that was not stored")]
-ImagesArgument = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="One or several pictures of the person")]
+ImagesArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="One or several pictures of the person")
+]
+CropsOption = Annotated[
+    list[str] | None,
+    typer.Option("--crop", metavar="ID", help="Instead of pictures, a crop of the gallery; can be repeated"),
+]
+PersonOption = Annotated[str | None, typer.Option("--person", help="Only crops of this person")]
+TrackOption = Annotated[str | None, typer.Option("--track", help="Only crops of this track")]
+SimilarityOption = Annotated[
+    float | None, typer.Option("--min-similarity", min=-1, max=1, help="Leave out matches that are less similar")
+]
+SheetOption = Annotated[Path | None, typer.Option("--out", metavar="FILE.jpg", help="Save the contact sheet there")]
+LimitOption = Annotated[int, typer.Option(min=1, help="How many crops at most, latest first")]
 TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
 ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude-camera", help="Not this camera; can be repeated")]
@@ -85,6 +110,11 @@ FromOption = Annotated[
 ToOption = Annotated[datetime | None, typer.Option("--to", parser=_moment, metavar="TIME", help="Captured before then")]
 
 
+@commands.callback()
+def passerby(show_version: VersionOption = False) -> None:
+    """Cross-camera person search: post a picture of a person, get back where else that person was seen."""
+
+
 @commands.command()
 def serve(
     host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None, config: ConfigOption = None
@@ -116,31 +146,91 @@ def import_(
 
 @commands.command()
 def search(
-    images: ImagesArgument,
+    images: ImagesArgument = None,
+    crop_ids: CropsOption = None,
     url: UrlOption = DEFAULT_URL,
     top_k: TopOption = 20,
     camera_ids: OnlyOption = None,
     exclude_camera_ids: ExcludeOption = None,
     captured_from: FromOption = None,
     captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
     attributes: AttributesOption = None,
+    min_similarity: SimilarityOption = None,
     part_weights: WeightsOption = None,
+    out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for the person of a picture. Times without a zone are in this computer's time zone."""
+    """Search for the person of a picture, or of crops of the gallery.
+
+    Times without a zone are in this computer's time zone.
+    """
     from app.client.searching import read_picture, run_search
 
-    query = Query(
-        [read_picture(image) for image in images],
-        top_k,
-        camera_ids or (),
-        exclude_camera_ids or (),
-        captured_from,
-        captured_to,
-        attributes,
-        part_weights,
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
     )
-    run_search(query, url, as_json, console)
+    pictures = [read_picture(image) for image in images or ()]
+    query = Query(pictures, crop_ids or (), top_k, filters, min_similarity, part_weights)
+    run_search(query, url, as_json, out, console)
+
+
+@commands.command()
+def crops(
+    url: UrlOption = DEFAULT_URL,
+    limit: LimitOption = 50,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
+    attributes: AttributesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the crops of the gallery, latest first."""
+    from app.client.gallery import run_crops
+
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
+    )
+    run_crops(filters, limit, url, as_json, console)
+
+
+@cameras.callback(invoke_without_command=True)
+def list_cameras(context: typer.Context, url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
+    """List the cameras, or describe one with `put`."""
+    from app.client.gallery import run_cameras
+
+    if context.invoked_subcommand is None:
+        run_cameras(url, as_json, console)
+    context.obj = url
+
+
+@cameras.command("put")
+def put_camera(
+    context: typer.Context,
+    camera_id: Annotated[str, typer.Argument(metavar="ID", help="The camera's id, such as gate-north")],
+    url: Annotated[str | None, typer.Option(help="The service, as for `cameras`")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name on contact sheets")] = None,
+    place: Annotated[str | None, typer.Option(help="Where it is")] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="The time zone of times on contact sheets, such as Europe/Vienna")
+    ] = None,
+) -> None:
+    """Describe a camera; what is not given stays, and an empty text clears it."""
+    from app.client.gallery import run_put_camera
+
+    run_put_camera(camera_id, name, place, time_zone, url or context.obj, console)
+
+
+@commands.command()
+def status(url: UrlOption = DEFAULT_URL) -> None:
+    """Show whether the service is ready, and what it does; the exit code is 1 if it is not ready."""
+    from app.client.status import run_status
+
+    raise typer.Exit(run_status(url, console))
 
 
 @commands.command()
