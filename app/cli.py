@@ -1,5 +1,6 @@
 """The `passerby` command."""
 
+import json
 import signal
 import sys
 from datetime import datetime
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 
 from app.client.errors import ClientError
-from app.client.http import DEFAULT_URL, Filters, Query
+from app.client.http import DEFAULT_URL, Filters, Query, Selection
 from model.files import print_undecodable_names
 
 commands = typer.Typer(
@@ -103,6 +104,19 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.astimezone()
 
 
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ClientError(f"{text!r} is no JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise ClientError(f"{text!r} is no JSON object")
+    return value
+
+
+CropIdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[CROP]...", help="Ids of crops")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Count the crops, and change nothing")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask")]
 FromOption = Annotated[
     datetime | None,
     typer.Option("--from", parser=_moment, metavar="TIME", help="Captured then or later: 2026-05-01T14:30"),
@@ -223,6 +237,72 @@ def put_camera(
     from app.client.gallery import run_put_camera
 
     run_put_camera(camera_id, name, place, time_zone, url or context.obj, console)
+
+
+@cameras.command("delete")
+def delete_camera(
+    context: typer.Context,
+    camera_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: Annotated[str | None, typer.Option(help="The service, as for `cameras`")] = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete a camera and all of its crops, after you have seen how many they are."""
+    from app.client.changes import run_delete_camera
+
+    run_delete_camera(camera_id, dry_run, yes, url or context.obj, console)
+
+
+@commands.command()
+def delete(
+    crop_ids: CropIdsArgument = None,
+    url: UrlOption = DEFAULT_URL,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
+    attributes: AttributesOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete crops by ids or filters, after you have seen how many they are. Ids and filters must all fit a crop."""
+    from app.client.changes import run_delete
+
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
+    )
+    run_delete(Selection(crop_ids or (), filters), dry_run, yes, url, console)
+
+
+@commands.command()
+def label(
+    crop_ids: CropIdsArgument = None,
+    url: UrlOption = DEFAULT_URL,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
+    attributes: AttributesOption = None,
+    set_person: Annotated[str | None, typer.Option(metavar="NAME", help="The new person; '' clears it")] = None,
+    set_track: Annotated[str | None, typer.Option(metavar="NAME", help="The new track; '' clears it")] = None,
+    set_attributes: Annotated[
+        str | None, typer.Option(metavar="JSON", help="All new attributes, as a JSON object; '' clears them")
+    ] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Set the person, the track or the attributes of crops by ids or filters. Ids and filters must all fit a crop."""
+    from app.client.changes import run_label
+
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
+    )
+    given = {"person_id": set_person, "track_id": set_track, "attributes": set_attributes and _json(set_attributes)}
+    labels = {name: value or None for name, value in given.items() if value is not None}
+    run_label(Selection(crop_ids or (), filters), labels, dry_run, url, console)
 
 
 @commands.command()

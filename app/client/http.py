@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from app.client.errors import ClientError, Refused, Unreachable
 from app.settings import is_header_value, is_loopback
@@ -67,6 +67,18 @@ class Filters:
         """As form fields or query parameters, without those that are not set."""
         fields = {name: value for name, value in vars(self).items() if value}
         return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The crops that a change or a deletion is for: those that pass the filters and, if there are ids, have one."""
+
+    crop_ids: Sequence[str] = ()
+    filters: Filters = Filters()
+
+    def fields(self) -> dict[str, Any]:
+        """As query parameters, without those that are not set."""
+        return self.filters.fields() | ({"crop_ids": list(self.crop_ids)} if self.crop_ids else {})
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,13 @@ class Camera(BaseModel):
     place: str | None = None
     time_zone: str | None = None
     crops: int = 0
+
+
+class Changed(BaseModel):
+    """How many crops a change or a deletion is for, and how many were, or would be, changed or deleted."""
+
+    matched: int
+    changed: int = Field(validation_alias=AliasChoices("changed", "deleted"))
 
 
 class Match(BaseModel):
@@ -268,6 +287,22 @@ class ServiceClient:
         described = {"name": name, "place": place, "time_zone": time_zone}
         response = await self._send("PUT", f"/cameras/{quote(camera_id, safe='')}", json=described)
         return self._parse(Camera, response)
+
+    async def delete_crops(self, selection: Selection, dry_run: bool) -> Changed:
+        """Delete crops, or count them alone."""
+        return await self._change("DELETE", "/crops", selection.fields(), dry_run)
+
+    async def delete_camera(self, camera_id: str, dry_run: bool) -> Changed:
+        """Delete a camera and its crops, or count them alone."""
+        return await self._change("DELETE", f"/cameras/{quote(camera_id, safe='')}", {}, dry_run)
+
+    async def label_crops(self, selection: Selection, labels: Mapping[str, Any], dry_run: bool) -> Changed:
+        """Change labels of crops, or count them alone. labels: by field, None clears one."""
+        return await self._change("PATCH", "/crops", selection.fields(), dry_run, json=dict(labels))
+
+    async def _change(self, method: str, path: str, fields: Mapping[str, Any], dry_run: bool, **body: Any) -> Changed:
+        params = {**fields, "dry_run": str(dry_run).lower()}
+        return self._parse(Changed, await self._send(method, path, params=params, **body))
 
     async def embed(self, uploads: Sequence[Upload]) -> list[EmbeddedItem]:
         """Store crops in one request; the outcome of each, in order."""
