@@ -24,7 +24,8 @@ USER passerby
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+# Alive, not ready: a service that embeds its gallery again works for hours. A start may rebuild the index of millions.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=6h \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"PASSERBY_PORT\", 8000)}/health/live', timeout=4)"]
 ENTRYPOINT ["passerby-entrypoint"]
 CMD ["passerby", "serve"]

@@ -1,34 +1,49 @@
-"""The `passerby` command: serve, import, search, reindex, demo."""
+"""The `passerby` command."""
 
+import json
 import signal
 import sys
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from app.client.errors import ClientError
-from app.client.http import DEFAULT_URL, Query
+from app.client.http import DEFAULT_URL, Filters, Query, Selection
 from model.files import print_undecodable_names
 
 commands = typer.Typer(
     name="passerby",
-    help="Cross-camera person search: post a picture of a person, get back where else that person was seen.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cameras = typer.Typer(help="List the cameras, or describe one.")
+commands.add_typer(cameras, name="cameras")
 console = Console()
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"passerby {version('passerby')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version")
+]
 HostOption = Annotated[str | None, typer.Option(help="Address to listen on; any but loopback needs PASSERBY_API_KEY")]
 PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on")]
 DataDirOption = Annotated[Path | None, typer.Option(help="Holds database, images and index snapshots")]
 UrlOption = Annotated[
     str,
     typer.Option(envvar="PASSERBY_URL", help="The service; PASSERBY_API_KEY holds its key, if any"),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A TOML file of settings; passerby.toml by default, if it is here")
 ]
 SourceArgument = Annotated[
     Path, typer.Argument(help="A CSV manifest, a folder per camera, or a folder of Market-1501 names")
@@ -40,7 +55,20 @@ FailuresOption = Annotated[Path | None, typer.Option(help="Write a CSV file that
 UpdateOption = Annotated[
     bool, typer.Option("--update", help="Change the person, track and attributes of existing crops to the source's")
 ]
-ImagesArgument = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="One or several pictures of the person")]
+ImagesArgument = Annotated[
+    list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="One or several pictures of the person")
+]
+CropsOption = Annotated[
+    list[str] | None,
+    typer.Option("--crop", metavar="ID", help="Instead of pictures, a crop of the gallery; can be repeated"),
+]
+PersonOption = Annotated[str | None, typer.Option("--person", help="Only crops of this person")]
+TrackOption = Annotated[str | None, typer.Option("--track", help="Only crops of this track")]
+SimilarityOption = Annotated[
+    float | None, typer.Option("--min-similarity", min=-1, max=1, help="Leave out matches that are less similar")
+]
+SheetOption = Annotated[Path | None, typer.Option("--out", metavar="FILE.jpg", help="Save the contact sheet there")]
+LimitOption = Annotated[int, typer.Option(min=1, help="How many crops at most, latest first")]
 TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
 ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude-camera", help="Not this camera; can be repeated")]
@@ -79,6 +107,19 @@ def _moment(text: str) -> datetime:
     return moment if moment.tzinfo else moment.astimezone()
 
 
+def _json(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ClientError(f"{text!r} is no JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise ClientError(f"{text!r} is no JSON object")
+    return value
+
+
+CropIdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[CROP]...", help="Ids of crops")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Count the crops, and change nothing")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask")]
 FromOption = Annotated[
     datetime | None,
     typer.Option("--from", parser=_moment, metavar="TIME", help="Captured then or later: 2026-05-01T14:30"),
@@ -86,23 +127,25 @@ FromOption = Annotated[
 ToOption = Annotated[datetime | None, typer.Option("--to", parser=_moment, metavar="TIME", help="Captured before then")]
 
 
+@commands.callback()
+def passerby(show_version: VersionOption = False) -> None:
+    """Cross-camera person search: post a picture of a person, get back where else that person was seen."""
+
+
 @commands.command()
-def serve(host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None) -> None:
-    """Run the service. All other settings come from the environment, PASSERBY_..."""
+def serve(
+    host: HostOption = None, port: PortOption = None, data_dir: DataDirOption = None, config: ConfigOption = None
+) -> None:
+    """Run the service. All other settings come from the environment (PASSERBY_...), .env or a TOML file."""
+    from app.configuration import SettingsError, read_settings
     from app.server import serve as run_service
-    from app.settings import Settings
+    from app.start_errors import StartError
 
     given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise ClientError("; ".join(_setting_error(fault) for fault in error.errors())) from error
-    run_service(settings)
-
-
-def _setting_error(error: Any) -> str:
-    name = f"PASSERBY_{'_'.join(map(str, error['loc'])).upper()}: " if error["loc"] else ""
-    return name + str(error["msg"]).removeprefix("Value error, ")
+        run_service(read_settings({name: value for name, value in given.items() if value is not None}, config))
+    except (SettingsError, StartError) as error:
+        raise ClientError(str(error)) from error
 
 
 @commands.command("import")
@@ -121,31 +164,157 @@ def import_(
 
 @commands.command()
 def search(
-    images: ImagesArgument,
+    images: ImagesArgument = None,
+    crop_ids: CropsOption = None,
     url: UrlOption = DEFAULT_URL,
     top_k: TopOption = 20,
     camera_ids: OnlyOption = None,
     exclude_camera_ids: ExcludeOption = None,
     captured_from: FromOption = None,
     captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
     attributes: AttributesOption = None,
+    min_similarity: SimilarityOption = None,
     part_weights: WeightsOption = None,
+    out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search for the person of a picture. Times without a zone are in this computer's time zone."""
+    """Search for the person of a picture, or of crops of the gallery.
+
+    Times without a zone are in this computer's time zone.
+    """
     from app.client.searching import read_picture, run_search
 
-    query = Query(
-        [read_picture(image) for image in images],
-        top_k,
-        camera_ids or (),
-        exclude_camera_ids or (),
-        captured_from,
-        captured_to,
-        attributes,
-        part_weights,
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
     )
-    run_search(query, url, as_json, console)
+    pictures = [read_picture(image) for image in images or ()]
+    query = Query(pictures, crop_ids or (), top_k, filters, min_similarity, part_weights)
+    run_search(query, url, as_json, out, console)
+
+
+@commands.command()
+def crops(
+    url: UrlOption = DEFAULT_URL,
+    limit: LimitOption = 50,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
+    attributes: AttributesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the crops of the gallery, latest first."""
+    from app.client.gallery import run_crops
+
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
+    )
+    run_crops(filters, limit, url, as_json, console)
+
+
+@cameras.callback(invoke_without_command=True)
+def list_cameras(context: typer.Context, url: UrlOption = DEFAULT_URL, as_json: JsonOption = False) -> None:
+    """List the cameras, or describe one with `put`."""
+    from app.client.gallery import run_cameras
+
+    if context.invoked_subcommand is None:
+        run_cameras(url, as_json, console)
+    context.obj = url
+
+
+@cameras.command("put")
+def put_camera(
+    context: typer.Context,
+    camera_id: Annotated[str, typer.Argument(metavar="ID", help="The camera's id, such as gate-north")],
+    url: Annotated[str | None, typer.Option(help="The service, as for `cameras`")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name on contact sheets")] = None,
+    place: Annotated[str | None, typer.Option(help="Where it is")] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="The time zone of times on contact sheets, such as Europe/Vienna")
+    ] = None,
+) -> None:
+    """Describe a camera; what is not given stays, and an empty text clears it."""
+    from app.client.gallery import run_put_camera
+
+    run_put_camera(camera_id, name, place, time_zone, url or context.obj, console)
+
+
+@cameras.command("delete")
+def delete_camera(
+    context: typer.Context,
+    camera_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: Annotated[str | None, typer.Option(help="The service, as for `cameras`")] = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete a camera and all of its crops, after you have seen how many they are."""
+    from app.client.changes import run_delete_camera
+
+    run_delete_camera(camera_id, dry_run, yes, url or context.obj, console)
+
+
+@commands.command()
+def delete(
+    crop_ids: CropIdsArgument = None,
+    url: UrlOption = DEFAULT_URL,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
+    attributes: AttributesOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+) -> None:
+    """Delete crops by ids or filters, after you have seen how many they are. Ids and filters must all fit a crop."""
+    from app.client.changes import run_delete
+
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
+    )
+    run_delete(Selection(crop_ids or (), filters), dry_run, yes, url, console)
+
+
+@commands.command()
+def label(
+    crop_ids: CropIdsArgument = None,
+    url: UrlOption = DEFAULT_URL,
+    camera_ids: OnlyOption = None,
+    exclude_camera_ids: ExcludeOption = None,
+    captured_from: FromOption = None,
+    captured_to: ToOption = None,
+    person_id: PersonOption = None,
+    track_id: TrackOption = None,
+    attributes: AttributesOption = None,
+    set_person: Annotated[str | None, typer.Option(metavar="NAME", help="The new person; '' clears it")] = None,
+    set_track: Annotated[str | None, typer.Option(metavar="NAME", help="The new track; '' clears it")] = None,
+    set_attributes: Annotated[
+        str | None, typer.Option(metavar="JSON", help="All new attributes, as a JSON object; '' clears them")
+    ] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Set the person, the track or the attributes of crops by ids or filters. Ids and filters must all fit a crop."""
+    from app.client.changes import run_label
+
+    filters = Filters(
+        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
+    )
+    given = {"person_id": set_person, "track_id": set_track, "attributes": set_attributes and _json(set_attributes)}
+    labels = {name: value or None for name, value in given.items() if value is not None}
+    run_label(Selection(crop_ids or (), filters), labels, dry_run, url, console)
+
+
+@commands.command()
+def status(url: UrlOption = DEFAULT_URL) -> None:
+    """Show whether the service is ready, and what it does; the exit code is 1 if it is not ready."""
+    from app.client.status import run_status
+
+    raise typer.Exit(run_status(url, console))
 
 
 @commands.command()

@@ -1,6 +1,7 @@
 """The database: engine, units of work for reading and for writing, and the migrations applied at start."""
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, MetaData, event, make_url, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -41,6 +42,9 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 AND age(backend_xmin) > pg_snapshot_xmax(pg_current_snapshot())::text::bigint - :next
 """
 
+_PATIENCE = {"connect_timeout": "10"}  # seconds; psycopg waits for 130 where a host does not answer at all
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+
 _NAMING = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -57,6 +61,15 @@ class StillUsed(Exception):
     """Deleted rows cannot leave the files of the database yet."""
 
 
+class DatabaseUrlError(ValueError):
+    """PASSERBY_DATABASE_URL is no URL of a database; the message does not repeat it, as it may hold a password."""
+
+
+def shown_url(url: URL) -> str:
+    """A URL without its password."""
+    return url.render_as_string(hide_password=True)
+
+
 class Table(DeclarativeBase):
     """The base of all tables."""
 
@@ -69,9 +82,9 @@ class Table(DeclarativeBase):
 
 
 def database_url_of(settings: Settings) -> URL:
-    """The URL of a service's database. Raises sqlalchemy's ArgumentError."""
+    """The URL of a service's database. Raises DatabaseUrlError."""
     if settings.database_url is not None:
-        return make_url(settings.database_url)
+        return _parsed(settings.database_url)
     return URL.create("sqlite", database=str(settings.database_file))
 
 
@@ -85,16 +98,15 @@ class Database:
     """
 
     def __init__(self, url: str | URL) -> None:
-        """url: `sqlite:///FILE` or `postgresql://...`."""
-        parsed = make_url(url)
-        drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+        """url: `sqlite:///FILE` or `postgresql://...`. Raises DatabaseUrlError, and OSError for a file's folder."""
+        parsed = _parsed(url)
         self._kind = parsed.get_backend_name()
-        if self._kind not in drivers:
-            raise ValueError(f"PASSERBY_DATABASE_URL is for {self._kind}; use sqlite:///FILE or postgresql://...")
         self._sqlite = self._kind == "sqlite"
+        if not self._sqlite and "PGCONNECT_TIMEOUT" not in os.environ:
+            parsed = parsed.set(query=_PATIENCE | dict(parsed.query))
         if self._sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = create_async_engine(parsed.set(drivername=drivers[self._kind]), pool_pre_ping=not self._sqlite)
+        self.engine = create_async_engine(parsed.set(drivername=_DRIVERS[self._kind]), pool_pre_ping=not self._sqlite)
         # The lowest level at which several statements see one snapshot; read-only transactions never fail at it.
         self._reading = (
             self.engine if self._sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -244,6 +256,21 @@ async def _rewrite_postgresql(connection: AsyncConnection) -> None:
             await connection.execute(text(f'VACUUM ({options}) "{table}"'))
     finally:
         await connection.execute(text("RESET lock_timeout"))
+
+
+def _parsed(url: str | URL) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise DatabaseUrlError(
+            "PASSERBY_DATABASE_URL is no URL of a database: write postgresql://USER:PASSWORD@HOST:PORT/NAME or "
+            "sqlite:////PATH/TO/FILE, with %40 for @, %2F for / and %25 for % in a password"
+        ) from None
+    if parsed.get_backend_name() not in _DRIVERS:
+        raise DatabaseUrlError(
+            f"PASSERBY_DATABASE_URL is for {parsed.get_backend_name()}; use sqlite:///FILE or postgresql://..."
+        )
+    return parsed
 
 
 async def _nothing() -> AsyncIterator[None]:

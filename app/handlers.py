@@ -19,6 +19,7 @@ from app.errors import (
     problem_of,
     problem_of_status,
 )
+from app.kit.paths import path_of
 from app.problem import Problem
 
 _log = structlog.get_logger()
@@ -69,12 +70,13 @@ async def _http(request: Request, error: Exception) -> Response:
 
 def _allowed_methods(request: Request) -> list[str]:
     """The methods of all operations at the request's path; the framework names only those of the first route."""
-    return sorted(
+    methods = {
         method.upper()
         for template, operations in request.app.openapi()["paths"].items()
-        if compile_path(template)[0].match(request.url.path)
+        if compile_path(template)[0].match(path_of(request.scope))
         for method in operations
-    )
+    }
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:

@@ -37,12 +37,13 @@ from app.models.service import ReindexService
 from app.models.supervisor import ModelSupervisor
 from app.openapi import CONTACT, DESCRIPTION, LICENCE, TAGS, describe, operation_id
 from app.places import adopt_misplaced_data, adopt_misplaced_files, check_database_place, local_folder
-from app.requests import BodyLimit, RequestLog
+from app.requests import BodyLimit, HeadAsGet, RequestLog, RootPath
 from app.search import endpoints as search_endpoints
 from app.search.erasure import Erasure
 from app.search.service import SearchService
 from app.security import require_api_key, require_api_key_or_link
 from app.settings import Settings
+from app.start_errors import StartError
 from app.status import endpoints as status_endpoints
 from model.decoding import PictureLimits
 
@@ -52,7 +53,7 @@ VERSION = version("passerby")
 def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     """The service as an ASGI application; its parts start and stop with the application's lifespan.
 
-    `engines`: loaded engines to use; by default those of the configured checkpoint.
+    `engines`: loaded engines to use; by default those of the configured checkpoint. Raises StartError.
     """
     registry = CollectorRegistry()
 
@@ -82,10 +83,13 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
             "defaultModelsExpandDepth": -1,
         },
     )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_request_bytes, by_path={"/reindex": settings.max_checkpoint_bytes}
     )
     app.add_middleware(RequestLog, registry=registry)
+    if settings.root_path:
+        app.add_middleware(RootPath, prefix=settings.root_path)
     handle_errors(app)
     known_fields = Depends(refuse_unknown_fields)
     secured = [Depends(require_api_key), known_fields]
@@ -99,7 +103,16 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
     app.include_router(status_endpoints.router, dependencies=secured)
     describe(app, needs_api_key=settings.api_key is not None)
     serve_docs(app)
+    _check_root_path(app, settings.root_path)
     return app
+
+
+def _check_root_path(app: FastAPI, root_path: str) -> None:
+    """Refuse a prefix that endpoints begin with: nobody could tell which of both a request means."""
+    first = "/".join(root_path.split("/")[:2])
+    taken = (*app.openapi()["paths"], "/docs", "/openapi.json") if first else ()
+    if any(f"{path}/".startswith(f"{first}/") for path in taken):
+        raise StartError(f"PASSERBY_ROOT_PATH cannot be {root_path}, as paths of the service begin with {first}")
 
 
 @asynccontextmanager

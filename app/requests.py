@@ -1,4 +1,4 @@
-"""Middleware for every request: a limit of its body, a request id, one log line, metrics."""
+"""Middleware for every request: a path prefix, HEAD, a limit of its body, a request id, one log line, metrics."""
 
 import re
 import time
@@ -11,11 +11,48 @@ from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.kit.paths import path_of
+
 _HEADER = "X-Request-ID"
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/health/", "/metrics")
 
 _log = structlog.get_logger("app.requests")
+
+
+class RootPath:
+    """ASGI middleware that serves under a path prefix, whether or not a proxy strips it from requests.
+
+    It makes of both the path that ASGI wants: with the prefix, which the scope names as its `root_path`.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, prefix = scope["path"], self._prefix
+        if path != prefix and not path.startswith(f"{prefix}/"):
+            scope = {**scope, "path": prefix + path, "raw_path": prefix.encode() + scope["raw_path"]}
+        await self._app({**scope, "root_path": prefix}, receive, send)
+
+
+class HeadAsGet:
+    """ASGI middleware that answers HEAD as GET; the server sends no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        as_get = {**scope, "method": "GET"}
+        await self._app(as_get, receive, send)
+        scope["route"] = as_get.get("route")  # for the log
 
 
 class BodyLimit:
@@ -31,7 +68,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
+        max_bytes = self._by_path.get(path_of(scope), self._max_bytes)
         declared = Headers(scope=scope).get("content-length", "")
         received = int(declared) if declared.isdecimal() and int(declared) > max_bytes else 0
 
@@ -82,13 +119,13 @@ class RequestLog:
                 self._record(scope, status, time.perf_counter() - began)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unknown")
+        route, path = getattr(scope.get("route"), "path", "unknown"), path_of(scope)
         self._seconds.labels(scope["method"], route, status).observe(seconds)
-        if not scope["path"].startswith(_QUIET):
+        if not path.startswith(_QUIET):
             _log.info(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=path,
                 status=status,
                 seconds=round(seconds, 4),
             )

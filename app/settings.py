@@ -1,11 +1,12 @@
-"""The service's settings, from the environment (prefix PASSERBY_) or the command line."""
+"""The service's settings and their rules. `app/configuration.py` reads them."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.engine_kinds import EngineKind, default_suffix, install_hint, is_installed
@@ -16,8 +17,18 @@ from model.checkpoint import BUNDLED
 
 PREFIX = "PASSERBY_"
 
-_OTHER_VARIABLES = ("URL", "PUBLISH", "BALANCER_PUBLISH", "REPLICAS")
+_OTHER_VARIABLES = ("URL", "PUBLISH", "BALANCER_PUBLISH", "REPLICAS", "CROPS")
 """Variables of the command line and of docker-compose.yml, which may be in a service's environment, too."""
+
+MIN_KEY_LETTERS = 16
+
+NEW_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+"""The command that makes an API key."""
+
+_BYTES: dict[str, JsonValue] = {"unit": "bytes"}
+_SECONDS: dict[str, JsonValue] = {"unit": "seconds"}
+_PIXELS: dict[str, JsonValue] = {"unit": "pixels"}
+_CROPS: dict[str, JsonValue] = {"unit": "crops"}
 
 
 class Settings(BaseSettings):
@@ -26,8 +37,16 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key")
-    port: int = Field(8000, ge=0, le=65535)
-    api_key: SecretStr | None = Field(None, description="What clients send as X-API-Key")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    root_path: str = Field(
+        "",
+        description="Path prefix of the service behind a proxy, such as `/passerby`; the proxy may strip it or not",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        description=f"What clients send as X-API-Key: {MIN_KEY_LETTERS} or more ASCII letters, digits and signs, "
+        f"without blanks. `{NEW_KEY}` makes one",
+    )
 
     data_dir: Path = Field(Path("data"), description="Holds database, images and index snapshots by default")
     database_url: str | None = Field(
@@ -54,26 +73,48 @@ class Settings(BaseSettings):
     )
     threads: int | None = Field(None, ge=1, description="Threads of the CPU engine; all cores by default")
     batch_size: int | None = Field(
-        None, ge=1, le=1024, description="Largest batch of the engine; measured at start by default"
+        None,
+        ge=1,
+        le=1024,
+        json_schema_extra=_CROPS,
+        description="Largest batch of the engine; measured at start by default",
     )
     queue_capacity: int = Field(
-        1024, ge=1, description="Maximum number of crops in the queue of each priority; requests beyond it get 429"
+        1024,
+        ge=1,
+        json_schema_extra=_CROPS,
+        description="Maximum number of crops in the queue of each priority; requests beyond it get 429",
     )
 
     stall_seconds: float = Field(
-        60.0, gt=0, description="Seconds that one batch may take before the engine counts as hanging"
+        60.0,
+        gt=0,
+        json_schema_extra=_SECONDS,
+        description="Seconds that one batch may take before the engine counts as hanging",
     )
 
-    max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
-    max_checkpoint_bytes: int = Field(2 * 1024**3, ge=1024, description="Largest checkpoint that `reindex` accepts")
+    max_request_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        json_schema_extra=_BYTES,
+        description="Largest body of a request, except that of `POST /reindex`",
+    )
+    max_checkpoint_bytes: int = Field(
+        2 * 1024**3, ge=1024, json_schema_extra=_BYTES, description="Largest checkpoint that `reindex` accepts"
+    )
     max_files: int = Field(256, ge=1, le=10_000, description="Maximum number of pictures, or of boxes, in one request")
-    max_pixels: int = Field(50_000_000, ge=1024, description="Maximum number of pixels of one picture")
-    min_side: int = Field(16, ge=1, description="Minimum width and height of a picture or box, in pixels")
+    max_pixels: int = Field(
+        50_000_000, ge=1024, json_schema_extra=_PIXELS, description="Maximum number of pixels of one picture"
+    )
+    min_side: int = Field(
+        16, ge=1, json_schema_extra=_PIXELS, description="Minimum width and height of a picture or box, in pixels"
+    )
 
     snapshot_every: int = Field(10_000, ge=1, description="Changes of the gallery after which the index is saved")
     index_poll_seconds: float = Field(
         1.0,
         gt=0,
+        json_schema_extra=_SECONDS,
         description="Seconds between polls for other processes' changes; PostgreSQL also notifies of them",
     )
     changes_kept: int = Field(
@@ -82,21 +123,32 @@ class Settings(BaseSettings):
         description="Changes of each model kept in the log; an index that is further behind is rebuilt from all crops",
     )
 
-    search_days: float = Field(30, gt=0, description="Days after which a stored search is deleted, with its pictures")
+    search_days: float = Field(
+        30.0,
+        gt=0,
+        json_schema_extra={"unit": "days"},
+        description="Time after which a stored search is deleted, with its pictures",
+    )
     erase_seconds: float = Field(
         3600.0,
         gt=0,
-        description="Seconds after which nothing of a deleted crop is left in the data folder and the database; the "
+        json_schema_extra=_SECONDS,
+        description="Time after which nothing of a deleted crop is left in the data folder and the database; the "
         "database's files are rewritten at most once in half of that time",
     )
 
     index_exact_limit: int = Field(
-        10_000, ge=0, description="Largest gallery that is searched exactly; larger ones are searched approximately"
+        10_000,
+        ge=0,
+        json_schema_extra=_CROPS,
+        description="Largest gallery that is searched exactly; larger ones are searched approximately",
     )
     index_recall: float = Field(0.99, ge=0.5, lt=1, description="Target recall of approximate searches")
 
-    log_format: Literal["auto", "json", "text"] = "auto"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of the log; `auto` is text on a terminal and JSON elsewhere"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged")
 
     @model_validator(mode="before")
     @classmethod
@@ -106,6 +158,24 @@ class Settings(BaseSettings):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 raise ValueError(f"there is no setting {shown(name)}{did_you_mean(name.upper(), known, PREFIX)}")
         return values
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        stripped = path.rstrip("/")
+        if stripped and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", stripped):
+            raise ValueError(f"{shown(path)} is no path prefix: write it as in /passerby, of letters, digits and .~_-")
+        return stripped
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_usable_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not (is_header_value(text := key.get_secret_value()) and len(text) >= MIN_KEY_LETTERS):
+            raise ValueError(
+                f"must be at least {MIN_KEY_LETTERS} ASCII letters, digits and signs, without blanks; "
+                f"make one with: {NEW_KEY}"
+            )
+        return key
 
     @field_validator("index_url")
     @classmethod
@@ -172,3 +242,8 @@ class Settings(BaseSettings):
     def snapshots_dir(self) -> Path:
         """The folder of the index's snapshots."""
         return self.data_dir.resolve() / "snapshots"
+
+
+def is_header_value(text: str) -> bool:
+    """Whether `text` can be an API key in a header: printable ASCII without blanks."""
+    return re.fullmatch(r"[!-~]+", text) is not None

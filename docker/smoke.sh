@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Imports drawn people into a running composition and searches through it. BASE_URL says where it answers, SERVICE what
 # is killed in between; for replicas: COMPOSE_PROFILES=distributed SERVICE=replica BASE_URL=http://127.0.0.1:8080.
+# Without replicas, the crops come from a folder of the host.
 set -euo pipefail
 BASE_URL=${BASE_URL:-http://127.0.0.1:8000}
 SERVICE=${SERVICE:-passerby}
@@ -13,9 +14,13 @@ trap 'rm -rf "$work"' EXIT
 echo "without the key nothing is told"
 [ "$(curl -s -o /dev/null -w '%{http_code}' "$BASE_URL/cameras")" = 401 ]
 
-echo "import drawn people, from inside, with the command line"
-people=$(inside python -c 'from model.datasets.synthetic import DRAWN_PEOPLE; print(DRAWN_PEOPLE)')
-inside passerby import "$people"
+echo "import drawn people with the command line"
+if [ "$SERVICE" = passerby ]; then
+  PASSERBY_CROPS=$(cd "$(dirname "$0")/../model/datasets/drawn" && pwd) docker compose run --rm -T import /crops
+else
+  inside passerby import "$(inside python -c 'from model.datasets.synthetic import DRAWN_PEOPLE; print(DRAWN_PEOPLE)')"
+fi
+inside passerby status
 
 echo "search, from outside, over HTTP"
 crop=$(curl -fsS -H "X-API-Key: $key" "$BASE_URL/crops?limit=1")

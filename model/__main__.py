@@ -11,6 +11,7 @@ from model.commands.convert import convert
 from model.commands.evaluate import evaluate
 from model.commands.export import export
 from model.commands.info import info
+from model.commands.recipes import recipes
 from model.commands.report import report
 from model.commands.teach import teach
 from model.commands.train import train
@@ -19,7 +20,7 @@ from model.errors import ModelError, RunStopped
 from model.files import print_undecodable_names
 
 commands = typer.Typer(name="python -m model", help="Train, evaluate, convert and export MGN.", no_args_is_help=True)
-for command in (train, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info):
+for command in (train, recipes, adapt, evaluate, calibrate, visualize, report, convert, teach, export, info):
     commands.command()(command)
 
 

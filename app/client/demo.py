@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.client.errors import ClientError, Refused, Unreachable
-from app.client.http import Query, ServiceClient
+from app.client.http import Filters, Query, ServiceClient
 from app.client.importing import Tally, import_items, show_source, show_tally
 from app.client.searching import Found, read_picture, search, show_matches
 from app.client.sources import Source, SourceItem, read_source
@@ -30,7 +30,7 @@ _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 
 # The demo must not write into the operator's gallery or need the operator's key.
-_NOT_FOR_THE_DEMO = ("PASSERBY_API_KEY", "PASSERBY_DATABASE_URL", "PASSERBY_IMAGES_URL", "PASSERBY_INDEX_URL")
+_NOT_FOR_THE_DEMO = tuple(f"PASSERBY_{name}" for name in ("API_KEY", "DATABASE_URL", "IMAGES_URL", "INDEX_URL"))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: 
             show_tally(tally, len(trial.gallery), None, console)
             _step(console, 4, "The search")
             found = _search(trial, url, console)
-            show_matches(found, console)
+            show_matches(found, None, console)
             is_first = _check_first(trial, found, console)
             if check:
                 return 0 if is_first else 1
@@ -139,6 +139,7 @@ def _service(folder: Path, port: int, console: Console) -> Iterator[tuple[str, s
             stdout=output,
             stderr=subprocess.STDOUT,
             env=_environment(),
+            cwd=folder,  # without the settings in the operator's working folder
         )
     try:
         url = f"http://{HOST}:{port}"
@@ -156,8 +157,10 @@ def _service(folder: Path, port: int, console: Console) -> Iterator[tuple[str, s
 
 
 def _environment() -> Mapping[str, str]:
-    """The environment of the service, with this package first in PYTHONPATH."""
+    """The environment of a service in another working folder, with this package first in PYTHONPATH."""
     kept = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_DEMO}
+    if checkpoint := kept.get("PASSERBY_CHECKPOINT"):
+        kept["PASSERBY_CHECKPOINT"] = str(Path(checkpoint).resolve())
     reach = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(reach)}
 
@@ -199,7 +202,8 @@ def _search(trial: Trial, url: str, console: Console) -> Found:
         console.print(
             f"Left out: crops by {query.camera_id}, so that every match is by another camera", highlight=False
         )
-    request = Query([read_picture(query.path)], TOP_K, exclude_camera_ids=trial.exclude_camera_ids)
+    filters = Filters(exclude_camera_ids=trial.exclude_camera_ids)
+    request = Query([read_picture(query.path)], top_k=TOP_K, filters=filters)
     return asyncio.run(search(request, ServiceClient(url, None)))
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from app.client.errors import ClientError, Refused
-from app.client.http import Picture, ServiceClient, Upload
+from app.client.http import Camera, Picture, ServiceClient, Upload
 from app.client.sources import Source, SourceItem, read_source
 from model.errors import counted
 from model.files import printable
@@ -120,10 +120,11 @@ async def _name_cameras(names: Mapping[str, str], url: str) -> None:
     if not names:
         return
     async with ServiceClient.at(url) as service:
-        known = {camera.id: camera.name for camera in await service.cameras()}
+        known = {camera.id: camera for camera in await service.cameras()}
         for camera_id, name in names.items():
-            if known.get(camera_id, camera_id) == camera_id:
-                await service.name_camera(camera_id, name)
+            camera = known.get(camera_id, Camera(id=camera_id, name=camera_id))
+            if camera.name == camera_id:
+                await service.put_camera(camera_id, name, camera.place, camera.time_zone)
 
 
 async def _send_all(

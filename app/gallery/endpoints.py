@@ -33,6 +33,7 @@ from app.gallery.schemas import (
 )
 from app.gallery.service import GalleryService, NewCrop
 from app.kit.disconnect import Disconnect, cancel_on_disconnect, disconnect_of
+from app.kit.etags import NOT_MODIFIED, IfNoneMatch, tagged
 from app.kit.fields import Several
 from app.kit.forms import fields_of
 from app.kit.pagination import decode_cursor, encode_cursor
@@ -213,16 +214,12 @@ async def get_crop(gallery: GalleryDep, links: LinksDep, crop_id: CropIdPath) ->
     tags=["crops"],
     summary="A crop's picture",
     response_class=Response,
-    responses=_IMAGE,
+    responses={**_IMAGE, **NOT_MODIFIED},
 )
-async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath) -> Response:
+async def get_crop_image(gallery: GalleryDep, crop_id: CropIdPath, if_none_match: IfNoneMatch = None) -> Response:
     """The picture, byte for byte as it was posted; for a box of a frame, the JPEG that was cut out."""
     content, facts = await gallery.image(crop_id)
-    return Response(
-        content,
-        media_type=facts.media_type,
-        headers={"ETag": f'"{facts.sha256}"', "Cache-Control": "private, max-age=3600"},
-    )
+    return tagged(content, facts.sha256, facts.media_type, "private, max-age=3600", if_none_match)
 
 
 @router.patch(

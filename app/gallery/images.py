@@ -1,6 +1,7 @@
 """Image files, named by their content's hash, on any file system that fsspec knows."""
 
 import asyncio
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +25,10 @@ class ImageStore:
         self._local = isinstance(self._files, LocalFileSystem)
         self._writers = ThreadPoolExecutor(_WRITERS, "images")
 
+    async def check(self) -> None:
+        """Write and delete a file. Raises OSError, or what the file system raises."""
+        await asyncio.to_thread(self._check)
+
     async def put(self, images: Mapping[str, bytes]) -> None:
         """Store images by hash; existing files are left as they are."""
         await asyncio.to_thread(self._put_all, images)
@@ -43,6 +48,15 @@ class ImageStore:
     async def delete(self, hashes: Sequence[str]) -> None:
         """Delete the files of images; those that do not exist are left out."""
         await asyncio.to_thread(lambda: list(self._writers.map(self._delete, hashes)))
+
+    def _check(self) -> None:
+        path = f"{self._root}/.check-{secrets.token_hex(8)}"
+        if self._local:
+            Path(self._root).mkdir(parents=True, exist_ok=True)
+            Path(path).touch()
+        else:
+            self._files.pipe_file(path, b"")
+        self._files.rm_file(path)
 
     def _put_all(self, images: Mapping[str, bytes]) -> None:
         list(self._writers.map(self._put, images.keys(), images.values()))

@@ -9,8 +9,10 @@ from app.errors import InvalidRequest
 from app.gallery.schemas import CropId
 from app.kit.accept import prefers
 from app.kit.disconnect import Disconnect, disconnect_of
+from app.kit.etags import NOT_MODIFIED, IfNoneMatch, tagged
 from app.kit.fields import Several
 from app.kit.forms import fields_of
+from app.kit.hashing import sha256_hex
 from app.kit.provide import provided
 from app.links import LinksDep
 from app.search.parameters import SearchParameters
@@ -111,11 +113,12 @@ async def delete_search(service: SearchDep, search_id: SearchIdPath) -> None:
     "/searches/{search_id}/sheet.jpg",
     summary="The contact sheet of a search",
     response_class=Response,
-    responses=_SHEET,
+    responses={**_SHEET, **NOT_MODIFIED},
 )
-async def get_sheet(service: SearchDep, search_id: SearchIdPath) -> Response:
+async def get_sheet(service: SearchDep, search_id: SearchIdPath, if_none_match: IfNoneMatch = None) -> Response:
     """One picture: the query, then the matches with rank, camera, local time and similarity."""
-    return Response(await service.sheet(search_id), media_type=_JPEG)
+    sheet = await service.sheet(search_id)
+    return tagged(sheet, sha256_hex(sheet), _JPEG, "private, no-cache", if_none_match)
 
 
 async def _read(files: Sequence[UploadFile]) -> list[QueryPicture]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from model.checkpoint import Checkpoint
-from model.commands.common import console, evaluate_in_memory
+from model.commands.common import ThreadsOption, console, evaluate_in_memory
 from model.commands.splits import ChosenSplit
 from model.datasets import open_data_sets
 from model.datasets.base import Sample
@@ -35,6 +35,7 @@ def adapt(
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded pictures [default: ~/.cache/passerby]")] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Iterations between lines of the log")] = 10,
     save_every: Annotated[int, typer.Option(min=1, help="Iterations between saved states")] = 50,
+    threads: ThreadsOption = None,
 ) -> None:
     """Adapt a checkpoint to a site's own cameras with a few hundred confirmed crops.
 

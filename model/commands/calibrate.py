@@ -8,7 +8,7 @@ from rich.table import Table
 
 from model.calibrate import CalibrationResult, Kind
 from model.calibrate import calibrate as fit
-from model.commands.common import DataOption, console
+from model.commands.common import DataOption, ThreadsOption, console
 from model.commands.splits import choose_split
 from model.errors import DataError, ModelError
 from model.evaluate import embed_split
@@ -32,6 +32,7 @@ def calibrate(
         typer.Option(help="The diagram, .svg, .png or .pdf [default: --out with the suffix .reliability.svg]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split into fitted and evaluated identities")] = 0,
+    threads: ThreadsOption = None,
 ) -> None:
     """Fit the probability that two crops show the same person, as a function of their similarity.
 

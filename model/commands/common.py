@@ -1,5 +1,7 @@
 """Shared parts of the commands: the console, the option --data, evaluation and the table of metrics."""
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -13,6 +15,22 @@ from model.evaluate import embed_split, evaluate
 from model.metrics import Metrics
 
 console = Console()
+
+
+def _use_threads(threads: int | None) -> int | None:
+    """Limit the threads of torch, of ONNX Runtime and of processes that this one starts."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is imported and a session is opened
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+    return threads
+
+
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, callback=_use_threads, help="Threads to compute with on the CPU; all by default"),
+]
+"""Takes effect as it is parsed: commands do not use its value."""
 
 DataOption = Annotated[str, typer.Option("--data", help="KIND:FOLDER, for instance market1501:/data/Market-1501")]
 

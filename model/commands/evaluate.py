@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from model.checkpoint import CheckpointMetadata
-from model.commands.common import console, measured_result, show
+from model.commands.common import ThreadsOption, console, measured_result, show
 from model.commands.places import (
     PlaceResult,
     evaluate_place,
@@ -61,6 +61,7 @@ def evaluate(
         bool, typer.Option("--record", help="Store the results in the checkpoint, replacing the old ones")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only")] = False,
+    threads: ThreadsOption = None,
 ) -> None:
     """Evaluate a checkpoint on data sets, or the features of any network.
 

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
-from model.commands.common import console
+from model.commands.common import ThreadsOption, console
 from model.commands.splits import choose_part, read_split
 from model.datasets import open_data_set
 from model.errors import CheckpointError, ModelError
@@ -45,6 +45,7 @@ def export(
         Path | None,
         typer.Option(help="Copy the results of this checkpoint of the same recipe, which held identities out"),
     ] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a checkpoint in another format and check that its embeddings are the same; for int8, nearly the same."""
     loaded = load_checkpoint(checkpoint)

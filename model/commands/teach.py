@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands.common import console
+from model.commands.common import ThreadsOption, console
 from model.datasets import open_data_sets
 from model.errors import ModelError
 
@@ -16,6 +16,7 @@ def teach(
     network: Annotated[Path, typer.Option(help="A checkpoint, or a network that `convert` wrote from an OpenVINO IR")],
     data: Annotated[list[str], typer.Option(help="KIND:FOLDER with the training crops; may be repeated")],
     out: Annotated[Path, typer.Option(help="The .npz file to write, for `train --teacher`")],
+    threads: ThreadsOption = None,
 ) -> None:
     """Write a network's features of training crops and of their mirror images, as the teacher of a run."""
     import numpy as np

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from model.commands.common import ThreadsOption
 from model.datasets import open_data_sets
 from model.datasets.base import size_notes
 from model.datasets.joined import hold_out_of_first
@@ -55,22 +56,27 @@ def train(
             help="Iterations between evaluations on the held-out identities; 0: only at the end",
         ),
     ] = 0,
+    threads: ThreadsOption = None,
 ) -> None:
     """Train by a recipe, and evaluate the result on the held-out identities.
 
     Under torchrun, the processes split each batch. Continue a stopped or killed run with --resume.
     """
     from model.commands.running import held_out_split, run_training, starting_checkpoint, training_data
-    from model.initialisation import converted_network
+    from model.initialisation import converted_network, initial_backbone
     from model.recipe import parse_overrides, read_recipe, recipe_path
     from model.train import Run
     from model.training.inputs import default_cache
 
     if bool(teachers) != (teacher_name is not None):
         raise RecipeError("--teacher FILE and --teacher-name TEXT go together: a checkpoint records its teacher")
+    if str(recipe) == "adapt":
+        raise RecipeError("`adapt` is the recipe of `python -m model adapt`, which takes all else from a checkpoint")
     chosen = read_recipe(recipe_path(recipe), parse_overrides(settings or []))
     data_set = open_data_sets(data)
     started_from = starting_checkpoint(first) if first else None
+    if started_from is None and not resume:
+        initial_backbone(chosen.architecture, chosen.initialisation)  # weights that are missing are reported at once
     origin = started_from.metadata if started_from else converted_network(chosen)
     samples, split = data_set.train(), None
     notes = [*size_notes(data_set, {"train": samples}), *data_set.notes("train")]

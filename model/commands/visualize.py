@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from model.commands.common import DataOption, console
+from model.commands.common import DataOption, ThreadsOption, console
 from model.commands.splits import choose_split
 from model.evaluate import embed_split
 from model.visualize.ranks import Order, Ranking
@@ -26,6 +26,7 @@ def visualize(
         int, typer.Option(min=0, max=10_000, help="The maximum number of gallery crops on the map; 0: no map")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of random queries and of the crops on the map")] = 0,
+    threads: ThreadsOption = None,
 ) -> None:
     """Write pages with ranked results, activation maps, matching parts, and a 2-D map of the gallery.
 

@@ -27,7 +27,10 @@ class ServiceProcess:
             "PASSERBY_LOG_LEVEL": "error",
         }
         command = ["serve", "--port", str(self.port), "--data-dir", str(settings.data_dir)]
-        self.process = subprocess.Popen([sys.executable, "-m", "app.cli", *command], env=environment)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(  # without the settings in the developer's working folder
+            [sys.executable, "-m", "app.cli", *command], env=environment, cwd=settings.data_dir
+        )
         self.client = self.new_client()
 
     def new_client(self) -> httpx.Client:

@@ -23,6 +23,7 @@ NAMED_OTHERWISE = {
     "boxes": None,
     "expires": None,  # of signed links
     "signature": None,
+    "if-none-match": None,  # for caches
 }
 """The parameters of methods for fields of the API that have another name, or none."""
 

@@ -65,7 +65,10 @@ def test_nothing_to_check_is_an_error_before_anything_starts(passerby: Callable[
 
 def start_demo(crops: Path, checkpoint: Path, temporary: Path, *options: str) -> subprocess.Popen[str]:
     temporary.mkdir()
-    foreign = {"PASSERBY_API_KEY": "k", "PASSERBY_DATABASE_URL": "postgresql://nowhere/gallery"}  # not for the demo
+    foreign = {
+        "PASSERBY_API_KEY": "a-key-of-another-service",
+        "PASSERBY_DATABASE_URL": "postgresql://nowhere/gallery",
+    }  # not for the demo
     return subprocess.Popen(
         [sys.executable, "-m", "app.cli", "demo", "--data", str(crops), *options],
         stdout=subprocess.PIPE,

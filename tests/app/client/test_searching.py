@@ -31,12 +31,12 @@ def test_matches_are_shown_ranked(passerby: Passerby, service: Any, tmp_path: Pa
     ran = passerby("search", image(tmp_path))
     assert ran.code == 0
     heading, _, first, second = (line.split() for line in ran.out.splitlines()[:4])
-    assert heading == ["rank", "similarity", "camera", "captured", "(+02:00)", "person", "crop"]
+    assert heading == ["rank", "similarity", "crop", "camera", "captured", "(+02:00)", "person"]
     assert [part for part in first if "━" not in part] == [
-        "1", "0.912", "gate", "2024-05-01", "12:00:00", "p7", CROP_ID
+        "1", "0.912", CROP_ID, "gate", "2024-05-01", "12:00:00", "p7"
     ]  # fmt: skip
     assert [part for part in second if "━" not in part] == [
-        "2", "-0.050", "hall", "2024-05-01", "13:30:05", CROP_ID
+        "2", "-0.050", CROP_ID, "hall", "2024-05-01", "13:30:05"
     ]  # fmt: skip
     assert "900 of 1,200 crops compared" in ran.out
     assert f"Contact sheet: {service.url}/searches/s1/sheet.jpg" in ran.out
@@ -54,8 +54,8 @@ def test_a_narrow_terminal_shows_crop_ids_whole(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     service.matches = [match(1, 0.9, person_id="a-long-name-17")]
-    lines = passerby("search", image(tmp_path)).out.splitlines()
-    assert lines[2].split()[-1] + lines[3].strip() == CROP_ID
+    line = passerby("search", image(tmp_path)).out.splitlines()[2]
+    assert line.split() == ["1", "0.900", CROP_ID, "gate", "2024-05-01", "12:00:00", "a-long-name-17"]
 
 
 def test_no_match_is_printed(passerby: Passerby, tmp_path: Path) -> None:
@@ -67,6 +67,7 @@ def test_pictures_and_filters_are_sent(passerby: Passerby, service: Any, tmp_pat
         "search", image(tmp_path, "1.jpg"), image(tmp_path, "2.jpg"), "--top-k", "5",
         "--camera", "a", "--camera", "b", "--exclude-camera", "c",
         "--from", "2024-05-01T12:00:00+02:00", "--to", "2024-05-02T00:00Z",
+        "--person", "p7", "--track", "t3", "--min-similarity", "0",
         "--attributes", '{"colour": "red"}', "--part-weights", '{"lower_half": 0}',
     )  # fmt: skip
     assert service.searches == [
@@ -77,6 +78,9 @@ def test_pictures_and_filters_are_sent(passerby: Passerby, service: Any, tmp_pat
             "exclude_camera_ids": ["c"],
             "captured_from": ["2024-05-01T12:00:00+02:00"],
             "captured_to": ["2024-05-02T00:00:00+00:00"],
+            "person_id": ["p7"],
+            "track_id": ["t3"],
+            "min_similarity": ["0.0"],
             "attributes": ['{"colour": "red"}'],
             "part_weights": ['{"lower_half": 0}'],
         }
@@ -120,10 +124,10 @@ def test_a_missing_picture_is_named(passerby: Passerby, tmp_path: Path) -> None:
     assert "gone.jpg" in ran.err
 
 
-def test_a_hint_for_browsers_is_printed_with_an_api_key(
+def test_a_hint_to_save_the_sheet_is_printed_with_an_api_key(
     passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "/docs" not in passerby("search", image(tmp_path)).out
+    assert "--out" not in passerby("search", image(tmp_path)).out
     service.api_key = "secret"
     monkeypatch.setenv("PASSERBY_API_KEY", "secret")
-    assert "open /docs" in passerby("search", image(tmp_path)).out
+    assert "--out sheet.jpg saves it" in passerby("search", image(tmp_path)).out

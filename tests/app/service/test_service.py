@@ -14,6 +14,8 @@ from tests.app.running import embed, found, jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 
+KEY = "a-secret-of-the-tests"
+
 
 def test_everything_is_found_after_a_restart(run: Run, settings: Settings) -> None:
     from tests.app.running import running_service
@@ -63,7 +65,7 @@ def test_two_services_on_one_database_see_each_others_crops(run: Run, settings: 
 
 
 def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, settings: Settings) -> None:
-    client = run(settings.model_copy(update={"api_key": SecretStr("secret")}))
+    client = run(settings.model_copy(update={"api_key": SecretStr(KEY)}))
     for path in ("/health/live", "/health/ready", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200, path
     for path in ("/crops", "/cameras", "/models", "/metrics", "/searches/" + "0" * 26):
@@ -71,7 +73,7 @@ def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, setti
             answer = client.get(path, headers={k: v.encode("latin-1") for k, v in headers.items()})  # type: ignore[arg-type]
             assert answer.status_code == 401, path
             assert answer.json()["type"] == "urn:passerby:problem:unauthorised"
-        assert client.get(path, headers={"X-API-Key": "secret"}).status_code in (200, 404), path
+        assert client.get(path, headers={"X-API-Key": KEY}).status_code in (200, 404), path
     refused = embed(client, jpeg(1))
     assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "APIKey")
 
@@ -80,7 +82,7 @@ def test_without_the_api_key_nothing_but_health_and_docs_is_open(run: Run, setti
 def test_listening_beyond_loopback_needs_an_api_key(host: str) -> None:
     with pytest.raises(ValidationError, match="PASSERBY_API_KEY"):
         Settings(host=host)
-    assert Settings(host=host, api_key=SecretStr("x")).host == host
+    assert Settings(host=host, api_key=SecretStr(KEY)).host == host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])

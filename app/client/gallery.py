@@ -1,0 +1,72 @@
+"""`passerby crops` and `cameras`: lists what the gallery holds, and describes cameras."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from app.client.http import Camera, CropPage, Filters, ServiceClient
+from app.client.tables import crop_columns, print_table
+
+
+def run_crops(filters: Filters, limit: int, url: str, as_json: bool, console: Console) -> None:
+    """Print the latest crops that pass the filters as a table, or as JSON. Raises ClientError."""
+    page = asyncio.run(_crops(filters, limit, url))
+    if as_json:
+        print(page.model_dump_json())
+    elif page.items:
+        print_table(crop_columns(page.items), console)
+        more = "; there are more, --limit shows them" if page.next_cursor else ""
+        console.print(f"{len(page.items):,} crops{more}", highlight=False)
+    else:
+        console.print("No crop.")
+
+
+def run_cameras(url: str, as_json: bool, console: Console) -> None:
+    """Print all cameras as a table, or as JSON. Raises ClientError."""
+    cameras = asyncio.run(_cameras(url))
+    if as_json:
+        print(json.dumps([camera.model_dump(mode="json") for camera in cameras]))
+    elif cameras:
+        _print_cameras(cameras, console)
+    else:
+        console.print("No camera.")
+
+
+def run_put_camera(
+    camera_id: str, name: str | None, place: str | None, time_zone: str | None, url: str, console: Console
+) -> None:
+    """Describe a camera; what is None stays as it is, and an empty text clears it. Raises ClientError."""
+    _print_cameras([asyncio.run(_put_camera(camera_id, name, place, time_zone, url))], console)
+
+
+async def _crops(filters: Filters, limit: int, url: str) -> CropPage:
+    async with ServiceClient.at(url) as service:
+        return await service.crops(filters, limit)
+
+
+async def _cameras(url: str) -> list[Camera]:
+    async with ServiceClient.at(url) as service:
+        return await service.cameras()
+
+
+async def _put_camera(camera_id: str, name: str | None, place: str | None, time_zone: str | None, url: str) -> Camera:
+    async with ServiceClient.at(url) as service:
+        known = next((camera for camera in await service.cameras() if camera.id == camera_id), None)
+        if known is not None:
+            name = known.name if name is None else name
+            place = known.place if place is None else place
+            time_zone = known.time_zone if time_zone is None else time_zone
+        return await service.put_camera(camera_id, name or camera_id, place or None, time_zone or None)
+
+
+def _print_cameras(cameras: Sequence[Camera], console: Console) -> None:
+    columns = [
+        ("camera", [camera.id for camera in cameras]),
+        ("crops", [f"{camera.crops:,}" for camera in cameras]),
+        ("name", [camera.name for camera in cameras]),
+        ("place", [camera.place or "" for camera in cameras]),
+        ("time zone", [camera.time_zone or "" for camera in cameras]),
+    ]
+    print_table(columns, console)
