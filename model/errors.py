@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 _NAMES_IN_MESSAGE = 4
 
 
@@ -25,6 +27,10 @@ class TrainingError(ModelError):
     """A training run cannot start, resume or continue."""
 
 
+class ResourceError(ModelError):
+    """A folder cannot be written, or the disk or the memory does not suffice."""
+
+
 class RunStopped(ModelError):
     """A signal stopped a training run; its state is saved. signal_number: the signal."""
 
@@ -41,3 +47,8 @@ def shortened(names: Sequence[str]) -> str:
     """
     rest = len(names) - _NAMES_IN_MESSAGE
     return ", ".join(names[:_NAMES_IN_MESSAGE]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def validation_problems(error: ValidationError, whole: str) -> str:
+    """What is wrong with a file's values, as part of a sentence; `whole` names what has no field to blame."""
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}" for problem in error.errors())

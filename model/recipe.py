@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from model.architecture import EQUAL_WEIGHTS, OMZ_INPUT, MGNConfig, PartWeights
 from model.augmentation import Augmentation
 from model.checkpoint import InputFormat, validate_part_weights
-from model.errors import RecipeError
+from model.errors import RecipeError, validation_problems
 from model.frozen import FrozenModel
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -158,7 +158,7 @@ class Recipe(FrozenModel):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=10**12)] = 0
     precision: Precision = "float32"
     batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig
@@ -239,12 +239,10 @@ def read_recipe(
         return Recipe.model_validate(content)
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is no TOML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}" for problem in error.errors()
-        )
+        problems = validation_problems(error, "recipe")
         raise RecipeError(f"the recipe {path} cannot be used: {problems}") from error
 
 
