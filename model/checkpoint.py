@@ -160,7 +160,7 @@ def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint at {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:  # numpy lacks some types
         raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
 
 

@@ -130,16 +130,13 @@ def test_the_sizes_of_caches_are_those_of_their_files(tmp_path: Path) -> None:
     assert missing_map_bytes(mgn, recipe.input, paths, run.cache) == 0
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"average.decay": 0.9}, {"optimizer.kind": "sgd"}], ids=["adamw", "average", "sgd"]
-)
+@pytest.mark.parametrize("changes", [{"average.decay": 0.9}, {"optimizer.kind": "sgd"}], ids=["adamw", "sgd"])
 def test_the_size_of_a_run_is_that_of_its_files(tmp_path: Path, changes: dict[str, object]) -> None:
-    recipe = quick_recipe(changes | {"initialisation.frozen_trunk_blocks": 0, "schedule.iterations": 2})
-    train(run_of(tmp_path, recipe, save_every=1), ALONE)
-    states = saved_states(tmp_path / "run")
-    assert len(states) == 2
-    files = [*states, states[0], *[tmp_path / "run" / CHECKPOINT_FILE] * 2]
-    size = sum(path.stat().st_size for path in files)
+    changes = changes | {"initialisation.frozen_trunk_blocks": 0, "schedule.iterations": 1, "schedule.warm_up": 0}
+    recipe = quick_recipe(changes)
+    train(run_of(tmp_path, recipe), ALONE)
+    (state,) = saved_states(tmp_path / "run")
+    size = 3 * state.stat().st_size + 2 * (tmp_path / "run" / CHECKPOINT_FILE).stat().st_size
     assert states_bytes(recipe, 6) == pytest.approx(size, rel=0.05)
 
 

@@ -3,8 +3,6 @@
 import json
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from model.calibrate import ADVISED_IDENTITIES, check_pairs
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -86,19 +85,15 @@ def test_features_without_right_answers_are_refused(
     assert run_model(monkeypatch, capsys, "evaluate", "--features", path, "--same-camera").code == 0
 
 
-def test_a_log_has_null_and_tensorboard_nothing_for_an_undefined_figure(tmp_path: Path) -> None:
+def test_a_log_has_null_for_an_undefined_figure_and_the_report_leaves_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_run_log(write_log(tmp_path, []), 2, 0) as log:
         log.log_validation(1, {"rank1": float("nan"), "map_step": 0.5})
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=refuse)["validation"] == {"rank1": None, "map_step": 0.5}
-    ended = run_report(tmp_path)
-    assert ended.returncode == 0, ended.stderr
-
-
-def run_report(folder: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "model", "report", str(folder)], capture_output=True, text=True, check=False
-    )
+    ended = run_model(monkeypatch, capsys, "report", tmp_path)
+    assert ended.code == 0, ended.err
 
 
 def split_of(persons: int) -> EvaluationSplit:
@@ -227,6 +222,13 @@ def test_tensors_of_other_shapes_are_one_sentence(
         ended = run_model(monkeypatch, capsys, *line)
         assert ended.code in (0, 2)
         assert ended.code or line[0] == "info"
+
+
+def test_safetensors_of_a_type_that_numpy_lacks_are_one_sentence(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3, dtype=torch.bfloat16)}, tmp_path / "b.safetensors")
+    for path in (tmp_path / "b.safetensors", tmp_path):
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            load_checkpoint(path)
 
 
 def test_weights_that_are_not_finite_are_one_sentence(tmp_path: Path) -> None:
