@@ -1,5 +1,7 @@
 """Fitting the map from similarity to probability on half of the held-out persons; evaluation on the other half."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import BALANCED, Calibration, IsotonicMap, LogisticMap, at_prior
-from model.datasets.base import DISTRACTOR, JUNK, NO_CAMERA
+from model.datasets.base import DISTRACTOR, JUNK, NO_CAMERA, EvaluationSplit, Sample
 from model.errors import DataError
 from model.evaluate import LabelledFeatures
 from model.metrics import cosine_blocks
@@ -17,6 +19,12 @@ Floats = NDArray[np.float64]
 
 MAX_DIFFERENT_PAIRS = 2_000_000
 """The approximate number of different-person pairs to sample; all same-person pairs are used."""
+
+MAX_HALF_WIDTH = 0.1
+"""The half width that the 95 % interval of a fitted probability may have without a note, as a fraction of 1."""
+
+ADVISED_IDENTITIES = 2 * math.ceil(0.25 * (1.96 / MAX_HALF_WIDTH) ** 2)
+"""The number of persons at which `half_width` is MAX_HALF_WIDTH: half of them fit the map, half judge it."""
 
 BINS = 10
 """The number of bins of equal width in which probabilities are compared with observed shares."""
@@ -85,12 +93,7 @@ def calibrate(
     different-person pairs.
     """
     fitting, evaluation, persons = _halves(query, gallery, seed)
-    for pairs in (fitting, evaluation):
-        if not pairs.same.any() or pairs.same.all():
-            raise DataError(
-                f"{data} has too few persons to calibrate on: each half of them must give same-person and "
-                "different-person pairs, seen by different cameras"
-            )
+    _require_pairs((fitting, evaluation), data)
     similarity_map = fit_isotonic(fitting) if kind == "isotonic" else fit_logistic(fitting)
     probabilities = similarity_map(evaluation.similarities)
     balanced = reliability(probabilities, evaluation, BALANCED, seed)
@@ -107,6 +110,53 @@ def calibrate(
     natural_prior = evaluation.natural_prior
     natural = reliability(at_prior(probabilities, BALANCED, natural_prior), evaluation, natural_prior, seed)
     return CalibrationResult(calibration, evaluation, balanced, natural)
+
+
+def check_pairs(split: EvaluationSplit, data: str, seed: int = 0) -> tuple[str, ...]:
+    """Check by the labels alone that `calibrate` has pairs to fit and to evaluate; returns a note for few persons.
+
+    data: the split's name. seed: that of `calibrate`. Raises DataError as `calibrate` does.
+    """
+    fitting, evaluation, _ = _halves(_labels(split.query), _labels(split.gallery), seed)
+    _require_pairs((fitting, evaluation), data)
+    persons = len({sample.pid for sample in split.query} - {DISTRACTOR, JUNK})
+    if persons >= ADVISED_IDENTITIES:
+        return ()
+    return (
+        f"{persons} identities are few: half of them fit the map, so a probability near 1/2 is known to "
+        f"{100 * half_width(-(-persons // 2)):.0f} points up or down only; {ADVISED_IDENTITIES} identities make it "
+        f"{100 * MAX_HALF_WIDTH:.0f}",
+    )
+
+
+def half_width(fitted_identities: int) -> float:
+    """The half width of the 95 % interval of a probability of 1/2, as a fraction of 1: `1.96 * sqrt(0.25 / n)`.
+
+    The persons are the sample, as the pairs of one person depend on each other (Cochran, Sampling Techniques, 1977,
+    section 4.4). Maps fitted on random persons of Market-1501 scatter by this much: docs/training.md, section 5.
+
+    >>> round(half_width(2), 2), round(half_width(50), 2), round(half_width(97), 2)
+    (0.5, 0.14, 0.1)
+    """
+    return min(0.5, 1.96 * math.sqrt(0.25 / fitted_identities))
+
+
+def _labels(samples: Sequence[Sample]) -> LabelledFeatures:
+    """Labels without features."""
+    return LabelledFeatures(
+        np.zeros((len(samples), 1), np.float32),
+        np.array([sample.pid for sample in samples], dtype=np.int64),
+        np.array([sample.camera for sample in samples], dtype=np.int64),
+    )
+
+
+def _require_pairs(halves: Sequence[Pairs], data: str) -> None:
+    """Raise DataError if a half of the persons has no same-person or no different-person pairs."""
+    if any(not pairs.same.any() or pairs.same.all() for pairs in halves):
+        raise DataError(
+            f"{data} has too few persons to calibrate on: each half of them must give same-person and "
+            f"different-person pairs, seen by different cameras; {ADVISED_IDENTITIES} persons are advised"
+        )
 
 
 def fit_isotonic(pairs: Pairs) -> IsotonicMap:

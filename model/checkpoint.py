@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from model.architecture import EQUAL_WEIGHTS, PARTS, MGNConfig, PartWeights
 from model.calibration import Calibration
-from model.errors import CheckpointError
+from model.errors import CheckpointError, validation_problems
 from model.files import write_atomically
 from model.frozen import FrozenModel
 from model.reference import Reference
@@ -160,7 +160,7 @@ def read_safetensors(path: Path) -> tuple[Weights, dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint at {path}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:  # numpy lacks some types
         raise CheckpointError(f"{path} is no safetensors file or is damaged: {error}") from error
 
 
@@ -173,7 +173,8 @@ def parse_metadata(text: str | None, path: Path) -> CheckpointMetadata:
     try:
         return CheckpointMetadata.model_validate_json(text)
     except ValidationError as error:
-        raise CheckpointError(f"the metadata of {path} cannot be used: {error}") from error
+        problems = validation_problems(error, "metadata")
+        raise CheckpointError(f"the metadata of {path} cannot be used: {problems}") from error
 
 
 def weights_sha256(weights: Weights, part_weights: PartWeights = EQUAL_WEIGHTS) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
 _NAMES_IN_MESSAGE = 4
 
 
@@ -23,6 +25,10 @@ class RecipeError(ModelError):
 
 class TrainingError(ModelError):
     """A training run cannot start, resume or continue."""
+
+
+class ResourceError(ModelError):
+    """A folder cannot be written, or the disk or the memory does not suffice."""
 
 
 class RunStopped(ModelError):
@@ -50,3 +56,8 @@ def counted(number: int, noun: str) -> str:
     ('1 crop', '1,200 crops')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def validation_problems(error: ValidationError, whole: str) -> str:
+    """What is wrong with a file's values, as part of a sentence; `whole` names what has no field to blame."""
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}" for problem in error.errors())

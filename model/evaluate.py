@@ -1,19 +1,22 @@
 """Evaluation of a checkpoint or of features by re-identification metrics."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Interface
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.architecture import EMBEDDING_DIM
+from model.arrays import read_arrays, require_finite, require_table, whole_numbers
 from model.bootstrap import confidence_intervals
 from model.camera_pairs import CameraPair, CameraPairs
 from model.checkpoint import InputFormat
 from model.datasets.base import NO_CAMERA, EvaluationSplit, Sample
-from model.errors import DataError
+from model.errors import CheckpointError, DataError
+from model.files import atomic_write
 from model.metrics import (
     Metrics,
     QueryScores,
@@ -123,13 +126,8 @@ def read_features(path: Path) -> tuple[LabelledFeatures, LabelledFeatures]:
 
     Without `qc` and `gc`, cameras are unknown. Raises DataError.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            query, gallery = (_labelled(arrays, side, path) for side in ("q", "g"))
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path} is no NPZ file of features: {error}") from error
-    except KeyError as error:
-        raise DataError(f"{path}: {error.args[0]}; it must hold fq, fg, qp and gp, and qc and gc") from error
+    arrays = read_arrays(path, ("fq", "fg", "qp", "gp"), ("qc", "gc"), "no NPZ file of features")
+    query, gallery = (_labelled(arrays, side, path) for side in ("q", "g"))
     if query.features.shape[1] != gallery.features.shape[1]:
         raise DataError(
             f"{path}: features of the queries have {query.features.shape[1]} numbers, "
@@ -149,7 +147,7 @@ def write_features(path: Path, query: LabelledFeatures, gallery: LabelledFeature
         arrays[f"f{side}"] = labelled.features.astype(np.float16)
         arrays[f"{side}p"], arrays[f"{side}c"] = labelled.pids, labelled.cameras
         arrays[f"{side}f"] = np.array([str(sample.path) for sample in samples])
-    with path.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the keywords for `allow_pickle`
 
 
@@ -161,17 +159,33 @@ def embed_split(split: EvaluationSplit, network: Network) -> tuple[LabelledFeatu
 def embed_samples(samples: Sequence[Sample], network: Network) -> LabelledFeatures:
     """The embeddings of labelled crops, `(N, 2048)`, or `(N, 256)` of a plain network.
 
-    Raises DataError for a picture that cannot be read.
+    Raises DataError for a picture that cannot be read, CheckpointError for features that are not finite numbers.
     """
     features = []
     for start in range(0, len(samples), BATCH_SIZE):
         paths = [sample.path for sample in samples[start : start + BATCH_SIZE]]
         features.append(network.embed(read_inputs(paths, network.metadata.input)))
+        if not np.isfinite(features[-1]).all():
+            raise CheckpointError(
+                f"the network gives features that are not finite numbers for crops such as {paths[0]}: its weights "
+                "cannot be used"
+            )
     return LabelledFeatures(
         np.concatenate(features).reshape(len(samples), -1),
         np.array([sample.pid for sample in samples], dtype=np.int64),
         np.array([sample.camera for sample in samples], dtype=np.int64),
     )
+
+
+def memory_needed(queries: int, gallery: int, rerank: bool = False, dimensions: int = EMBEDDING_DIM) -> int:
+    """An estimate of the bytes that embedding and evaluating take, besides the network.
+
+    The features are in memory twice while they are joined, `2 * 4 * (Q + G) * D`; a block of similarities four times
+    while it is counted, `4 * 4 * 256 * G`. Re-ranking takes the features once more, and 2,000 bytes for a crop.
+    """
+    features = 4 * (queries + gallery) * dimensions
+    reranking = features + 2_000 * (queries + gallery) if rerank else 0
+    return 2 * features + 4 * 4 * 256 * gallery + reranking
 
 
 def _similarities(query: LabelledFeatures, gallery: LabelledFeatures, protocol: Protocol) -> Iterable[Similarities]:
@@ -212,11 +226,15 @@ def _notes(query: LabelledFeatures, gallery: LabelledFeatures, metrics: Metrics)
     return tuple(notes)
 
 
-def _labelled(arrays: np.lib.npyio.NpzFile, side: str, path: Path) -> LabelledFeatures:
-    features, pids = arrays[f"f{side}"], arrays[f"{side}p"].astype(np.int64)
-    cameras = arrays[f"{side}c"].astype(np.int64) if f"{side}c" in arrays else np.full(len(pids), NO_CAMERA)
-    if features.ndim != 2 or not len(features) == len(pids) == len(cameras):
+def _labelled(arrays: Mapping[str, NDArray[Any]], side: str, path: Path) -> LabelledFeatures:
+    features = arrays[f"f{side}"]
+    require_table(path, f"f{side}", features)
+    pids = whole_numbers(path, f"{side}p", arrays[f"{side}p"])
+    named = arrays.get(f"{side}c")
+    cameras = np.full(len(pids), NO_CAMERA) if named is None else whole_numbers(path, f"{side}c", named)
+    if not len(features) == len(pids) == len(cameras):
         raise DataError(f"{path}: f{side} has shape {features.shape}, with {len(pids)} pids and {len(cameras)} cameras")
-    if not np.isfinite(features).all():
-        raise DataError(f"{path}: f{side} holds numbers that are not finite")
+    if not features.size:
+        raise DataError(f"{path}: f{side} has shape {features.shape}, so it holds no features")
+    require_finite(path, f"f{side}", features)
     return LabelledFeatures(l2_normalised(features.astype(np.float32)), pids, cameras)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.architecture import PART_DIM, PARTS
 from model.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from model.errors import CheckpointError
 from model.onnx_session import open_session, run_session
@@ -55,7 +56,20 @@ def load_for_inference(path: Path, flip: bool | None = None) -> Inference:
             f"{path} was exported with flip averaging {'on' if metadata.input.flip else 'off'}: "
             "only a .safetensors checkpoint can change that"
         )
-    return Inference(metadata, partial(run_session, session))
+    return Inference(metadata, partial(_embed, path, session))
+
+
+def _embed(path: Path, session: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """`run_session`. Raises CheckpointError if the graph is not one that `export` writes."""
+    try:
+        parts = run_session(session, crops)
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
+        raise CheckpointError(f"{path} cannot embed crops: {error}; write it again with `export`") from error
+    if parts.shape != (len(crops), len(PARTS), PART_DIM):
+        raise CheckpointError(
+            f"{path} gives {parts.shape} for {len(crops)} crops, not {len(PARTS)} parts of {PART_DIM} numbers for each"
+        )
+    return parts
 
 
 def inference_of(checkpoint: Checkpoint) -> Inference:

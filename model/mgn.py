@@ -135,10 +135,9 @@ def load_embedder(checkpoint: Checkpoint) -> Embedder:
     """
     config, input_format = checkpoint.metadata.architecture, checkpoint.metadata.input
     mgn = MGN(build_backbone(config), config)
-    state = {name: torch.tensor(weights) for name, weights in checkpoint.weights.items()}
     try:
-        mgn.load_state_dict(state)
-    except RuntimeError as error:
+        mgn.load_state_dict({name: torch.tensor(weights) for name, weights in checkpoint.weights.items()})
+    except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"the weights do not fit their architecture: {error}") from error
     return Embedder(mgn, input_format, checkpoint.metadata.part_weights).eval()
 

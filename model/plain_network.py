@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from model.checkpoint import InputFormat, TrainingData, Weights, read_safetensors, weights_sha256
-from model.errors import CheckpointError
+from model.errors import CheckpointError, validation_problems
 from model.files import write_atomically
 from model.frozen import FrozenModel
 from model.mgn import Normalise
@@ -84,13 +84,14 @@ def load_network(path: Path) -> PlainNetwork:
     try:
         metadata = NetworkMetadata.model_validate_json(text)
     except ValidationError as error:
-        raise CheckpointError(f"the metadata of {path} cannot be used: {error}") from error
+        problems = validation_problems(error, "metadata")
+        raise CheckpointError(f"the metadata of {path} cannot be used: {problems}") from error
     if weights_sha256(weights) != metadata.sha256:
         raise CheckpointError(f"the weights in {path} do not match their SHA-256: the file is damaged")
     network = OMZOSNet(metadata.channels).eval()
     try:
         network.load_state_dict({name: torch.tensor(tensor) for name, tensor in weights.items()})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise CheckpointError(
             f"the weights in {path} do not fit an OSNet of channels {metadata.channels}: {error}"
         ) from error

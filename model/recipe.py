@@ -163,7 +163,7 @@ class Recipe(FrozenModel):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=10**12)] = 0
     precision: Precision = "float32"
     batch_norm: Literal["train", "synchronised", "frozen"] = "train"
     architecture: MGNConfig

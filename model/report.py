@@ -34,11 +34,15 @@ _VALIDATION_TITLE = "On the held-out identities"
 
 @dataclass(frozen=True)
 class EvaluatedSplit:
-    """The split that the checkpoint is evaluated on: name, crops, and their features if already computed."""
+    """The split that the checkpoint is evaluated on: name, crops, and their features if already computed.
+
+    caveat: how far results on it generalise.
+    """
 
     name: str
     split: EvaluationSplit
     features: tuple[LabelledFeatures, LabelledFeatures] | None = None
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ def write_report(folder: Path, checkpoint: Checkpoint | None = None, evaluated: 
         "charts": _charts(log),
         "recipe": _sections(metadata.recipe) if metadata else {},
         "data": evaluated.name if evaluated else None,
+        "caveat": evaluated.caveat if evaluated else "",
         "branches": BRANCHES if ranking else (),
         **_examples(ranking, checkpoint),
     }
@@ -96,10 +101,18 @@ def read_log(path: Path) -> list[Mapping[str, Any]]:
             if number == len(lines):
                 break
             raise ModelError(f"line {number} of {path} is not JSON: {line[:60]!r}") from None
-        if not isinstance(entry, dict) or not isinstance(entry.get("iteration"), int):
+        if not _is_line(entry):
             raise ModelError(f"line {number} of {path} is not a line of a training log: {line[:60]!r}")
         log.append(entry)
     return log
+
+
+def _is_line(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("iteration"), int)
+        and isinstance(entry.get("validation", {}), dict)
+    )
 
 
 def curves_of(log: Sequence[Mapping[str, Any]]) -> dict[str, Curve]:

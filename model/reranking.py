@@ -32,7 +32,8 @@ def reranked_blocks(
     features = np.concatenate([query, gallery])
     count = min(max(k1 + 1, k2), len(features))
     neighbours = nearest(features, features, count)[1].astype(np.int32)
-    largest = np.maximum(2 - 2 * lowest_similarities(features, features), 0)
+    # Above 0 even where all features are the same, as distances are divided by it.
+    largest = np.maximum(2 - 2 * lowest_similarities(features, features), np.float32(1e-6))
     encodings = _encode(features, neighbours[:, : k1 + 1], largest, k1)
     if k2 > 1:
         encodings = _expand(encodings, neighbours[:, :k2])

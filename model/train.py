@@ -1,5 +1,6 @@
 """Training an MGN by a recipe, in one process or several; a run resumes from any saved iteration."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, save_checkpoint
+from model.checks import require_disk, require_output_folder, require_pictures
 from model.datasets.base import Sample
 from model.errors import RecipeError, RunStopped, TrainingError
 from model.loading import inference_of, with_reference
@@ -19,18 +21,21 @@ from model.recipe import Recipe
 from model.sampler import IdentitySampler, Sampler, SourcesSampler
 from model.training.averaging import averaged_weights
 from model.training.batches import Batches
-from model.training.inputs import cached_inputs, default_cache
+from model.training.inputs import cached_inputs, default_cache, missing_bytes
 from model.training.map_cache import TrunkMaps, trunk_maps
+from model.training.map_cache import missing_bytes as missing_map_bytes
 from model.training.run_log import RunLog, open_run_log
-from model.training.states import load_newest_state, save_state, saved_states
+from model.training.states import load_newest_state, save_state, saved_states, unusable_state
 from model.training.step import Step
 from model.training.stopping import StopRequest, stop_requests
 from model.training.teacher import Teacher, mirrored_embeddings, read_teacher, teacher_from_features
-from model.training.train_state import TrainState, initial_state
+from model.training.train_state import TrainState, initial_state, states_bytes
 from model.training.world import World
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BAD_BATCH_FILE = "non-finite-batch.txt"
+
+_OTHER_CACHE = "choose another folder with --cache"
 
 Validate = Callable[[Checkpoint], Mapping[str, float]]
 """Evaluates the current network of a run; returns metrics by name."""
@@ -68,17 +73,13 @@ def train(run: Run, world: World, resume: bool = False, validate: Validate | Non
     RunStopped after SIGTERM or Ctrl-C, with the state saved; DataError for a picture that cannot be read.
     """
     recipe = run.recipe
-    _check_recipe(run, world)
+    saved = check_run(run, world, resume)
     torch.manual_seed(recipe.seed)
-    pids = sorted({sample.pid for sample in run.samples})
-    labels = np.searchsorted(pids, [sample.pid for sample in run.samples]).astype(np.int64)
-    state = initial_state(recipe, len(pids), world, run.initial)
-    saved = _saved_state(run) if resume else None
-    if not resume and saved_states(run.folder):
-        raise TrainingError(f"{run.folder} already holds a run: continue it with --resume or choose another --out")
+    labels = _labels(run)
+    state = initial_state(recipe, int(labels.max()) + 1, world, run.initial)
     batches = training_batches(run, labels, world, state)
     if saved is not None:  # after training_batches: maps and teacher are of the initial network
-        state.load_state_dict(saved)
+        _restore(run, state, saved)
     if world.is_main_process:
         run.folder.mkdir(parents=True, exist_ok=True)
     with stop_requests() as stop, _run_log(run, world, state) as run_log:
@@ -88,6 +89,46 @@ def train(run: Run, world: World, resume: bool = False, validate: Validate | Non
         checkpoint = save_checkpoint(run.folder / CHECKPOINT_FILE, *with_reference(checkpoint))
     world.barrier()
     return checkpoint
+
+
+def check_run(run: Run, world: World, resume: bool) -> dict[str, Any] | None:
+    """Check all that can be known of a run before its first long step; returns the state that it resumes from.
+
+    Checks that recipe, data, teacher and processes fit each other, that pictures are there, that the folders can be
+    written and hold this run or none, and that the disk has space for states and decoded pictures. Raises ModelError.
+    """
+    _check_recipe(run, world)
+    _sampler(run, _labels(run))
+    require_output_folder("--out", run.folder)
+    require_output_folder("--cache", run.cache)
+    saved = _saved_state(run) if resume else None
+    if not resume and saved_states(run.folder):
+        raise TrainingError(f"{run.folder} already holds a run: continue it with --resume or choose another --out")
+    if saved is None and (run.folder / CHECKPOINT_FILE).exists():
+        raise TrainingError(f"{run.folder} already holds a checkpoint, which would be lost: choose another --out")
+    require_pictures(run.samples)
+    paths = [sample.path for sample in run.samples]
+    require_disk(
+        run.cache, missing_bytes(paths, run.recipe.input, run.cache), "the cache of decoded pictures", _OTHER_CACHE
+    )
+    if world.is_main_process and saved is None:
+        require_disk(run.folder, states_bytes(run.recipe, len(set(_labels(run)))), "the run", "choose another --out")
+    if run.teachers:
+        read_teacher(run.teachers, run.samples)
+    return saved
+
+
+def _labels(run: Run) -> NDArray[np.int64]:
+    """`(N,)`: each sample's identity from 0, in the order of the pids."""
+    pids = sorted({sample.pid for sample in run.samples})
+    return np.searchsorted(pids, [sample.pid for sample in run.samples]).astype(np.int64)
+
+
+def _restore(run: Run, state: TrainState, saved: dict[str, Any]) -> None:
+    try:
+        state.load_state_dict(saved)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise unusable_state(run.folder, f"it does not fit the network: {error}") from error
 
 
 def _check_recipe(run: Run, world: World) -> None:
@@ -122,12 +163,17 @@ def training_batches(run: Run, labels: NDArray[np.int64], world: World, state: T
     """
     recipe, paths = run.recipe, [sample.path for sample in run.samples]
     sampler = _sampler(run, labels)
+    frozen = recipe.initialisation.frozen_trunk_iterations
+    needs_maps = bool(frozen) or (recipe.teacher == "initial" and run.initial is None)
+    if needs_maps and world.is_main_process:
+        needed = missing_bytes(paths, recipe.input, run.cache)
+        needed += missing_map_bytes(state.mgn, recipe.input, paths, run.cache)
+        require_disk(run.cache, needed, "the cache of decoded pictures and of the trunk's maps", _OTHER_CACHE)
     if not world.is_main_process:
         world.barrier()  # until the main process has filled the cache
     inputs = cached_inputs(paths, recipe.input, run.cache)
-    frozen = recipe.initialisation.frozen_trunk_iterations
     maps = None
-    if frozen or (recipe.teacher == "initial" and run.initial is None):
+    if needs_maps:
         maps = trunk_maps(state.mgn, recipe.input, paths, run.cache)
     if world.is_main_process:
         world.barrier()
@@ -216,7 +262,7 @@ def _checked_losses(
         numbers = range(iteration * run.recipe.batch.accumulation, (iteration + 1) * run.recipe.batch.accumulation)
         crops = [str(run.samples[i].path) for number in numbers for i in batches.crop_indices(number)]
         if world.is_main_process:
-            (run.folder / BAD_BATCH_FILE).write_text("\n".join(crops) + "\n", encoding="utf-8")
+            (run.folder / BAD_BATCH_FILE).write_bytes(os.fsencode("\n".join(crops) + "\n"))
         raise TrainingError(
             f"the loss of iteration {iteration + 1} is not a finite number; its crops are listed in "
             f"{run.folder / BAD_BATCH_FILE}. "
@@ -258,6 +304,6 @@ def _fingerprint(run: Run) -> dict[str, Any]:
 
 def _saved_state(run: Run) -> dict[str, Any]:
     state = load_newest_state(run.folder)
-    if state["run"] != _fingerprint(run):
+    if state.get("run") != _fingerprint(run):
         raise TrainingError(f"{run.folder} holds a run with another recipe or other data: choose another --out")
     return state

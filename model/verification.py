@@ -1,5 +1,6 @@
 """Verification (do two crops show the same person?): error rates over all pairs, from histograms."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,19 @@ class Verification:
     fnmr: dict[float, float]
     roc: tuple[tuple[float, float], ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why a rate of `fnmr` is not defined, if one is not."""
+        undefined = [rate for rate, value in self.fnmr.items() if math.isnan(value)]
+        if not undefined:
+            return ()
+        if not self.same_pairs:
+            return ("the FNMR is not defined without a same-person pair",)
+        return (
+            f"the FNMR at FMR {100 * undefined[0]:g} % is not defined: it needs {math.ceil(1 / undefined[0]):,} "
+            f"different-person pairs, and there are {self.different_pairs:,}",
+        )
+
 
 class PairCounts:
     """Histograms of the similarities of same-person and different-person pairs."""
@@ -45,8 +59,9 @@ class PairCounts:
 
     def verification(self, rates: tuple[float, ...] = (1e-3, 1e-4)) -> Verification:
         """The error rates; `fnmr` at the false match rates `rates`."""
-        same = _histogram(np.concatenate(self._same))
-        different = self._all - same - _histogram(np.concatenate(self._excluded))
+        none = np.empty(0, np.float32)
+        same = _histogram(np.concatenate([none, *self._same]))
+        different = self._all - same - _histogram(np.concatenate([none, *self._excluded]))
         # Cumulative from the highest similarity: the number of pairs at or above each bin's lower edge.
         true_matches = np.concatenate([[0], np.cumsum(same[::-1])])
         false_matches = np.concatenate([[0], np.cumsum(different[::-1])])

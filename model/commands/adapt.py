@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from model.checkpoint import Checkpoint
-from model.commands.common import ThreadsOption, console, evaluate_in_memory
-from model.commands.splits import ChosenSplit
+from model.commands.common import ThreadsOption, console
+from model.commands.splits import ChosenSplit, held_out_split, judged_by_run
 from model.datasets import open_data_sets
 from model.datasets.base import Sample
-from model.datasets.joined import hold_out_of_first
 from model.datasets.selection import select_identities
 
 
@@ -43,18 +42,16 @@ def adapt(
     teacher; the result averages the weights before and after. Continue a stopped run with --resume.
     """
     from model.adaptation import adaptation_recipe, usable_crops
-    from model.commands.running import held_out_split, run_training, starting_checkpoint, training_data
+    from model.commands.running import run_training, starting_checkpoint, training_data
     from model.recipe import parse_overrides
     from model.train import Run
     from model.training.inputs import default_cache
 
     started_from = starting_checkpoint(first)
     data_set = open_data_sets(data)
-    split = None
+    samples, judged = data_set.train(), None
     if hold_out_identities:
-        samples, split = hold_out_of_first(data_set, hold_out_identities)
-    else:
-        samples = data_set.train()
+        samples, judged = held_out_split(data_set, hold_out_identities)
     usable = usable_crops(samples, data_set.name)
     console.print(_usable_summary(usable, samples), soft_wrap=True)
     if identities is not None:
@@ -71,8 +68,9 @@ def adapt(
         log_every=log_every,
         save_every=save_every,
     )
-    held_out = held_out_split(split, data_set, recorded) if split else None
-    run_training(run, held_out, resume, [*data_set.notes("train"), *_notes(started_from, held_out)])
+    held_out = judged_by_run(judged, data_set, recorded) if judged else None
+    notes = [*data_set.notes("train"), *_notes(started_from, held_out)]
+    run_training(run, held_out, resume, notes, compared=started_from)
 
 
 def _usable_summary(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:
@@ -86,10 +84,6 @@ def _usable_summary(usable: Sequence[Sample], samples: Sequence[Sample]) -> str:
 
 def _notes(initial: Checkpoint, held_out: ChosenSplit | None) -> list[str]:
     notes = []
-    if held_out:
-        metrics = evaluate_in_memory(initial, held_out.split)
-        figures = f"rank-1 {100 * metrics.rank1:.2f} %, mAP (step) {100 * metrics.map_step:.2f} %"
-        notes.append(f"before adaptation, {initial.metadata.model_id} reaches {figures} on the held-out persons")
     if held_out and held_out.seen:
         notes.append("it was trained on the held-out persons: these results do not generalise to other persons")
     if initial.metadata.calibration:

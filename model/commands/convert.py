@@ -7,6 +7,7 @@ import typer
 
 from model.architecture import Pooling
 from model.checkpoint import TrainingData, save_checkpoint
+from model.checks import require_output_file
 from model.commands.common import console
 from model.errors import ModelError
 
@@ -41,6 +42,7 @@ def convert(
 
     if out.suffix != ".safetensors":
         raise ModelError(f"--out is {out}; it must end in .safetensors (`export` writes ONNX)")
+    require_output_file("--out", out)
     if (trained_on is None) != (terms is None):
         raise ModelError("--trained-on and --terms go together: give both or neither")
     if file.suffix == ".xml":

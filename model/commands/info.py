@@ -10,6 +10,7 @@ from model.checkpoint import CheckpointMetadata
 from model.commands.common import console
 from model.datasets.joined import first_name
 from model.errors import CheckpointError
+from model.figures import percent
 from model.files import file_sha256
 from model.loading import read_metadata
 from model.provenance import relation_of_result
@@ -57,21 +58,20 @@ def _lines(metadata: CheckpointMetadata) -> list[tuple[str, str]]:
         trained_on = f"trained on {initial.name}, {initial.terms}" if initial else "whose data is not recorded"
         lines.append(("started from", f"{data.started_from}, {trained_on}"))
     if source := metadata.recipe.get("converted_from"):
-        lines.append(
-            ("converted from", f"{source}, {metadata.recipe['file']}, {len(metadata.recipe['dropped'])} dropped")
-        )
+        recipe = metadata.recipe
+        lines.append(("converted from", f"{source}, {recipe.get('file')}, {len(recipe.get('dropped', ()))} dropped"))
     for result in metadata.results:
         lines.append(
             (
                 f"{result.data} ({relation_of_result(data, result.data)})",
-                f"rank-1 {100 * result.rank1:.1f} %, mAP {100 * result.map_step:.1f} % (step), "
-                f"{100 * result.map_trapezoid:.1f} % (trapezoid); {result.protocol}, {result.queries} queries",
+                f"rank-1 {percent(result.rank1)}, mAP {percent(result.map_step)} (step), "
+                f"{percent(result.map_trapezoid)} (trapezoid); {result.protocol}, {result.queries} queries",
             )
         )
     if calibration := metadata.calibration:
         lines.append(("calibrated on", f"{calibration.data}: {calibration.fitted_identities} identities"))
         probabilities = (
-            f"{100 * float(calibration.probability(similarity)):.1f} % at similarity {similarity}"
+            f"{percent(float(calibration.probability(similarity)))} at similarity {similarity}"
             for similarity in (0.4, 0.6, 0.8)
         )
         lines.append(("same person, at prior 1/2", ", ".join(probabilities)))

@@ -7,11 +7,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from model.checkpoint import CheckpointMetadata
-from model.commands.common import console
+from model.commands.common import console, show_notes, split_sentence
 from model.commands.splits import ChosenSplit
-from model.errors import DataError
 from model.evaluate import Evaluation, LabelledFeatures, Protocol, evaluate
-from model.provenance import training_summary
+from model.figures import hundredths
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,11 @@ def evaluate_place(
 ) -> PlaceResult:
     """Evaluate the features of a split's queries and gallery without and, if the protocol says so, with re-ranking.
 
-    protocol: None is the usual protocol. Raises DataError if no query has a right answer.
+    protocol: None is the usual protocol.
     """
     protocol = protocol or Protocol()
-    plain = require_answers(evaluate(*features, replace(protocol, rerank=False)), f"{chosen.name}: ")
+    plain = evaluate(*features, replace(protocol, rerank=False))
     return PlaceResult(chosen, plain, evaluate(*features, protocol) if protocol.rerank else None)
-
-
-def require_answers(evaluation: Evaluation, where: str = "") -> Evaluation:
-    """Return the evaluation. Raises DataError, prefixed with `where`, if no query has a right answer."""
-    if not evaluation.metrics.queries:
-        raise DataError(f"{where}no query has a right answer in the gallery: {'; '.join(evaluation.notes)}")
-    return evaluation
-
-
-def place_sentence(chosen: ChosenSplit, metadata: CheckpointMetadata) -> str:
-    """How the evaluated data relates to the checkpoint's training data, teacher and starting checkpoint."""
-    return f"{chosen.name}: {chosen.caveat}; {training_summary(metadata)}"
 
 
 def show_places(places: Sequence[PlaceResult], metadata: CheckpointMetadata) -> None:
@@ -63,7 +50,7 @@ def show_places(places: Sequence[PlaceResult], metadata: CheckpointMetadata) -> 
             table.add_row("re-ranked", "", "", "", *_shares(place.reranked))
     console.print(table)
     for place in places:
-        console.print(place_sentence(place.chosen, metadata), soft_wrap=True, highlight=False)
+        console.print(split_sentence(place.chosen, metadata), soft_wrap=True, highlight=False)
         show_intervals(place.evaluation)
         show_notes((*place.chosen.notes, *place.evaluation.notes))
 
@@ -71,16 +58,10 @@ def show_places(places: Sequence[PlaceResult], metadata: CheckpointMetadata) -> 
 def show_intervals(evaluation: Evaluation) -> None:
     """Print the confidence intervals, if there are any."""
     for name, (low, high) in evaluation.intervals.items():
-        console.print(f"{name}: 95 % confidence from {100 * low:.2f} to {100 * high:.2f} %")
-
-
-def show_notes(notes: Sequence[str]) -> None:
-    """Print each note on a line."""
-    for note in notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+        console.print(f"{name}: 95 % confidence from {hundredths(low)} to {hundredths(high)} %")
 
 
 def _shares(evaluation: Evaluation) -> list[str]:
     metrics = evaluation.metrics
     shares = (metrics.rank1, metrics.map_step, metrics.map_trapezoid, metrics.minp)
-    return [f"{100 * share:.2f}" for share in shares]
+    return [hundredths(share) for share in shares]

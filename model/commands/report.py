@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from model.commands.common import console
+from model.checks import require_output_folder
+from model.commands.common import console, require_memory_for, show_split
 from model.commands.splits import choose_split
 from model.errors import ModelError
 
@@ -29,6 +30,7 @@ def report(
 
     if hold_out_identities is not None and data is None:
         raise ModelError("--hold-out N needs --data KIND:FOLDER, from which the identities are held out")
+    require_output_folder("RUN", run)
     path = run / CHECKPOINT_FILE
     checkpoint = load_checkpoint(path) if path.exists() else None
     evaluated = None
@@ -36,9 +38,7 @@ def report(
         if checkpoint is None:
             raise ModelError(f"there is no {path} yet, so nothing can be evaluated on --data {data}")
         chosen = choose_split(data, checkpoint.metadata.training_data, hold_out_identities)
-        if chosen.seen:
-            console.print(
-                "[yellow]note:[/] the checkpoint was trained on these identities; results on others are worse"
-            )
-        evaluated = EvaluatedSplit(chosen.name, chosen.split)
+        require_memory_for(chosen.split)
+        show_split(chosen, checkpoint.metadata)
+        evaluated = EvaluatedSplit(chosen.name, chosen.split, caveat=chosen.caveat)
     console.print(f"open {write_report(run, checkpoint, evaluated)}", soft_wrap=True)

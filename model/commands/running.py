@@ -1,20 +1,29 @@
 """A training run started by a command: train, evaluate on the held-out persons, report."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from model.checkpoint import Checkpoint, CheckpointMetadata, TrainingData, load_checkpoint, save_checkpoint
-from model.commands.common import console, evaluate_in_memory, measured_result, show
+from model.checks import require_text
+from model.commands.common import (
+    console,
+    evaluate_in_memory,
+    measured_result,
+    require_memory_for,
+    show,
+    show_notes,
+    show_split,
+)
 from model.commands.splits import ChosenSplit
 from model.datasets.base import DataSet, EvaluationSplit, Sample
-from model.datasets.joined import first_of
 from model.errors import ModelError
 from model.evaluate import embed_split, evaluate
+from model.figures import percent
 from model.loading import inference_of
 from model.plain_network import NetworkMetadata
-from model.provenance import Part, relation
 from model.report import EvaluatedSplit, write_report
-from model.train import CHECKPOINT_FILE, Run, train
+from model.train import CHECKPOINT_FILE, Run, check_run, train
 from model.training.machine import keep_freed_memory, slow_precision
 from model.training.world import joined_world
 
@@ -35,8 +44,9 @@ def training_data(
     """The record of a run's training data for its checkpoint.
 
     held_out: the number of held-out identities. origin: the network that the run starts from, if any. teacher: the
-    teacher network with its licence, if any.
+    teacher network with its licence, if any. Raises DataError for a name that cannot be stored.
     """
+    require_text(data_set.name)
     return TrainingData(
         name=data_set.name,
         terms=data_set.terms,
@@ -49,26 +59,26 @@ def training_data(
     )
 
 
-def held_out_split(split: EvaluationSplit, data_set: DataSet, data: TrainingData) -> ChosenSplit:
-    """The persons that a run holds out of its first data set, as the split to evaluate its result on."""
-    name, part = first_of(data_set).name, Part("held out", data.held_out_identities, data.hold_out_seed)
-    return ChosenSplit(split, name, part, relation(data, name, part))
-
-
-def run_training(run: Run, held_out: ChosenSplit | None, resume: bool, notes: Sequence[str]) -> None:
+def run_training(
+    run: Run, held_out: ChosenSplit | None, resume: bool, notes: Sequence[str], compared: Checkpoint | None = None
+) -> None:
     """Train to the end, evaluate the result on the held-out persons, if any, and print its path.
 
-    Raises the errors of `model.train.train`.
+    compared: a checkpoint that is evaluated on these persons before. Raises the errors of `model.train.train`.
     """
     keep_freed_memory()
     with joined_world() as world:
+        check_run(run, world, resume)
+        if held_out:
+            require_memory_for(held_out.split)
         if world.is_main_process:
             data = run.data
             console.print(
                 f"{run.recipe.name}: {data.crops:,} crops of {data.identities:,} identities, into {run.folder}"
             )
-            for note in (*notes, *slow_precision(run.recipe, world.device)):
-                console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+            show_notes((*notes, *_single_crops(run.samples), *slow_precision(run.recipe, world.device)))
+            if held_out and compared:
+                show_notes([_figures_before(compared, held_out)])
         checkpoint = train(run, world, resume, _validation(held_out.split) if held_out else None)
         if not world.is_main_process:
             return
@@ -76,6 +86,21 @@ def run_training(run: Run, held_out: ChosenSplit | None, resume: bool, notes: Se
     if held_out:
         checkpoint = _with_results(run.folder, checkpoint, held_out, path)
     console.print(f"{path} is {checkpoint.metadata.model_id}", soft_wrap=True)
+
+
+def _single_crops(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """A note on persons with one crop, who show the network nothing but that crop."""
+    crops = Counter(sample.pid for sample in samples)
+    alone = sum(count == 1 for count in crops.values())
+    if not alone:
+        return ()
+    return (f"{alone:,} of {len(crops):,} persons are on one crop, which a batch repeats: they teach little",)
+
+
+def _figures_before(checkpoint: Checkpoint, held_out: ChosenSplit) -> str:
+    metrics = evaluate_in_memory(checkpoint, held_out.split)
+    figures = f"rank-1 {percent(metrics.rank1, 2)}, mAP (step) {percent(metrics.map_step, 2)}"
+    return f"before adaptation, {checkpoint.metadata.model_id} reaches {figures} on the held-out persons"
 
 
 def _validation(split: EvaluationSplit) -> Callable[[Checkpoint], Mapping[str, float]]:
@@ -91,9 +116,9 @@ def _with_results(folder: Path, checkpoint: Checkpoint, held_out: ChosenSplit, p
     features = embed_split(held_out.split, inference_of(checkpoint))
     metrics = evaluate(*features).metrics
     show(metrics)
-    console.print(f"{held_out.name}: {held_out.caveat}", soft_wrap=True)
+    show_split(held_out, checkpoint.metadata)
     results = (measured_result(metrics, held_out),)
     saved = save_checkpoint(path, checkpoint.weights, checkpoint.metadata.model_copy(update={"results": results}))
-    report = write_report(folder, saved, EvaluatedSplit(held_out.name, held_out.split, features))
+    report = write_report(folder, saved, EvaluatedSplit(held_out.name, held_out.split, features, held_out.caveat))
     console.print(f"open {report}", soft_wrap=True)
     return saved

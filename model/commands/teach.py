@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from model.architecture import EMBEDDING_DIM
+from model.checks import require_disk, require_memory, require_output_file, require_pictures
 from model.commands.common import ThreadsOption, console
 from model.datasets import open_data_sets
 from model.errors import ModelError
+from model.files import atomic_write
 
 _CHUNK_SIZE = 512
 
@@ -27,15 +30,21 @@ def teach(
 
     if out.suffix != ".npz":
         raise ModelError(f"--out is {out}; it must end in .npz")
-    teacher = load_any_network(network)
-    paths = [sample.path for sample in open_data_sets(data).train()]
+    require_output_file("--out", out)
+    samples = open_data_sets(data).train()
+    paths = [sample.path for sample in samples]
     names = [path.name for path in paths]
     check_file_names(names, " and ".join(data))
+    require_pictures(samples)
+    features_size = 2 * 2 * EMBEDDING_DIM * len(paths)  # plain and mirrored, in float16
+    require_disk(out.parent, features_size, "the file of features", "choose another --out")
+    require_memory(2 * features_size, "teaching on these crops", "teach on fewer crops a file; a run takes several")
+    teacher = load_any_network(network)
     features = []
     for start in range(0, len(paths), _CHUNK_SIZE):
         inputs = read_inputs(paths[start : start + _CHUNK_SIZE], teacher.metadata.input)
-        features.append(mirrored_embeddings(teacher.embed, inputs))
-    plain, mirrored = np.concatenate(features, axis=1).astype(np.float16)
-    with out.open("wb") as file:
+        features.append(mirrored_embeddings(teacher.embed, inputs).astype(np.float16))
+    plain, mirrored = np.concatenate(features, axis=1)
+    with atomic_write(out) as temporary, temporary.open("wb") as file:
         np.savez(file, names=np.array(names), features=plain, features_mirrored=mirrored)
     console.print(f"{out}: {teacher.metadata.model_id} on {len(paths):,} crops", soft_wrap=True)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from model.commands.common import ThreadsOption
+from model.commands.splits import held_out_split, judged_by_run
 from model.datasets import open_data_sets
 from model.datasets.base import size_notes
-from model.datasets.joined import hold_out_of_first
 from model.datasets.selection import select_identities
 from model.errors import RecipeError
 
@@ -62,7 +62,7 @@ def train(
 
     Under torchrun, the processes split each batch. Continue a stopped or killed run with --resume.
     """
-    from model.commands.running import held_out_split, run_training, starting_checkpoint, training_data
+    from model.commands.running import run_training, starting_checkpoint, training_data
     from model.initialisation import converted_network, initial_backbone
     from model.recipe import parse_overrides, read_recipe, recipe_path
     from model.train import Run
@@ -78,10 +78,10 @@ def train(
     if started_from is None and not resume:
         initial_backbone(chosen.architecture, chosen.initialisation)  # weights that are missing are reported at once
     origin = started_from.metadata if started_from else converted_network(chosen)
-    samples, split = data_set.train(), None
+    samples, judged = data_set.train(), None
     notes = [*size_notes(data_set, {"train": samples}), *data_set.notes("train")]
     if hold_out_identities:
-        samples, split = hold_out_of_first(data_set, hold_out_identities)
+        samples, judged = held_out_split(data_set, hold_out_identities)
     if identities is not None:
         samples = select_identities(samples, identities)
     teacher = origin.model_id if chosen.teacher == "initial" and origin else teacher_name
@@ -101,7 +101,7 @@ def train(
         save_every=save_every,
         validate_every=validate_every,
     )
-    held_out = held_out_split(split, data_set, recorded) if split else None
+    held_out = judged_by_run(judged, data_set, recorded) if judged else None
     if held_out and held_out.seen:
         notes.append(
             f"{recorded.started_from} was trained on the held-out identities: these results do not generalise to others"

@@ -1,7 +1,6 @@
 """Conversion of public MGN checkpoints; every tensor is used or listed as dropped."""
 
 import hashlib
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.architecture import EMBEDDING_DIM, Pooling
+from model.arrays import read_arrays, require_table
 from model.backbones import build_backbone
 from model.checkpoint import UNKNOWN_DATA, Checkpoint, CheckpointMetadata, TrainingData
 from model.conversion.files import State, read_state
 from model.conversion.layouts import CLASSIFIER, LAYOUTS, Layout, Translation, layout_named, recognise
-from model.errors import CheckpointError, shortened
+from model.errors import CheckpointError, DataError, shortened
 from model.loading import with_reference
 from model.mgn import MGN, MGNOutput, load_embedder
 
@@ -61,7 +61,10 @@ def convert(
     """
     state = read_state(path)
     chosen = layout_named(layout) if layout else _recognised(state, path)
-    translation = chosen.translate(state)
+    try:
+        translation, input_format = chosen.translate(state), chosen.input(state)
+    except (IndexError, TypeError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{path} has tensors of other shapes than {chosen.name}: {error}") from error
     if translation.unknown:
         raise CheckpointError(f"{path} has tensors that {chosen.name} does not have: {shortened(translation.unknown)}")
     config = chosen.architecture(state, _pooling(chosen, pooling, translation))
@@ -69,7 +72,7 @@ def convert(
     metadata = CheckpointMetadata(
         name=name,
         architecture=config,
-        input=chosen.input(state),
+        input=input_format,
         training_data=data or _unknown_data(chosen, state, translation),
         recipe={
             "converted_from": chosen.name,
@@ -127,10 +130,11 @@ def compare_with_source(
 
 def _read_parity(path: Path, size: tuple[int, int], dimensions: int) -> tuple[NDArray[np.uint8], Tensor]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            crops, features = arrays["crops"], arrays["features"].astype(np.float64)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise CheckpointError(f"{path} is no NPZ file with crops and features: {error}") from error
+        arrays = read_arrays(path, ("crops", "features"), (), "no NPZ file with crops and features")
+        crops, features = arrays["crops"], arrays["features"]
+        require_table(path, "features", features)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     if crops.dtype != np.uint8 or crops.shape[1:] != (*size, 3) or features.shape != (len(crops), dimensions):
         raise CheckpointError(
             f"{path} holds crops {crops.dtype} {crops.shape} and features {features.shape}; expected are uint8 "
@@ -138,7 +142,7 @@ def _read_parity(path: Path, size: tuple[int, int], dimensions: int) -> tuple[ND
         )
     if not len(crops):
         raise CheckpointError(f"{path} holds no crops to compare")
-    return crops, torch.from_numpy(features)
+    return crops, torch.from_numpy(features.astype(np.float64))
 
 
 def _recognised(state: State, path: Path) -> Layout:
@@ -190,7 +194,9 @@ def _check_state(translated: State, network: State, path: Path) -> None:
 
 def _unknown_data(layout: Layout, state: State, translation: Translation) -> TrainingData:
     """Unknown training data; the number of persons is the classifiers' number of outputs."""
-    persons = {len(state[name]) for name, reason in translation.dropped.items() if reason == CLASSIFIER}
+    persons = {
+        len(state[name]) for name, reason in translation.dropped.items() if reason == CLASSIFIER and state[name].ndim
+    }
     return TrainingData(
         name=UNKNOWN_DATA,
         terms=f"unknown: ask those who trained it with the code of {layout.name}",

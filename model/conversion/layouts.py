@@ -70,7 +70,7 @@ class SeathiefwangLayout:
         if f"{self.trunk}.0.weight" not in state or "p1.0.0.conv1.weight" not in state:
             return False
         classifier = state.get("fc_id_2048_0.weight")
-        is_pooled = classifier is not None and classifier.shape[1] == 2048
+        is_pooled = classifier is not None and classifier.shape[1:] == (2048,)
         is_shared = "reduction.0.weight" in state
         return is_shared == self.shared_reduction and is_pooled == (self.softmax_on == "pooled")
 

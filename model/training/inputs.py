@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.checkpoint import InputFormat
 from model.decoding import PIXELS_VERSION
-from model.errors import DataError
+from model.errors import DataError, ResourceError
 from model.files import atomic_write
 from model.pictures import read_inputs
 
@@ -20,8 +20,14 @@ CHUNK_SIZE = 1024
 
 
 def default_cache() -> Path:
-    """The default cache folder: `$XDG_CACHE_HOME/passerby`, by default `~/.cache/passerby`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "passerby"
+    """The default cache folder: `$XDG_CACHE_HOME/passerby`, by default `~/.cache/passerby`.
+
+    Raises ResourceError for a user without home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "passerby"
+    except RuntimeError:
+        raise ResourceError("there is no home folder for the cache of pictures: give --cache FOLDER") from None
 
 
 def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path) -> NDArray[np.uint8]:
@@ -31,12 +37,26 @@ def cached_inputs(paths: Sequence[Path], input_format: InputFormat, cache: Path)
     of the input's size and interpolation: changed pictures are read again. Raises DataError with the path of a picture
     that cannot be read.
     """
-    path = cache / f"inputs-{_digest(paths, input_format)}.npy"
+    path = _file(paths, input_format, cache)
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         _write(path, paths, input_format)
-    inputs: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    try:
+        inputs: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged: delete it, and it is written again") from error
     return inputs
+
+
+def missing_bytes(paths: Sequence[Path], input_format: InputFormat, cache: Path) -> int:
+    """The bytes that `cached_inputs` will write: `N * height * width * 3`; 0 if its file is there."""
+    if _file(paths, input_format, cache).exists():
+        return 0
+    return len(paths) * input_format.height * input_format.width * 3
+
+
+def _file(paths: Sequence[Path], input_format: InputFormat, cache: Path) -> Path:
+    return cache / f"inputs-{_digest(paths, input_format)}.npy"
 
 
 def picture_digest(path: Path) -> str:
@@ -52,10 +72,21 @@ def picture_digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
 
+def reserve(path: Path) -> None:
+    """Take a file's whole size on the disk. Writing to a memory map of a full disk would kill the process.
+
+    Raises OSError if the disk has too little space; does nothing where the system cannot do it.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
 def _write(path: Path, paths: Sequence[Path], input_format: InputFormat) -> None:
     shape = (len(paths), *input_format.size, 3)
     with atomic_write(path) as temporary:
         file = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        reserve(temporary)
         for start in range(0, len(paths), CHUNK_SIZE):
             chunk = paths[start : start + CHUNK_SIZE]
             file[start : start + len(chunk)] = read_inputs(chunk, input_format)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.checkpoint import InputFormat
+from model.errors import DataError
 from model.files import atomic_write, write_atomically
 from model.mgn import MGN, Normalise
 from model.onnx_session import session_of
@@ -90,11 +91,27 @@ def trunk_maps(mgn: MGN, input_format: InputFormat, paths: Sequence[Path], cache
     number_of = {name: number for number, name in enumerate(names)}
     location = np.array([(number_of[name], row) for name, row in (cached[d] for d in digests)], dtype=np.int64)
     features = None
-    if network.own is not None:
-        stored = [np.load(_file(folder, name, "features")) for name in names]
-        features = np.stack([stored[number][:, row] for number, row in location], axis=1)
-    maps = tuple(np.load(_file(folder, name, "maps"), mmap_mode="r") for name in names)
+    try:
+        if network.own is not None:
+            stored = [np.load(_file(folder, name, "features")) for name in names]
+            features = np.stack([stored[number][:, row] for number, row in location], axis=1)
+        maps = tuple(np.load(_file(folder, name, "maps"), mmap_mode="r") for name in names)
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise _damaged(folder) from error
     return TrunkMaps(maps, location, features)
+
+
+def missing_bytes(mgn: MGN, input_format: InputFormat, paths: Sequence[Path], cache: Path) -> int:
+    """The bytes that `trunk_maps` will write: `2 * N * C * H * W * 2` for the N pictures that are not in the cache."""
+    network = FrozenTrunk(mgn, input_format)
+    cached = _cached_rows(cache / f"maps-{_network_digest(network, input_format)}")
+    missing = len({digest for digest in map(picture_digest, paths) if digest not in cached})
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        network.eval()
+        # Group norms refuse a batch of one.
+        maps: Tensor = network(torch.zeros((2, *input_format.size, 3), dtype=torch.uint8, device=device))[0]
+    return 2 * missing * maps[0].numel() * 2
 
 
 def fastest_runtime(network: FrozenTrunk, input_format: InputFormat) -> Compute:
@@ -161,11 +178,18 @@ def _file(folder: Path, name: str, output: str) -> Path:
 
 def _cached_rows(folder: Path) -> dict[str, tuple[str, int]]:
     """The chunk and the row of each cached picture, by its digest."""
-    return {
-        digest: (listing.stem, row)
-        for listing in sorted(folder.glob("*.json"))
-        for row, digest in enumerate(json.loads(listing.read_text(encoding="utf-8")))
-    }
+    try:
+        return {
+            digest: (listing.stem, row)
+            for listing in sorted(folder.glob("*.json"))
+            for row, digest in enumerate(json.loads(listing.read_text(encoding="utf-8")))
+        }
+    except ValueError as error:
+        raise _damaged(folder) from error
+
+
+def _damaged(folder: Path) -> DataError:
+    return DataError(f"the cached maps in {folder} are damaged: delete this folder, and they are computed again")
 
 
 def _network_digest(network: FrozenTrunk, input_format: InputFormat) -> str:

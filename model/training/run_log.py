@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from model.figures import DASH, to_json
 from model.files import write_atomically
 
 LOG_FILE = "log.jsonl"
@@ -40,20 +41,24 @@ class RunLog:
         line = dict(figures) | {"crops_per_second": round(self._crops / (now - self._began), 1)}
         self._began, self._crops = now, 0
         self._write({"iteration": iteration} | line)
-        self._bar.update(self._task, loss=line["loss"])
-        for name, value in line.items():
-            self._tensorboard.add_scalar(f"training/{name}", value, iteration)
+        self._bar.update(self._task, loss=f"{line['loss']:.3f}")
+        self._add_scalars("training", line, iteration)
 
     def log_validation(self, iteration: int, figures: Mapping[str, float]) -> None:
         """Write metrics on the held-out identities; the time they took does not count for the crops per second."""
         self._write({"iteration": iteration, "validation": dict(figures)})
-        for name, value in figures.items():
-            self._tensorboard.add_scalar(f"validation/{name}", value, iteration)
+        self._add_scalars("validation", figures, iteration)
         self._began, self._crops = time.perf_counter(), 0
 
     def _write(self, line: dict[str, Any]) -> None:
         with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(to_json(line) + "\n")
+
+    def _add_scalars(self, group: str, figures: Mapping[str, float], iteration: int) -> None:
+        """Add the figures that are defined to TensorBoard."""
+        for name, value in figures.items():
+            if math.isfinite(value):
+                self._tensorboard.add_scalar(f"{group}/{name}", value, iteration)
 
 
 @contextmanager
@@ -65,25 +70,29 @@ def open_run_log(folder: Path, iterations: int, done: int) -> Iterator[RunLog]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("loss {task.fields[loss]}"),
     )
     with (
         SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1) as tensorboard,
         Progress(*columns, console=Console(stderr=True)) as bar,
     ):
-        yield RunLog(folder, bar, bar.add_task("", total=iterations, completed=done, loss=math.nan), tensorboard)
+        yield RunLog(folder, bar, bar.add_task("", total=iterations, completed=done, loss=DASH), tensorboard)
 
 
 def _truncate(log: Path, done: int) -> None:
     """Delete the lines of iterations after `done`, which the resumed run repeats and logs again."""
     if not log.exists():
         return
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if _is_kept(line, done)]
+    lines = [
+        line
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        if _is_kept(line, done)
+    ]
     write_atomically(log, "".join(lines).encode())
 
 
 def _is_kept(line: str, done: int) -> bool:
     try:
         return bool(json.loads(line)["iteration"] <= done)
-    except ValueError:  # a line truncated by a crash
+    except (ValueError, KeyError, TypeError):  # a line truncated by a crash
         return False

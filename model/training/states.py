@@ -1,6 +1,5 @@
 """The saved states of a run, from which it resumes exactly."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,15 @@ def load_newest_state(folder: Path) -> dict[str, Any]:
         raise TrainingError(f"there is nothing to resume in {folder}: start without --resume")
     try:
         state: dict[str, Any] = torch.load(states[-1], map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        advice = f"delete it to go on from {states[-2].name}" if len(states) > 1 else "start again with another --out"
-        raise TrainingError(f"{states[-1]} is damaged ({error}); {advice}") from error
+    except Exception as error:  # torch raises many kinds for damaged files, without a common base
+        raise unusable_state(folder, str(error)) from error
+    if not isinstance(state, dict):
+        raise unusable_state(folder, "it holds no state")
     return state
+
+
+def unusable_state(folder: Path, reason: str) -> TrainingError:
+    """The error for a newest state that cannot be used, with what to do."""
+    states = saved_states(folder)
+    advice = f"delete it to go on from {states[-2].name}" if len(states) > 1 else "start again with another --out"
+    return TrainingError(f"{states[-1]} is damaged ({reason}); {advice}")

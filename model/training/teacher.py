@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.arrays import read_arrays, require_table
 from model.datasets.base import Sample
 from model.errors import DataError, shortened
 
@@ -90,14 +90,16 @@ def read_teacher(paths: Sequence[Path], samples: Sequence[Sample]) -> Teacher:
 
 
 def _read_file(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            names, features = arrays["names"], arrays["features"]
-            mirrored = arrays.get("features_mirrored", features)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path} is not an NPZ file of a teacher's features: {error}") from error
-    except KeyError as error:
-        raise DataError(f"{path}: {error.args[0]}; a teacher's file holds names and features") from error
-    if not len(names) == len(features) == len(mirrored):
-        raise DataError(f"{path} holds {len(names)} names, {len(features)} features and {len(mirrored)} mirrored ones")
+    arrays = read_arrays(path, ("names", "features"), ("features_mirrored",), "not an NPZ file of a teacher's features")
+    names, features = arrays["names"], arrays["features"]
+    mirrored = arrays.get("features_mirrored", features)
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise DataError(f"{path}: names is of shape {names.shape} and type {names.dtype}; a list of texts is expected")
+    for name, array in (("features", features), ("features_mirrored", mirrored)):
+        require_table(path, name, array)
+    if not (len(names) == len(features) and features.shape == mirrored.shape):
+        raise DataError(
+            f"{path} holds {len(names)} names, features of shape {features.shape} and mirrored ones of shape "
+            f"{mirrored.shape}"
+        )
     return names, features, mirrored

@@ -14,6 +14,7 @@ from model.errors import CheckpointError
 from model.initialisation import initial_backbone
 from model.mgn import MGN, load_embedder
 from model.recipe import Recipe
+from model.training.states import MAX_STATES
 from model.training.world import World
 
 
@@ -47,6 +48,18 @@ class TrainState:
         if self.average:
             self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
+
+
+def states_bytes(recipe: Recipe, classes: int) -> int:
+    """The bytes on the disk that a run takes, but for its log: three states and two checkpoints, for a moment.
+
+    A state has `4 * P` bytes for the weights, as many for a moving average and for each moment of the optimizer.
+    """
+    with torch.device("meta"):
+        network = MGN(build_backbone(recipe.architecture), recipe.architecture, classes)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    copies = 1 + (2 if recipe.optimizer.kind == "adamw" else 1) + (1 if recipe.average else 0)
+    return 4 * parameters * ((MAX_STATES + 1) * copies + 2)
 
 
 def initial_state(recipe: Recipe, classes: int, world: World, initial: Checkpoint | None = None) -> TrainState:

@@ -71,7 +71,7 @@ def write_folder(
         "unanswerable": len(scores.first) - answerable,
         "gallery": len(ranking.gallery.pids),
         "rank1": scores.cmc(1)[0],
-        "map_step": float(np.nanmean(scores.step)),
+        "map_step": scores.means().map_step,
         "shown": build_sheets([ranking.ranked(query, options.top) for query in chosen], network),
         "branches": BRANCHES if network else (),
         "no_maps": NO_MAPS,

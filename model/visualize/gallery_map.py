@@ -36,11 +36,25 @@ class MapPoint:
 
 def choose_crops(gallery: LabelledFeatures, max_crops: int, seed: int = 0) -> NDArray[np.intp]:
     """The sorted indices of at most `max_crops` crops: all crops of random persons, without distractors."""
-    persons = np.unique(gallery.pids[gallery.pids > DISTRACTOR])
+    return _choose_crops(gallery.pids, max_crops, seed)
+
+
+def why_no_map(samples: Sequence[Sample], max_crops: int, seed: int = 0) -> str | None:
+    """Why there can be no map of a gallery; None if there can be one."""
+    chosen = len(_choose_crops(np.array([sample.pid for sample in samples], dtype=np.int64), max_crops, seed))
+    return _too_few(chosen) if chosen < MIN_CROPS else None
+
+
+def _too_few(crops: int) -> str:
+    return f"a map needs {MIN_CROPS} crops or more of known persons; there are {crops}"
+
+
+def _choose_crops(pids: NDArray[np.int64], max_crops: int, seed: int) -> NDArray[np.intp]:
+    persons = np.unique(pids[pids > DISTRACTOR])
     chosen: list[NDArray[np.intp]] = []
     left = max_crops
     for pid in np.random.default_rng(seed).permutation(persons):
-        crops = np.flatnonzero(gallery.pids == pid)
+        crops = np.flatnonzero(pids == pid)
         if len(crops) <= left:
             chosen.append(crops)
             left -= len(crops)
@@ -54,7 +68,7 @@ def gallery_map(gallery: LabelledFeatures, samples: Sequence[Sample], max_crops:
     """
     chosen = choose_crops(gallery, max_crops, seed)
     if len(chosen) < MIN_CROPS:
-        raise DataError(f"a map needs {MIN_CROPS} crops or more of known persons; there are {len(chosen)}")
+        raise DataError(_too_few(len(chosen)))
     plane = project(gallery.features[chosen], seed)
     return [
         MapPoint(
@@ -74,7 +88,8 @@ def project(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
-    plane = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features).astype(np.float64)
+    start = "pca" if np.ptp(features, axis=0).any() else "random"  # equal features have no principal components
+    plane = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(features).astype(np.float64)
     low, high = plane.min(axis=0), plane.max(axis=0)
     scaled = (plane - low) / np.maximum(high - low, 1e-12)
     return np.asarray(_MARGIN + scaled * (SIDE - 2 * _MARGIN))

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from model.datasets.base import NO_CAMERA
+from model.figures import percent
 from model.files import write_atomically
 from model.visualize.style import JUNK_GREY, RIGHT, WRONG
 
@@ -18,7 +19,8 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
     Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _environment().get_template(template).render(values).encode(errors="backslashreplace"))
+    text = _environment().get_template(template).render(values)
+    write_atomically(path, text.encode(errors="backslashreplace"))  # names of files need not be valid Unicode
 
 
 @cache
@@ -39,12 +41,3 @@ def _environment() -> Environment:
 def camera_label(camera: int) -> str:
     """A camera's label on a page."""
     return "camera unknown" if camera == NO_CAMERA else f"camera {camera}"
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A fraction of 1 in per cent.
-
-    >>> percent(0.8768)
-    '87.7 %'
-    """
-    return f"{100 * share:.{digits}f} %"

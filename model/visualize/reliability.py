@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from model.calibrate import CalibrationResult
+from model.figures import percent
 from model.visualize.style import FAINT, INK, LINES, RIGHT, WRONG, add_legend, figure, save_figure, set_title
 
 _HISTOGRAM_BINS = 60
@@ -35,7 +36,7 @@ def _reliability(axes: Axes, result: CalibrationResult) -> None:
         label="measured, with 95 % interval",
     )  # fmt: skip
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="predicted probability", ylabel="observed share")
-    error = f"{100 * bins.expected_calibration_error:.2f} %"
+    error = percent(bins.expected_calibration_error, 2)
     set_title(axes, f"Reliability on {calibration.judged_identities} other identities: error {error}")
     add_legend(axes, below=True)
 
