@@ -142,7 +142,9 @@ async def running_parts(
         gallery = GalleryService(database, images, active_model)
         await gallery.delete_orphaned_images()
         search = SearchService(database, images, active_model, gallery)
-        erasure = Erasure(database, gallery, settings.search_days, settings.erase_seconds, settings.index_poll_seconds)
+        erasure = Erasure(
+            database, gallery, images, settings.search_days, settings.erase_seconds, settings.index_poll_seconds
+        )
         await erasure.start()
         stack.push_async_callback(erasure.stop)
         rollout = Rollout(database, images, active_model, checkpoints, models.in_background)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,9 @@ from model.files import write_atomically
 
 _WRITERS = 8
 """Files written in parallel: the threads wait for the disk or the object store, and use little CPU."""
+
+_ABANDONED_SECONDS = 600.0
+"""Age of a temporary file that no process can be writing any more."""
 
 
 class ImageStore:
@@ -58,6 +62,11 @@ class ImageStore:
             self._files.pipe_file(path, b"")
         self._files.rm_file(path)
 
+    async def delete_abandoned(self) -> None:
+        """Delete what processes were writing when they were killed. Object stores keep no such files."""
+        if self._local:
+            await asyncio.to_thread(self._delete_abandoned)
+
     def _put_all(self, images: Mapping[str, bytes]) -> None:
         list(self._writers.map(self._put, images.keys(), images.values()))
 
@@ -74,6 +83,13 @@ class ImageStore:
     def _delete(self, sha256: str) -> None:
         with suppress(FileNotFoundError):
             self._files.rm_file(self._path(sha256))
+
+    def _delete_abandoned(self) -> None:
+        latest = time.time() - _ABANDONED_SECONDS
+        for path in Path(self._root).glob("*/*/.*.tmp"):  # see `atomic_write`
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < latest:
+                    path.unlink()
 
     def _exists(self, path: str) -> bool:
         return Path(path).exists() if self._local else bool(self._files.exists(path))

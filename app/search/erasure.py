@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Database
 from app.gallery.attributes import Pair, pairs_of
+from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService
 from app.index.port import Filter
@@ -43,6 +44,7 @@ class Erasure:
         self,
         database: Database,
         gallery: GalleryService,
+        images: ImageStore,
         search_days: float,
         erase_seconds: float,
         poll_seconds: float = 1.0,
@@ -50,6 +52,7 @@ class Erasure:
         """search_days: for which a search is stored. erase_seconds: after which nothing of a deleted crop is left."""
         self._database = database
         self._gallery = gallery
+        self._images = images
         self._search_days = search_days
         self._erase_seconds = erase_seconds
         self._poll_seconds = poll_seconds
@@ -87,6 +90,8 @@ class Erasure:
             if not await self._clean_searches():
                 return
             self._cleaned_to, self._clean_at = last, time.monotonic() + _CLEANING_SECONDS
+        if due:
+            await self._images.delete_abandoned()
         if due and await self._rewrite():
             async with self._database.write() as session:
                 await GalleryRepository(session).remove_deletions(last)

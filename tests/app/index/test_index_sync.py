@@ -259,6 +259,7 @@ async def test_a_deleted_crop_leaves_the_snapshots_after_a_while_in_a_gallery_wi
     await sync.catch_up()
     await eventually(lambda: _saved_sizes(tmp_path) == [2])
     change_log.add(4)
+    await sync.catch_up()
     await sync.stop()
     assert _saved_sizes(tmp_path) == [2, 3]
 

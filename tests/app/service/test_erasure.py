@@ -1,10 +1,13 @@
 """A deleted crop is gone: after the stated time, nothing of it is in any file of the data folder and the database."""
 
 import asyncio
+import hashlib
 import json
+import os
 import random
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from app.kit.times import now_microseconds
 from app.search.erasure import GONE
 from app.settings import Settings
 from tests.app.index.test_index_snapshots import names
+from tests.app.old_galleries import picture_path
 from tests.app.running import embed, found, jpeg, running_service, search, stored
 from tests.app.waiting import until
 
@@ -125,6 +129,7 @@ def test_nothing_of_deleted_crops_is_in_any_file_after_the_stated_time(
         by_id = client.post("/search", data={"crop_ids": [crops[5]["id"], living[5]], "top_k": 50}).json()
         other = search(client, jpeg(60), top_k=100).json()
         sheets = [client.get(answer["sheet_url"]).content for answer in (by_file, by_id, other)]
+    abandon_a_file(settings, jpeg(7))
     client = run(settings)
     stored(client, 200)
     before = traces.found(files_of(settings))
@@ -148,6 +153,14 @@ def test_nothing_of_deleted_crops_is_in_any_file_after_the_stated_time(
     after = [client.get(answer["sheet_url"]) for answer in (by_file, by_id, other)]
     assert [one.status_code for one in after] == [200] * 3
     assert all(one.content != sheet for one, sheet in zip(after, sheets, strict=True))
+
+
+def abandon_a_file(settings: Settings, content: bytes) -> None:
+    """Leave the temporary file of a picture, as a process does that is killed while it writes."""
+    picture = picture_path(settings, hashlib.sha256(content).hexdigest())
+    left = picture.with_name(f".{picture.name}.0123456789abcdef.tmp")
+    left.write_bytes(content)
+    os.utime(left, (0, time.time() - 700))
 
 
 def deletions(settings: Settings) -> list[Any]:
@@ -186,8 +199,6 @@ def test_snapshots_of_an_earlier_version_are_written_again(run: Run, settings: S
 
 def forget_the_last_removal(generation: Path) -> None:
     """Give a snapshot the manifest of a version that did not know of it."""
-    import hashlib
-
     manifest, checksums = generation / "snapshot.json", generation / "SHA256SUMS"
     content = json.loads(manifest.read_bytes())
     del content["state"]["last_removal"]
