@@ -123,8 +123,8 @@ def check_pairs(split: EvaluationSplit, data: str, seed: int = 0) -> tuple[str, 
     if persons >= ADVISED_IDENTITIES:
         return ()
     return (
-        f"{persons} identities are few: half of them fit the map, so a probability near 1/2 is known to "
-        f"{100 * half_width(-(-persons // 2)):.0f} points up or down only; {ADVISED_IDENTITIES} identities make it "
+        f"{persons} identities are few: half of them fit the map, so a probability near 1/2 may be off by "
+        f"{100 * half_width(-(-persons // 2)):.0f} points; {ADVISED_IDENTITIES} identities make it "
         f"{100 * MAX_HALF_WIDTH:.0f}",
     )
 
