@@ -53,6 +53,11 @@ class ImageStore:
         """Delete the files of images; those that do not exist are left out."""
         await asyncio.to_thread(lambda: list(self._writers.map(self._delete, hashes)))
 
+    async def delete_abandoned(self) -> None:
+        """Delete what processes were writing when they were killed. Object stores keep no such files."""
+        if self._local:
+            await asyncio.to_thread(self._delete_abandoned)
+
     def _check(self) -> None:
         path = f"{self._root}/.check-{secrets.token_hex(8)}"
         if self._local:
@@ -61,11 +66,6 @@ class ImageStore:
         else:
             self._files.pipe_file(path, b"")
         self._files.rm_file(path)
-
-    async def delete_abandoned(self) -> None:
-        """Delete what processes were writing when they were killed. Object stores keep no such files."""
-        if self._local:
-            await asyncio.to_thread(self._delete_abandoned)
 
     def _put_all(self, images: Mapping[str, bytes]) -> None:
         list(self._writers.map(self._put, images.keys(), images.values()))
