@@ -70,6 +70,8 @@ def load_engines(checkpoint: Path, kind: EngineKind = "auto", threads: int | Non
     kinds = engines_for(checkpoint.suffix)
     if not kinds:
         raise EngineError(f"{checkpoint} is no checkpoint: its name must end in {' or '.join(SUFFIXES)}")
+    if checkpoint.is_dir():
+        raise EngineError(f"{checkpoint} is a folder, not the file of a checkpoint")
     name = next(filter(is_installed, kinds), kinds[0]) if kind == "auto" else kind
     if name not in kinds:
         raise EngineError(

@@ -18,7 +18,7 @@ from tests.app.tiny_checkpoint import write_tiny_checkpoint
 
 Serve = Callable[..., str]
 
-UNTOUCHED = re.compile(r"PASSERBY_|PG[A-Z]+$")
+LEFT_OUT = re.compile(r"PASSERBY_|PG[A-Z]+$")
 """Variables that a developer may have set, and that would change what these tests see."""
 
 
@@ -27,7 +27,7 @@ def sentence(tmp_path: Path, tiny_checkpoint: Path) -> Serve:
     """Start a service that cannot start; returns what it says."""
 
     def serve(*options: str, hides: str | None = None, **variables: object) -> str:
-        kept = {name: value for name, value in os.environ.items() if not UNTOUCHED.match(name)}
+        kept = {name: value for name, value in os.environ.items() if not LEFT_OUT.match(name)}
         given = {"DATA_DIR": tmp_path / "data", "CHECKPOINT": tiny_checkpoint, "PORT": 0} | variables
         environment = kept | {f"PASSERBY_{name}": str(value) for name, value in given.items()}
         script = f"import sys; sys.modules[{hides!r}] = None; from app.cli import main; main()"
@@ -96,7 +96,7 @@ def test_a_url_of_no_database_is_refused_without_its_password(sentence: Serve, u
 
 
 @pytest.mark.slow
-def test_a_wrong_password_and_a_database_that_is_not_there(sentence: Serve, postgresql: Callable[[], str]) -> None:
+def test_a_database_that_is_not_there(sentence: Serve, postgresql: Callable[[], str]) -> None:
     url = make_url(postgresql())
     gone = url.set(database="gone").render_as_string(hide_password=False)
     assert 'database "gone" does not exist' in sentence(DATABASE_URL=gone)
@@ -126,6 +126,11 @@ def test_a_checkpoint_that_is_missing(sentence: Serve, tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_damaged(sentence: Serve, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"damaged")
     assert name in sentence(CHECKPOINT=tmp_path / name)
+
+
+def test_a_folder_in_place_of_a_checkpoint(sentence: Serve, tmp_path: Path) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    assert "folder.onnx is a folder, not the file of a checkpoint" in sentence(CHECKPOINT=tmp_path / "folder.onnx")
 
 
 def test_a_checkpoint_that_is_cut_off(sentence: Serve, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_nothing_to_check_is_an_error_before_anything_starts(passerby: Callable[
 
 def start_demo(crops: Path, checkpoint: Path, temporary: Path, *options: str) -> subprocess.Popen[str]:
     temporary.mkdir()
+    (temporary.parent / ".env").write_text("PASSERBY_DATABASE_URL=postgresql://nowhere/gallery")  # neither
     foreign = {
         "PASSERBY_API_KEY": "a-key-of-another-service",
         "PASSERBY_DATABASE_URL": "postgresql://nowhere/gallery",
@@ -73,6 +74,7 @@ def start_demo(crops: Path, checkpoint: Path, temporary: Path, *options: str) ->
         [sys.executable, "-m", "app.cli", "demo", "--data", str(crops), *options],
         stdout=subprocess.PIPE,
         text=True,
+        cwd=temporary.parent,
         env=os.environ | foreign | {"PASSERBY_CHECKPOINT": str(checkpoint), "TMPDIR": str(temporary)},
     )
 

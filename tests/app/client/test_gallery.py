@@ -137,6 +137,17 @@ def test_cameras_are_listed_and_described(client: httpx.Client, passerby: Passer
     assert (ran.code, "must be an IANA time zone" in ran.err) == (2, True)
 
 
+def test_an_import_that_names_a_camera_keeps_its_place(
+    client: httpx.Client, passerby: Passerby, tmp_path: Path
+) -> None:
+    passerby("cameras", "put", "sud-eingang", "--place", "Gate 3", "--time-zone", "Europe/Vienna")
+    (tmp_path / "crops" / "Süd Eingang").mkdir(parents=True)
+    (tmp_path / "crops" / "Süd Eingang" / "1.jpg").write_bytes(jpeg(1))
+    assert passerby("import", tmp_path / "crops").code == 0
+    (camera,) = json.loads(passerby("cameras", "--json").out)
+    assert (camera["name"], camera["place"], camera["time_zone"]) == ("Süd Eingang", "Gate 3", "Europe/Vienna")
+
+
 def test_both_places_of_the_url_of_cameras_count(
     client: httpx.Client, passerby: Passerby, monkeypatch: pytest.MonkeyPatch
 ) -> None:
