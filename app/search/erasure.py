@@ -58,7 +58,7 @@ class Erasure:
         self._poll_seconds = poll_seconds
         self._expire_at = 0.0
         self._cleaned_to = 0
-        self._clean_at = 0.0
+        self._clean_at = self._rewrite_at = 0.0
         self._stopping = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._rewriting: asyncio.Task[bool] | None = None
@@ -78,24 +78,27 @@ class Erasure:
     async def work(self) -> None:
         """Do what is due. Raises what the database and the image store raise."""
         if time.monotonic() >= self._expire_at:
+            self._expire_at = time.monotonic() + _EXPIRY_SECONDS  # where it fails, the rest is tried before it again
             await self._delete_old_searches()
-            self._expire_at = time.monotonic() + _EXPIRY_SECONDS
         async with self._database.read() as session:
             deletions = await GalleryRepository(session).deletions()
         if deletions is None:
             return
         last, first_at = deletions
-        due = now_microseconds() >= first_at + self._erase_seconds / 2 * 1e6
+        due = time.monotonic() >= self._rewrite_at and now_microseconds() >= first_at + self._erase_seconds / 2 * 1e6
         if due or (last > self._cleaned_to and time.monotonic() >= self._clean_at):
             if not await self._clean_searches():
                 return
             self._cleaned_to, self._clean_at = last, time.monotonic() + _CLEANING_SECONDS
-        if due:
-            await self._images.delete_abandoned()
-        if due and await self._rewrite():
-            async with self._database.write() as session:
-                await GalleryRepository(session).remove_deletions(last)
-            _log.info("what was deleted has left the database")
+        if not due:
+            return
+        await self._images.delete_abandoned()
+        if not await self._rewrite():
+            self._rewrite_at = time.monotonic() + min(_CLEANING_SECONDS, self._erase_seconds / 8)
+            return
+        async with self._database.write() as session:
+            await GalleryRepository(session).remove_deletions(last)
+        _log.info("what was deleted has left the database")
 
     async def _rewrite(self) -> bool:
         """Rewrite the database's files; False where another process does so, or at the stop."""
