@@ -15,6 +15,7 @@ def _crop(crop_id: str, camera_id: str, captured_at: str) -> dict[str, Any]:
         "id": crop_id,
         "camera_id": camera_id,
         "captured_at": captured_at,
+        "time_guessed": False,
         "track_id": "gate-north-1830",
         "person_id": None,
         "attributes": {"lane": 2},
@@ -87,11 +88,22 @@ ANSWERS: Mapping[str, Any] = {
     },
     "list_crops": {"items": [_LOBBY, _GATE], "next_cursor": None},
     "get_crop": _GATE,
+    "patch_crop": _GATE | {"person_id": "anna"},
+    "patch_crops": {"matched": 12, "changed": 9, "dry_run": False},
+    "delete_crops": {"matched": 12, "deleted": 12, "dry_run": False},
     "list_cameras": [_CAMERA],
     "get_camera": _CAMERA,
     "put_camera": _CAMERA,
+    "delete_camera": {"matched": 1830, "deleted": 0, "dry_run": True},
     "search": _SEARCH,
     "get_search": _SEARCH,
+    "list_searches": {
+        "items": [
+            {name: _SEARCH[name] for name in ("search_id", "created_at", "model_id", "filters", "sheet_url")}
+            | {"matches": 20}
+        ],
+        "next_cursor": None,
+    },
     "begin_reindex": _REINDEX | {"embedded": 0, "crops_per_second": None, "seconds_left": None},
     "get_reindex": _REINDEX,
     "get_live": {"status": "alive"},

@@ -114,7 +114,7 @@ def test_the_checkpoint_is_evaluated_on_held_out_persons_before_and_after(adapti
         ((), "folder:/nowhere", "/nowhere is missing"),
         (("--resume",), "", "there is nothing to resume"),
         (("--identities", 40), "", "cannot train on 40 identities: the data has 12"),
-        (("--set", "loss.margni=1"), "", "loss.margni: Extra"),
+        (("--set", "loss.margni=1"), "", "there is no loss.margni: did you mean margin?"),
         (("--set", "architecture.pooling='gem'"), "", "has another architecture than the recipe"),
         (("--from", "bundled.onnx"), "", "--from is bundled.onnx; training starts from a .safetensors checkpoint"),
         (("--from", "nowhere.safetensors"), "", "there is no checkpoint at nowhere.safetensors"),

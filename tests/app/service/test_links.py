@@ -15,17 +15,19 @@ from tests.app.running import jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 
+KEY = "a-key-of-these-tests"
+
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_checkpoint: Path) -> Settings:
     """SQLite is enough here."""
-    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint, api_key=SecretStr("secret"))
+    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint, api_key=SecretStr(KEY))
 
 
 @pytest.fixture
 def client(client: httpx.Client) -> httpx.Client:
     """A client that sends the key."""
-    client.headers["X-API-Key"] = "secret"
+    client.headers["X-API-Key"] = KEY
     return client
 
 
@@ -109,7 +111,7 @@ def test_a_signature_is_for_one_picture_and_opens_nothing_else(client: httpx.Cli
 
 
 def test_an_expired_link_is_refused(client: httpx.Client, links: dict[str, str]) -> None:
-    signer = Signer("secret", clock=lambda: time.time() - 2 * WINDOW_SECONDS - 1)
+    signer = Signer(KEY, clock=lambda: time.time() - 2 * WINDOW_SECONDS - 1)
     for link in links.values():
         path = link.partition("?")[0]
         answer = open_without_key(client, f"{path}?{signer.query(path)}")
@@ -119,10 +121,10 @@ def test_an_expired_link_is_refused(client: httpx.Client, links: dict[str, str])
 
 def test_a_link_lives_for_some_minutes() -> None:
     now = 1_800_000_123.0
-    signer = Signer("secret", clock=lambda: now)
+    signer = Signer(KEY, clock=lambda: now)
     fields = dict(field.split("=") for field in signer.query("/crops/x/image").split("&"))
     assert WINDOW_SECONDS <= int(fields["expires"]) - now <= 2 * WINDOW_SECONDS
-    assert signer.query("/crops/x/image") == Signer("secret", clock=lambda: now + 1).query("/crops/x/image")
+    assert signer.query("/crops/x/image") == Signer(KEY, clock=lambda: now + 1).query("/crops/x/image")
 
 
 def test_a_link_of_another_key_is_refused(client: httpx.Client, links: dict[str, str]) -> None:
