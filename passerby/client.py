@@ -5,7 +5,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
@@ -16,7 +16,16 @@ from app.models.schemas import ReindexOut
 from app.search.schemas import SearchAnswer, SearchPage, SearchSummary
 from app.status.schemas import Alive, ModelOut, Ready
 from passerby.errors import PasserbyError, UnexpectedAnswer
-from passerby.fields import CropFilters, CropSelection, EmbedOptions, Labels, SearchOptions, encoded, json_text
+from passerby.fields import (
+    CropFilters,
+    CropSelection,
+    EmbedOptions,
+    Labels,
+    SearchOptions,
+    encoded,
+    encoded_selection,
+    json_text,
+)
 from passerby.http import DEFAULT_URL, Connection
 from passerby.pictures import Picture, Pictures, each, file_of
 from passerby.uploading import File, NewCrop, Progress, UploadSummary, upload
@@ -116,13 +125,16 @@ class AsyncClient:
         answer = await self._http.send("POST", "/embed", data=form, files=[("frame", file_of(frame, 0))])
         return self._http.parse(EmbedAnswer, answer)
 
-    async def upload(self, crops: Iterable[NewCrop], progress: Progress | None = None) -> UploadSummary:
+    async def upload(
+        self, crops: Iterable[NewCrop], progress: Progress | None = None, *, update: bool = False
+    ) -> UploadSummary:
         """Store any number of crops, in several requests at once; a crop that cannot be stored fails alone.
 
         crops: read in another thread as they are sent, so that a generator never has more than a few requests' pictures
-        in memory. progress: called for each crop as soon as its outcome is known, not in order.
+        in memory. progress: called for each crop as soon as its outcome is known, not in order. update: where a crop is
+        stored already, and labels that are given differ from its own, they are changed.
         """
-        return await upload(self._post_crops, crops, progress)
+        return await upload(partial(self._post_crops, update), crops, progress)
 
     async def list_crops(self, cursor: str | None = None, limit: int = 50, **filters: Unpack[CropFilters]) -> CropPage:
         """One page of the crops that pass all filters, latest first; cursor: `next_cursor` of the page before."""
@@ -151,25 +163,27 @@ class AsyncClient:
         """Delete a crop, its embedding and its picture."""
         await self._http.send("DELETE", "/crops/{}", crop_id)
 
-    async def patch_crop(self, crop_id: str, **labels: Unpack[Labels]) -> CropOut:
+    async def patch_crop(self, crop_id: str, **change: Unpack[Labels]) -> CropOut:
         """Change the person, the track or the attributes of a crop."""
-        return self._http.parse(CropOut, await self._http.send("PATCH", "/crops/{}", crop_id, json=dict(labels)))
+        return self._http.parse(CropOut, await self._http.send("PATCH", "/crops/{}", crop_id, json=dict(change)))
 
     async def patch_crops(
-        self, labels: Labels, *, dry_run: bool = False, **selection: Unpack[CropSelection]
+        self, change: Labels, *, dry_run: bool = False, **selection: Unpack[CropSelection]
     ) -> ChangedCrops:
-        """Change the labels of all selected crops, or only count them. Raises InvalidRequest where none is selected."""
-        query = encoded({"dry_run": dry_run, **selection})
-        answer = await self._http.send("PATCH", "/crops", params=query, json=dict(labels))
+        """Change the labels of all selected crops; at least one filter is needed. dry_run: only count."""
+        query = encoded_selection(selection) | encoded({"dry_run": dry_run})
+        answer = await self._http.send("PATCH", "/crops", params=query, json=dict(change))
         return self._http.parse(ChangedCrops, answer)
 
     async def delete_crops(self, *, dry_run: bool = False, **selection: Unpack[CropSelection]) -> DeletedCrops:
-        """Delete all selected crops, or only count them. Raises InvalidRequest where none is selected."""
-        query = encoded({"dry_run": dry_run, **selection})
+        """Delete all selected crops; at least one filter is needed. dry_run: only count."""
+        query = encoded_selection(selection) | encoded({"dry_run": dry_run})
         return self._http.parse(DeletedCrops, await self._http.send("DELETE", "/crops", params=query))
 
-    async def _post_crops(self, files: Sequence[File], items: Sequence[Mapping[str, Any]]) -> Sequence[EmbedItem]:
-        form = {"items": json_text(items)}
+    async def _post_crops(
+        self, update: bool, files: Sequence[File], items: Sequence[Mapping[str, Any]]
+    ) -> Sequence[EmbedItem]:
+        form = encoded({"items": json_text(items), "update": update or None})  # services before 0.3 have no `update`
         answer = await self._http.send("POST", "/embed", data=form, files=[("files", file) for file in files])
         outcomes = self._http.parse(EmbedAnswer, answer).items
         if len(outcomes) != len(files):
@@ -194,10 +208,10 @@ class AsyncClient:
         answer = await self._http.send("PUT", "/cameras/{}", camera_id, json=description)
         return self._http.parse(CameraOut, answer)
 
-    async def delete_camera(self, camera_id: str, *, dry_run: bool = False) -> DeletedCrops:
-        """Delete a camera and all its crops, or only count them."""
-        answer = await self._http.send("DELETE", "/cameras/{}", camera_id, params=encoded({"dry_run": dry_run}))
-        return self._http.parse(DeletedCrops, answer)
+    async def delete_camera(self, camera_id: str, dry_run: bool = False) -> DeletedCrops:
+        """Delete a camera and all of its crops. dry_run: only count them."""
+        query = encoded({"dry_run": dry_run})
+        return self._http.parse(DeletedCrops, await self._http.send("DELETE", "/cameras/{}", camera_id, params=query))
 
     # models
 
@@ -337,6 +351,10 @@ class Client:
         return self._client.absolute(link)
 
     def _wait(self, work: Coroutine[Any, Any, R]) -> R:
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
+            work.close()
+            why = "it is closed" if self._loop.is_closed() else "its own thread, as in a progress callback, cannot wait"
+            raise RuntimeError(f"this client cannot be used: {why}")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

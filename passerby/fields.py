@@ -24,13 +24,16 @@ class CropFilters(TypedDict, total=False):
 
 
 class CropSelection(CropFilters, total=False):
-    """The crops that a change or a deletion is for: those that pass all filters and, where ids are given, have one."""
+    """Which crops a change or a deletion is for: those that pass all filters and, where ids are given, have one.
+
+    An empty list is refused: as no filter, it would select more crops than it says.
+    """
 
     crop_ids: Sequence[str]
 
 
 class Labels(TypedDict, total=False):
-    """New labels of crops: what is left out stays as it is, and None clears it."""
+    """New labels of crops: what is left out stays as it is, None clears it."""
 
     person_id: str | None
     track_id: str | None
@@ -64,6 +67,11 @@ class EmbedOptions(TypedDict, total=False):
 def encoded(fields: Mapping[str, Any]) -> dict[str, str | list[str]]:
     """Form or query fields by name; those without a value are left out."""
     return {name: _text(value) for name, value in fields.items() if value is not None and value != [] and value != ()}
+
+
+def encoded_selection(selection: CropSelection) -> dict[str, str | list[str]]:
+    """Query fields by name; an empty list is a blank value, which the service refuses."""
+    return encoded({name: [""] if value in ([], ()) else value for name, value in selection.items()})
 
 
 def json_text(value: Any) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.decoding import upright
+from model.files import printable
 from passerby.errors import PictureError
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
@@ -40,8 +41,8 @@ def each(pictures: Pictures) -> Iterator[Picture]:
 
 
 def name_of(picture: Picture) -> str | None:
-    """A picture's path as messages show it, if it is given as a path: valid Unicode, which a file name need not be."""
-    return os.fspath(picture).encode(errors="replace").decode() if isinstance(picture, str | os.PathLike) else None
+    """A picture's path as messages show it, if it is given as a path."""
+    return printable(os.fspath(picture)) if isinstance(picture, str | os.PathLike) else None
 
 
 def opened(picture: Picture, position: int) -> bytes | Image.Image:

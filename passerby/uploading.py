@@ -22,7 +22,11 @@ BYTES_PER_REQUEST = 16 * 1024 * 1024  # times REQUESTS_IN_FLIGHT, the bound of a
 
 @dataclass(frozen=True)
 class NewCrop:
-    """A crop to store: its picture and what is known of it. captured_at: with a time zone."""
+    """A crop to store: its picture and what is known of it.
+
+    captured_at: with a time zone. time_guessed: captured_at is a guess, such as the time of the file; then the same
+    picture by the same camera is the same crop, whatever its time.
+    """
 
     picture: Picture
     camera_id: str
@@ -30,6 +34,7 @@ class NewCrop:
     track_id: str | None = None
     person_id: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    time_guessed: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """The crop's object in the form field `items` of `POST /embed`."""
@@ -39,6 +44,7 @@ class NewCrop:
             "track_id": self.track_id,
             "person_id": self.person_id,
             "attributes": dict(self.attributes),
+            "time_guessed": self.time_guessed,
         }
         return {name: value for name, value in known.items() if value}
 
@@ -49,17 +55,18 @@ class UploadedCrop:
 
     position: int
     crop: NewCrop
-    status: Literal["created", "existing", "failed"]
+    status: Literal["created", "existing", "updated", "failed"]
     stored: CropOut | None = None
     problem: str | None = None
 
 
 @dataclass
 class UploadSummary:
-    """How many crops are new in the gallery, how many were in it before, and why others failed, by position."""
+    """How many crops are new in the gallery, were in it before, got other labels; why others failed, by position."""
 
     created: int = 0
     existing: int = 0
+    updated: int = 0
     failed: dict[int, str] = field(default_factory=dict)
 
     def add(self, outcome: UploadedCrop) -> None:
@@ -68,6 +75,8 @@ class UploadSummary:
             self.created += 1
         elif outcome.status == "existing":
             self.existing += 1
+        elif outcome.status == "updated":
+            self.updated += 1
         else:
             self.failed[outcome.position] = outcome.problem or "the service gave no reason"
 
@@ -140,7 +149,7 @@ class _Uploading:
             await self._send(crops[middle:])
             return
         for crop, item in zip(crops, items, strict=True):
-            if item.status == "created" or item.status == "existing":
+            if item.status == "created" or item.status == "existing" or item.status == "updated":
                 self._report(UploadedCrop(crop.position, crop.crop, item.status, item.crop))
             else:
                 problem = None if item.problem is None else item.problem.detail or item.problem.title

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -135,6 +136,40 @@ def test_models_are_switched(client: passerby.Client, tiny_checkpoint: Path, tmp
     client.delete_model(old)
 
 
+def test_labels_are_changed_one_by_one_and_by_filter(client: passerby.Client) -> None:
+    client.upload(crops(3))
+    first = next(client.crops())
+    assert client.patch_crop(first.id, track_id="t1").person_id == first.person_id
+    assert client.patch_crop(first.id, person_id=None).person_id is None
+    counted = client.patch_crops({"attributes": {"lane": 2}}, track_id="t1", dry_run=True)
+    assert (counted.matched, counted.changed, counted.dry_run) == (1, 1, True)
+    assert client.patch_crops({"attributes": {"lane": 2}}, crop_ids=[first.id]).changed == 1
+    assert client.get_crop(first.id).attributes == {"lane": 2}
+
+
+def test_many_crops_are_deleted_at_once(client: passerby.Client) -> None:
+    client.upload(crops(4))
+    client.embed(jpeg(9), camera_id="lobby", captured_at=NOON)
+    assert client.delete_crops(person_id="p1", dry_run=True).matched == 1
+    assert client.delete_crops(person_id="p1").deleted == 1
+    for empty in ({"crop_ids": []}, {"camera_ids": ["gate"], "crop_ids": []}, {"camera_ids": ()}, {}):
+        with pytest.raises(passerby.InvalidRequest):
+            client.delete_crops(**empty)  # type: ignore[arg-type]
+    assert len(list(client.crops())) == 4, "an empty list does not select everything"
+    assert client.delete_camera("gate", dry_run=True).matched == 3
+    assert client.delete_camera("gate").deleted == 3
+    assert [camera.id for camera in client.list_cameras()] == ["lobby"]
+
+
+def test_searches_are_listed_and_deleted(client: passerby.Client) -> None:
+    made = [client.search(jpeg(seed)).search_id for seed in range(3)]
+    assert [search.search_id for search in client.searches(page_size=2)] == made[::-1]
+    assert len(client.list_searches(limit=2).items) == 2
+    client.delete_search(made[0])
+    with pytest.raises(passerby.NotFound):
+        client.get_search(made[0])
+
+
 # pages and uploads
 
 
@@ -184,6 +219,21 @@ def test_an_upload_of_a_generator_has_few_pictures_in_memory(client: passerby.Cl
     assert most <= (REQUESTS_IN_FLIGHT + 1) * CROPS_PER_REQUEST + 1
 
 
+def test_a_guessed_time_does_not_make_another_crop(client: passerby.Client) -> None:
+    for moment in (NOON, NOON + timedelta(hours=1)):
+        client.upload([passerby.NewCrop(jpeg(1), "gate", moment, time_guessed=True)])
+    (crop,) = client.crops()
+    assert (crop.captured_at, crop.time_guessed) == (NOON, True)
+
+
+def test_an_upload_corrects_labels_where_it_is_asked_to(client: passerby.Client) -> None:
+    client.upload(crops(2))
+    corrected = [replace(crop, person_id="anna") for crop in crops(2)]
+    assert client.upload(corrected).existing == 2
+    assert client.upload(corrected, update=True).updated == 2
+    assert {crop.person_id for crop in client.crops()} == {"anna"}
+
+
 def test_an_error_of_the_caller_ends_an_upload(client: passerby.Client) -> None:
     def broken() -> Iterator[passerby.NewCrop]:
         yield from crops(3)
@@ -226,6 +276,15 @@ def test_a_client_that_is_not_closed_does_not_keep_a_program_alive(service: str)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "alive\n", "")
 
 
+def test_a_client_that_cannot_be_used_says_so(client: passerby.Client) -> None:
+    with pytest.raises(RuntimeError, match="its own thread"):
+        client.upload(crops(1), lambda _: print(client.get_live()))
+    client.close()
+    client.close()
+    with pytest.raises(RuntimeError, match="it is closed"):
+        client.get_live()
+
+
 # errors
 
 
@@ -248,15 +307,15 @@ def test_a_picture_that_cannot_be_read_is_named_before_anything_is_sent(client: 
 
 def test_the_key_is_given_or_that_of_the_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PASSERBY_API_KEY", raising=False)
-    with running_service(settings.model_copy(update={"api_key": SecretStr("secret")})) as http:
+    with running_service(settings.model_copy(update={"api_key": SecretStr("a-key-of-these-tests")})) as http:
         url = str(http.base_url)
         with passerby.Client(url) as client, pytest.raises(passerby.Unauthorised, match="asks for an API key"):
             client.list_cameras()
         with passerby.Client(url, "wrong") as client, pytest.raises(passerby.Unauthorised, match="refuses the API key"):
             client.list_cameras()
-        with passerby.Client(url, "secret") as client:
+        with passerby.Client(url, "a-key-of-these-tests") as client:
             assert client.list_cameras() == []
-        monkeypatch.setenv("PASSERBY_API_KEY", "secret")
+        monkeypatch.setenv("PASSERBY_API_KEY", "a-key-of-these-tests")
         with passerby.Client(url) as client:
             assert client.list_cameras() == []
 
