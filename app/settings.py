@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         description="Time after which a stored search is deleted, with its pictures",
     )
     erase_seconds: float = Field(
-        3600.0,
+        86_400.0,
         gt=0,
         json_schema_extra=_SECONDS,
         description="Time after which nothing of a deleted crop is left in the data folder and the database; the "
