@@ -26,7 +26,7 @@ from passerby.fields import (
     encoded_selection,
     json_text,
 )
-from passerby.http import DEFAULT_URL, Connection
+from passerby.http import Connection
 from passerby.pictures import Picture, Pictures, each, file_of
 from passerby.uploading import File, NewCrop, Progress, UploadSummary, upload
 
@@ -43,8 +43,9 @@ class AsyncClient:
     for at most ten minutes. Answers also have the fields that only a later version of the service knows.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
-        """api_key: by default that of the environment variable PASSERBY_API_KEY, as for the command line.
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
+        """url, api_key: by default those of the environment variables PASSERBY_URL and PASSERBY_API_KEY, as for the
+        command line; without the first, http://127.0.0.1:8000.
 
         Raises ServiceError where the URL is none.
         """
@@ -320,7 +321,7 @@ class Client:
     It runs in a thread of its own, and any number of threads may use it.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
         """See AsyncClient."""
         self._client = AsyncClient(url, api_key)
         self._loop = asyncio.new_event_loop()

@@ -12,6 +12,7 @@ from app.kit.hosts import is_loopback
 from app.problem import Problem
 from passerby.errors import ServiceError, UnexpectedAnswer, Unreachable, refused_as
 
+URL_VARIABLE = "PASSERBY_URL"
 API_KEY_VARIABLE = "PASSERBY_API_KEY"
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -27,8 +28,9 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 class Connection:
     """Sends requests to the service at a URL. Every method raises ServiceError, with a message for the user."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
-        """api_key: by default that of the environment."""
+    def __init__(self, url: str | None, api_key: str | None) -> None:
+        """url, api_key: by default those of the environment."""
+        url = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
         self.url = url.rstrip("/")
         try:
             host = urlsplit(url).hostname or ""

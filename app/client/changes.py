@@ -9,6 +9,7 @@ from rich.console import Console
 
 from app.client.errors import ClientError
 from app.client.http import Changed, Selection, ServiceClient
+from model.errors import counted
 
 
 def run_delete(selection: Selection, dry_run: bool, yes: bool, url: str, console: Console) -> None:
@@ -29,7 +30,7 @@ def run_label(selection: Selection, labels: Mapping[str, Any], dry_run: bool, ur
         raise ClientError("say what to set: --set-person, --set-track or --set-attributes; an empty text clears it")
     changed = asyncio.run(_ask(lambda service, dry: service.label_crops(selection, labels, dry), dry_run, url))
     verb = "would change" if dry_run else "changed"
-    console.print(f"{changed.matched:,} crops match, {changed.changed:,} of them {verb}", highlight=False)
+    console.print(f"matching: {counted(changed.matched, 'crop')}, of which {changed.changed:,} {verb}", highlight=False)
 
 
 def _require_choice(selection: Selection) -> None:
@@ -42,13 +43,14 @@ _Request = Callable[[ServiceClient, bool], Awaitable[Changed]]
 
 def _count_and_delete(request: _Request, dry_run: bool, yes: bool, url: str, console: Console) -> None:
     found = asyncio.run(_ask(request, True, url)).matched
-    console.print(f"{found:,} crops match", highlight=False)
+    console.print(f"matching: {counted(found, 'crop')}", highlight=False)
     if dry_run:
         return
     if not yes and not typer.confirm("Delete them with their pictures, for ever?"):
         console.print("Nothing was deleted.")
         return
-    console.print(f"{asyncio.run(_ask(request, False, url)).changed:,} crops deleted", highlight=False)
+    deleted = asyncio.run(_ask(request, False, url)).changed
+    console.print(f"deleted: {counted(deleted, 'crop')}", highlight=False)
 
 
 async def _ask(request: _Request, dry_run: bool, url: str) -> Changed:

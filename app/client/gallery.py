@@ -8,6 +8,7 @@ from rich.console import Console
 
 from app.client.http import Camera, CropPage, Filters, ServiceClient
 from app.client.tables import crop_columns, print_table
+from model.errors import counted
 
 
 def run_crops(filters: Filters, limit: int, url: str, as_json: bool, console: Console) -> None:
@@ -18,7 +19,7 @@ def run_crops(filters: Filters, limit: int, url: str, as_json: bool, console: Co
     elif page.items:
         print_table(crop_columns(page.items), console)
         more = "; there are more, --limit shows them" if page.next_cursor else ""
-        console.print(f"{len(page.items):,} crops{more}", highlight=False)
+        console.print(f"{counted(len(page.items), 'crop')}{more}", highlight=False)
     else:
         console.print("No crop.")
 

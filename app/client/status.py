@@ -8,6 +8,7 @@ from rich.text import Text
 
 from app.client.errors import Refused
 from app.client.http import ReindexAnswer, ServiceClient
+from model.errors import counted
 
 
 def run_status(url: str, console: Console) -> int:
@@ -36,7 +37,7 @@ async def _status(url: str) -> tuple[str | None, dict[str, str]]:
         "model": f"{model.model_id}, {model.architecture}",
         "engine": model.runs_on or "not known",
         "crops": f"{reindex.total:,}",
-        "queue": f"{queue:,} crops",
+        "queue": counted(queue, "crop"),
         "reindex": _progress(reindex),
     }
 

@@ -415,3 +415,12 @@ def test_what_is_posted_as_an_image_is_a_file(client: passerby.Client) -> None:
     (crop,) = client.crops()
     assert client.get_crop_image(crop.id).startswith(b"\x89PNG")
     assert client.embed(encoded(picture(1), "PNG"), store=False).items[0].status == "embedded"
+
+
+def test_the_url_is_by_default_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, url in (("https://host/passerby/", "https://host/passerby"), ("", "http://127.0.0.1:8000")):
+        monkeypatch.setenv("PASSERBY_URL", variable)
+        with passerby.Client() as client:
+            assert client.url == url
+        with passerby.Client("http://other:1") as client:
+            assert client.url == "http://other:1"

@@ -52,7 +52,7 @@ def test_a_dry_run_counts_and_deletes_nothing(
     client: httpx.Client, passerby: Passerby, crops: list[dict[str, Any]]
 ) -> None:
     ran = passerby("delete", "--camera", "gate", "--dry-run")
-    assert (ran.code, ran.out) == (0, "2 crops match\n")
+    assert (ran.code, ran.out) == (0, "matching: 2 crops\n")
     assert len(left(client)) == 3
 
 
@@ -64,9 +64,9 @@ def test_crops_are_deleted_by_filters_and_ids_after_a_yes(
     assert passerby("delete", "--person", "p1").out.endswith("Nothing was deleted.\n")
     assert len(left(client)) == 3
     answer(monkeypatch, "y\n")
-    assert passerby("delete", one, three, "--camera", "gate").out.endswith("1 crops deleted\n")
+    assert passerby("delete", one, three, "--camera", "gate").out.endswith("deleted: 1 crop\n")
     assert left(client) == {two, three}
-    assert passerby("delete", "--person", "p1", "--yes").out == "2 crops match\n2 crops deleted\n"
+    assert passerby("delete", "--person", "p1", "--yes").out == "matching: 2 crops\ndeleted: 2 crops\n"
     assert left(client) == set()
 
 
@@ -81,8 +81,8 @@ def test_without_an_answer_nothing_is_deleted(
 def test_a_camera_is_deleted_with_its_crops(
     client: httpx.Client, passerby: Passerby, crops: list[dict[str, Any]]
 ) -> None:
-    assert passerby("cameras", "delete", "gate", "--dry-run").out == "2 crops match\n"
-    assert passerby("cameras", "delete", "gate", "--yes").out == "2 crops match\n2 crops deleted\n"
+    assert passerby("cameras", "delete", "gate", "--dry-run").out == "matching: 2 crops\n"
+    assert passerby("cameras", "delete", "gate", "--yes").out == "matching: 2 crops\ndeleted: 2 crops\n"
     assert left(client) == {crops[2]["id"]}
     assert [camera["id"] for camera in client.get("/cameras").json()] == ["hall"]
 
@@ -90,9 +90,9 @@ def test_a_camera_is_deleted_with_its_crops(
 def test_labels_are_set_and_cleared(client: httpx.Client, passerby: Passerby, crops: list[dict[str, Any]]) -> None:
     one, two, three = (crop["id"] for crop in crops)
     ran = passerby("label", one, two, "--set-person", "anna", "--set-attributes", '{"hat": true}', "--dry-run")
-    assert (ran.code, ran.out) == (0, "2 crops match, 2 of them would change\n")
+    assert (ran.code, ran.out) == (0, "matching: 2 crops, of which 2 would change\n")
     ran = passerby("label", one, two, "--set-person", "anna", "--set-attributes", '{"hat": true}')
-    assert ran.out == "2 crops match, 2 of them changed\n"
+    assert ran.out == "matching: 2 crops, of which 2 changed\n"
     assert passerby("label", "--camera", "hall", "--set-person", "", "--set-track", "t1").code == 0
     labels = {crop["id"]: (crop["person_id"], crop["track_id"], crop["attributes"]) for crop in crops}
     changed = {
