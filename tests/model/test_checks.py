@@ -116,6 +116,7 @@ def test_re_ranking_needs_more_memory() -> None:
     assert plain < memory_needed(3_368, 15_913, rerank=True) < 2 * plain
 
 
+@pytest.mark.slow
 def test_the_sizes_of_caches_are_those_of_their_files(tmp_path: Path) -> None:
     recipe = omz_recipe(tmp_path)
     run = run_of(tmp_path, recipe)

@@ -105,6 +105,7 @@ print("threads", torch.get_num_threads())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
 def test_threads_are_those_that_are_asked_for(tmp_path: Path, suffix: str) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
@@ -133,6 +134,7 @@ def test_an_onnx_session_takes_the_threads_of_the_environment(monkeypatch: pytes
     assert session_of(BUNDLED.with_suffix(".onnx")).get_session_options().intra_op_num_threads == 0
 
 
+@pytest.mark.slow
 def test_commands_that_compute_take_threads() -> None:
     for command in ("train", "adapt", "evaluate", "calibrate", "visualize", "export", "teach"):
         assert "--threads" in run(command, "--help", COLUMNS="200").stdout, command
