@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 import uvicorn
@@ -93,12 +94,12 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind(bound: socket.socket, address: object) -> None:
+def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
     if sys.platform != "win32":  # there, it would let several programs listen on one port
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if bound.family == socket.AF_INET6:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    bound.bind(address)  # type: ignore[arg-type]
+    bound.bind(address)
 
 
 def _why_not_bound(error: OSError, host: str, port: int) -> str:

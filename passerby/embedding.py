@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Embeddings(np.ndarray[tuple[int, ...], np.dtype[np.float32]]):
         plain = self.view(np.ndarray)
         return plain.reshape(*plain.shape[:-1], len(PARTS), PART_DIM)
 
-    def __array_wrap__(self, array, context=None, return_scalar=False):  # type: ignore[no-untyped-def]
+    def __array_wrap__(self, array: NDArray[Any], context: Any = None, return_scalar: bool = False) -> Any:
         """See numpy: the results of computations are plain arrays, and scalars."""
         return array[()] if return_scalar else np.asarray(array)
 

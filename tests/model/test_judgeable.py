@@ -26,8 +26,12 @@ from tests.model.training_factories import QUICK
 VIPER = CASES / "one_crop_a_camera"
 
 
-def samples(*seen: tuple[int, int, int]) -> list[Sample]:
-    return [Sample(Path(f"{p:04}_c{c}_{i}.jpg"), p, c) for p, c, count in seen for i in range(count)]
+def samples(*seen: tuple[int, int | None, int]) -> list[Sample]:
+    return [
+        Sample(Path(f"{pid:04}_c{camera}_{i}.jpg"), pid, NO_CAMERA if camera is None else camera)
+        for pid, camera, count in seen
+        for i in range(count)
+    ]
 
 
 def answerable(split: Any) -> int:
@@ -87,7 +91,7 @@ def test_a_split_that_works_stays_as_it_is() -> None:
 
 
 def test_with_one_crop_a_camera_one_crop_of_each_person_is_a_query() -> None:
-    data = samples(*one_crop_a_camera(40))  # type: ignore[arg-type]
+    data = samples(*one_crop_a_camera(40))
     _, held_out = hold_out(data, 20)
     judged = judgeable(held_out)
     assert judged.rule is QueryRule.PERSON

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from passerby.uploading import CROPS_PER_REQUEST, REQUESTS_IN_FLIGHT
 from tests.app.factories import encoded, picture, random_pixels
 from tests.app.reindexing import other_checkpoint
 from tests.app.running import jpeg, running_service
+from tests.app.waiting import until
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -70,7 +70,7 @@ def test_crops_go_in_are_found_and_are_deleted(client: passerby.Client) -> None:
 def test_every_filter_reaches_the_service(client: passerby.Client) -> None:
     client.upload(crops(4))
     client.embed(jpeg(9), camera_id="lobby", captured_at=NOON, track_id="t1")
-    for filters, count in (
+    cases: list[tuple[passerby.SearchOptions, int]] = [
         ({"camera_ids": ["lobby"]}, 1),
         ({"exclude_camera_ids": ["lobby"]}, 4),
         ({"captured_from": NOON + timedelta(minutes=2), "captured_to": NOON + timedelta(minutes=3)}, 1),
@@ -82,8 +82,9 @@ def test_every_filter_reaches_the_service(client: passerby.Client) -> None:
         ({"consistency": "session"}, 5),
         ({"part_weights": {"global": 2.0}}, 5),
         ({"captured_from": None, "camera_ids": []}, 5),
-    ):
-        matches = client.search(jpeg(1), **filters).matches  # type: ignore[arg-type]
+    ]
+    for filters, count in cases:
+        matches = client.search(jpeg(1), **filters).matches
         assert len(matches) == count, filters
 
 
@@ -127,10 +128,7 @@ def test_models_are_switched(client: passerby.Client, tiny_checkpoint: Path, tmp
     with pytest.raises(passerby.PasserbyError, match=r"cannot read .*gone.onnx"):
         client.begin_reindex(tmp_path / "gone.onnx")
     new = client.begin_reindex(other_checkpoint(tmp_path)).next_model_id
-    deadline = time.monotonic() + 60
-    while client.get_reindex().active_model_id != new:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: client.get_reindex().active_model_id == new, 60)
     with pytest.raises(passerby.Refused, match="no reindex is running"):
         client.cancel_reindex()
     client.delete_model(old)
@@ -152,9 +150,15 @@ def test_many_crops_are_deleted_at_once(client: passerby.Client) -> None:
     client.embed(jpeg(9), camera_id="lobby", captured_at=NOON)
     assert client.delete_crops(person_id="p1", dry_run=True).matched == 1
     assert client.delete_crops(person_id="p1").deleted == 1
-    for empty in ({"crop_ids": []}, {"camera_ids": ["gate"], "crop_ids": []}, {"camera_ids": ()}, {}):
+    empties: list[passerby.CropSelection] = [
+        {"crop_ids": []},
+        {"camera_ids": ["gate"], "crop_ids": []},
+        {"camera_ids": ()},
+        {},
+    ]
+    for empty in empties:
         with pytest.raises(passerby.InvalidRequest):
-            client.delete_crops(**empty)  # type: ignore[arg-type]
+            client.delete_crops(**empty)
     assert len(list(client.crops())) == 4, "an empty list does not select everything"
     assert client.delete_camera("gate", dry_run=True).matched == 3
     assert client.delete_camera("gate").deleted == 3
@@ -390,7 +394,7 @@ def test_readiness_is_that_of_the_moment_and_can_be_waited_for() -> None:
 
 def test_fields_of_a_later_version_are_kept() -> None:
     with Scripted(ALIVE) as server, passerby.Client(server.url) as client:
-        assert getattr(client.get_live(), "since") == "of a later version"  # noqa: B009
+        assert client.get_live().model_extra == {"since": "of a later version"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from starlette.routing import Route
 
 from app.settings import Settings
 from tests.app.running import found, jpeg, search, stored
+from tests.app.waiting import until
 
 Run = Callable[[Settings], httpx.Client]
 Passerby = Callable[..., Any]
@@ -53,8 +53,7 @@ def proxy(target: str, strips: bool) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
-            time.sleep(0.01)
+        until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}{PREFIX}", timeout=30) as client:
             yield client
