@@ -3,17 +3,19 @@
 import json
 import signal
 import sys
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
 from app.client.errors import ClientError
-from app.client.http import DEFAULT_URL, Filters, Query, Selection
+from app.client.filters import takes_filters
 from model.files import print_undecodable_names
+from passerby.errors import PasserbyError
+from passerby.fields import CropFilters, CropSelection, Labels, SearchOptions
+from passerby.http import DEFAULT_URL
 
 commands = typer.Typer(
     name="passerby",
@@ -62,20 +64,12 @@ CropsOption = Annotated[
     list[str] | None,
     typer.Option("--crop", metavar="ID", help="Instead of pictures, a crop of the gallery; can be repeated"),
 ]
-PersonOption = Annotated[str | None, typer.Option("--person", help="Only crops of this person")]
-TrackOption = Annotated[str | None, typer.Option("--track", help="Only crops of this track")]
 SimilarityOption = Annotated[
     float | None, typer.Option("--min-similarity", min=-1, max=1, help="Leave out matches that are less similar")
 ]
 SheetOption = Annotated[Path | None, typer.Option("--out", metavar="FILE.jpg", help="Save the contact sheet there")]
 LimitOption = Annotated[int, typer.Option(min=1, help="How many crops at most, latest first")]
 TopOption = Annotated[int, typer.Option(min=1, max=1000, help="How many matches at most")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; can be repeated")]
-ExcludeOption = Annotated[list[str] | None, typer.Option("--exclude-camera", help="Not this camera; can be repeated")]
-AttributesOption = Annotated[
-    str | None,
-    typer.Option(metavar="JSON", help='Only crops with these attributes and values: \'{"colour": "red"}\''),
-]
 WeightsOption = Annotated[
     str | None,
     typer.Option(metavar="JSON", help='Weights of the parts, 1 by default: \'{"upper_half": 2, "lower_half": 0}\''),
@@ -99,14 +93,6 @@ CheckOption = Annotated[
 ]
 
 
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no ISO 8601 time such as 2026-05-01T14:30") from error
-    return moment if moment.tzinfo else moment.astimezone()
-
-
 def _json(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -117,14 +103,13 @@ def _json(text: str) -> dict[str, Any]:
     return value
 
 
+def _selection(filters: CropFilters, crop_ids: list[str] | None) -> CropSelection:
+    return cast(CropSelection, {**filters, "crop_ids": crop_ids} if crop_ids else filters)
+
+
 CropIdsArgument = Annotated[list[str] | None, typer.Argument(metavar="[CROP]...", help="Ids of crops")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Count the crops, and change nothing")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask")]
-FromOption = Annotated[
-    datetime | None,
-    typer.Option("--from", parser=_moment, metavar="TIME", help="Captured then or later: 2026-05-01T14:30"),
-]
-ToOption = Annotated[datetime | None, typer.Option("--to", parser=_moment, metavar="TIME", help="Captured before then")]
 
 
 @commands.callback()
@@ -163,18 +148,13 @@ def import_(
 
 
 @commands.command()
+@takes_filters
 def search(
+    filters: CropFilters,
     images: ImagesArgument = None,
     crop_ids: CropsOption = None,
     url: UrlOption = DEFAULT_URL,
     top_k: TopOption = 20,
-    camera_ids: OnlyOption = None,
-    exclude_camera_ids: ExcludeOption = None,
-    captured_from: FromOption = None,
-    captured_to: ToOption = None,
-    person_id: PersonOption = None,
-    track_id: TrackOption = None,
-    attributes: AttributesOption = None,
     min_similarity: SimilarityOption = None,
     part_weights: WeightsOption = None,
     out: SheetOption = None,
@@ -184,35 +164,25 @@ def search(
 
     Times without a zone are in this computer's time zone.
     """
-    from app.client.searching import read_picture, run_search
+    from app.client.searching import run_search
 
-    filters = Filters(
-        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
-    )
-    pictures = [read_picture(image) for image in images or ()]
-    query = Query(pictures, crop_ids or (), top_k, filters, min_similarity, part_weights)
-    run_search(query, url, as_json, out, console)
+    options = cast(SearchOptions, {**filters, "top_k": top_k, "min_similarity": min_similarity})
+    if part_weights is not None:
+        options["part_weights"] = part_weights
+    run_search(images or [], crop_ids or [], options, url, as_json, out, console)
 
 
 @commands.command()
+@takes_filters
 def crops(
+    filters: CropFilters,
     url: UrlOption = DEFAULT_URL,
     limit: LimitOption = 50,
-    camera_ids: OnlyOption = None,
-    exclude_camera_ids: ExcludeOption = None,
-    captured_from: FromOption = None,
-    captured_to: ToOption = None,
-    person_id: PersonOption = None,
-    track_id: TrackOption = None,
-    attributes: AttributesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the crops of the gallery, latest first."""
     from app.client.gallery import run_crops
 
-    filters = Filters(
-        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
-    )
     run_crops(filters, limit, url, as_json, console)
 
 
@@ -258,39 +228,26 @@ def delete_camera(
 
 
 @commands.command()
+@takes_filters
 def delete(
+    filters: CropFilters,
     crop_ids: CropIdsArgument = None,
     url: UrlOption = DEFAULT_URL,
-    camera_ids: OnlyOption = None,
-    exclude_camera_ids: ExcludeOption = None,
-    captured_from: FromOption = None,
-    captured_to: ToOption = None,
-    person_id: PersonOption = None,
-    track_id: TrackOption = None,
-    attributes: AttributesOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
 ) -> None:
     """Delete crops by ids or filters, after you have seen how many they are. Ids and filters must all fit a crop."""
     from app.client.changes import run_delete
 
-    filters = Filters(
-        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
-    )
-    run_delete(Selection(crop_ids or (), filters), dry_run, yes, url, console)
+    run_delete(_selection(filters, crop_ids), dry_run, yes, url, console)
 
 
 @commands.command()
+@takes_filters
 def label(
+    filters: CropFilters,
     crop_ids: CropIdsArgument = None,
     url: UrlOption = DEFAULT_URL,
-    camera_ids: OnlyOption = None,
-    exclude_camera_ids: ExcludeOption = None,
-    captured_from: FromOption = None,
-    captured_to: ToOption = None,
-    person_id: PersonOption = None,
-    track_id: TrackOption = None,
-    attributes: AttributesOption = None,
     set_person: Annotated[str | None, typer.Option(metavar="NAME", help="The new person; '' clears it")] = None,
     set_track: Annotated[str | None, typer.Option(metavar="NAME", help="The new track; '' clears it")] = None,
     set_attributes: Annotated[
@@ -301,12 +258,14 @@ def label(
     """Set the person, the track or the attributes of crops by ids or filters. Ids and filters must all fit a crop."""
     from app.client.changes import run_label
 
-    filters = Filters(
-        camera_ids or (), exclude_camera_ids or (), captured_from, captured_to, person_id, track_id, attributes
-    )
-    given = {"person_id": set_person, "track_id": set_track, "attributes": set_attributes and _json(set_attributes)}
-    labels = {name: value or None for name, value in given.items() if value is not None}
-    run_label(Selection(crop_ids or (), filters), labels, dry_run, url, console)
+    labels: Labels = {}
+    if set_person is not None:
+        labels["person_id"] = set_person or None
+    if set_track is not None:
+        labels["track_id"] = set_track or None
+    if set_attributes is not None:
+        labels["attributes"] = _json(set_attributes) if set_attributes else None
+    run_label(_selection(filters, crop_ids), labels, dry_run, url, console)
 
 
 @commands.command()
@@ -351,11 +310,11 @@ def demo(
 
 
 def main() -> None:
-    """Run a command; a ClientError is printed as one sentence, with exit code 2."""
+    """Run a command; a PasserbyError is printed as one sentence, with exit code 2."""
     print_undecodable_names()
     try:
         commands()
-    except ClientError as error:
+    except PasserbyError as error:
         Console(stderr=True).print("[red]error:[/]", end=" ")
         Console(stderr=True).print(str(error), soft_wrap=True, highlight=False, markup=False)
         sys.exit(2)

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.engine_kinds import EngineKind, default_suffix, install_hint, is_installed
 from app.kit.hosts import is_loopback
+from app.kit.keys import is_header_value
 from app.kit.names import did_you_mean, shown
 from app.milvus_address import MilvusAddress
 from model.checkpoint import BUNDLED
@@ -242,8 +243,3 @@ class Settings(BaseSettings):
     def snapshots_dir(self) -> Path:
         """The folder of the index's snapshots."""
         return self.data_dir.resolve() / "snapshots"
-
-
-def is_header_value(text: str) -> bool:
-    """Whether `text` can be an API key in a header: printable ASCII without blanks."""
-    return re.fullmatch(r"[!-~]+", text) is not None

@@ -15,6 +15,7 @@ from app.gallery.schemas import CameraOut, ChangedCrops, CropOut, CropPage, Dele
 from app.models.schemas import ReindexOut
 from app.search.schemas import SearchAnswer, SearchPage, SearchSummary
 from app.status.schemas import Alive, ModelOut, Ready
+from model.files import printable
 from passerby.errors import PasserbyError, UnexpectedAnswer
 from passerby.fields import (
     CropFilters,
@@ -241,7 +242,7 @@ class AsyncClient:
         path = Path(checkpoint)
         try:
             with await asyncio.to_thread(path.open, "rb") as file:
-                files = [("checkpoint", (path.name, file))]
+                files = [("checkpoint", (printable(path.name), file))]
                 return self._http.parse(ReindexOut, await self._http.send("POST", "/reindex", data=form, files=files))
         except OSError as error:
             raise PasserbyError(f"cannot read {checkpoint}: {error.strerror}") from error

@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from app.kit.hosts import is_loopback
+from app.kit.keys import is_header_value
 from app.problem import Problem
 from passerby.errors import ServiceError, UnexpectedAnswer, Unreachable, refused_as
 
@@ -37,6 +38,8 @@ class Connection:
         except ValueError as error:
             raise ServiceError(_not_a_url(url)) from error
         key = os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key
+        if key and not is_header_value(key):
+            raise ServiceError(f"{API_KEY_VARIABLE} is no API key: keys are of ASCII letters, digits and signs")
         self._has_key = bool(key)
         self._http = httpx.AsyncClient(
             headers={"X-API-Key": key} if key else {},

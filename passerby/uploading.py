@@ -51,12 +51,17 @@ class NewCrop:
 
 @dataclass(frozen=True)
 class UploadedCrop:
-    """The outcome of one crop. position: its place among those given, from 0; problem: why it was not stored."""
+    """The outcome of one crop.
+
+    position: its place among those given, from 0; differs: the labels in which an existing crop differs, or differed
+    until it was updated; problem: why it was not stored.
+    """
 
     position: int
     crop: NewCrop
     status: Literal["created", "existing", "updated", "failed"]
     stored: CropOut | None = None
+    differs: Sequence[str] = ()
     problem: str | None = None
 
 
@@ -150,7 +155,7 @@ class _Uploading:
             return
         for crop, item in zip(crops, items, strict=True):
             if item.status == "created" or item.status == "existing" or item.status == "updated":
-                self._report(UploadedCrop(crop.position, crop.crop, item.status, item.crop))
+                self._report(UploadedCrop(crop.position, crop.crop, item.status, item.crop, item.differs))
             else:
                 problem = None if item.problem is None else item.problem.detail or item.problem.title
                 self._report(UploadedCrop(crop.position, crop.crop, "failed", problem=problem))

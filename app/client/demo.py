@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from app.client.errors import ClientError, Refused, Unreachable
-from app.client.http import Filters, Query, ServiceClient
+from app.client.errors import ClientError
 from app.client.importing import Tally, import_items, show_source, show_tally
-from app.client.searching import Found, read_picture, search, show_matches
+from app.client.searching import Found, search, show_matches
 from app.client.sources import Source, SourceItem, read_source
 from model.datasets.synthetic import DRAWN_PEOPLE
+from passerby import AsyncClient, SearchOptions, ServiceError
 
 HOST = "127.0.0.1"
 PREFERRED_PORT = 8000
@@ -63,7 +63,7 @@ def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: 
             console.print(f"Ready at {url}; it embeds on {asyncio.run(_runs_on(url))}", soft_wrap=True)
             _step(console, 3, "The import")
             tally = Tally()
-            import_items(trial.gallery, ServiceClient(url, None), tally, console)
+            import_items(trial.gallery, _client(url), tally, console)
             show_tally(tally, len(trial.gallery), None, console)
             _step(console, 4, "The search")
             found = _search(trial, url, console)
@@ -165,14 +165,19 @@ def _environment() -> Mapping[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(reach)}
 
 
+def _client(url: str) -> AsyncClient:
+    """A client without the operator's key."""
+    return AsyncClient(url, api_key="")
+
+
 async def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
-    async with ServiceClient(url, None) as service:
+    async with _client(url) as client:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 while process.poll() is None:
                     try:
-                        await service.check_ready()
-                    except (Unreachable, Refused):
+                        await client.get_ready()
+                    except ServiceError:
                         await asyncio.sleep(0.2)
                     else:
                         return True
@@ -182,8 +187,8 @@ async def _ready(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 
 async def _runs_on(url: str) -> str | None:
-    async with ServiceClient(url, None) as service:
-        return (await service.models())[0].runs_on
+    async with _client(url) as client:
+        return (await client.list_models())[0].runs_on
 
 
 def _tail(log: Path, lines: int = 20) -> str:
@@ -202,9 +207,8 @@ def _search(trial: Trial, url: str, console: Console) -> Found:
         console.print(
             f"Left out: crops by {query.camera_id}, so that every match is by another camera", highlight=False
         )
-    filters = Filters(exclude_camera_ids=trial.exclude_camera_ids)
-    request = Query([read_picture(query.path)], top_k=TOP_K, filters=filters)
-    return asyncio.run(search(request, ServiceClient(url, None)))
+    options: SearchOptions = {"exclude_camera_ids": trial.exclude_camera_ids, "top_k": TOP_K}
+    return asyncio.run(search(_client(url), [query.path], [], options))
 
 
 def _check_first(trial: Trial, found: Found, console: Console) -> bool:

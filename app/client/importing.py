@@ -2,31 +2,25 @@
 
 import asyncio
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-from app.client.errors import ClientError, Refused
-from app.client.http import Camera, Picture, ServiceClient, Upload
+from app.client.errors import ClientError
 from app.client.sources import Source, SourceItem, read_source
 from model.errors import counted
 from model.files import printable
+from passerby import AsyncClient, UploadedCrop
 
-REQUESTS_IN_FLIGHT = 4
-CROPS_PER_REQUEST = 32
-BYTES_PER_REQUEST = 16 * 1024 * 1024  # times REQUESTS_IN_FLIGHT, the bound of the import's memory
 FAILURES_SHOWN = 20
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as in shells."""
-
-_ITEM_ERRORS = frozenset({400, 413, 422})
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,19 @@ class Tally:
     differing: int = 0  # of the existing ones, those with other labels than the source
     updated: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+    def add(self, path: Path, outcome: UploadedCrop) -> None:
+        """Count the outcome of a file."""
+        match outcome.status:
+            case "failed":
+                self.failures.append(Failure(path, outcome.problem or "the service gave no reason"))
+            case "created":
+                self.created += 1
+            case "updated":
+                self.updated += 1
+            case "existing":
+                self.existing += 1
+                self.differing += bool(outcome.differs)
 
     @property
     def handled(self) -> int:
@@ -73,7 +80,7 @@ def run_import(
     tally = Tally()
     stopped = False
     try:
-        import_items(read.items, ServiceClient.at(url), tally, console, update)
+        import_items(read.items, AsyncClient(url), tally, console, update)
     except KeyboardInterrupt:
         stopped = True
     finally:
@@ -101,128 +108,44 @@ def show_source(source: Source, console: Console) -> None:
 
 
 def import_items(
-    items: Sequence[SourceItem], service: ServiceClient, tally: Tally, console: Console, update: bool = False
+    items: Sequence[SourceItem], client: AsyncClient, tally: Tally, console: Console, update: bool = False
 ) -> None:
-    """Send crops under a progress bar, counting into `tally`. Raises ClientError; Ctrl-C stops it at once."""
+    """Send crops under a progress bar, counting into `tally`. Raises PasserbyError; Ctrl-C stops it at once."""
     columns = (BarColumn(), MofNCompleteColumn(), _CropsPerSecond(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("import", total=len(items))
-        asyncio.run(_send_all(items, service, tally, update, lambda: progress.update(task, completed=tally.handled)))
+
+        def count(outcome: UploadedCrop) -> None:
+            tally.add(items[outcome.position].path, outcome)
+            progress.update(task, completed=tally.handled)
+
+        asyncio.run(_upload(items, client, update, count))
 
 
 async def _check(url: str) -> None:
-    async with ServiceClient.at(url) as service:
-        await service.check_ready()
+    async with AsyncClient(url) as client:
+        await client.wait_until_ready()
 
 
 async def _name_cameras(names: Mapping[str, str], url: str) -> None:
     """Give cameras their names as written, where they have no name of their own yet."""
     if not names:
         return
-    async with ServiceClient.at(url) as service:
-        known = {camera.id: camera for camera in await service.cameras()}
+    async with AsyncClient(url) as client:
+        known = {camera.id: camera for camera in await client.list_cameras()}
         for camera_id, name in names.items():
-            camera = known.get(camera_id, Camera(id=camera_id, name=camera_id))
-            if camera.name == camera_id:
-                await service.put_camera(camera_id, name, camera.place, camera.time_zone)
+            camera = known.get(camera_id)
+            if camera is None:
+                await client.put_camera(camera_id, name)
+            elif camera.name == camera_id:
+                await client.put_camera(camera_id, name, camera.place, camera.time_zone)
 
 
-async def _send_all(
-    items: Iterable[SourceItem], service: ServiceClient, tally: Tally, update: bool, progressed: Callable[[], None]
+async def _upload(
+    items: Sequence[SourceItem], client: AsyncClient, update: bool, progress: Callable[[UploadedCrop], None]
 ) -> None:
-    batches = _batches(items)
-
-    async def send_batches() -> None:
-        for batch in batches:  # all senders share one iterator
-            await _send(await asyncio.to_thread(_read, batch, tally), service, tally, update)
-            progressed()
-
-    async with service:
-        try:
-            async with asyncio.TaskGroup() as senders:
-                for _ in range(REQUESTS_IN_FLIGHT):
-                    senders.create_task(send_batches())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
-
-
-def _batches(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
-    """Group items into requests."""
-    batch: list[SourceItem] = []
-    total = 0
-    for item in items:
-        size = _size(item.path)
-        if batch and (len(batch) == CROPS_PER_REQUEST or total + size > BYTES_PER_REQUEST):
-            yield batch
-            batch, total = [], 0
-        batch.append(item)
-        total += size
-    if batch:
-        yield batch
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # reading the file will report the error
-        return 0
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    item: SourceItem
-    content: bytes
-
-    def upload(self) -> Upload:
-        known: dict[str, Any] = {
-            "camera_id": self.item.camera_id,
-            "captured_at": self.item.captured_at,
-            "time_guessed": self.item.time_guessed,
-            "track_id": self.item.track_id,
-            "person_id": self.item.person_id,
-            "attributes": self.item.attributes,
-        }
-        metadata = {name: value for name, value in known.items() if value}
-        return Upload(Picture(printable(self.item.path.name), self.content), metadata)
-
-
-def _read(batch: Iterable[SourceItem], tally: Tally) -> list[_Loaded]:
-    loaded = []
-    for item in batch:
-        try:
-            loaded.append(_Loaded(item, item.path.read_bytes()))
-        except OSError as error:
-            tally.failures.append(Failure(item.path, f"cannot be read: {error.strerror}"))
-    return loaded
-
-
-async def _send(crops: list[_Loaded], service: ServiceClient, tally: Tally, update: bool) -> None:
-    """Send crops in one request; if it is refused as a whole, retry in halves, so a bad crop fails alone."""
-    if not crops:
-        return
-    try:
-        answers = await service.embed([crop.upload() for crop in crops], update)
-    except Refused as refused:
-        if refused.status not in _ITEM_ERRORS:
-            raise
-        if len(crops) == 1:
-            tally.failures.append(Failure(crops[0].item.path, str(refused)))
-            return
-        middle = len(crops) // 2
-        await _send(crops[:middle], service, tally, update)
-        await _send(crops[middle:], service, tally, update)
-        return
-    for crop, answer in zip(crops, answers, strict=True):
-        if answer.status == "failed":
-            problem = str(answer.problem or "the service gave no reason")
-            tally.failures.append(Failure(crop.item.path, problem))
-        elif answer.status == "created":
-            tally.created += 1
-        elif answer.status == "updated":
-            tally.updated += 1
-        else:
-            tally.existing += 1
-            tally.differing += bool(answer.differs)
+    async with client:
+        await client.upload((item.crop() for item in items), progress, update=update)
 
 
 def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Console) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.client.errors import ClientError, Unreachable
-from app.client.http import ReindexAnswer, ServiceClient
+from app.client.errors import ClientError
 from app.client.importing import INTERRUPTED
+from model.errors import counted
 from model.files import file_sha256
+from passerby import AsyncClient, ReindexOut, Unreachable
 
 _POLL_SECONDS = 0.5
 _MAX_WAIT_SECONDS = 60.0  # for a service that restarts
@@ -37,14 +38,14 @@ def cancel(url: str, console: Console) -> int:
 
 
 async def _cancel(url: str) -> None:
-    async with ServiceClient.at(url) as service:
-        await service.cancel_reindex()
+    async with AsyncClient(url) as client:
+        await client.cancel_reindex()
 
 
 async def _run(model: str, allow_missing: bool, url: str, console: Console) -> int:
     checkpoint = Path(model) if model.endswith((".onnx", ".safetensors")) else None  # no model id ends in these
-    async with ServiceClient.at(url) as service:
-        status = await service.reindex()
+    async with AsyncClient(url) as client:
+        status = await client.get_reindex()
         if checkpoint is not None:
             identity, active, next_id = _sha256(checkpoint), status.active_checkpoint, status.next_checkpoint
         else:
@@ -54,13 +55,13 @@ async def _run(model: str, allow_missing: bool, url: str, console: Console) -> i
             return 0
         if allow_missing or identity != next_id or status.state == "blocked":
             if checkpoint is not None:
-                status = await service.begin_reindex(checkpoint, allow_missing)
+                status = await client.begin_reindex(checkpoint, allow_missing=allow_missing)
             else:
-                status = await service.begin_reindex_stored(model, allow_missing)
-        return await _watch(service, status, console)
+                status = await client.begin_reindex(model_id=model, allow_missing=allow_missing)
+        return await _watch(client, status, console)
 
 
-async def _watch(service: ServiceClient, status: ReindexAnswer, console: Console) -> int:
+async def _watch(client: AsyncClient, status: ReindexOut, console: Console) -> int:
     model_id = status.next_model_id
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
@@ -78,16 +79,16 @@ async def _watch(service: ServiceClient, status: ReindexAnswer, console: Console
                 )
                 return 1
             await asyncio.sleep(_POLL_SECONDS)
-            status = await _poll(service)
+            status = await _poll(client)
         bar.update(task, total=status.total, completed=status.embedded, speed="")
     return _show_end(status, model_id, console)
 
 
-async def _poll(service: ServiceClient) -> ReindexAnswer:
+async def _poll(client: AsyncClient) -> ReindexOut:
     waited = 0.0
     while True:
         try:
-            return await service.reindex()
+            return await client.get_reindex()
         except Unreachable:
             if waited >= _MAX_WAIT_SECONDS:
                 raise
@@ -95,14 +96,14 @@ async def _poll(service: ServiceClient) -> ReindexAnswer:
             waited += _POLL_SECONDS
 
 
-def _show_end(status: ReindexAnswer, model_id: str | None, console: Console) -> int:
+def _show_end(status: ReindexOut, model_id: str | None, console: Console) -> int:
     if status.active_model_id != model_id:
         console.print(f"{model_id} was cancelled; the active model is {status.active_model_id or 'none'}.")
         return 1
     console.print(f"{model_id} is the active model.")
     if not status.unreadable:
         return 0
-    console.print(f"{status.unreadable:,} crops could not be embedded, so searches do not find them:")
+    console.print(f"not embedded, so searches do not find them: {counted(status.unreadable, 'crop')}")
     for crop in status.unreadable_crops[:_LISTED]:
         console.print(f"  {crop.crop_id}: {crop.problem}", markup=False, highlight=False, soft_wrap=True)
     if status.unreadable > _LISTED:

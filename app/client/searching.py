@@ -9,50 +9,53 @@ from rich.console import Console
 from rich.progress_bar import ProgressBar
 
 from app.client.errors import ClientError
-from app.client.http import Match, Picture, Query, SearchAnswer, ServiceClient
 from app.client.tables import WIDE, Column, crop_columns, print_table
-from model.files import printable
+from passerby import AsyncClient, MatchOut, SearchAnswer, SearchOptions
 
 
 @dataclass(frozen=True)
 class Found:
-    """A search's answer and its JSON text; `sheet_url` is the URL of its contact sheet."""
+    """A search's answer, and the whole URL of its contact sheet, which opens in a browser for some minutes."""
 
     answer: SearchAnswer
-    text: str
     sheet_url: str
-    needs_key: bool
 
 
-def run_search(query: Query, url: str, as_json: bool, out: Path | None, console: Console) -> None:
-    """Search and print the matches as a table, or the service's JSON unchanged. Raises ClientError.
+def run_search(
+    pictures: Sequence[Path],
+    crop_ids: Sequence[str],
+    options: SearchOptions,
+    url: str,
+    as_json: bool,
+    out: Path | None,
+    console: Console,
+) -> None:
+    """Search and print the matches as a table, or the answer as JSON. Raises PasserbyError.
 
     out: a file for the contact sheet.
     """
-    if bool(query.pictures) == bool(query.crop_ids):
+    if bool(pictures) == bool(crop_ids):
         raise ClientError("give either pictures of the person, or --crop with the ids of crops of the gallery")
-    found = asyncio.run(search(query, ServiceClient.at(url), out))
+    found = asyncio.run(search(AsyncClient(url), pictures, crop_ids, options, out))
     if as_json:
-        print(found.text)
+        print(found.answer.model_dump_json(exclude_unset=True))
     else:
         show_matches(found, out, console)
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a picture file. Raises ClientError."""
-    try:
-        return Picture(printable(path.name), path.read_bytes())
-    except OSError as error:
-        raise ClientError(f"cannot read {path}: {error.strerror}") from error
-
-
-async def search(query: Query, service: ServiceClient, out: Path | None = None) -> Found:
-    """Search, save the contact sheet in `out`, and close the client. Raises ClientError."""
-    async with service:
-        answer, text = await service.search(query)
+async def search(
+    client: AsyncClient,
+    pictures: Sequence[Path],
+    crop_ids: Sequence[str],
+    options: SearchOptions,
+    out: Path | None = None,
+) -> Found:
+    """Search, save the contact sheet in `out`, and close the client. Raises PasserbyError."""
+    async with client:
+        answer = await client.search(list(pictures), crop_ids=crop_ids, **options)
         if out is not None:
-            _write(out, await service.sheet(answer.search_id))
-        return Found(answer, text, service.sheet_url(answer.search_id), service.has_key)
+            _write(out, await client.get_sheet(answer.search_id))
+        return Found(answer, client.absolute(answer.sheet_url))
 
 
 def show_matches(found: Found, out: Path | None, console: Console) -> None:
@@ -64,8 +67,6 @@ def show_matches(found: Found, out: Path | None, console: Console) -> None:
         console.print("No match.")
     console.print(f"{answer.compared:,} of {answer.gallery_size:,} crops compared", highlight=False)
     console.print(f"Contact sheet: {found.sheet_url if out is None else out}", soft_wrap=True, markup=False)
-    if found.needs_key and out is None:
-        console.print("The sheet needs the API key; --out sheet.jpg saves it")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -75,7 +76,7 @@ def _write(path: Path, content: bytes) -> None:
         raise ClientError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _columns(matches: Sequence[Match], wide: bool) -> list[Column]:
+def _columns(matches: Sequence[MatchOut], wide: bool) -> list[Column]:
     columns: list[Column] = [
         ("rank", [f"{match.rank:4}" for match in matches]),
         ("similarity", [f"{match.similarity:.3f}" for match in matches]),

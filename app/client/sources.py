@@ -20,6 +20,7 @@ from model.datasets.market1501 import market_name
 from model.errors import DataError, counted, shortened
 from model.files import printable
 from model.folders import LeftOut, Walk
+from passerby import NewCrop
 
 MANIFEST = "manifest.csv"
 """A folder with a file of this name is read by this manifest."""
@@ -54,6 +55,18 @@ class SourceItem:
     person_id: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     time_guessed: bool = False
+
+    def crop(self) -> NewCrop:
+        """The crop to store."""
+        return NewCrop(
+            self.path,
+            self.camera_id,
+            self.captured_at,
+            self.track_id,
+            self.person_id,
+            self.attributes,
+            self.time_guessed,
+        )
 
 
 @dataclass(frozen=True)

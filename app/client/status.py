@@ -6,9 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.client.errors import Refused
-from app.client.http import ReindexAnswer, ServiceClient
 from model.errors import counted
+from passerby import AsyncClient, NotReady, ReindexOut
 
 
 def run_status(url: str, console: Console) -> int:
@@ -24,13 +23,13 @@ def run_status(url: str, console: Console) -> int:
 
 async def _status(url: str) -> tuple[str | None, dict[str, str]]:
     """Why the service is not ready, if so, and facts by name; some are not known while its database is down."""
-    async with ServiceClient.at(url) as service:
-        trouble = await service.why_not_ready()
+    async with AsyncClient(url) as client:
+        trouble = await _trouble(client)
         try:
-            reindex = await service.reindex()
-            model, queue = (await service.models())[0], await service.queue_length()
-        except Refused as refused:
-            if trouble is None or refused.status != 503:
+            reindex = await client.get_reindex()
+            model, queue = (await client.list_models())[0], await _queue_length(client)
+        except NotReady:
+            if trouble is None:
                 raise
             return trouble, {}
     return trouble, {
@@ -42,7 +41,21 @@ async def _status(url: str) -> tuple[str | None, dict[str, str]]:
     }
 
 
-def _progress(reindex: ReindexAnswer) -> str:
+async def _trouble(client: AsyncClient) -> str | None:
+    try:
+        await client.get_ready()
+    except NotReady as refused:
+        return refused.detail or refused.title
+    return None
+
+
+async def _queue_length(client: AsyncClient) -> int:
+    name = "passerby_embedding_queue_length "
+    lines = (await client.get_metrics()).splitlines()
+    return int(float(next((line.removeprefix(name) for line in lines if line.startswith(name)), "0")))
+
+
+def _progress(reindex: ReindexOut) -> str:
     if reindex.state == "idle":
         return "none"
     speed = f", {reindex.crops_per_second:.0f} crops/s" if reindex.crops_per_second else ""

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from app.client.http import Crop
+from passerby import CropOut
 
 WIDE = 100  # characters; a narrower terminal gets a denser table
 
@@ -29,7 +29,7 @@ def print_table(columns: Sequence[Column], console: Console) -> None:
     console.print(table, crop=False)
 
 
-def crop_columns(crops: Sequence[Crop]) -> list[Column]:
+def crop_columns(crops: Sequence[CropOut]) -> list[Column]:
     """Id, camera and time of crops; person and track where one is known."""
     zones = {crop.captured_at.tzname() for crop in crops}
     zone = f" ({zones.pop()})" if len(zones) == 1 else ""
@@ -44,7 +44,7 @@ def crop_columns(crops: Sequence[Crop]) -> list[Column]:
     return columns
 
 
-def _local_time(crop: Crop, with_zone: bool) -> str:
+def _local_time(crop: CropOut, with_zone: bool) -> str:
     """The time of capture in the zone of the camera, as on the contact sheet."""
     text = f"{crop.captured_at:%Y-%m-%d %H:%M:%S}"
     return f"{text} {crop.captured_at.tzname()}" if with_zone else text

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.client.errors import ClientError
-from app.client.http import ServiceClient
+import passerby
 from app.settings import Settings
 
 ENTRYPOINT = Path(__file__).parents[2] / "docker" / "entrypoint.sh"
@@ -41,8 +40,8 @@ def test_a_service_takes_a_good_one() -> None:
 
 @pytest.mark.parametrize("key", UNUSABLE)
 def test_a_client_refuses_what_cannot_be_sent(key: str) -> None:
-    with pytest.raises(ClientError, match="PASSERBY_API_KEY is no API key"):
-        ServiceClient("http://127.0.0.1:8000", key)
+    with pytest.raises(passerby.ServiceError, match="PASSERBY_API_KEY is no API key"):
+        passerby.AsyncClient("http://127.0.0.1:8000", key)
 
 
 def started(folder: Path, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":

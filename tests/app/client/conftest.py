@@ -99,8 +99,8 @@ def _app(state: Service) -> FastAPI:
         return await proceed(request)
 
     @app.get("/health/ready")
-    def ready() -> dict[str, str]:
-        return {"status": "ready"}
+    def ready() -> dict[str, Any]:
+        return {"status": "ready", "model_id": "m", "gallery_size": 0}
 
     @app.post("/embed", status_code=201)
     def embed(
@@ -121,11 +121,19 @@ def _app(state: Service) -> FastAPI:
         if POISON in contents:
             return _problem(413, "too large")
         state.request_sizes.append(len(files))
-        return {"items": [_store(*one, update) for one in zip(contents, json.loads(items), strict=True)]}
+        stored = [_store(*one, update) for one in zip(contents, json.loads(items), strict=True)]
+        named = [{"index": i, "filename": None, **one} for i, one in enumerate(stored)]
+        return {"model_id": "m", "items": named}
 
     def _store(content: bytes, metadata: dict[str, Any], update: bool) -> dict[str, Any]:
         if content == DAMAGED:
-            return {"status": "failed", "problem": {"title": "A picture cannot be used", "detail": "it is damaged"}}
+            problem = {
+                "type": "urn:test",
+                "title": "A picture cannot be used",
+                "status": 422,
+                "detail": "it is damaged",
+            }
+            return {"status": "failed", "problem": problem}
         identity = f"{metadata['camera_id']}/{metadata['captured_at']}/{hashlib.sha256(content).hexdigest()}"
         known = state.crops.setdefault(identity, metadata)
         if known is metadata:
@@ -146,7 +154,10 @@ def _app(state: Service) -> FastAPI:
             return _problem(422, "there is no camera 'nowhere'")
         return {
             "search_id": "s1",
+            "created_at": "2024-05-01T12:00:00Z",
             "model_id": "m",
+            "filters": {},
+            "query_crop_ids": [],
             "gallery_size": 1200,
             "compared": 900,
             "matches": state.matches,

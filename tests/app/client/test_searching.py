@@ -13,7 +13,10 @@ CROP_ID = "01jv8z6y3k9r4t2m5n7p0q1w2e"
 
 
 def match(rank: int, similarity: float, **crop: Any) -> dict[str, Any]:
-    known = {"id": CROP_ID, "camera_id": "gate", "captured_at": "2024-05-01T12:00:00+02:00"}
+    known = {
+        "id": CROP_ID, "camera_id": "gate", "captured_at": "2024-05-01T12:00:00+02:00", "time_guessed": False,
+        "track_id": None, "person_id": None, "attributes": {}, "image_url": "/", "created_at": "2024-05-01T12:00:00Z",
+    }  # fmt: skip
     return {"rank": rank, "similarity": similarity, "parts": {}, "crop": known | crop}
 
 
@@ -92,11 +95,14 @@ def test_unset_options_are_not_sent(passerby: Passerby, service: Any, tmp_path: 
     assert service.searches == [{"files": [b"person.jpg"], "top_k": ["20"]}]
 
 
-def test_json_is_printed_unchanged(passerby: Passerby, service: Any, tmp_path: Path) -> None:
+def test_json_is_the_answer_with_the_fields_that_this_version_knows(
+    passerby: Passerby, service: Any, tmp_path: Path
+) -> None:
     service.matches = [match(1, 0.912345)]
     answer = json.loads(passerby("search", image(tmp_path), "--json").out)
     assert answer["matches"] == service.matches
-    assert answer["news"] == "of a later version"
+    assert (answer["compared"], answer["sheet_url"]) == (900, "/searches/s1/sheet.jpg")
+    assert "news" not in answer
 
 
 def test_a_problem_is_printed_with_its_detail(passerby: Passerby, service: Any, tmp_path: Path) -> None:
@@ -122,12 +128,3 @@ def test_a_missing_picture_is_named(passerby: Passerby, tmp_path: Path) -> None:
     ran = passerby("search", tmp_path / "gone.jpg")
     assert ran.code == 2
     assert "gone.jpg" in ran.err
-
-
-def test_a_hint_to_save_the_sheet_is_printed_with_an_api_key(
-    passerby: Passerby, service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "--out" not in passerby("search", image(tmp_path)).out
-    service.api_key = "secret"
-    monkeypatch.setenv("PASSERBY_API_KEY", "secret")
-    assert "--out sheet.jpg saves it" in passerby("search", image(tmp_path)).out
