@@ -128,6 +128,7 @@ async def running_parts(
 
         async with database.read() as session:
             gallery_id = await GalleryRepository(session).gallery_id()
+        await check_index_server(settings)
         checkpoints = CheckpointStore(settings.checkpoints_url, settings.checkpoints_dir)
         checkpoints.clear()
         new_sync = partial(index_sync, settings, database, snapshot_store(settings, gallery_id), gallery_id)
@@ -170,6 +171,15 @@ def snapshot_store(settings: Settings, gallery_id: str) -> SnapshotStore:
     folder = settings.snapshots_dir / gallery_id
     shutil.rmtree(folder / "working", ignore_errors=True)  # of versions before 0.2
     return SnapshotStore(folder, partial(FaissIndex.restore, tuning=_tuning(settings)))
+
+
+async def check_index_server(settings: Settings) -> None:
+    """Connect to the server that has the index, if there is one. Raises IndexUnreachable."""
+    if settings.index_address is not None:
+        from app.index.milvus import MilvusServer  # pymilvus is an extra
+
+        server = await asyncio.to_thread(MilvusServer, settings.index_address)
+        await asyncio.to_thread(server.client.close)
 
 
 async def index_sync(

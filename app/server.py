@@ -28,7 +28,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM; running requests are finished first, then the process exits with 0.
 
     Raises StartError for whatever keeps the service from starting: folders are checked first, then the port, the
-    database and the checkpoint.
+    database, the server of the index and the checkpoint.
     """
     configure_logging(settings.log_format, settings.log_level)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down, then raises the signal again

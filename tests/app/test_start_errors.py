@@ -178,6 +178,13 @@ def test_what_is_wrong_first_is_reported_first(sentence: Serve, tmp_path: Path) 
     assert "PASSERBY_DATABASE_URL" in sentence(**wrong)
 
 
+def test_a_milvus_server_that_is_down_is_found_before_the_model_is_loaded(sentence: Serve, tmp_path: Path) -> None:
+    pytest.importorskip("pymilvus", reason="the extra `milvus` is not installed")
+    said = sentence(INDEX_URL="milvus://127.0.0.1:9", CHECKPOINT=tmp_path / "gone.onnx")
+    assert "Milvus at milvus://127.0.0.1:9" in said
+    assert "PASSERBY_INDEX_URL" in said
+
+
 def test_an_error_of_an_unknown_kind_is_a_sentence_too() -> None:
     error = ExceptionGroup("several", [KeyError("a\nb")])
     assert str(start_error(error, Settings())) == "KeyError: 'a\\nb'; PASSERBY_LOG_LEVEL=debug prints where"
