@@ -17,14 +17,13 @@ BALANCED = 0.5
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Prior = Annotated[float, Field(gt=0, lt=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class IsotonicMap(FrozenModel):
     """A non-decreasing, piecewise linear map; constant before the first knot and after the last."""
 
     kind: Literal["isotonic"] = "isotonic"
-    similarities: tuple[Finite, ...]
+    similarities: tuple[float, ...]
     probabilities: tuple[Probability, ...]
 
     @model_validator(mode="after")
@@ -46,8 +45,8 @@ class LogisticMap(FrozenModel):
     """The probability 1 / (1 + exp(-(slope x similarity + intercept))); Platt, 1999."""
 
     kind: Literal["logistic"] = "logistic"
-    slope: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    intercept: Finite
+    slope: Annotated[float, Field(ge=0)]
+    intercept: float
 
     def __call__(self, similarity: ArrayLike) -> NDArray[np.float64]:
         """Probabilities at the calibration's own prior, in the shape of the similarities."""

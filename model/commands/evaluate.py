@@ -53,7 +53,7 @@ def evaluate(
     ] = None,
     rerank: Annotated[bool, typer.Option(help="Re-rank by k-reciprocal neighbours")] = False,
     query_expansion: Annotated[int, typer.Option(min=0, help="Expand each query by its N nearest gallery crops")] = 0,
-    alpha: Annotated[float, typer.Option(min=0, help="Query expansion weights: similarity ^ alpha")] = 3.0,
+    alpha: Annotated[float, typer.Option(min=0, max=100, help="Query expansion weights: similarity ^ alpha")] = 3.0,
     multi_query: Annotated[
         bool, typer.Option(help="Average all crops of a person from a camera into one query")
     ] = False,
