@@ -14,6 +14,7 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, MetaData, event, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
@@ -79,6 +80,14 @@ class Table(DeclarativeBase):
     def core(cls) -> sqlalchemy.Table:
         """For inserts that bypass SQLAlchemy's unit of work, which takes several times as long for each row."""
         return cls.metadata.tables[cls.__tablename__]
+
+
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+def insert_of(session: AsyncSession, table: type[Table]) -> Any:
+    """The insert of the session's dialect, which supports ON CONFLICT."""
+    return _INSERTS[session.get_bind().dialect.name](table.core())
 
 
 def database_url_of(settings: Settings) -> URL:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.database import Database, database_url_of
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Crop
 from app.kit.ids import new_id
@@ -38,7 +39,7 @@ async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], f
                 for number in range(start, start + len(batch))
             ]  # fmt: skip
             await repository.add_crops(crops)
-            await repository.add_embeddings(
+            await EmbeddingRepository(session).add_embeddings(
                 {crop.key: vector for crop, vector in zip(crops, batch, strict=True)}, model_id
             )
     await database.close()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.database import Database
-from app.gallery.repository import GalleryRepository
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.index.port import Addition, Change
 from app.index.sync import ChangesTrimmed
 
@@ -27,14 +27,14 @@ class DatabaseChangeLogReader:
     async def last_sequence(self) -> int:
         """Number of the last change, even if it is trimmed; 0 before the first."""
         async with self._database.read() as session:
-            return await GalleryRepository(session).last_sequence(self._model_id)
+            return await EmbeddingRepository(session).last_sequence(self._model_id)
 
     async def rows(self) -> AsyncIterator[Sequence[Addition]]:
         """All crops in batches, each with sequence 0."""
         key = 0
         while True:
             async with self._database.read() as session:
-                found = await GalleryRepository(session).embedded_crops(key, self._model_id, _CROPS_PER_BATCH)
+                found = await EmbeddingRepository(session).embedded_crops(key, self._model_id, _CROPS_PER_BATCH)
             if not found:
                 return
             key = found[-1].key
@@ -43,13 +43,13 @@ class DatabaseChangeLogReader:
     async def keys(self) -> NDArray[np.int64]:
         """The keys of all crops, `(N,)`."""
         async with self._database.read() as session:
-            return np.array(await GalleryRepository(session).embedded_keys(self._model_id), np.int64)
+            return np.array(await EmbeddingRepository(session).embedded_keys(self._model_id), np.int64)
 
     async def rows_by_key(self, keys: Sequence[int]) -> Sequence[Addition]:
         """The existing crops of these keys, each with sequence 0."""
         found: list[Addition] = []
         async with self._database.read() as session:
-            repository = GalleryRepository(session)
+            repository = EmbeddingRepository(session)
             for start in range(0, len(keys), _CROPS_PER_BATCH):
                 found += await repository.embedded_crops_of(keys[start : start + _CROPS_PER_BATCH], self._model_id)
         return found
@@ -60,7 +60,7 @@ class DatabaseChangeLogReader:
         Raises ChangesTrimmed.
         """
         async with self._database.read() as session:
-            repository = GalleryRepository(session)
+            repository = EmbeddingRepository(session)
             trimmed_to = await repository.trimmed_to(self._model_id)
             if sequence < trimmed_to:
                 raise ChangesTrimmed(f"changes {sequence + 1} to {trimmed_to} are no longer in the log")
@@ -76,7 +76,7 @@ class DatabaseChangeLogReader:
         Several processes may trim at once.
         """
         async with self._database.read() as session:
-            repository = GalleryRepository(session)
+            repository = EmbeddingRepository(session)
             ends = {
                 model_id: await repository.oldest_changes(model_id, self._changes_kept, TRIMMED_PER_TRANSACTION)
                 for model_id in await repository.logged_models()
@@ -84,5 +84,5 @@ class DatabaseChangeLogReader:
         trimmed = {model_id: end for model_id, end in ends.items() if end is not None}
         for model_id, end in trimmed.items():
             async with self._database.write() as session:
-                await GalleryRepository(session).trim_changes(model_id, end)
+                await EmbeddingRepository(session).trim_changes(model_id, end)
         return bool(trimmed)

@@ -6,9 +6,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import DATABASE_DOWN, Database
 from app.gallery.attributes import lines_of
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.gallery.images import ImageStore
 from app.gallery.labels import Label
 from app.gallery.metadata import CropMetadata
@@ -92,9 +94,9 @@ class CropStore:
     async def _look_up(self, requests: Sequence[Collection[Identity]]) -> list[StoredCrops]:
         wanted = {identity for request in requests for identity in request}
         async with self._database.read() as session:
-            repository = GalleryRepository(session)
-            crops = await repository.crops_by_identity(wanted)
-            vectors = await repository.embeddings([crop.key for crop in crops.values()], self._model_id)
+            crops = await GalleryRepository(session).crops_by_identity(wanted)
+            keys = [crop.key for crop in crops.values()]
+            vectors = await EmbeddingRepository(session).embeddings(keys, self._model_id)
         found = {
             identity: StoredCrop("existing", crop, unpack_parts(vectors[crop.key]))
             for identity, crop in crops.items()
@@ -110,7 +112,7 @@ class CropStore:
         async with self._database.write() as session:
             if (await ModelRepository(session).roles()).embedding_id != self._model_id:
                 raise ModelChanged(f"{self._model_id} no longer embeds new crops")
-            rows, created = await self._insert(GalleryRepository(session), crops)
+            rows, created = await self._insert(session, crops)
         stored = []
         for request in requests:
             stored.append(
@@ -122,19 +124,18 @@ class CropStore:
             created -= request.keys()
         return stored
 
-    async def _insert(
-        self, repository: GalleryRepository, crops: NewCrops
-    ) -> tuple[dict[Identity, Crop], set[Identity]]:
+    async def _insert(self, session: AsyncSession, crops: NewCrops) -> tuple[dict[Identity, Crop], set[Identity]]:
         """The rows of all crops, and the identities of the new ones."""
+        repository, embeddings = GalleryRepository(session), EmbeddingRepository(session)
         await repository.add_cameras({camera_id for camera_id, _, _ in crops}, now_microseconds())
         await self._insert_images(repository, {sha256: crop for (_, _, sha256), crop in crops.items()})
         rows = await repository.crops_by_identity(crops.keys())
-        known = await repository.embeddings([crop.key for crop in rows.values()], self._model_id)
+        known = await embeddings.embeddings([crop.key for crop in rows.values()], self._model_id)
         new = _new_rows({identity: crop for identity, crop in crops.items() if identity not in rows})
         await repository.add_crops(list(dict.fromkeys(new.values())))
         rows |= new
         vectors = {rows[identity].key: crop.parts.reshape(-1) for identity, crop in crops.items()}
-        await repository.add_embeddings(
+        await embeddings.add_embeddings(
             {key: vector for key, vector in vectors.items() if key not in known}, self._model_id
         )
         return rows, set(new)

@@ -14,8 +14,8 @@ from app.embedding.background import BackgroundEmbedder, Embedded
 from app.embedding.crop_queue import Priority
 from app.embedding.engine import EngineError
 from app.embedding.service import EmbeddedCrop
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.gallery.images import ImageStore
-from app.gallery.repository import GalleryRepository
 from app.models.active import ActiveModel, RunningModel
 from app.models.checkpoints import CheckpointStore
 from app.models.repository import ModelRepository, PendingCrop
@@ -227,15 +227,15 @@ class Rollout:
         model_id = model.model_id
         while not self._stopped:
             async with self._database.write() as session:
-                models, gallery = ModelRepository(session), GalleryRepository(session)
+                models, embeddings = ModelRepository(session), EmbeddingRepository(session)
                 known = await models.model(model_id)
                 if known is None or known.state != DROPPED:  # a service that found no other model has made it the next
                     return
                 if await models.drop_embeddings(model_id, _DROPPED_AT_ONCE):
                     continue
-                oldest = await gallery.oldest_changes(model_id, 0, _TRIMMED_AT_ONCE)
+                oldest = await embeddings.oldest_changes(model_id, 0, _TRIMMED_AT_ONCE)
                 if oldest is not None:
-                    await gallery.trim_changes(model_id, oldest)
+                    await embeddings.trim_changes(model_id, oldest)
                     continue
                 await models.remove(model_id)
             if model.checkpoint:
@@ -267,6 +267,6 @@ async def _insert(session: AsyncSession, model_id: str, outcomes: Mapping[int, E
             problems[key] = outcome
         else:
             vectors[key] = outcome.reshape(-1)
-    await GalleryRepository(session).add_embeddings(vectors, model_id)
+    await EmbeddingRepository(session).add_embeddings(vectors, model_id)
     await models.add_unreadable(model_id, problems)
     return problems

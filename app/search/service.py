@@ -12,6 +12,7 @@ from app.embedding.crop_queue import Priority
 from app.embedding.engine import EngineError
 from app.errors import InvalidRequest, NotFound
 from app.gallery.crop_store import unpack_parts
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.gallery.images import ImageStore
 from app.gallery.repository import GalleryRepository
 from app.gallery.service import GalleryService, check_cameras
@@ -229,9 +230,9 @@ class SearchService:
         if not crop_ids:
             return []
         async with self._database.read() as session:
-            repository = GalleryRepository(session)
-            crops = await repository.crops(crop_ids)
-            vectors = await repository.embeddings([crop.key for crop in crops.values()], model.id)
+            crops = await GalleryRepository(session).crops(crop_ids)
+            keys = [crop.key for crop in crops.values()]
+            vectors = await EmbeddingRepository(session).embeddings(keys, model.id)
         embedded = {crop_id: vectors[crop.key] for crop_id, crop in crops.items() if crop.key in vectors}
         missing = [crop_id for crop_id in crop_ids if crop_id not in crops]
         if missing:
@@ -269,7 +270,7 @@ class SearchService:
         request asks for is left out.
         """
         async with self._database.read() as session:
-            rows = await GalleryRepository(session).embedded_crops_by_key(keys, model.id, request.filters.to_index())
+            rows = await EmbeddingRepository(session).embedded_crops_by_key(keys, model.id, request.filters.to_index())
         min_similarity = request.filters.min_similarity
         compared = []
         for crop, vector in rows.values():

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
 from app.errors import NotReady
-from app.gallery.repository import GalleryRepository
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.index.port import IndexLost, IndexUnreachable
 from app.index.sync import IndexNotReady
 from app.kit.provide import provided
@@ -77,7 +77,7 @@ async def _reindex_progress(database: Database) -> Progress | None:
 async def list_models(active_model: ActiveModelDep, database: DatabaseDep) -> list[ModelOut]:
     """The model in use first, then others that have embeddings in the gallery."""
     async with database.read() as session:
-        counts = await GalleryRepository(session).embedding_counts()
+        counts = await EmbeddingRepository(session).embedding_counts()
     metadata = active_model.current.embedding.metadata
     in_use = ModelOut(
         model_id=metadata.model_id,

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.database import Database
 from app.gallery.change_log_reader import DatabaseChangeLogReader
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.gallery.repository import GalleryRepository
 from app.gallery.tables import Crop
 from app.index.faiss_index import FaissIndex
@@ -59,7 +60,7 @@ async def add_crops(database: Database, count: int, model_id: str = MODEL) -> li
         ]
         await repository.add_crops(crops)
         vectors = {crop.key: np.eye(1, EMBEDDING_DIM, crop.key, dtype=np.float32)[0] for crop in crops}
-        await repository.add_embeddings(vectors, model_id)
+        await EmbeddingRepository(session).add_embeddings(vectors, model_id)
     return crops
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import psycopg
 import pytest
 
-from app.gallery.repository import GalleryRepository
+from app.gallery.embedding_repository import EmbeddingRepository
 from tests.app.change_log_factories import INSERT, MODEL, add_crops, delete, feed_of, numbers, opened
 
 
@@ -120,7 +120,7 @@ async def test_a_deadlock_with_a_foreign_transaction_ends_with_an_error(postgres
 async def test_a_unit_of_work_that_reads_sees_one_state(database_url: str) -> None:
     async with opened(database_url) as database:
         async with database.read() as session:
-            repository = GalleryRepository(session)
+            repository = EmbeddingRepository(session)
             assert await repository.last_sequence(MODEL) == 0
             await add_crops(database, 3)
             assert await repository.changes(0, MODEL, 10) == []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.gallery.repository import GalleryRepository
+from app.gallery.embedding_repository import EmbeddingRepository
 from app.index.port import Removal
 from app.index.sync import ChangesTrimmed, IndexSync
 from tests.app.change_log_factories import (
@@ -85,9 +85,9 @@ async def test_several_processes_may_trim_at_once(database_url: str) -> None:
     async with opened(database_url) as database, opened(database_url) as second:
         await add_crops(database, 9)
         async with database.write() as session:
-            await GalleryRepository(session).trim_changes(MODEL, 7)
+            await EmbeddingRepository(session).trim_changes(MODEL, 7)
         async with second.write() as session:
-            await GalleryRepository(session).trim_changes(MODEL, 5)
+            await EmbeddingRepository(session).trim_changes(MODEL, 5)
         assert await numbers(feed_of(database), after=7) == [8, 9]
         with pytest.raises(ChangesTrimmed):
             await feed_of(database).changes_after(6, 10)
