@@ -18,7 +18,8 @@ from app.problem import Problem
 from app.search.schemas import MatchOut, SearchAnswer, SearchPage, SearchSummary
 from app.status.schemas import Alive, ModelOut, Ready
 from model.architecture import PARTS
-from passerby.client import AsyncClient, Client
+from passerby.async_client import AsyncClient
+from passerby.client import Client
 from passerby.embedding import Embeddings, Model, load_model
 from passerby.errors import (
     Busy,
