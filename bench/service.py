@@ -67,16 +67,19 @@ def service(
     """`passerby serve`, by default with SQLite and the bundled checkpoint, until the block ends.
 
     start: the arguments of Python, before `--port` and `--data-dir`; settings: environment variables; start_timeout:
-    seconds until it must be ready; log: a file for its output.
+    seconds until it must be ready; log: a file for its output. The settings in the working folder are not read.
     """
+    data_dir = data_dir.resolve()
+    data_dir.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, *start, "--port", str(port), "--data-dir", str(data_dir)]
-    environment = os.environ | {"PASSERBY_LOG_LEVEL": "warning"} | dict(settings or {})
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PASSERBY_LOG_LEVEL": "warning", "PYTHONPATH": path} | dict(settings or {})
     if checkpoint is not None:
-        environment["PASSERBY_CHECKPOINT"] = str(checkpoint)
+        environment["PASSERBY_CHECKPOINT"] = str(checkpoint.resolve())
     began = time.perf_counter()
     with log.open("wb") if log else nullcontext() as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=environment, cwd=data_dir, stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_ok(f"{url}/health/ready", process, start_timeout)
