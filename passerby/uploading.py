@@ -53,8 +53,8 @@ class NewCrop:
 class UploadedCrop:
     """The outcome of one crop.
 
-    position: its place among those given, from 0; differs: the labels in which an existing crop differs, or differed
-    until it was updated; problem: why it was not stored.
+    position: its place among those given, from 0; differs: the labels in which an existing crop differs, and
+    `captured_at` where that was a guess, or in which it differed until it was updated; problem: why it was not stored.
     """
 
     position: int

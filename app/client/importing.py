@@ -37,7 +37,7 @@ class Tally:
 
     created: int = 0
     existing: int = 0
-    differing: int = 0  # of the existing ones, those with other labels than the source
+    differing: int = 0  # of the existing ones, those with other labels or times than the source
     updated: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ def show_source(source: Source, console: Console) -> None:
         console.print(
             f"[yellow]The times of {counted(source.guessed_times, 'crop')} are guesses:[/] their files have no EXIF "
             "DateTimeOriginal, so the times of the files' last modification are taken. If they are wrong, filters by "
-            "time and timelines are: give the times in a CSV manifest.",
+            "time and timelines are: give the times in a CSV manifest, and import it with --update.",
             highlight=False,
             soft_wrap=True,
         )
@@ -159,7 +159,7 @@ def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Co
         parts.append(f"{total - tally.handled:,} not sent")
     console.print(", ".join(parts))
     if tally.differing:
-        console.print(f"{tally.differing:,} existing with other labels: run again with --update to change them")
+        console.print(f"{tally.differing:,} existing with other labels or times: --update changes them")
     for failure in tally.failures[:FAILURES_SHOWN]:
         console.print(f"  {failure.path}: {failure.problem}", highlight=False, markup=False, soft_wrap=True)
     if failures_file:

@@ -18,7 +18,7 @@ from app.gallery.repository import GalleryRepository, Identity
 from app.gallery.tables import Crop
 from app.kit.async_batcher import AsyncBatcher
 from app.kit.ids import new_id
-from app.kit.times import now_microseconds, to_microseconds, utc_offset_seconds
+from app.kit.times import now_microseconds
 from app.models.active import ModelChanged, RunningModel
 from app.models.repository import ModelRepository
 from model.architecture import PART_DIM, PARTS
@@ -174,9 +174,7 @@ def _row(metadata: CropMetadata, sha256: str) -> Crop:
     return Crop(
         id=new_id(),
         camera_id=metadata.camera_id,
-        captured_at=to_microseconds(metadata.captured_at),
-        utc_offset=utc_offset_seconds(metadata.captured_at),
-        time_guessed=metadata.time_guessed,
+        **asdict(metadata.capture_time),
         track_id=metadata.track_id,
         person_id=metadata.person_id,
         attributes=dict(metadata.attributes or {}),

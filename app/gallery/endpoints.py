@@ -102,7 +102,8 @@ async def embed(
     Crops are posted as files, or as boxes of one frame; the service cuts the boxes out and stores each as a JPEG.
     Every file or box has its own outcome, in the order given: one that cannot be used fails alone. The same bytes, or
     the same box of the same frame, from the same camera at the same time are the same crop: posting them again changes
-    nothing and answers `existing`; with `update`, it changes the labels that differ and answers `updated`.
+    nothing and answers `existing`; with `update`, it changes the labels that differ, and a time that was a guess,
+    and answers `updated`.
     """
     posted = await read_posted(files, frame, boxes, settings.max_files)
     metadata = form.metadata(len(posted.names))

@@ -28,7 +28,7 @@ class EmbedForm(ItemMetadata):
     update: bool = Field(
         False,
         description="true: where a crop is stored already and its person_id, track_id or attributes differ from those "
-        "that you post, they are changed",
+        "that you post, or its time was a guess and yours is none, they are changed",
     )
     include: Several[Include] = Field([], description="embedding: return embeddings; or only their vector or parts")
 

@@ -152,12 +152,13 @@ class EmbedItem(BaseModel):
     filename: str | None = Field(description="The file's name; of a box, its frame's")
     status: Literal["created", "existing", "updated", "embedded", "failed"] = Field(
         description="created: new in the gallery; existing: it was stored before; updated: it was stored before, and "
-        "its labels were changed, as asked; embedded: not stored, as asked; failed: see the problem"
+        "its labels, or a time that was a guess, were changed, as asked; embedded: not stored, as asked; failed: see "
+        "the problem"
     )
     differs: list[Label] = Field(
         [],
-        description="Which of the posted labels differ from those of the existing crop; `update` would change them. Of "
-        "an updated crop, which were changed",
+        description="Which of the posted labels differ from those of the existing crop, and captured_at where that was "
+        "a guess; `update` would change them. Of an updated crop, which were changed",
     )
     crop: CropOut | None = None
     box: tuple[int, int, int, int] | None = Field(

@@ -57,11 +57,11 @@ def test_corrected_labels_are_counted_and_with_update_changed(passerby: Passerby
     manifest.write_text(manifest.read_text().replace(",p3", ",q3"))
     ran = passerby("import", folder)
     assert ran.code == 0
-    assert "0 stored, 40 existing\n11 existing with other labels: run again with --update to change them" in ran.out
+    assert "0 stored, 40 existing\n11 existing with other labels or times: --update changes them" in ran.out
     assert not any(crop["person_id"].startswith("q") for crop in service.crops.values())
     assert "0 stored, 29 existing, 11 updated\n" in passerby("import", folder, "--update").out
     assert sum(crop["person_id"].startswith("q") for crop in service.crops.values()) == 11
-    assert "with other labels" not in passerby("import", folder).out
+    assert "with other labels or times" not in passerby("import", folder).out
 
 
 def test_several_requests_are_in_flight_and_none_is_large(passerby: Passerby, service: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from app.settings import Settings
 from model.architecture import PARTS
 from tests.app.factories import encoded, picture
-from tests.app.running import CAPTURED_AT, embed, found, jpeg, stored
+from tests.app.running import CAPTURED_AT, embed, found, jpeg, search, stored
 
 Run = Callable[[Settings], httpx.Client]
 
@@ -65,6 +65,22 @@ def test_a_guessed_time_makes_no_other_crop_of_the_same_bytes(client: httpx.Clie
         assert (again["status"], again["crop"]) == ("existing", first), form
     (elsewhere,) = embed(client, jpeg(1), camera="lobby", captured_at=guess, time_guessed="true").json()["items"]
     assert elsewhere["status"] == "created"
+
+
+def test_an_update_replaces_a_guessed_time_by_a_known_one(client: httpx.Client) -> None:
+    guess, known = "2026-06-04T15:30:00Z", "2026-05-04T17:30:00+02:00"
+    (first,) = stored(client, 1, captured_at=guess, time_guessed="true")
+    (asked,) = embed(client, jpeg(1), captured_at=known).json()["items"]
+    assert (asked["status"], asked["differs"], asked["crop"]) == ("existing", ["captured_at"], first)
+    (updated,) = embed(client, jpeg(1), captured_at=known, person_id="p1", update="true").json()["items"]
+    assert (updated["status"], updated["differs"]) == ("updated", ["person_id", "captured_at"])
+    expected = first | {"captured_at": known, "time_guessed": False, "person_id": "p1"}
+    assert updated["crop"] == expected
+    (match,) = search(client, jpeg(1), captured_to="2026-05-05T00:00:00Z").json()["matches"]
+    assert match["crop"] == expected
+    assert search(client, jpeg(1), captured_from="2026-06-01T00:00:00Z").json()["matches"] == []
+    (again,) = embed(client, jpeg(1), captured_at=guess, time_guessed="true", update="true").json()["items"]
+    assert (again["status"], again["differs"], again["crop"]) == ("existing", [], expected)
 
 
 def test_a_guess_finds_a_crop_whose_time_is_known(client: httpx.Client) -> None:
