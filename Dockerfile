@@ -8,12 +8,14 @@ RUN python -m venv /opt/passerby
 COPY pyproject.toml README.md LICENSE ./
 RUN mkdir app model migrations passerby \
  && touch app/__init__.py model/__init__.py migrations/__init__.py passerby/__init__.py \
- && /opt/passerby/bin/pip install --no-cache-dir ".[${ENGINE}]"
+ && /opt/passerby/bin/pip install --no-cache-dir ".[${ENGINE}]" \
+ && rm -r app model migrations passerby build *.egg-info  # a later build would keep the empty modules: they are newer
 COPY app app
 COPY model model
 COPY migrations migrations
 COPY passerby passerby
-RUN /opt/passerby/bin/pip install --no-cache-dir --no-deps --force-reinstall .
+RUN /opt/passerby/bin/pip install --no-cache-dir --no-deps --force-reinstall . \
+ && cd / && /opt/passerby/bin/python -c "from passerby import Client, load_model"
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /data passerby
