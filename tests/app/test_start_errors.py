@@ -3,8 +3,6 @@
 import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from sqlalchemy import make_url
 from app.database import Database
 from app.settings import Settings
 from app.start_errors import start_error
+from tests.app.forked import run_passerby
 from tests.app.tiny_checkpoint import write_tiny_checkpoint
 
 Serve = Callable[..., str]
@@ -30,17 +29,12 @@ def sentence(tmp_path: Path, tiny_checkpoint: Path) -> Serve:
         kept = {name: value for name, value in os.environ.items() if not LEFT_OUT.match(name)}
         given = {"DATA_DIR": tmp_path / "data", "CHECKPOINT": tiny_checkpoint, "PORT": 0} | variables
         environment = kept | {f"PASSERBY_{name}": str(value) for name, value in given.items()}
-        script = f"import sys; sys.modules[{hides!r}] = None; from app.cli import main; main()"
-        command = ["-c", script] if hides else ["-m", "app.cli"]
-        ended = subprocess.run(
-            [sys.executable, *command, "serve", *options],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert ended.returncode == 2, ended.stderr
-        assert ended.stdout == ""
-        assert ended.stderr.startswith("error: ")
-        assert ended.stderr.count("\n") == 1, ended.stderr
-        return ended.stderr
+        ended = run_passerby(tmp_path, ["serve", *options], environment, hides)
+        assert ended.code == 2, ended.err
+        assert ended.out == ""
+        assert ended.err.startswith("error: ")
+        assert ended.err.count("\n") == 1, ended.err
+        return ended.err
 
     return serve
 

@@ -1,31 +1,47 @@
 """Shared fixtures of the library's tests."""
 
+import hashlib
+import os
 import shutil
-import warnings
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from model import export, quantisation
-from model.checkpoint import Checkpoint
-from tests.model.model_factories import write_checkpoint
+from model import export
+from model.files import atomic_write
 
 
 @pytest.fixture(scope="session")
-def default_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ONNX graph of `write_checkpoint`'s default network; its export takes ten seconds."""
-    folder = tmp_path_factory.mktemp("graph")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter of torch warns of itself
-        return export.write_graph(write_checkpoint(folder / "c.safetensors"), folder)
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the ONNX graphs that this run of tests has exported; pytest-xdist's processes share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
-def exported_before(monkeypatch: pytest.MonkeyPatch, default_graph: Path) -> None:
-    """Replace the export of graphs by copies of `default_graph`, for tests that export no other network."""
+def exported_once(monkeypatch: pytest.MonkeyPatch, graphs: Path) -> None:
+    """Export a network that an earlier test has exported by copying its graph: an export takes seven seconds."""
+    export_graph = export.export_graph
 
-    def copied(checkpoint: Checkpoint, folder: Path) -> Path:
-        return Path(shutil.copy(default_graph, folder))
+    def exported(network: nn.Module, size: tuple[int, int], path: Path, outputs: tuple[str, ...]) -> None:
+        graph = graphs / _digest(network, size, outputs)
+        if not graph.exists():
+            with atomic_write(graph) as temporary:
+                export_graph(network, size, temporary, outputs)
+        shutil.copy(graph, path)
 
-    for module in (export, quantisation):
-        monkeypatch.setattr(module, "write_graph", copied)
+    monkeypatch.setattr(export, "export_graph", exported)
+
+
+def _digest(network: nn.Module, *rest: object) -> str:
+    """A hash of all that makes a network's graph: layers with their attributes, weights, and the export's arguments."""
+    digest = hashlib.sha256(repr((network, rest)).encode())
+    for name, module in network.named_modules():
+        attributes = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        digest.update(repr((name, type(module), attributes)).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -3,18 +3,24 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.model.evaluation_factories import CommandResult, run_model
 from tests.model.model_factories import RESULT, write_checkpoint, write_market
 
+Model = Callable[..., CommandResult]
 
-def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "model", *map(str, arguments)], capture_output=True, text=True, check=False
-    )
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Model:
+    """Run `python -m model` in this process, which has imported torch."""
+    monkeypatch.setenv("COLUMNS", "120")
+    return partial(run_model, monkeypatch, capsys)
 
 
 def write_features(path: Path) -> Path:
@@ -29,28 +35,35 @@ def write_features(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--rerank"]])
-def test_features_are_evaluated(tmp_path: Path, options: list[str]) -> None:
+def test_features_are_evaluated(run: Model, tmp_path: Path, options: list[str]) -> None:
     ended = run("evaluate", "--features", write_features(tmp_path / "f.npz"), "--json", *options)
-    assert ended.returncode == 0, ended.stderr
-    figures = json.loads(ended.stdout)
+    assert ended.code == 0, ended.err
+    figures = json.loads(ended.out)
     assert {"queries", "rank1", "rank5", "rank10", "map_step", "map_trapezoid", "minp"} <= figures.keys()
     assert figures["queries"] == 5
     assert figures["rank1"] == 1
 
 
-def test_a_checkpoint_is_evaluated_on_the_test_part_or_on_held_out_identities(tmp_path: Path) -> None:
+def test_a_checkpoint_is_evaluated_on_the_test_part_or_on_held_out_identities(run: Model, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
     market = write_market(tmp_path / "market")
     options = ("evaluate", "--checkpoint", tmp_path / "c.safetensors", "--data", f"market1501:{market}", "--json")
     ended = run(*options)
-    assert json.loads(ended.stdout)["queries"] == 18, ended.stderr
-    assert json.loads(run(*options, "--hold-out", 2).stdout)["queries"] == 6
+    assert json.loads(ended.out)["queries"] == 18, ended.err
+    assert json.loads(run(*options, "--hold-out", 2).out)["queries"] == 6
+
+
+def test_a_mistake_ends_the_process_with_exit_code_2_and_without_a_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-m", "model", "evaluate"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: give either --features")
+    assert ended.stderr.count("\n") == 1, ended.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("evaluate",), "give either --features"),
         (("evaluate", "--features", "nowhere.npz"), "no NPZ file"),
         (("info", "nowhere.safetensors"), "there is no checkpoint at nowhere.safetensors"),
         (("info", __file__), "is no file of torch.save"),
@@ -58,21 +71,20 @@ def test_a_checkpoint_is_evaluated_on_the_test_part_or_on_held_out_identities(tm
         (("train", "nowhere.toml", "--data", "market1501:/x", "--out", "y"), "cannot read the recipe"),
     ],
 )
-def test_mistakes_get_one_sentence_and_exit_code_2(arguments: tuple[str, ...], words: str) -> None:
+def test_mistakes_get_one_sentence_and_exit_code_2(run: Model, arguments: tuple[str, ...], words: str) -> None:
     ended = run(*arguments)
-    assert ended.returncode == 2
-    assert words in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.code == 2
+    assert words in ended.err
 
 
-def test_info_tells_what_a_checkpoint_is(tmp_path: Path) -> None:
+def test_info_tells_what_a_checkpoint_is(run: Model, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c.safetensors")
     ended = run("info", tmp_path / "c.safetensors")
-    assert checkpoint.metadata.model_id in ended.stdout
-    assert "64 x 32 pixels" in ended.stdout
+    assert checkpoint.metadata.model_id in ended.out
+    assert "64 x 32 pixels" in ended.out
 
 
-def test_results_are_copied_from_a_checkpoint_of_the_same_recipe_only(tmp_path: Path) -> None:
+def test_results_are_copied_from_a_checkpoint_of_the_same_recipe_only(run: Model, tmp_path: Path) -> None:
     from model.checkpoint import load_checkpoint, save_checkpoint
 
     plain = write_checkpoint(tmp_path / "all.safetensors")
@@ -82,10 +94,10 @@ def test_results_are_copied_from_a_checkpoint_of_the_same_recipe_only(tmp_path: 
     save_checkpoint(tmp_path / "other.safetensors", plain.weights, other_recipe)
     out = tmp_path / "out.safetensors"
     options = ("export", "--checkpoint", tmp_path / "all.safetensors", "--out", out, "--results-of")
-    assert run(*options, tmp_path / "evaluated.safetensors").returncode == 0
+    assert run(*options, tmp_path / "evaluated.safetensors").code == 0
     (result,) = load_checkpoint(out).metadata.results
     assert result.rank1 == RESULT.rank1
     assert result.protocol == f"the same recipe trained on the others; {RESULT.protocol}"
     refused = run(*options, tmp_path / "other.safetensors")
-    assert refused.returncode == 2
-    assert "another recipe" in refused.stderr
+    assert refused.code == 2
+    assert "another recipe" in refused.err

@@ -43,7 +43,7 @@ def test_onnx_gives_the_same_embeddings_as_torch(tmp_path: Path, config: MGNConf
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("exported_once")
 def test_onnx_in_single_precision_is_exact_and_twice_as_large(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
     checkpoint = load_checkpoint(tmp_path / "c.safetensors")
@@ -81,7 +81,7 @@ def test_flip_averaging_changes_the_model_id_and_drops_the_results(tmp_path: Pat
     assert with_flip(plain, False) is plain
 
 
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("exported_once")
 def test_an_int8_export_has_another_model_id_and_nearly_the_same_embeddings(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
     checkpoint = load_checkpoint(tmp_path / "c.safetensors")
@@ -97,7 +97,7 @@ def test_an_int8_export_has_another_model_id_and_nearly_the_same_embeddings(tmp_
     assert 0 <= comparison.left_out < comparison.convolutions
 
 
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("exported_once")
 def test_an_int8_export_below_the_required_cosine_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

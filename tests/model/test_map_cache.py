@@ -26,6 +26,8 @@ from model.training.states import saved_states
 from model.training.train_state import initial_state
 from tests.model.training_factories import ALONE, environment, logged, market, omz_changes, omz_recipe, run_of
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 
 def pictures(folder: Path) -> list[Path]:
     return [sample.path for sample in open_data_set(f"market1501:{market(folder)}").train()]

@@ -35,7 +35,7 @@ def test_a_network_with_other_embeddings_has_a_low_cosine() -> None:
     assert not reference.lowest_cosine(lambda _: broken, (64, 32)) >= MIN_COSINE
 
 
-@pytest.mark.usefixtures("exported_before")
+@pytest.mark.usefixtures("exported_once")
 def test_every_exported_checkpoint_contains_its_reference(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c.safetensors")
     assert checkpoint.metadata.reference is None
