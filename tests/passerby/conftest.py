@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import passerby
 from app.settings import Settings
 from tests.app.running import running_service
 from tests.app.tiny_checkpoint import write_tiny_checkpoint
@@ -26,6 +27,13 @@ def service(settings: Settings) -> Iterator[str]:
     """The URL of a running service."""
     with running_service(settings) as client:
         yield str(client.base_url)
+
+
+@pytest.fixture
+def client(service: str) -> Iterator[passerby.Client]:
+    """A client of the running service."""
+    with passerby.Client(service) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
