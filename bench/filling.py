@@ -20,11 +20,17 @@ CAMERA = "bench"
 
 
 async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], first: int = 0) -> None:
-    """Insert a crop for each of the embeddings `(N, 2048)` into the existing database in a folder.
+    """Fill the existing database in a folder; see `fill_database`."""
+    database = Database(database_url_of(Settings(data_dir=data_dir)))
+    await fill_database(database, model_id, embeddings, first)
+    await database.close()
+
+
+async def fill_database(database: Database, model_id: str, embeddings: NDArray[np.float16], first: int = 0) -> None:
+    """Insert a crop for each of the embeddings `(N, 2048)`.
 
     first: the time of the first crop; each next one has the next microsecond.
     """
-    database = Database(database_url_of(Settings(data_dir=data_dir)))
     for start in range(0, len(embeddings), _BATCH):
         async with database.write() as session:
             repository = GalleryRepository(session)
@@ -42,4 +48,3 @@ async def fill(data_dir: Path, model_id: str, embeddings: NDArray[np.float16], f
             await EmbeddingRepository(session).add_embeddings(
                 {crop.key: vector for crop, vector in zip(crops, batch, strict=True)}, model_id
             )
-    await database.close()
