@@ -13,7 +13,6 @@ from model.recipe import SHIPPED, recipe_path, recipe_summary, shipped_recipes
 from tests.model.evaluation_factories import CommandResult, run_model
 from tests.model.model_factories import write_checkpoint, write_market
 
-
 Model = Callable[..., CommandResult]
 
 

@@ -157,9 +157,7 @@ def test_a_run_cannot_start_from_a_checkpoint_of_another_architecture(
         train(run_of(tmp_path, quick_recipe({"architecture.pooling": "average"}), "after", initial=first), ALONE)
 
 
-def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(
-    tmp_path: Path, finished: tuple[Run, Checkpoint]
-) -> None:
+def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(tmp_path: Path, finished: tuple[Run, Checkpoint]) -> None:
     run, _ = finished
     with pytest.raises(TrainingError, match="already holds a run"):
         train(run, ALONE)
