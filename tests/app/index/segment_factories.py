@@ -11,14 +11,11 @@ from tests.app.index.index_factories import MODEL, crop
 SMALL = Tuning(exact_limit=40, flush_rows=10)
 
 
-def index_of(gallery: Sequence[Addition], tuning: Tuning = SMALL, most: int | None = None) -> FaissIndex:
-    """An index that is built from a gallery, as from the rows of a database.
-
-    most: the most crops in the sample; a PCA of many takes ten seconds.
-    """
+def index_of(gallery: Sequence[Addition], tuning: Tuning = SMALL) -> FaissIndex:
+    """An index that is built from a gallery, as from the rows of a database."""
     index = FaissIndex(MODEL, tuning)
     if index.sample_size(len(gallery)):
-        sample = np.random.default_rng(0).permutation(len(gallery))[: index.sample_size(len(gallery))][:most]
+        sample = np.random.default_rng(0).permutation(len(gallery))[: index.sample_size(len(gallery))]
         index.prepare(np.stack([gallery[row].embedding for row in sample]), len(gallery))
     index.load(gallery, max((addition.sequence for addition in gallery), default=0))
     index.maintain()

@@ -200,9 +200,7 @@ def test_the_active_model_is_refused_as_the_next_one(client: httpx.Client, tiny_
     assert progress(client)["state"] == "idle"
 
 
-@pytest.mark.parametrize(
-    "kind", ["cut", pytest.param("no-checkpoint", marks=pytest.mark.slow), "no-suffix", "empty"]
-)
+@pytest.mark.parametrize("kind", ["cut", pytest.param("no-checkpoint", marks=pytest.mark.slow), "no-suffix", "empty"])
 def test_an_invalid_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, kind: str) -> None:
     stored(client, 1)
     content = other_checkpoint(tmp_path).read_bytes()
