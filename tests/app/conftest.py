@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_hex
 
@@ -70,11 +70,14 @@ def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new, empty database: every test that uses it runs on both kinds, on PostgreSQL in `make test-all` alone."""
+KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))
+
+
+@contextmanager
+def _database(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """A new, empty database of the kind that is the fixture's parameter, dropped at the end."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'test.sqlite3'}"
+        yield f"sqlite:///{folder / 'test.sqlite3'}"
         return
     new_database: Callable[[], str] = request.getfixturevalue("postgresql")
     url = new_database()
@@ -85,13 +88,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         connection.execute(f"DROP DATABASE {parsed.database} WITH (FORCE)")
 
 
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settings:
-    """Settings for a service with a checkpoint that is small and quick."""
+@pytest.fixture(params=KINDS)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new, empty database: every test that uses it runs on both kinds, on PostgreSQL in `make test-all` alone."""
+    with _database(request, tmp_path) as url:
+        yield url
+
+
+def _settings(folder: Path, database_url: str, checkpoint: Path) -> Settings:
     return Settings(
-        data_dir=tmp_path / "data",
+        data_dir=folder / "data",
         database_url=database_url,
-        checkpoint=tiny_checkpoint,
+        checkpoint=checkpoint,
         port=0,
         batch_size=32,
         index_poll_seconds=0.05,
@@ -99,8 +107,14 @@ def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settin
 
 
 @pytest.fixture
-def run(database_url: str) -> Iterator[Callable[[Settings], httpx.Client]]:
-    """Start services, which stop before the test's database does; each call returns a client of a new one."""
+def settings(tmp_path: Path, database_url: str, tiny_checkpoint: Path) -> Settings:
+    """Settings for a service with a checkpoint that is small and quick."""
+    return _settings(tmp_path, database_url, tiny_checkpoint)
+
+
+@pytest.fixture
+def run(settings: Settings) -> Iterator[Callable[[Settings], httpx.Client]]:
+    """Start services, which stop before the database of `settings` does; each call returns a client of a new one."""
     with ExitStack() as stack:
 
         def start(settings: Settings) -> httpx.Client:
@@ -113,3 +127,20 @@ def run(database_url: str) -> Iterator[Callable[[Settings], httpx.Client]]:
 def client(run: Callable[[Settings], httpx.Client], settings: Settings) -> httpx.Client:
     """A client of a running service."""
     return run(settings)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared_client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path
+) -> Iterator[httpx.Client]:
+    """A client of a service that a module's tests share, on both kinds of database; for tests that only read."""
+    folder = tmp_path_factory.mktemp("shared")
+    with (
+        _database(request, folder) as database_url,
+        running_service(_settings(folder, database_url, tiny_checkpoint)) as client,
+    ):
+        yield client
+
+
+on_sqlite = pytest.mark.parametrize("shared_client", ["sqlite"], indirect=True)
+"""For tests of what requests say, which is decided before the database."""

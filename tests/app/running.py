@@ -1,5 +1,6 @@
 """Runs the service in a thread of the test, with requests over a real socket."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -18,13 +19,33 @@ from tests.app.factories import encoded, picture
 CAPTURED_AT = "2026-05-04T17:30:00+02:00"
 
 
+class _PromptServer(uvicorn.Server):
+    """A server that ends as soon as its requests have: uvicorn's sleeps for a tenth of a second, twice."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for closing in (*self.servers, *(sockets or [])):
+            closing.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - as uvicorn does
+            await asyncio.sleep(0.005)
+        for server in self.servers:
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+
 @contextmanager
 def running_service(settings: Settings, engines: Engines | None = None) -> Iterator[httpx.Client]:
     """A service on a free loopback port during the context; `engines` as for `create_app`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(create_app(settings, engines), log_config=None, access_log=False))
+        server = _PromptServer(uvicorn.Config(create_app(settings, engines), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

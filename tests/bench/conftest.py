@@ -1,5 +1,6 @@
-"""The tests of the benchmarks that run services use the fixtures of the service's tests."""
+"""The tests of the benchmarks use the fixtures of the tests of the service and of the library."""
 
 from tests.app.conftest import database_url, postgresql, run, settings, tiny_checkpoint
+from tests.model.conftest import exported_once, graphs
 
-__all__ = ["database_url", "postgresql", "run", "settings", "tiny_checkpoint"]
+__all__ = ["database_url", "exported_once", "graphs", "postgresql", "run", "settings", "tiny_checkpoint"]

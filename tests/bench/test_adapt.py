@@ -13,6 +13,7 @@ from tests.model.training_factories import market
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_the_bench_adapts_with_some_persons_and_evaluates_on_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

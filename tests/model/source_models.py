@@ -29,6 +29,11 @@ def _part_conv5() -> nn.Sequential:
     return nn.Sequential(Bottleneck(1024, 512, downsample=shortcut), Bottleneck(2048, 512), Bottleneck(2048, 512))
 
 
+def pooling_windows(pool: type[nn.Module]) -> list[nn.Module]:
+    """The windows of `PaperStyle`: g1, g2, g3, the halves, the thirds."""
+    return [pool(kernel_size=size) for size in ((12, 4), (24, 8), (24, 8), (12, 8), (8, 8))]
+
+
 class PaperStyle(nn.Module):
     """seathiefwang/MGN-pytorch (`backone`) and related projects: fixed pooling windows for 384 x 128."""
 
@@ -41,7 +46,7 @@ class PaperStyle(nn.Module):
         conv4 = nn.Sequential(*list(net.layer3)[1:])
         for number, conv5 in enumerate((net.layer4, _part_conv5(), _part_conv5()), start=1):
             setattr(self, f"p{number}", nn.Sequential(copy.deepcopy(conv4), conv5))
-        self.windows = [pool(kernel_size=size) for size in ((12, 4), (24, 8), (24, 8), (12, 8), (8, 8))]
+        self.windows = pooling_windows(pool)
         for number in range(1 if shared_reduction else 8):
             name = "reduction" if shared_reduction else f"reduction_{number}"
             setattr(self, name, nn.Sequential(nn.Conv2d(2048, 256, 1, bias=False), nn.BatchNorm2d(256), nn.ReLU()))

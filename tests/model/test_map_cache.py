@@ -140,6 +140,7 @@ def test_the_trunk_keeps_its_weights_while_it_is_frozen(tmp_path: Path) -> None:
 def test_a_run_on_maps_that_was_killed_ends_with_identical_weights(tmp_path: Path) -> None:
     """The run is killed once while it trains on maps, and once while it trains on pictures."""
     changes: dict[str, object] = {"schedule.iterations": 10, "initialisation.frozen_trunk_iterations": 6}
+    maps_of(tmp_path, omz_recipe(tmp_path, changes))  # which all runs find in the cache
     uninterrupted = finished(tmp_path, "uninterrupted", changes)
     for iteration in (3, 8):
         line = command(tmp_path, "interrupted", changes, *(["--resume"] if iteration > 3 else []))

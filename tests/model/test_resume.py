@@ -31,30 +31,35 @@ def options(folder: Path) -> tuple[str, ...]:
     return ("--teacher", str(write_teacher(folder)), "--teacher-name", "none", "--save-every", "3")
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a market, with a run `uninterrupted` on it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    ended = run_command(folder, "uninterrupted", CHANGES, *options(folder))
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
-def test_a_resumed_run_gives_bit_identical_weights(tmp_path: Path, how: signal.Signals) -> None:
-    extra = options(tmp_path)
-    uninterrupted = run_command(tmp_path, "uninterrupted", CHANGES, *extra)
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
+def test_a_resumed_run_gives_bit_identical_weights(uninterrupted: Path, how: signal.Signals) -> None:
+    folder, extra = uninterrupted, options(uninterrupted)
     with subprocess.Popen(
-        command(tmp_path, "interrupted", CHANGES, *extra), env=environment(), stderr=subprocess.PIPE
+        command(folder, how.name, CHANGES, *extra), env=environment(), stderr=subprocess.PIPE
     ) as interrupted:
-        wait_for_iterations(tmp_path / "interrupted", 5)
+        wait_for_iterations(folder / how.name, 5)
         interrupted.send_signal(how)
         _, stderr = interrupted.communicate(timeout=120)
-    at = saved_states(tmp_path / "interrupted")[-1]
+    at = saved_states(folder / how.name)[-1]
     if how == signal.SIGTERM:
         assert interrupted.returncode == 128 + signal.SIGTERM
         assert re.search(rb"stopped after iteration \d+ of 12; continue with --resume", b" ".join(stderr.split()))
     assert int(at.stem[-8:]) < 12, "the run was interrupted"
-    resumed = run_command(tmp_path, "interrupted", CHANGES, *extra, "--resume")
+    resumed = run_command(folder, how.name, CHANGES, *extra, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    first, second = (
-        load_checkpoint(tmp_path / run / "checkpoint.safetensors") for run in ("uninterrupted", "interrupted")
-    )
+    first, second = (load_checkpoint(folder / run / "checkpoint.safetensors") for run in ("uninterrupted", how.name))
     assert all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
     assert first.metadata == second.metadata
-    losses = [[line["loss"] for line in logged(tmp_path / run)] for run in ("uninterrupted", "interrupted")]
+    losses = [[line["loss"] for line in logged(folder / run)] for run in ("uninterrupted", how.name)]
     assert losses[0] == losses[1], "the log has every iteration once"
 
 

@@ -31,9 +31,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def settings(tmp_path: Path, tiny_checkpoint: Path) -> Settings:
+def database_url(tmp_path: Path) -> str:
     """SQLite is enough here."""
-    return Settings(data_dir=tmp_path / "data", checkpoint=tiny_checkpoint)
+    return f"sqlite:///{tmp_path / 'test.sqlite3'}"
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def authorize(browser: webdriver.Chrome, key: str) -> None:
     browser.find_element(By.CSS_SELECTOR, f"{form} button.btn-done").click()
 
 
-@pytest.mark.parametrize("key", [None, "a key of this test"])
+@pytest.mark.parametrize("key", [pytest.param(None, marks=pytest.mark.slow), "a key of this test"])
 def test_a_search_shows_the_contact_sheet_where_its_answer_is(
     run: Run, settings: Settings, browser: webdriver.Chrome, tmp_path: Path, key: str | None
 ) -> None:
@@ -174,6 +174,7 @@ def test_a_search_shows_the_contact_sheet_where_its_answer_is(
         assert browser.execute_script("return arguments[0].naturalWidth", picture) > 0, "the link opens by itself"
 
 
+@pytest.mark.slow
 def test_the_sheet_of_an_earlier_search_is_drawn(client: httpx.Client, browser: webdriver.Chrome) -> None:
     stored(client, 1)
     search_id = search(client, jpeg(1)).json()["search_id"]
@@ -184,6 +185,7 @@ def test_the_sheet_of_an_earlier_search_is_drawn(client: httpx.Client, browser: 
     assert sheet.drawn_width() > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1400])
 def test_the_page_is_not_wider_than_the_screen(client: httpx.Client, browser: webdriver.Chrome, width: int) -> None:
     stored(client, 1)

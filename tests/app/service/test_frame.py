@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from app.settings import Settings
+from tests.app.conftest import on_sqlite
 from tests.app.embedding.scripted_engine import ScriptedEngine
 from tests.app.factories import encoded, picture
 from tests.app.faults import scripted_service
@@ -132,29 +133,42 @@ def test_a_bad_box_fails_alone_and_items_keep_their_order(client: httpx.Client) 
     assert len(client.get("/crops").json()["items"]) == 2
 
 
-@pytest.mark.parametrize(
-    "bad",
-    ["[NaN, 2, 30, 40]", "[1, 2, Infinity, 40]", "[1, -1e999, 30, 40]", "null", "[1, 2, null, 40]", "[1, 2, 30]",
-     "[1, 2, 30, 40, 50]", "[]", '["1", 2, 30, 40]', "[true, 2, 30, 40]", "7", '"box"', "{}", "[[1], 2, 30, 40]"],
-)  # fmt: skip
-@pytest.mark.parametrize("store", ["true", "false"])
-def test_a_box_that_is_no_box_fails_alone(client: httpx.Client, bad: str, store: str) -> None:
+NO_BOXES = [
+    "[NaN, 2, 30, 40]", "[1, 2, Infinity, 40]", "[1, -1e999, 30, 40]", "null", "[1, 2, null, 40]", "[1, 2, 30]",
+    "[1, 2, 30, 40, 50]", "[]", '["1", 2, 30, 40]', "[true, 2, 30, 40]", "7", '"box"', "{}", "[[1], 2, 30, 40]",
+]  # fmt: skip
+
+
+@on_sqlite
+@pytest.mark.parametrize("bad", NO_BOXES)
+def test_a_box_that_is_no_box_fails_alone(shared_client: httpx.Client, bad: str) -> None:
     boxes = f"[{BOXES[0]}, {bad}, {BOXES[2]}]"
-    one, two, three = items_of(embed_frame(client, frame(), boxes, store=store))
+    one, two, three = items_of(embed_frame(shared_client, frame(), boxes, store="false"))
     assert (one["box"], two["box"], three["box"]) == (BOXES[0], None, BOXES[2])
-    assert [item["status"] for item in (one, three)] == (["created"] * 2 if store == "true" else ["embedded"] * 2)
+    assert (one["status"], three["status"]) == ("embedded", "embedded")
     assert (two["status"], two["problem"]["where"], two["index"]) == ("failed", "boxes[1]", 1)
     assert "four finite numbers" in two["problem"]["detail"]
-    without_a_good_one = items_of(embed_frame(client, frame(), f"[null, {bad}]", store=store))
+    without_a_good_one = items_of(embed_frame(shared_client, frame(), f"[null, {bad}]", store="false"))
     assert [item["problem"]["where"] for item in without_a_good_one] == ["boxes[0]", "boxes[1]"]
 
 
-def test_a_frame_without_boxes_has_an_answer_without_items(client: httpx.Client) -> None:
+def test_the_good_boxes_are_stored(client: httpx.Client) -> None:
+    for bad in NO_BOXES:
+        one, two, three = items_of(embed_frame(client, frame(), f"[{BOXES[0]}, {bad}, {BOXES[2]}]"))
+        assert (two["status"], two["problem"]["where"], two["index"]) == ("failed", "boxes[1]", 1)
+        stored = {one["crop"]["id"], three["crop"]["id"]}
+        without_a_good_one = items_of(embed_frame(client, frame(), f"[null, {bad}]"))
+        assert [item["problem"]["where"] for item in without_a_good_one] == ["boxes[0]", "boxes[1]"]
+    assert {crop["id"] for crop in client.get("/crops").json()["items"]} == stored
+
+
+@on_sqlite
+def test_a_frame_without_boxes_has_an_answer_without_items(shared_client: httpx.Client) -> None:
     for more in ({}, {"items": "[]"}, {"store": "false"}):
-        assert items_of(embed_frame(client, frame(), "[]", **more)) == []
-    answer = client.post("/embed", files={"frame": frame()}, data={"boxes": "[]"})
+        assert items_of(embed_frame(shared_client, frame(), "[]", **more)) == []
+    answer = shared_client.post("/embed", files={"frame": frame()}, data={"boxes": "[]"})
     assert (answer.status_code, answer.json()["items"]) == (201, [])
-    assert client.get("/crops").json()["items"] == []
+    assert shared_client.get("/crops").json()["items"] == []
 
 
 def test_items_hold_for_single_boxes(client: httpx.Client) -> None:
@@ -174,6 +188,7 @@ def test_store_false_keeps_nothing_of_a_frame(client: httpx.Client, settings: Se
     assert not [path for path in (settings.data_dir / "images").rglob("*") if path.is_file()]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("boxes", "where"),
     [
@@ -185,10 +200,10 @@ def test_store_false_keeps_nothing_of_a_frame(client: httpx.Client, settings: Se
         ([[0, 0, 60, 120]] * 257, "boxes"),
     ],
 )
-def test_boxes_that_cannot_be_understood_say_so(client: httpx.Client, boxes: Any, where: str) -> None:
-    answer = embed_frame(client, frame(), boxes)
+def test_boxes_that_cannot_be_understood_say_so(shared_client: httpx.Client, boxes: Any, where: str) -> None:
+    answer = embed_frame(shared_client, frame(), boxes)
     assert (answer.status_code, answer.json()["where"]) == (422, where)
-    assert client.get("/crops").json()["items"] == []
+    assert shared_client.get("/crops").json()["items"] == []
 
 
 def test_exactly_one_of_files_and_a_frame_with_boxes_is_given(client: httpx.Client) -> None:
@@ -214,12 +229,13 @@ def test_exactly_one_of_files_and_a_frame_with_boxes_is_given(client: httpx.Clie
     assert found(client, 1) == [items[0]["crop"]["id"]]
 
 
-def test_a_frame_that_cannot_be_used_is_an_error_of_the_request(client: httpx.Client) -> None:
+@on_sqlite
+def test_a_frame_that_cannot_be_used_is_an_error_of_the_request(shared_client: httpx.Client) -> None:
     for content, kind in ((b"no picture", "picture-not-a-picture"), (frame()[:-300], "picture-damaged")):
-        answer = embed_frame(client, content)
+        answer = embed_frame(shared_client, content)
         assert answer.status_code == 422
         assert answer.json()["type"].endswith(kind)
-    assert client.get("/cameras").json() == []
+    assert shared_client.get("/cameras").json() == []
 
 
 def test_the_pixels_of_a_frame_and_of_its_boxes_are_bounded(run: Run, settings: Settings) -> None:

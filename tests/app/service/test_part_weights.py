@@ -1,9 +1,8 @@
 """Searches with a model that weights its parts, on each kind of index."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ import pytest
 from app.index.segment import Segment
 from app.settings import Settings
 from model.architecture import PARTS
-from tests.app.running import embed, jpeg, search, stored
+from tests.app.running import embed, jpeg, running_service, search, stored
 from tests.app.tiny_checkpoint import tiny_metadata, write_tiny_checkpoint
 from tests.app.waiting import until
 
@@ -23,37 +22,29 @@ SHARES = np.array([0.3, 0.05, 0.05, 0.2, 0.1, 0.15, 0.1, 0.05])
 CROPS = 60
 
 
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """An empty database; of one kind, as the arithmetic does not depend on it."""
-    return f"sqlite:///{tmp_path / 'test.sqlite3'}"
+@pytest.fixture(scope="module", params=["exact", "segment", "milvus"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a service with such a model and `CROPS` crops in that kind of index; the tests change nothing.
 
-
-@pytest.fixture(params=["exact", "segment", "milvus"])
-def client(
-    request: pytest.FixtureRequest,
-    run: Callable[[Settings], httpx.Client],
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> httpx.Client:
-    """A client of a service with such a model and `CROPS` crops in that kind of index."""
+    Its database is of one kind, as the arithmetic does not depend on it.
+    """
+    folder = tmp_path_factory.mktemp("weights")
     metadata = tiny_metadata(name="unequal")
-    checkpoint = write_tiny_checkpoint(tmp_path / "unequal.onnx", metadata, part_weights=np.sqrt(SHARES).tolist())
-    changes: dict[str, Any] = {"checkpoint": checkpoint}
+    checkpoint = write_tiny_checkpoint(folder / "unequal.onnx", metadata, part_weights=np.sqrt(SHARES).tolist())
+    settings = Settings(data_dir=folder / "data", checkpoint=checkpoint, index_poll_seconds=0.05)
     if request.param == "milvus":
-        changes["index_url"] = request.getfixturevalue("milvus_lite")
+        settings = settings.model_copy(update={"index_url": request.getfixturevalue("milvus_lite")})
     if request.param == "segment":
-        changes["index_exact_limit"] = 20
-    client = run(settings.model_copy(update=changes))
-    for seed in range(CROPS):
-        stored(client, seed, camera="gate", person_id=f"p{seed}")
-    if request.param == "segment":
-        _wait_for_segment(client, monkeypatch)
-    return client
+        settings = settings.model_copy(update={"index_exact_limit": 20})
+    with running_service(settings) as client:
+        for seed in range(CROPS):
+            stored(client, seed, camera="gate", person_id=f"p{seed}")
+        if request.param == "segment":
+            _wait_for_segment(client)
+        yield client
 
 
-def _wait_for_segment(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def _wait_for_segment(client: httpx.Client) -> None:
     search_segment = Segment.search
     compared = []
 
@@ -61,8 +52,9 @@ def _wait_for_segment(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> 
         compared.append(asked)
         return search_segment(self, *asked)
 
-    monkeypatch.setattr(Segment, "search", counting)
-    until(lambda: search(client, jpeg(0)).status_code == 200 and len(compared) > 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Segment, "search", counting)
+        until(lambda: search(client, jpeg(0)).status_code == 200 and len(compared) > 0)
 
 
 def embeddings(client: httpx.Client, *seeds: int) -> np.ndarray:

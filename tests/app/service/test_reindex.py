@@ -200,7 +200,7 @@ def test_the_active_model_is_refused_as_the_next_one(client: httpx.Client, tiny_
     assert progress(client)["state"] == "idle"
 
 
-@pytest.mark.parametrize("kind", ["cut", "no-checkpoint", "no-suffix", "empty"])
+@pytest.mark.parametrize("kind", ["cut", pytest.param("no-checkpoint", marks=pytest.mark.slow), "no-suffix", "empty"])
 def test_an_invalid_checkpoint_is_refused(client: httpx.Client, tmp_path: Path, kind: str) -> None:
     stored(client, 1)
     content = other_checkpoint(tmp_path).read_bytes()
@@ -233,6 +233,7 @@ def test_a_checkpoint_that_crashes_its_process_is_refused(client: httpx.Client, 
     assert len(found(client, 1)) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_reindex_process_is_started_again(client: httpx.Client, tmp_path: Path) -> None:
     stored(client, *range(20))
     reindex(client, other_checkpoint(tmp_path))
@@ -243,6 +244,7 @@ def test_a_killed_reindex_process_is_started_again(client: httpx.Client, tmp_pat
     assert progress(client)["embedded"] == 20
 
 
+@pytest.mark.slow
 def test_a_second_next_model_is_refused(client: httpx.Client, tmp_path: Path) -> None:
     # Missing pictures block the first reindex.
     lose_pictures(client, stored(client, *range(20)), tmp_path)
@@ -293,6 +295,7 @@ def test_many_missing_pictures_block_the_switch_until_it_is_allowed(client: http
     assert progress(client)["unreadable"] == 12
 
 
+@pytest.mark.slow
 def test_missing_pictures_allowed_while_crops_are_embedded_do_not_block(
     client: httpx.Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -312,6 +315,7 @@ def test_missing_pictures_allowed_while_crops_are_embedded_do_not_block(
 # cancelling
 
 
+@pytest.mark.slow
 def test_a_cancelled_reindex_leaves_nothing_behind(client: httpx.Client, settings: Settings, tmp_path: Path) -> None:
     crops = stored(client, *range(40))
     lose_pictures(client, crops[:15], tmp_path)

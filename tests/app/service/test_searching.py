@@ -17,12 +17,12 @@ from app.kit.times import now_microseconds
 from app.search.tables import Search
 from app.settings import Settings
 from model.architecture import PARTS
+from tests.app.conftest import on_sqlite
 from tests.app.running import embed, found, jpeg, search, stored
 
 
-@pytest.fixture
-def gallery(client: httpx.Client) -> dict[str, str]:
-    """Crops of three cameras; the letter names the camera, the number the picture."""
+def fill(client: httpx.Client) -> dict[str, str]:
+    """Store crops of three cameras; the letter of a name is the camera, the number the picture."""
     times = {"a": "2026-05-04T08:00:00Z", "b": "2026-05-04T09:00:00Z", "c": "2026-05-04T10:00:00Z"}
     crops = {}
     for camera, captured_at in times.items():
@@ -34,11 +34,29 @@ def gallery(client: httpx.Client) -> dict[str, str]:
     return crops
 
 
-def test_matches_are_ranked_with_similarity_whole_and_by_part(client: httpx.Client, gallery: dict[str, str]) -> None:
-    answer = search(client, jpeg(2)).json()
+@pytest.fixture
+def gallery(client: httpx.Client) -> dict[str, str]:
+    """The ids of crops by name, in a service of the test's own."""
+    return fill(client)
+
+
+@pytest.fixture(scope="module")
+def shared_gallery(shared_client: httpx.Client) -> dict[str, str]:
+    """The ids of crops by name, for tests that change nothing."""
+    return fill(shared_client)
+
+
+def test_matches_are_ranked_with_similarity_whole_and_by_part(
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
+) -> None:
+    answer = search(shared_client, jpeg(2)).json()
     matches = answer["matches"]
     assert [match["rank"] for match in matches] == list(range(1, 10))
-    assert {match["crop"]["id"] for match in matches[:3]} == {gallery["a2"], gallery["b2"], gallery["c2"]}
+    assert {match["crop"]["id"] for match in matches[:3]} == {
+        shared_gallery["a2"],
+        shared_gallery["b2"],
+        shared_gallery["c2"],
+    }
     similarities = [match["similarity"] for match in matches]
     assert similarities == sorted(similarities, reverse=True)
     assert similarities[0] == pytest.approx(1, abs=1e-3)
@@ -46,7 +64,7 @@ def test_matches_are_ranked_with_similarity_whole_and_by_part(client: httpx.Clie
         assert list(match["parts"]) == list(PARTS)
         assert sum(match["parts"].values()) / 8 == pytest.approx(match["similarity"], abs=1e-5)
     assert (answer["gallery_size"], answer["compared"]) == (9, 9)
-    assert client.get(matches[0]["crop"]["image_url"]).content == jpeg(2)
+    assert shared_client.get(matches[0]["crop"]["image_url"]).content == jpeg(2)
 
 
 @pytest.mark.parametrize(
@@ -69,24 +87,24 @@ def test_matches_are_ranked_with_similarity_whole_and_by_part(client: httpx.Clie
     ],
 )
 def test_filters_hold_in_searches_and_in_lists(
-    client: httpx.Client, gallery: dict[str, str], filters: dict[str, object], expected: set[str]
+    shared_client: httpx.Client, shared_gallery: dict[str, str], filters: dict[str, object], expected: set[str]
 ) -> None:
-    answer = search(client, jpeg(2), **filters).json()
-    ids = {gallery[name] for name in expected}
+    answer = search(shared_client, jpeg(2), **filters).json()
+    ids = {shared_gallery[name] for name in expected}
     assert {match["crop"]["id"] for match in answer["matches"]} == ids
     for name in filters:
         assert answer["filters"][name] is not None
     if "min_similarity" in filters:
         return
     assert answer["compared"] == len(expected)
-    listed = client.get("/crops", params=filters).json()["items"]  # type: ignore[arg-type]
+    listed = shared_client.get("/crops", params=filters).json()["items"]  # type: ignore[arg-type]
     assert {crop["id"] for crop in listed} == ids
 
 
 def test_matches_are_ranked_by_stored_embeddings_and_not_in_the_order_of_the_index(
-    client: httpx.Client, gallery: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    shared_client: httpx.Client, shared_gallery: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ranked = search(client, jpeg(2)).json()["matches"]
+    ranked = search(shared_client, jpeg(2)).json()["matches"]
     search_exactly = FaissIndex.search
 
     def search_roughly(self: FaissIndex, *asked: Any) -> list[IndexResult]:
@@ -97,7 +115,7 @@ def test_matches_are_ranked_by_stored_embeddings_and_not_in_the_order_of_the_ind
         return [replace(found, keys=found.keys[order], similarities=rough[order])]
 
     monkeypatch.setattr(FaissIndex, "search", search_roughly)
-    assert search(client, jpeg(2)).json()["matches"] == ranked
+    assert search(shared_client, jpeg(2)).json()["matches"] == ranked
 
 
 def test_ties_are_ranked_in_the_order_of_storing(client: httpx.Client) -> None:
@@ -110,12 +128,12 @@ def test_ties_are_ranked_in_the_order_of_storing(client: httpx.Client) -> None:
     "named", [{}, {"upper_half": 2, "lower_half": 0}, dict.fromkeys(PARTS[1:], 0), {"global": 0.25}]
 )
 def test_weighted_parts_rank_as_brute_force(
-    client: httpx.Client, gallery: dict[str, str], named: dict[str, float]
+    shared_client: httpx.Client, shared_gallery: dict[str, str], named: dict[str, float]
 ) -> None:
-    answer = search(client, jpeg(7), part_weights=json.dumps(named)).json()
+    answer = search(shared_client, jpeg(7), part_weights=json.dumps(named)).json()
     query, *crops = (
         np.array(list(item["embedding"]["parts"].values()))
-        for item in embed(client, *(jpeg(seed) for seed in (7, 1, 2, 3)), store="false", include="parts").json()[
+        for item in embed(shared_client, *(jpeg(seed) for seed in (7, 1, 2, 3)), store="false", include="parts").json()[
             "items"
         ]
     )
@@ -134,27 +152,28 @@ def test_weighted_parts_rank_as_brute_force(
         (match["similarity"] for match in answer["matches"]), reverse=True
     )
     cut = answer["matches"][3]["similarity"] - 1e-5
-    kept = search(client, jpeg(7), part_weights=json.dumps(named), min_similarity=cut).json()["matches"]
+    kept = search(shared_client, jpeg(7), part_weights=json.dumps(named), min_similarity=cut).json()["matches"]
     assert {match["crop"]["id"] for match in kept} == {
         match["crop"]["id"] for match in answer["matches"] if match["similarity"] >= cut
     }
 
 
 def test_weights_are_stored_with_the_search_and_do_not_change_the_cosines(
-    client: httpx.Client, gallery: dict[str, str]
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
 ) -> None:
     named = {"global": 3, "bottom_third": 0}
-    weighed = search(client, jpeg(7), part_weights=json.dumps(named)).json()
-    plain = search(client, jpeg(7)).json()
+    weighed = search(shared_client, jpeg(7), part_weights=json.dumps(named)).json()
+    plain = search(shared_client, jpeg(7)).json()
     assert (weighed["filters"]["part_weights"], plain["filters"]["part_weights"]) == (named, {})
-    assert client.get(f"/searches/{weighed['search_id']}").json() == weighed
+    assert shared_client.get(f"/searches/{weighed['search_id']}").json() == weighed
     parts = {match["crop"]["id"]: match["parts"] for match in plain["matches"]}
     assert {match["crop"]["id"]: match["parts"] for match in weighed["matches"]} == parts
-    sheets = [client.get(answer["sheet_url"]).content for answer in (weighed, plain)]
+    sheets = [shared_client.get(answer["sheet_url"]).content for answer in (weighed, plain)]
     headers = [np.asarray(Image.open(BytesIO(sheet)).convert("L"))[54:72, 800:] for sheet in sheets]
     assert (headers[0] < 150).sum() > (headers[1] < 150).sum(), "the subtitle tells the weights"
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("wrong", "detail"),
     [
@@ -166,57 +185,66 @@ def test_weights_are_stored_with_the_search_and_do_not_change_the_cosines(
         (json.dumps(dict.fromkeys(PARTS, 0)), "all weights are 0"),
     ],
 )
-def test_invalid_weights_are_an_error(client: httpx.Client, wrong: str, detail: str) -> None:
-    answer = search(client, jpeg(1), part_weights=wrong)
+def test_invalid_weights_are_an_error(shared_client: httpx.Client, wrong: str, detail: str) -> None:
+    answer = search(shared_client, jpeg(1), part_weights=wrong)
     assert (answer.status_code, answer.json()["where"]) == (422, "part_weights")
     assert detail in answer.json()["detail"]
 
 
+@on_sqlite
 @pytest.mark.parametrize("wrong", ['"2"', "true", "null", "[1]"])
-def test_a_weight_is_a_number(client: httpx.Client, wrong: str) -> None:
-    answer = search(client, jpeg(1), part_weights=f'{{"global": {wrong}}}')
+def test_a_weight_is_a_number(shared_client: httpx.Client, wrong: str) -> None:
+    answer = search(shared_client, jpeg(1), part_weights=f'{{"global": {wrong}}}')
     assert (answer.status_code, answer.json()["where"]) == (422, "part_weights.global")
 
 
-def test_top_k_bounds_the_matches(client: httpx.Client, gallery: dict[str, str]) -> None:
-    assert len(found(client, 1, top_k=2)) == 2
+def test_top_k_bounds_the_matches(shared_client: httpx.Client, shared_gallery: dict[str, str]) -> None:
+    assert len(found(shared_client, 1, top_k=2)) == 2
     for wrong in (0, 1001, "many"):
-        assert search(client, jpeg(1), top_k=wrong).status_code == 422
+        assert search(shared_client, jpeg(1), top_k=wrong).status_code == 422
 
 
 def test_an_unknown_camera_in_a_filter_is_an_error_not_an_empty_answer(
-    client: httpx.Client, gallery: dict[str, str]
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
 ) -> None:
     for name in ("camera_ids", "exclude_camera_ids"):
-        for answer in (search(client, jpeg(1), **{name: ["a", "typo"]}), client.get("/crops", params={name: "typo"})):
+        for answer in (
+            search(shared_client, jpeg(1), **{name: ["a", "typo"]}),
+            shared_client.get("/crops", params={name: "typo"}),
+        ):
             assert answer.status_code == 422
             assert answer.json()["type"] == "urn:passerby:problem:unknown-camera"
             assert "typo" in answer.json()["detail"]
 
 
-def test_several_pictures_of_one_person_make_one_query(client: httpx.Client, gallery: dict[str, str]) -> None:
-    both = search(client, jpeg(1), jpeg(3)).json()["matches"]
+def test_several_pictures_of_one_person_make_one_query(
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
+) -> None:
+    both = search(shared_client, jpeg(1), jpeg(3)).json()["matches"]
     assert {match["crop"]["person_id"] for match in both[:6]} == {"p1", "p3"}
 
 
 def test_crops_of_the_gallery_can_be_the_query_and_are_no_matches(
-    client: httpx.Client, gallery: dict[str, str]
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
 ) -> None:
-    answer = client.post("/search", data={"crop_ids": [gallery["a2"]], "top_k": 2}).json()
-    assert [match["crop"]["id"] for match in answer["matches"]] == sorted((gallery["b2"], gallery["c2"]))
-    assert answer["query_crop_ids"] == [gallery["a2"]]
-    gone = client.post("/search", data={"crop_ids": ["0" * 26]})
+    answer = shared_client.post("/search", data={"crop_ids": [shared_gallery["a2"]], "top_k": 2}).json()
+    assert [match["crop"]["id"] for match in answer["matches"]] == sorted((shared_gallery["b2"], shared_gallery["c2"]))
+    assert answer["query_crop_ids"] == [shared_gallery["a2"]]
+    gone = shared_client.post("/search", data={"crop_ids": ["0" * 26]})
     assert gone.status_code == 422
     assert "0" * 26 in gone.json()["detail"]
 
 
-def test_neither_or_both_kinds_of_query_are_an_error(client: httpx.Client, gallery: dict[str, str]) -> None:
-    assert client.post("/search", data={"top_k": "3"}).status_code == 422
-    assert search(client, jpeg(1), crop_ids=[gallery["a1"]]).status_code == 422
+def test_neither_or_both_kinds_of_query_are_an_error(
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
+) -> None:
+    assert shared_client.post("/search", data={"top_k": "3"}).status_code == 422
+    assert search(shared_client, jpeg(1), crop_ids=[shared_gallery["a1"]]).status_code == 422
 
 
-def test_an_unusable_query_picture_is_named(client: httpx.Client) -> None:
-    answer = search(client, jpeg(1), b"nothing")
+@on_sqlite
+def test_an_unusable_query_picture_is_named(shared_client: httpx.Client) -> None:
+    answer = search(shared_client, jpeg(1), b"nothing")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("1.jpg: ")
 
@@ -290,18 +318,19 @@ def test_the_contact_sheet_is_a_picture_also_after_deletions(client: httpx.Clien
 
 
 def test_a_client_that_would_rather_have_a_picture_gets_the_sheet(
-    client: httpx.Client, gallery: dict[str, str]
+    shared_client: httpx.Client, shared_gallery: dict[str, str]
 ) -> None:
     files = [("files", ("1.jpg", jpeg(1)))]
-    answer = client.post("/search", files=files, headers={"Accept": "image/jpeg"})
+    answer = shared_client.post("/search", files=files, headers={"Accept": "image/jpeg"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
-    assert client.get(answer.headers["content-location"]).content == answer.content
+    assert shared_client.get(answer.headers["content-location"]).content == answer.content
     for accept in ("*/*", "application/json", "text/plain", "image/jpeg;q=0.1, */*"):
-        assert client.post("/search", files=files, headers={"Accept": accept}).json()["matches"], accept
+        assert shared_client.post("/search", files=files, headers={"Accept": accept}).json()["matches"], accept
 
 
-def test_an_error_is_a_problem_also_for_a_client_that_wants_a_picture(client: httpx.Client) -> None:
-    answer = client.post("/search", data={"camera_ids": ["nowhere"]}, headers={"Accept": "image/jpeg"})
+@on_sqlite
+def test_an_error_is_a_problem_also_for_a_client_that_wants_a_picture(shared_client: httpx.Client) -> None:
+    answer = shared_client.post("/search", data={"camera_ids": ["nowhere"]}, headers={"Accept": "image/jpeg"})
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
@@ -337,16 +366,17 @@ def test_the_sheet_of_a_search_by_crops_shows_local_times(client: httpx.Client, 
     assert client.get(answer["sheet_url"]).status_code == 200
 
 
-def test_blank_form_fields_are_ignored(client: httpx.Client, gallery: dict[str, str]) -> None:
+def test_blank_form_fields_are_ignored(shared_client: httpx.Client, shared_gallery: dict[str, str]) -> None:
     blank = ("crop_ids", "camera_ids", "exclude_camera_ids", "captured_from", "person_id", "min_similarity")
     blank += ("attributes", "part_weights")
-    assert len(found(client, 1, **dict.fromkeys(blank, ""))) == 9
+    assert len(found(shared_client, 1, **dict.fromkeys(blank, ""))) == 9
 
 
-def test_a_plus_that_a_url_turned_into_a_blank_is_named(client: httpx.Client) -> None:
+@on_sqlite
+def test_a_plus_that_a_url_turned_into_a_blank_is_named(shared_client: httpx.Client) -> None:
     for parameter in ("captured_from", "captured_to"):
-        answer = client.get(f"/crops?{parameter}=2026-05-04T17:30:00+02:00")
+        answer = shared_client.get(f"/crops?{parameter}=2026-05-04T17:30:00+02:00")
         assert answer.status_code == 422
         assert "in a URL write + as %2B" in answer.text
-    assert client.get("/crops?captured_from=2026-05-04T17:30:00%2B02:00").status_code == 200
-    assert "write + as %2B" in client.post("/search", data={"captured_to": "2026-05-04T17:30 02"}).text
+    assert shared_client.get("/crops?captured_from=2026-05-04T17:30:00%2B02:00").status_code == 200
+    assert "write + as %2B" in shared_client.post("/search", data={"captured_to": "2026-05-04T17:30 02"}).text

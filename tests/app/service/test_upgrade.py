@@ -38,7 +38,7 @@ SUPERSEDED_MODEL = "mgn-mobilenet_v2-faf777c51541"
 CROPS = CROPS_AT_ONCE + LAST_CROPS + 1
 """Enough that a first batch is embedded while the last crop cannot be read, and that the last batch is not reached."""
 
-both_versions = pytest.mark.parametrize("tables", [FIRST, LAST])
+both_versions = pytest.mark.parametrize("tables", [pytest.param(FIRST, marks=pytest.mark.slow), LAST])
 
 
 def health(client: httpx.Client) -> tuple[int, dict[str, Any]]:
@@ -112,6 +112,7 @@ def test_an_old_gallery_is_embedded_again_and_the_progress_is_reported(
     assert any(entry["event"] == "all crops are embedded" for entry in log())
 
 
+@pytest.mark.slow
 @both_versions
 def test_a_killed_upgrade_resumes_and_embeds_nothing_twice(settings: Settings, tables: str) -> None:
     ids = write_old_gallery(settings, tables, range(CROPS))
@@ -261,7 +262,7 @@ def test_a_superseded_model_stays_active_where_no_picture_is_left(run: Run, sett
 # crops that lack an embedding of the active model
 
 
-@pytest.mark.parametrize("kept", [0, 7])
+@pytest.mark.parametrize("kept", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_crops_without_an_embedding_are_embedded_before_the_service_is_ready(
     run: Run, settings: Settings, kept: int
 ) -> None:
@@ -305,6 +306,7 @@ def test_a_lost_checkpoint_runs_again_when_it_is_posted(run: Run, settings: Sett
     assert client.delete("/reindex").status_code == 204
 
 
+@pytest.mark.slow
 def test_another_model_can_replace_the_next_one(run: Run, settings: Settings, tmp_path: Path) -> None:
     write_old_gallery(settings, FIRST, range(20))
     lost = lose_pictures(settings, range(15))
