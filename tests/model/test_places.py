@@ -12,7 +12,7 @@ from model.provenance import Part, Relation, relation, relation_of_result, train
 from tests.model.evaluation_factories import drawn_crops, run_model
 from tests.model.model_factories import RESULT, metadata
 from tests.model.places import MARKET, Place, described_checkpoint
-from tests.model.training_factories import run_command
+from tests.model.training_factories import command
 
 
 @pytest.fixture
@@ -175,11 +175,13 @@ def test_labelled_and_detected_boxes_count_as_the_same_data_set() -> None:
     assert relation(data, "CUHK03-NP (detected)", Part("all")) is Relation.SEEN
 
 
-def test_a_run_on_two_data_sets_is_evaluated_on_held_out_persons_of_the_first(tmp_path: Path) -> None:
-    drawn = drawn_crops()
-    ended = run_command(tmp_path, "run", {"schedule.iterations": 1, "schedule.warm_up": 0}, "--data",
-                        f"synthetic:{drawn}", "--hold-out", "2")  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
+def test_a_run_on_two_data_sets_is_evaluated_on_held_out_persons_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, object] = {"schedule.iterations": 1, "schedule.warm_up": 0}
+    _, _, _, *line = command(tmp_path, "run", changes, "--data", f"synthetic:{drawn_crops()}", "--hold-out", "2")
+    ended = run_model(monkeypatch, capsys, *line)
+    assert ended.code == 0, ended.err
     trained = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").metadata
     data = trained.training_data
     assert data.name == "Market-1501 + synthetic"

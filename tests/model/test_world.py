@@ -10,7 +10,8 @@ from model.checkpoint import load_checkpoint
 from model.errors import RecipeError
 from model.train import train
 from model.training.world import World
-from tests.model.training_factories import QUICK, logged, omz_changes, quick_recipe, run_command, run_of
+from tests.model.evaluation_factories import run_model
+from tests.model.training_factories import QUICK, command, logged, omz_changes, quick_recipe, run_command, run_of
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +31,22 @@ MAPS_THEN_PICTURES: dict[str, object] = {"initialisation.frozen_trunk_iterations
     [("mobile", FROZEN | {"batch.accumulation": 2}), ("paper", FROZEN | PAPER), ("osnet", FROZEN | MAPS_THEN_PICTURES)],
     ids=["mobile", "paper", "osnet"],
 )
-def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path, recipe: str, changes: dict[str, object]) -> None:
+@pytest.mark.filterwarnings("default")  # the exporter of torch warns of itself
+@pytest.mark.usefixtures("exported_once")
+def test_two_processes_follow_the_loss_curve_of_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recipe: str,
+    changes: dict[str, object],
+) -> None:
     if recipe == "osnet":
         changes = omz_changes(tmp_path) | changes
-    for out, processes in (("one", 1), ("two", 2)):
-        result = run_command(tmp_path, out, changes, processes=processes, recipe=recipe)
-        assert result.returncode == 0, result.stderr
+    _, _, _, *line = command(tmp_path, "one", changes, recipe=recipe)
+    ended = run_model(monkeypatch, capsys, *line)
+    assert ended.code == 0, ended.err
+    split_run = run_command(tmp_path, "two", changes, processes=2, recipe=recipe)
+    assert split_run.returncode == 0, split_run.stderr
     curves = {run: [(line["softmax"], line["triplet"]) for line in logged(tmp_path / run)] for run in ("one", "two")}
     assert len(curves["one"]) == changes["schedule.iterations"]
     np.testing.assert_allclose(curves["two"], curves["one"], atol=1e-3, rtol=1e-3)

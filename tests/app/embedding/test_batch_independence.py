@@ -96,5 +96,5 @@ async def test_embeddings_do_not_depend_on_other_requests(
 
     service = EmbeddingService(engines, PictureLimits(), EmbeddingMetrics(registry), BATCH_SIZE)
     await service.start()
-    await asyncio.gather(*(client(service) for _ in range(16)))
+    await asyncio.gather(*(client(service) for _ in range(8)))
     await service.stop()
