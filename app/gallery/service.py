@@ -20,7 +20,7 @@ from app.gallery.tables import Camera, Crop, Image
 from app.index.port import Filter
 from app.kit.disconnect import Disconnect, cancel_on_disconnect
 from app.kit.hashing import sha256_of_all
-from app.kit.times import now_microseconds
+from app.kit.times import now_microseconds, to_microseconds
 from app.models.active import ActiveModel, ModelChanged, RunningModel
 from model.decoding import PictureError
 
@@ -100,7 +100,13 @@ class GalleryService:
                     self._crop_store, self._store_model = CropStore(self._database, self._images, model), model
                 try:
                     outcomes = await self._embed_and_store(crops, disconnect, model, self._crop_store)
-                    return Stored(model.id, await self._compare_labels(crops, outcomes, update))
+                    outcomes = await self._compare_labels(crops, outcomes, update)
+                    if others := [n for n, crop in enumerate(crops) if _is_of_another_time(outcomes[n], crop)]:
+                        again = [crops[n] for n in others]
+                        stored = await self._embed_and_store(again, disconnect, model, self._crop_store)
+                        for n, outcome in zip(others, stored, strict=True):
+                            outcomes[n] = outcome
+                    return Stored(model.id, outcomes)
                 except ModelChanged:
                     pass
             await self._active_model.refresh()
@@ -347,3 +353,10 @@ class GalleryService:
                 repository.add(camera)
             camera.name, camera.place, camera.time_zone = name, place, time_zone
         return await self.camera(camera_id)
+
+
+def _is_of_another_time(outcome: StoredCrop | Failure, crop: NewCrop) -> bool:
+    """Whether a crop's known time is not that of the stored one, whose time was a guess until this request."""
+    if isinstance(outcome, Failure) or outcome.crop.time_guessed or crop.metadata.time_guessed:
+        return False
+    return outcome.crop.captured_at != to_microseconds(crop.metadata.captured_at)

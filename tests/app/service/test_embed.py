@@ -83,6 +83,17 @@ def test_an_update_replaces_a_guessed_time_by_a_known_one(client: httpx.Client) 
     assert (again["status"], again["differs"], again["crop"]) == ("existing", [], expected)
 
 
+def test_of_two_known_times_one_replaces_the_guess_and_the_other_is_a_crop_of_its_own(client: httpx.Client) -> None:
+    (first,) = stored(client, 1, time_guessed="true")
+    times = [f"2026-05-0{day}T12:00:00Z" for day in (1, 2, 3, 2)]
+    items = json.dumps([{"captured_at": time} for time in times])
+    answer = embed(client, *[jpeg(1)] * 4, items=items, update="true").json()["items"]
+    assert [item["status"] for item in answer] == ["updated", "created", "created", "existing"]
+    assert [item["crop"]["captured_at"] for item in answer] == times
+    assert answer[0]["crop"]["id"] == first["id"]
+    assert len({item["crop"]["id"] for item in answer}) == 3
+
+
 def test_a_guess_finds_a_crop_whose_time_is_known(client: httpx.Client) -> None:
     (first,) = stored(client, 1)
     (later,) = stored(client, 1, captured_at="2026-05-05T17:30:00+02:00")
