@@ -82,7 +82,9 @@ class Connection:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the answer"
-            raise UnexpectedAnswer(f"{self.url} does not answer as Passerby does: {where}: {first['msg']}") from error
+            raise UnexpectedAnswer(
+                f"{self.url} does not answer as this version of Passerby does: {where}: {first['msg']}"
+            ) from error
 
     async def _exchange(self, method: str, path: str, *names: str, **request: Any) -> httpx.Response:
         url = self.url + path.format(*(quote(name, safe="") for name in names))

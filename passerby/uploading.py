@@ -67,12 +67,21 @@ class UploadedCrop:
 
 @dataclass
 class UploadSummary:
-    """How many crops are new in the gallery, were in it before, got other labels; why others failed, by position."""
+    """How many crops are new in the gallery, were in it before, were updated; why others failed, by position.
+
+    differing: those of the existing ones that have other labels, or a guess as their time, which `update` changes.
+    """
 
     created: int = 0
     existing: int = 0
+    differing: int = 0
     updated: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def handled(self) -> int:
+        """How many crops have an outcome."""
+        return self.created + self.existing + self.updated + len(self.failed)
 
     def add(self, outcome: UploadedCrop) -> None:
         """Count an outcome."""
@@ -80,6 +89,7 @@ class UploadSummary:
             self.created += 1
         elif outcome.status == "existing":
             self.existing += 1
+            self.differing += bool(outcome.differs)
         elif outcome.status == "updated":
             self.updated += 1
         else:

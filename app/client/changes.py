@@ -12,18 +12,18 @@ from passerby import AsyncClient, ChangedCrops, CropSelection, DeletedCrops, Lab
 
 
 def run_delete(selection: CropSelection, dry_run: bool, yes: bool, url: str, console: Console) -> None:
-    """Count crops, ask unless `yes`, and delete them with their pictures. Raises ClientError."""
+    """Count crops, ask unless `yes`, and delete them with their pictures. Raises PasserbyError."""
     _require_choice(selection)
     _count_and_delete(lambda client, dry: client.delete_crops(dry_run=dry, **selection), dry_run, yes, url, console)
 
 
 def run_delete_camera(camera_id: str, dry_run: bool, yes: bool, url: str, console: Console) -> None:
-    """Count a camera's crops, ask unless `yes`, and delete the camera with them. Raises ClientError."""
+    """Count a camera's crops, ask unless `yes`, and delete the camera with them. Raises PasserbyError."""
     _count_and_delete(lambda client, dry: client.delete_camera(camera_id, dry), dry_run, yes, url, console)
 
 
 def run_label(selection: CropSelection, labels: Labels, dry_run: bool, url: str, console: Console) -> None:
-    """Set the labels of crops; an empty text clears one. Raises ClientError."""
+    """Set the labels of crops; an empty text clears one. Raises PasserbyError."""
     _require_choice(selection)
     if not labels:
         raise ClientError("say what to set: --set-person, --set-track or --set-attributes; an empty text clears it")

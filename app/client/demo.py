@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.client.errors import ClientError
-from app.client.importing import Tally, import_items, show_source, show_tally
+from app.client.importing import import_items, show_source, show_summary
 from app.client.searching import Found, search, show_matches
 from app.client.sources import Source, SourceItem, read_source
 from model.datasets.synthetic import DRAWN_PEOPLE
-from passerby import AsyncClient, SearchOptions, ServiceError
+from passerby import AsyncClient, SearchOptions, ServiceError, UploadSummary
 
 HOST = "127.0.0.1"
 PREFERRED_PORT = 8000
@@ -45,7 +45,7 @@ class Trial:
 
 
 def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: bool, console: Console) -> int:
-    """Import, search and show; then run until Ctrl-C, or stop with `check`; the exit code. Raises ClientError.
+    """Import, search and show; then run until Ctrl-C, or stop with `check`; the exit code. Raises PasserbyError.
 
     data: any source of an import, by default the drawn crops that are shipped; port: by default a free one.
     """
@@ -62,9 +62,9 @@ def run_demo(data: Path | None, camera_id: str | None, port: int | None, check: 
         with _service(folder, port, console) as (url, process):
             console.print(f"Ready at {url}; it embeds on {asyncio.run(_runs_on(url))}", soft_wrap=True)
             _step(console, 3, "The import")
-            tally = Tally()
-            import_items(trial.gallery, _client(url), tally, console)
-            show_tally(tally, len(trial.gallery), None, console)
+            summary = UploadSummary()
+            import_items(trial.gallery, _client(url), summary, console)
+            show_summary(summary, trial.gallery, None, console)
             _step(console, 4, "The search")
             found = _search(trial, url, console)
             show_matches(found, None, console)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -55,7 +55,7 @@ def takes_filters(command: Callable[..., R]) -> Callable[..., R]:
     parameters = [parameter for name, parameter in signature(command).parameters.items() if name != "filters"] + [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in _OPTIONS.items()
     ]
-    run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    cast(Any, run).__signature__ = signature(command).replace(parameters=parameters)  # as PEP 362 has it, for typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
@@ -67,6 +67,4 @@ def filters_of(given: Mapping[str, Any]) -> CropFilters:
         if value == "" or (isinstance(value, list) and "" in value):
             # as of an unset variable of a shell: the service would take it as no filter
             raise ClientError("a filter is empty: give its option a value, or leave it out")
-    filters: CropFilters = {}
-    filters.update(set_ones)  # type: ignore[typeddict-item]
-    return filters
+    return cast(CropFilters, set_ones)

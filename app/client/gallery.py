@@ -14,7 +14,7 @@ CROPS_PER_PAGE = 1000
 
 
 def run_crops(filters: CropFilters, limit: int, url: str, as_json: bool, console: Console) -> None:
-    """Print the latest crops that pass the filters as a table, or as JSON. Raises ClientError."""
+    """Print the latest crops that pass the filters as a table, or as JSON. Raises PasserbyError."""
     page = asyncio.run(_crops(filters, limit, url))
     if as_json:
         print(page.model_dump_json())
@@ -27,7 +27,7 @@ def run_crops(filters: CropFilters, limit: int, url: str, as_json: bool, console
 
 
 def run_cameras(url: str, as_json: bool, console: Console) -> None:
-    """Print all cameras as a table, or as JSON. Raises ClientError."""
+    """Print all cameras as a table, or as JSON. Raises PasserbyError."""
     cameras = asyncio.run(_cameras(url))
     if as_json:
         print(json.dumps([camera.model_dump(mode="json") for camera in cameras]))
@@ -40,7 +40,7 @@ def run_cameras(url: str, as_json: bool, console: Console) -> None:
 def run_put_camera(
     camera_id: str, name: str | None, place: str | None, time_zone: str | None, url: str, console: Console
 ) -> None:
-    """Describe a camera; what is None stays as it is, and an empty text clears it. Raises ClientError."""
+    """Describe a camera; what is None stays as it is, and an empty text clears it. Raises PasserbyError."""
     _print_cameras([asyncio.run(_put_camera(camera_id, name, place, time_zone, url))], console)
 
 

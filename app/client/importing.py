@@ -3,7 +3,6 @@
 import asyncio
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -15,49 +14,12 @@ from app.client.errors import ClientError
 from app.client.sources import Source, SourceItem, read_source
 from model.errors import counted
 from model.files import printable
-from passerby import AsyncClient, UploadedCrop
+from passerby import AsyncClient, UploadedCrop, UploadSummary
 
 FAILURES_SHOWN = 20
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as in shells."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A crop that was not stored, and why."""
-
-    path: Path
-    problem: str
-
-
-@dataclass
-class Tally:
-    """The counts of outcomes so far."""
-
-    created: int = 0
-    existing: int = 0
-    differing: int = 0  # of the existing ones, those with other labels or times than the source
-    updated: int = 0
-    failures: list[Failure] = field(default_factory=list)
-
-    def add(self, path: Path, outcome: UploadedCrop) -> None:
-        """Count the outcome of a file."""
-        match outcome.status:
-            case "failed":
-                self.failures.append(Failure(path, outcome.problem or "the service gave no reason"))
-            case "created":
-                self.created += 1
-            case "updated":
-                self.updated += 1
-            case "existing":
-                self.existing += 1
-                self.differing += bool(outcome.differs)
-
-    @property
-    def handled(self) -> int:
-        """How many crops have an outcome."""
-        return self.created + self.existing + self.updated + len(self.failures)
 
 
 def run_import(
@@ -68,7 +30,7 @@ def run_import(
     console: Console,
     update: bool = False,
 ) -> int:
-    """Import a source and print the outcome; the exit code. update: change labels that differ. Raises ClientError.
+    """Import a source and print the outcome; the exit code. update: change labels that differ. Raises PasserbyError.
 
     After an interruption, crops that the service has acknowledged are stored; a second run finds them `existing`.
     """
@@ -77,18 +39,18 @@ def run_import(
         read = read_source(source, camera_id)
     show_source(read, console)
     asyncio.run(_name_cameras(read.camera_names, url))
-    tally = Tally()
+    summary = UploadSummary()
     stopped = False
     try:
-        import_items(read.items, AsyncClient(url), tally, console, update)
+        import_items(read.items, AsyncClient(url), summary, console, update)
     except KeyboardInterrupt:
         stopped = True
     finally:
-        show_tally(tally, len(read.items), failures_file, console)
+        show_summary(summary, read.items, failures_file, console)
     if stopped:
         console.print("[yellow]Stopped.[/] The same command resumes the import.")
         return INTERRUPTED
-    return 1 if tally.failures else 0
+    return 1 if summary.failed else 0
 
 
 def show_source(source: Source, console: Console) -> None:
@@ -108,16 +70,16 @@ def show_source(source: Source, console: Console) -> None:
 
 
 def import_items(
-    items: Sequence[SourceItem], client: AsyncClient, tally: Tally, console: Console, update: bool = False
+    items: Sequence[SourceItem], client: AsyncClient, summary: UploadSummary, console: Console, update: bool = False
 ) -> None:
-    """Send crops under a progress bar, counting into `tally`. Raises PasserbyError; Ctrl-C stops it at once."""
+    """Send crops under a progress bar, counting into `summary`. Raises PasserbyError; Ctrl-C stops it at once."""
     columns = (BarColumn(), MofNCompleteColumn(), _CropsPerSecond(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("import", total=len(items))
 
         def count(outcome: UploadedCrop) -> None:
-            tally.add(items[outcome.position].path, outcome)
-            progress.update(task, completed=tally.handled)
+            summary.add(outcome)
+            progress.update(task, completed=summary.handled)
 
         asyncio.run(_upload(items, client, update, count))
 
@@ -148,34 +110,37 @@ async def _upload(
         await client.upload((item.crop() for item in items), progress, update=update)
 
 
-def show_tally(tally: Tally, total: int, failures_file: Path | None, console: Console) -> None:
-    """Print the outcomes of `total` crops and the first failures; `failures_file` gets all of them."""
-    parts = [f"{tally.created:,} stored", f"{tally.existing:,} existing"]
-    if tally.updated:
-        parts.append(f"{tally.updated:,} updated")
-    if tally.failures:
-        parts.append(f"[red]{len(tally.failures):,} failed[/]")
-    if tally.handled < total:
-        parts.append(f"{total - tally.handled:,} not sent")
+def show_summary(
+    summary: UploadSummary, items: Sequence[SourceItem], failures_file: Path | None, console: Console
+) -> None:
+    """Print the outcomes of crops and the first failures; `failures_file` gets all of them."""
+    failures = [(items[position].path, problem) for position, problem in summary.failed.items()]
+    parts = [f"{summary.created:,} stored", f"{summary.existing:,} existing"]
+    if summary.updated:
+        parts.append(f"{summary.updated:,} updated")
+    if failures:
+        parts.append(f"[red]{len(failures):,} failed[/]")
+    if summary.handled < len(items):
+        parts.append(f"{len(items) - summary.handled:,} not sent")
     console.print(", ".join(parts))
-    if tally.differing:
-        console.print(f"{tally.differing:,} existing with other labels or times: --update changes them")
-    for failure in tally.failures[:FAILURES_SHOWN]:
-        console.print(f"  {failure.path}: {failure.problem}", highlight=False, markup=False, soft_wrap=True)
+    if summary.differing:
+        console.print(f"{summary.differing:,} existing with other labels or times: --update changes them")
+    for path, problem in failures[:FAILURES_SHOWN]:
+        console.print(f"  {path}: {problem}", highlight=False, markup=False, soft_wrap=True)
     if failures_file:
-        _write_failures(tally.failures, failures_file)
+        _write_failures(failures, failures_file)
         console.print(f"All failures are listed in {failures_file}", markup=False, soft_wrap=True)
-    elif len(tally.failures) > FAILURES_SHOWN:
-        rest = len(tally.failures) - FAILURES_SHOWN
+    elif len(failures) > FAILURES_SHOWN:
+        rest = len(failures) - FAILURES_SHOWN
         console.print(f"  and {rest:,} more; --failures FILE lists them all")
 
 
-def _write_failures(failures: Iterable[Failure], path: Path) -> None:
+def _write_failures(failures: Iterable[tuple[Path, str]], path: Path) -> None:
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(("file", "problem"))
-            rows.writerows((printable(failure.path), printable(failure.problem)) for failure in failures)
+            rows.writerows((printable(picture), printable(problem)) for picture, problem in failures)
     except OSError as error:
         raise ClientError(f"cannot write {path}: {error.strerror}") from error
 

@@ -18,7 +18,7 @@ _LISTED = 20
 
 
 def run_reindex(model: str, allow_missing: bool, url: str, console: Console) -> int:
-    """Switch to a model and wait until it is active; the exit code. Raises ClientError.
+    """Switch to a model and wait until it is active; the exit code. Raises PasserbyError.
 
     model: a checkpoint's file, or the id of a model that was active before. The service does the work: after an
     interruption, the same command shows the progress again.
@@ -31,7 +31,7 @@ def run_reindex(model: str, allow_missing: bool, url: str, console: Console) -> 
 
 
 def cancel(url: str, console: Console) -> int:
-    """Cancel the switch to the next model; the exit code. Raises ClientError."""
+    """Cancel the switch to the next model; the exit code. Raises PasserbyError."""
     asyncio.run(_cancel(url))
     console.print("Cancelled. The active model stays; the embeddings of the other one are being deleted.")
     return 0

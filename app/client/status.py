@@ -11,7 +11,7 @@ from passerby import AsyncClient, NotReady, ReindexOut
 
 
 def run_status(url: str, console: Console) -> int:
-    """Print the state of the service; the exit code, 1 if it is not ready. Raises ClientError."""
+    """Print the state of the service; the exit code, 1 if it is not ready. Raises PasserbyError."""
     trouble, facts = asyncio.run(_status(url))
     rows = {"status": "ready" if trouble is None else f"not ready: {trouble}", **facts}
     table = Table.grid(padding=(0, 2, 0, 0))

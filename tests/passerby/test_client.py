@@ -322,7 +322,7 @@ def test_fields_of_a_later_version_are_kept() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (200, passerby.UnexpectedAnswer, "does not answer as Passerby does"),
+        (200, passerby.UnexpectedAnswer, "does not answer as this version of Passerby does"),
         (404, passerby.NotFound, "is it a Passerby"),
         (418, passerby.Refused, "answered 418"),
     ],
