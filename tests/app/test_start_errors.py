@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -94,6 +95,23 @@ def test_a_database_that_is_not_there(sentence: Serve, postgresql: Callable[[], 
     url = make_url(postgresql())
     gone = url.set(database="gone").render_as_string(hide_password=False)
     assert 'database "gone" does not exist' in sentence(DATABASE_URL=gone)
+
+
+@pytest.mark.slow
+def test_a_wrong_password(sentence: Serve, postgresql: Callable[[], str]) -> None:
+    url = make_url(postgresql())
+    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS guarded")
+        connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'the right one'")
+        (rules,) = connection.execute("SHOW hba_file").fetchone() or ()
+        lines = "host all guarded all scram-sha-256\nlocal all guarded scram-sha-256\n"
+        Path(rules).write_text(lines + Path(rules).read_text())
+        connection.execute("SELECT pg_reload_conf()")
+    wrong = url.set(username="guarded", password="the wrong one")  # noqa: S106
+    said = sentence(DATABASE_URL=wrong.render_as_string(hide_password=False))
+    assert 'password authentication failed for user "guarded"' in said
+    assert "PASSERBY_DATABASE_URL" in said
+    assert "the wrong one" not in said
 
 
 def test_a_sqlite_file_that_is_none(sentence: Serve, tmp_path: Path) -> None:
