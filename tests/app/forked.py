@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["passerby", *arguments]
-    if hides:
-        sys.modules[hides] = None  # type: ignore[assignment]
     from app.cli import main
 
-    main()
+    with patch.dict(sys.modules, {hides: None} if hides else {}):
+        main()

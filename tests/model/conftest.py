@@ -10,6 +10,19 @@ from torch import nn
 
 from model import export
 from model.files import atomic_write
+from tests.model.evaluation_factories import CommandResult, RunModel, run_model
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunModel:
+    """Run `python -m model` in this process, which has imported torch."""
+
+    def run(*arguments: object, **environment: str) -> CommandResult:
+        for name, value in ({"COLUMNS": "120"} | environment).items():
+            monkeypatch.setenv(name, value)
+        return run_model(monkeypatch, capsys, *arguments)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -150,6 +151,12 @@ class CommandResult:
     code: int
     out: str
     err: str
+
+
+class RunModel(Protocol):
+    """Runs `python -m model` in this process, with these variables in its environment."""
+
+    def __call__(self, *arguments: object, **environment: str) -> CommandResult: ...
 
 
 def run_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> CommandResult:

@@ -3,24 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.model.evaluation_factories import CommandResult, run_model
+from tests.model.evaluation_factories import RunModel
 from tests.model.model_factories import RESULT, write_checkpoint, write_market
-
-Model = Callable[..., CommandResult]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Model:
-    """Run `python -m model` in this process, which has imported torch."""
-    monkeypatch.setenv("COLUMNS", "120")
-    return partial(run_model, monkeypatch, capsys)
 
 
 def write_features(path: Path) -> Path:
@@ -35,7 +24,7 @@ def write_features(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--rerank"]])
-def test_features_are_evaluated(run: Model, tmp_path: Path, options: list[str]) -> None:
+def test_features_are_evaluated(run: RunModel, tmp_path: Path, options: list[str]) -> None:
     ended = run("evaluate", "--features", write_features(tmp_path / "f.npz"), "--json", *options)
     assert ended.code == 0, ended.err
     figures = json.loads(ended.out)
@@ -44,7 +33,7 @@ def test_features_are_evaluated(run: Model, tmp_path: Path, options: list[str]) 
     assert figures["rank1"] == 1
 
 
-def test_a_checkpoint_is_evaluated_on_the_test_part_or_on_held_out_identities(run: Model, tmp_path: Path) -> None:
+def test_a_checkpoint_is_evaluated_on_the_test_part_or_on_held_out_identities(run: RunModel, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "c.safetensors")
     market = write_market(tmp_path / "market")
     options = ("evaluate", "--checkpoint", tmp_path / "c.safetensors", "--data", f"market1501:{market}", "--json")
@@ -71,20 +60,20 @@ def test_a_mistake_ends_the_process_with_exit_code_2_and_without_a_traceback() -
         (("train", "nowhere.toml", "--data", "market1501:/x", "--out", "y"), "cannot read the recipe"),
     ],
 )
-def test_mistakes_get_one_sentence_and_exit_code_2(run: Model, arguments: tuple[str, ...], words: str) -> None:
+def test_mistakes_get_one_sentence_and_exit_code_2(run: RunModel, arguments: tuple[str, ...], words: str) -> None:
     ended = run(*arguments)
     assert ended.code == 2
     assert words in ended.err
 
 
-def test_info_tells_what_a_checkpoint_is(run: Model, tmp_path: Path) -> None:
+def test_info_tells_what_a_checkpoint_is(run: RunModel, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c.safetensors")
     ended = run("info", tmp_path / "c.safetensors")
     assert checkpoint.metadata.model_id in ended.out
     assert "64 x 32 pixels" in ended.out
 
 
-def test_results_are_copied_from_a_checkpoint_of_the_same_recipe_only(run: Model, tmp_path: Path) -> None:
+def test_results_are_copied_from_a_checkpoint_of_the_same_recipe_only(run: RunModel, tmp_path: Path) -> None:
     from model.checkpoint import load_checkpoint, save_checkpoint
 
     plain = write_checkpoint(tmp_path / "all.safetensors")

@@ -1,13 +1,11 @@
 """Numbers that are not finite are within all bounds of a comparison, and are refused by name."""
 
-import sys
-
 import pytest
 from pydantic import ValidationError
 
-from model.__main__ import main
 from model.checkpoint import InputFormat
 from model.recipe import Loss, Optimizer
+from tests.model.evaluation_factories import RunModel
 
 
 @pytest.mark.parametrize("number", ["nan", "inf"])
@@ -18,15 +16,10 @@ from model.recipe import Loss, Optimizer
         ("export", "--checkpoint", "c.safetensors", "--out", "c.onnx", "--precision", "int8", "--cosine"),
     ],
 )
-def test_an_option_takes_finite_numbers(
-    arguments: tuple[str, ...], number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["model", *arguments, number])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert f"Invalid value for '{arguments[-1]}'" in capsys.readouterr().err
+def test_an_option_takes_finite_numbers(run: RunModel, arguments: tuple[str, ...], number: str) -> None:
+    ended = run(*arguments, number)
+    assert ended.code == 2
+    assert f"Invalid value for '{arguments[-1]}'" in ended.err
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

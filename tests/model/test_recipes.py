@@ -3,32 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from model.export import export_onnx
 from model.recipe import SHIPPED, recipe_path, recipe_summary, shipped_recipes
-from tests.model.evaluation_factories import CommandResult, run_model
+from tests.model.evaluation_factories import RunModel
 from tests.model.model_factories import write_checkpoint, write_market
 
-Model = Callable[..., CommandResult]
 
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Model:
-    """Run `python -m model` in this process, which has imported torch."""
-
-    def model(*arguments: object, **environment: str) -> CommandResult:
-        for name, value in ({"COLUMNS": "80"} | environment).items():
-            monkeypatch.setenv(name, value)
-        return run_model(monkeypatch, capsys, *arguments)
-
-    return model
-
-
-def test_recipes_are_listed_with_a_line_each(run: Model) -> None:
+def test_recipes_are_listed_with_a_line_each(run: RunModel) -> None:
     ended = run("recipes")
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
@@ -41,12 +26,12 @@ def test_a_recipe_opens_with_what_it_is_for(path: Path) -> None:
     assert 30 < len(recipe_summary(path)) < 120
 
 
-def test_a_recipe_is_printed_as_it_is(run: Model) -> None:
+def test_a_recipe_is_printed_as_it_is(run: RunModel) -> None:
     assert run("recipes", "osnet").out == (SHIPPED / "osnet.toml").read_text()
 
 
 @pytest.mark.parametrize("arguments", [("recipes", "papr"), ("train", "papr", "--data", "folder:x", "--out", "y")])
-def test_a_misspelt_recipe_gets_the_names_there_are(run: Model, arguments: tuple[str, ...]) -> None:
+def test_a_misspelt_recipe_gets_the_names_there_are(run: RunModel, arguments: tuple[str, ...]) -> None:
     ended = run(*arguments)
     assert ended.code == 2
     assert ended.err == (
@@ -61,7 +46,7 @@ def test_a_shipped_recipe_goes_before_a_folder_of_its_name(tmp_path: Path, monke
     assert recipe_path(Path("paper")) == SHIPPED / "paper.toml"
 
 
-def test_a_misspelt_value_gets_the_right_name(run: Model, tmp_path: Path) -> None:
+def test_a_misspelt_value_gets_the_right_name(run: RunModel, tmp_path: Path) -> None:
     data = write_market(tmp_path / "market")
     train = ("train", "mobile", "--data", f"market1501:{data}", "--out", tmp_path / "run")
     ended = run(*train, "--set", "schedule.iteration=1")
@@ -69,12 +54,12 @@ def test_a_misspelt_value_gets_the_right_name(run: Model, tmp_path: Path) -> Non
     assert "there is no schedule.iteration: did you mean iterations? There are factor, " in ended.err
 
 
-def test_the_recipe_of_adapt_is_not_for_train(run: Model, tmp_path: Path) -> None:
+def test_the_recipe_of_adapt_is_not_for_train(run: RunModel, tmp_path: Path) -> None:
     ended = run("train", "adapt", "--data", "folder:x", "--out", tmp_path / "run")
     assert (ended.code, "is the recipe of `python -m model adapt`" in ended.err) == (2, True)
 
 
-def test_weights_that_cannot_be_downloaded_are_named_before_anything_runs(run: Model, tmp_path: Path) -> None:
+def test_weights_that_cannot_be_downloaded_are_named_before_anything_runs(run: RunModel, tmp_path: Path) -> None:
     data = write_market(tmp_path / "market")
     ended = run(
         "train", "paper", "--data", f"market1501:{data}", "--out", tmp_path / "run",
@@ -87,7 +72,7 @@ def test_weights_that_cannot_be_downloaded_are_named_before_anything_runs(run: M
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_weights_are_named(run: Model, tmp_path: Path) -> None:
+def test_damaged_weights_are_named(run: RunModel, tmp_path: Path) -> None:
     data = write_market(tmp_path / "market")
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -143,6 +128,6 @@ def test_an_onnx_session_takes_the_threads_of_the_environment(monkeypatch: pytes
     assert session_of(BUNDLED.with_suffix(".onnx")).get_session_options().intra_op_num_threads == 0
 
 
-def test_commands_that_compute_take_threads(run: Model) -> None:
+def test_commands_that_compute_take_threads(run: RunModel) -> None:
     for command in ("train", "adapt", "evaluate", "calibrate", "visualize", "export", "teach"):
         assert "--threads" in run(command, "--help", COLUMNS="200").out, command
