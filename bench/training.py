@@ -109,14 +109,23 @@ def _mobile(precision: Precision) -> Recipe:
     return read_recipe(recipe_path(Path("mobile")), changes)
 
 
-def passerby_loop(loop: Loop) -> float:
+def passerby_loop(loop: Loop, compiled: bool = False) -> float:
     """Crops a second of Passerby's training."""
     samples = loop.samples
     identities = len({sample.pid for sample in samples})
     data = TrainingData(name="drawn", terms="free", identities=identities, crops=len(samples))
     with tempfile.TemporaryDirectory(dir=loop.folder) as out:
         cache = loop.folder / "cache"
-        run = Run(loop.recipe, samples, data, Path(out), cache=cache, log_every=loop.warm_up, save_every=10**9)
+        run = Run(
+            recipe=loop.recipe,
+            samples=samples,
+            data=data,
+            folder=Path(out),
+            cache=cache,
+            compiled=compiled,
+            log_every=loop.warm_up,
+            save_every=10**9,
+        )
         keep_freed_memory()
         train(run, World(0, 1, loop.device))
         log = read_log(Path(out) / LOG_FILE)

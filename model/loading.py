@@ -15,6 +15,8 @@ from model.onnx_session import open_session, run_session
 from model.reference import Reference
 
 if TYPE_CHECKING:
+    import torch
+
     from model.evaluate import Embed  # with what evaluations need, such as faiss
     from model.plain_network import PlainNetwork
 
@@ -33,12 +35,17 @@ def read_metadata(path: Path) -> CheckpointMetadata:
 
 
 def load_any_network(path: Path) -> "Inference | PlainNetwork":
-    """Load a .safetensors or .onnx checkpoint, or a plain network, for inference. Raises CheckpointError."""
+    """Load a .safetensors or .onnx checkpoint, or a plain network, for inference. Raises CheckpointError.
+
+    Torch runs it on the GPU if there is one.
+    """
     if path.suffix != ".onnx":
         from model.plain_network import is_plain_network, load_network
 
         if is_plain_network(path):
-            return load_network(path)
+            plain = load_network(path)
+            plain.network.to(_fastest_device())
+            return plain
     return load_for_inference(path)
 
 
@@ -78,7 +85,7 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
 
     from model.mgn import load_embedder
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _fastest_device()
     embedder = load_embedder(checkpoint).to(device)
 
     def embed(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -87,6 +94,12 @@ def inference_of(checkpoint: Checkpoint) -> Inference:
         return parts
 
     return Inference(checkpoint.metadata, embed)
+
+
+def _fastest_device() -> "torch.device":
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def with_reference(checkpoint: Checkpoint) -> Checkpoint:

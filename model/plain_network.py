@@ -52,9 +52,10 @@ class PlainNetwork(NamedTuple):
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """`(N, height, width, 3)` uint8 RGB of the metadata's input size -> `(N, 256)` float32, L2-normalised."""
+        device = next(self.network.parameters()).device
         with torch.inference_mode():
-            images = Normalise(self.metadata.input)(torch.from_numpy(crops))
-            features: NDArray[np.float32] = torch.nn.functional.normalize(self.network(images)).numpy()
+            images = Normalise(self.metadata.input).to(device)(torch.from_numpy(crops).to(device))
+            features: NDArray[np.float32] = torch.nn.functional.normalize(self.network(images)).cpu().numpy()
         return features
 
 

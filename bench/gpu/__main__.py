@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -47,15 +47,16 @@ def _measure(device: torch.device, parts: list[str] | tuple[str, ...], json: Pat
     found: list[Finding] = []
     with tempfile.TemporaryDirectory() as folder:
         for part, findings in _parts(Path(folder), device, scale).items():
-            if part in parts:
-                found += findings()
-                if json:  # after each part, so that a crash loses no results
+            for finding in findings() if part in parts else ():
+                found.append(finding)
+                console.print(finding)
+                if json:  # after each line, as a machine may be lent for some minutes only
                     write(json, device, found)
     show(found, console)
     return int(any(finding.right is False for finding in found))
 
 
-def _parts(folder: Path, device: torch.device, scale: Scale) -> dict[str, Callable[[], list[Finding]]]:
+def _parts(folder: Path, device: torch.device, scale: Scale) -> dict[str, Callable[[], Iterable[Finding]]]:
     paths = parity.checkpoints(folder)
     return {
         "parity": lambda: parity.findings(paths, device, scale),
@@ -68,10 +69,11 @@ def _parts(folder: Path, device: torch.device, scale: Scale) -> dict[str, Callab
 
 def _tests(device: torch.device) -> list[Finding]:
     """The tests that need a GPU; a CPU cannot run them."""
+    what = "pytest -m gpu tests/gpu"
     if device.type == "cpu":
-        return [Finding("tests", "pytest -m gpu", "not run: they need a GPU")]
-    ran = subprocess.run([sys.executable, "-m", "pytest", "-m", "gpu"], check=False, capture_output=True, text=True)
-    return [Finding("tests", "pytest -m gpu", ran.stdout.strip().splitlines()[-1], right=ran.returncode == 0)]
+        return [Finding("tests", what, "not run: they need a GPU")]
+    ran = subprocess.run([sys.executable, "-m", *what.split()], check=False, capture_output=True, text=True)
+    return [Finding("tests", what, ran.stdout.strip().splitlines()[-1], right=ran.returncode == 0)]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ class Finding:
     reference: str = ""
     right: bool | None = None
 
+    def __str__(self) -> str:
+        return f"{self.part}, {self.what}: {self.found} ({self.reference or 'measured'})"
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -53,10 +56,10 @@ class Scale:
 
 FULL = Scale(
     batches=(1, 4, 16, 64, 128, 256),
-    seconds=3.0,
+    seconds=1.0,
     compiled=True,
     clients=(8, 16, 32, 64),
-    requests=16,
+    requests=4,
     crops=16,
     bulk=(8, 128),
     identities=16,

@@ -1,5 +1,6 @@
 """Parity of embeddings: this device's engine against each checkpoint's reference, and between batch sizes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,12 @@ def checkpoints(folder: Path) -> list[Path]:
     return [*sorted(BUNDLED.parent.glob("*.safetensors")), folder / "resnet50.safetensors"]
 
 
-def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Finding]:
+def findings(paths: list[Path], device: torch.device, scale: Scale) -> Iterator[Finding]:
     """Two lines for each checkpoint."""
-    lines = []
     for path in paths:
         engine = TorchEngine(path, device, available_cores())
-        lines += [_reference(path.stem, engine), _batch_independence(path.stem, engine, scale)]
-    return lines
+        yield _reference(path.stem, engine)
+        yield _batch_independence(path.stem, engine, scale)
 
 
 def _reference(name: str, engine: Engine) -> Finding:

@@ -20,20 +20,20 @@ from model.checkpoint import BUNDLED
 _BUSY_SECONDS = ("passerby_embedding_engine_seconds_sum", "passerby_embedding_decode_seconds_sum")
 
 
-def findings(device: torch.device, scale: Scale) -> list[Finding]:
+def findings(device: torch.device, scale: Scale) -> Iterator[Finding]:
     """Lines of the bundled model in torch."""
     pictures = Pictures()
     with tempfile.TemporaryDirectory() as folder, _service(Path(folder), device) as running:
-        lines = [_bulk_speed(running, pictures, clients, scale) for clients in scale.clients]
+        for clients in scale.clients:
+            yield _bulk_speed(running, pictures, clients, scale)
         bodies = [multipart([content], {"store": "false"}) for content in pictures.take(20 * scale.requests)]
         alone = statistics.median(post_milliseconds(running.port, "/embed", bodies, 201))
-        lines.append(Finding("serving", "one crop, idle service, /embed, not stored, p50", f"{alone:.1f} ms"))
+        yield Finding("serving", "one crop, idle service, /embed, not stored, p50", f"{alone:.1f} ms")
         clients, crops = scale.bulk
         with bulk_work(running, pictures, clients, crops):
             bodies = [multipart([content], {"top_k": "20"}) for content in pictures.take(20 * scale.requests)]
             p95 = float(np.percentile(post_milliseconds(running.port, "/search", bodies, 200), 95))
-        what = f"/search while {clients} clients post {crops} crops each, p95"
-        return [*lines, Finding("serving", what, f"{p95:.0f} ms")]
+        yield Finding("serving", f"/search while {clients} clients post {crops} crops each, p95", f"{p95:.0f} ms")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Crops a second of the engine, against other runtimes of the same network and the arithmetic peak."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,9 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 Embed = Callable[[NDArray[np.uint8]], object]
 
 
-def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Finding]:
+def findings(paths: list[Path], device: torch.device, scale: Scale) -> Iterator[Finding]:
     """A line for each checkpoint and runtime, with the crops a second by batch size."""
     operations_a_second = _operations_a_second(device, scale)
-    lines = []
     for path in paths:
         checkpoint = load_checkpoint(path)
         size = checkpoint.metadata.input.size
@@ -38,9 +37,8 @@ def findings(paths: list[Path], device: torch.device, scale: Scale) -> list[Find
             best = max(speeds.values())
             by_batch = ", ".join(f"{batch}: {speed:,.0f}" for batch, speed in speeds.items())
             what = f"{path.stem}: crops/s by batch size, {name}"
-            lines.append(Finding("speed", what, by_batch, f"{best / limit:.1%} of the arithmetic limit"))
-        lines.append(Finding("speed", f"{path.stem}: crops/s that a product of large matrices allows", f"{limit:,.0f}"))
-    return lines
+            yield Finding("speed", what, by_batch, f"{best / limit:.1%} of the arithmetic limit")
+        yield Finding("speed", f"{path.stem}: crops/s that a product of large matrices allows", f"{limit:,.0f}")
 
 
 def _runtimes(path: Path, checkpoint: Checkpoint, device: torch.device, scale: Scale) -> dict[str, Embed]:

@@ -1,6 +1,7 @@
 """Crops a second of training, against a plain loop."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,17 +13,18 @@ from model.recipe import Recipe, read_recipe, recipe_path
 RECIPES = ("practical", "paper", "osnet")
 
 
-def findings(device: torch.device, scale: Scale) -> list[Finding]:
-    """A line for each recipe, with all layers trained from random weights."""
-    lines = []
+def findings(device: torch.device, scale: Scale) -> Iterator[Finding]:
+    """A line for each recipe, with all layers trained from random weights, and one with the compiled network."""
     with tempfile.TemporaryDirectory() as folder:
         for name in RECIPES:
             loop = Loop(_recipe(name, scale), Path(folder), device, scale.warm_up)
-            ours, plain = passerby_loop(loop), plain_loop(loop)
+            plain = plain_loop(loop)
             what = f"{loop.recipe.name}, all layers, {loop.recipe.precision}, {scale.identities} x {scale.crops_each}"
-            reference = f"{plain:,.0f}, a plain loop in float32; {ours / plain:.2f} times as many"
-            lines.append(Finding("training", f"{what}, crops/s", f"{ours:,.0f}", reference))
-    return lines
+            for compiled in (False, True)[: 1 + scale.compiled]:
+                ours = passerby_loop(loop, compiled)
+                reference = f"{plain:,.0f}, a plain loop in float32; {ours / plain:.2f} times as many"
+                name = f"{what}{', compiled' if compiled else ''}, crops/s"
+                yield Finding("training", name, f"{ours:,.0f}", reference)
 
 
 def _recipe(name: str, scale: Scale) -> Recipe:

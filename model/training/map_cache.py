@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +27,18 @@ from model.training.inputs import picture_digest
 CHUNK_SIZE = 512
 """The number of pictures in one cached file."""
 
-_BATCH_SIZE = 8
-
 Arrays = tuple[NDArray[np.float32], ...]
 
-Compute = Callable[[NDArray[np.uint8]], Arrays]
-"""`(N, height, width, 3)` uint8 RGB -> the outputs of `FrozenTrunk`."""
+
+class Runtime(NamedTuple):
+    """A way to run `FrozenTrunk`: `compute` takes `(N, height, width, 3)` uint8 RGB, with N at most `batch_size`.
+
+    threads: the number of threads that call `compute` at the same time.
+    """
+
+    compute: Callable[[NDArray[np.uint8]], Arrays]
+    batch_size: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class FrozenTrunk(nn.Module):
 
     def __init__(self, mgn: MGN, input_format: InputFormat) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(Normalise(input_format), mgn.trunk)
+        device = next(mgn.parameters()).device
+        self.trunk = nn.Sequential(Normalise(input_format).to(device), mgn.trunk)
         self.own = nn.Sequential(mgn.branches[0], mgn.reductions[0], nn.Flatten()) if mgn.config.own_heads else None
 
     @property
@@ -114,21 +123,26 @@ def missing_bytes(mgn: MGN, input_format: InputFormat, paths: Sequence[Path], ca
     return 2 * missing * maps[0].numel() * 2
 
 
-def fastest_runtime(network: FrozenTrunk, input_format: InputFormat) -> Compute:
-    """Run the network with torch on its GPU, or with ONNX Runtime on the CPU, which takes half of torch's time there.
+def fastest_runtime(network: FrozenTrunk, input_format: InputFormat) -> Runtime:
+    """Torch on the network's GPU, or ONNX Runtime on the CPU, which takes half of torch's time there.
 
-    A call in ONNX Runtime uses one thread, so that a thread pool computes one batch per core.
+    On a GPU, large batches and one thread: threads would only contend for the GIL to start the GPU's operations. A call
+    in ONNX Runtime uses one thread, so that the threads compute one batch per core.
     """
     device = next(network.parameters()).device
     if device.type == "cuda":
-        return lambda crops: _in_torch(network, device, crops)
+        return Runtime(partial(_in_torch, network, device), batch_size=256, threads=1)
     from model.export import export_graph
 
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / "trunk.onnx"
         export_graph(network, input_format.size, path, network.outputs)
         session = session_of(path, threads=1)
-    return lambda crops: tuple(session.run(list(network.outputs), {"crops": crops}))
+
+    def compute(crops: NDArray[np.uint8]) -> Arrays:
+        return tuple(session.run(list(network.outputs), {"crops": crops}))
+
+    return Runtime(compute, batch_size=8, threads=os.cpu_count() or 1)
 
 
 def _compute_chunks(
@@ -136,12 +150,12 @@ def _compute_chunks(
 ) -> None:
     """Compute and write the maps of pictures, given by digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    compute = fastest_runtime(network, input_format)
+    runtime = fastest_runtime(network, input_format)
     digests = list(pictures)
     for start in range(0, len(digests), CHUNK_SIZE):
         chunk = digests[start : start + CHUNK_SIZE]
         inputs = read_inputs([pictures[digest] for digest in chunk], input_format)
-        arrays = dict(zip(network.outputs, _plain_and_mirrored(compute, inputs), strict=True))
+        arrays = dict(zip(network.outputs, _plain_and_mirrored(runtime, inputs), strict=True))
         _write_chunk(folder, chunk, arrays)
 
 
@@ -150,15 +164,13 @@ def _in_torch(network: FrozenTrunk, device: torch.device, crops: NDArray[np.uint
         return tuple(array.float().cpu().numpy() for array in network(torch.from_numpy(crops).to(device)))
 
 
-def _plain_and_mirrored(compute: Compute, pictures: NDArray[np.uint8]) -> Arrays:
+def _plain_and_mirrored(runtime: Runtime, pictures: NDArray[np.uint8]) -> Arrays:
     """The network's outputs for the pictures and their mirror images: `(2, N, ...)` each."""
-    sides = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    sides, size = [], runtime.batch_size
+    with ThreadPoolExecutor(runtime.threads) as pool:
         for side in (pictures, pictures[:, :, ::-1]):
-            batches = [
-                np.ascontiguousarray(side[start : start + _BATCH_SIZE]) for start in range(0, len(side), _BATCH_SIZE)
-            ]
-            outputs = pool.map(compute, batches)
+            batches = [np.ascontiguousarray(side[start : start + size]) for start in range(0, len(side), size)]
+            outputs = pool.map(runtime.compute, batches)
             sides.append([np.concatenate(arrays) for arrays in zip(*outputs, strict=True)])
     return tuple(np.stack(arrays) for arrays in zip(*sides, strict=True))
 

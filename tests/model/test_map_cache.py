@@ -21,7 +21,7 @@ from model.pictures import read_inputs
 from model.recipe import Recipe
 from model.train import train
 from model.training import map_cache
-from model.training.map_cache import TrunkMaps, trunk_maps
+from model.training.map_cache import FrozenTrunk, TrunkMaps, trunk_maps
 from model.training.states import saved_states
 from model.training.train_state import initial_state
 from tests.model.training_factories import ALONE, environment, logged, market, omz_changes, omz_recipe, run_of
@@ -58,6 +58,13 @@ def test_maps_and_features_equal_the_networks(tmp_path: Path) -> None:
             assert maps.features is not None
             own = mgn(images).parts[:, 0].numpy()
             np.testing.assert_allclose(maps.features[int(mirrored)], own, atol=1e-3)
+
+
+def test_a_frozen_trunk_is_on_the_device_of_its_network(tmp_path: Path) -> None:
+    recipe = omz_recipe(tmp_path)
+    network = FrozenTrunk(initial_state(recipe, 6, ALONE).mgn.to("meta"), recipe.input)
+    tensors = [*network.parameters(), *network.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 def test_cached_maps_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
