@@ -1,4 +1,4 @@
-"""Image files, named by their content's hash, on any file system that fsspec knows."""
+"""Image files, named by their content's hash, on any file system that fsspec knows; another content is never served."""
 
 import asyncio
 import secrets
@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
 from fsspec.implementations.local import LocalFileSystem
 
+from app.kit.hashing import sha256_hex
 from app.places import file_system
 from model.files import write_atomically
 
@@ -18,6 +20,8 @@ _WRITERS = 8
 
 _ABANDONED_SECONDS = 600.0
 """Age of a temporary file that no process can be writing any more."""
+
+_log = structlog.get_logger()
 
 
 class ImageStore:
@@ -34,7 +38,7 @@ class ImageStore:
         await asyncio.to_thread(self._check)
 
     async def put(self, images: Mapping[str, bytes]) -> None:
-        """Store images by hash; existing files are left as they are."""
+        """Store images by hash; files with that content are left as they are, damaged ones are replaced."""
         await asyncio.to_thread(self._put_all, images)
 
     async def missing(self, hashes: Iterable[str]) -> list[str]:
@@ -42,12 +46,16 @@ class ImageStore:
         return await asyncio.to_thread(lambda: [sha256 for sha256 in hashes if not self._exists(self._path(sha256))])
 
     async def read(self, sha256: str) -> bytes | None:
-        """An image's bytes; None if it has no file."""
-        try:
-            content: bytes = await asyncio.to_thread(self._files.cat_file, self._path(sha256))
-        except FileNotFoundError:
+        """An image's bytes; None if it has no file, or one with another content, which is logged."""
+        content = await asyncio.to_thread(self._content, sha256)
+        if content is not None and sha256_hex(content) != sha256:
+            _log.error("the file of a picture is damaged; post the picture again", path=self._path(sha256))
             return None
         return content
+
+    async def has_images(self) -> bool:
+        """Whether there is any image."""
+        return await asyncio.to_thread(self._has_images)
 
     async def delete(self, hashes: Sequence[str]) -> None:
         """Delete the files of images; those that do not exist are left out."""
@@ -72,7 +80,7 @@ class ImageStore:
 
     def _put(self, sha256: str, content: bytes) -> None:
         path = self._path(sha256)
-        if self._exists(path):
+        if self._content(sha256) == content:
             return
         if self._local:  # object stores publish only complete files
             Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +88,24 @@ class ImageStore:
         else:
             self._files.pipe_file(path, content)
 
+    def _content(self, sha256: str) -> bytes | None:
+        try:
+            content: bytes = self._files.cat_file(self._path(sha256))
+        except FileNotFoundError:
+            return None
+        return content
+
     def _delete(self, sha256: str) -> None:
         with suppress(FileNotFoundError):
             self._files.rm_file(self._path(sha256))
+
+    def _has_images(self) -> bool:
+        try:
+            folders = self._files.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return False
+        prefixes = [folder for folder in folders if len(folder.rstrip("/").rpartition("/")[2]) == 2]
+        return any(self._files.find(prefix) for prefix in prefixes)
 
     def _delete_abandoned(self) -> None:
         latest = time.time() - _ABANDONED_SECONDS

@@ -117,6 +117,12 @@ class GalleryService:
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
         known = await store.find(set(identities))
+        present = {
+            sha256: crop.content
+            for identity, sha256, crop in zip(identities, hashes, crops, strict=True)
+            if identity in known
+        }
+        await self._images.put(present)  # mends files that are gone or damaged
         new: dict[Identity, NewCrop] = {}
         for identity, crop in zip(identities, crops, strict=True):
             if identity not in known:
@@ -212,7 +218,7 @@ class GalleryService:
             facts = await GalleryRepository(session).image(crop.image_sha256)
         content = await self._images.read(crop.image_sha256)
         if facts is None or content is None:
-            raise NotFound(f"the image of crop {crop_id} is gone")
+            raise NotFound(f"the picture of crop {crop_id} is gone or damaged; posting it again mends that")
         return content, facts
 
     async def relabel(self, crop_id: str, change: LabelChange) -> Crop:

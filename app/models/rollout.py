@@ -137,7 +137,7 @@ class Rollout:
         contents = await asyncio.gather(*(self._images.read(crop.image_sha256) for crop in crops))
         read = {crop.key: content for crop, content in zip(crops, contents, strict=True) if content is not None}
         embedded = await embed(list(read.values())) if read else []
-        return {crop.key: "its picture is gone" for crop in crops} | dict(zip(read, embedded, strict=True))
+        return {crop.key: "its picture is gone or damaged" for crop in crops} | dict(zip(read, embedded, strict=True))
 
     async def _store(self, model: KnownModel, outcomes: Mapping[int, Embedded], crops_per_second: float) -> bool:
         """Store the outcomes; False where the model is no longer the next one, or must not go on."""
