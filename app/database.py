@@ -54,7 +54,12 @@ _NAMING = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
 }
 
-DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeout)
+
+class DatabaseReplaced(OSError):
+    """The file of an SQLite database was deleted or replaced while a service used it."""
+
+
+DATABASE_DOWN = (OperationalError, InterfaceError, PoolTimeout, DatabaseReplaced)
 """Exceptions of a database that does not work now, whatever the statement is."""
 
 
@@ -121,9 +126,13 @@ class Database:
             self.engine if self._sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         )
         self._local_lock = asyncio.Lock()
+        self._file = _SqliteFile(parsed.database) if self._sqlite and parsed.database else None
         if self._sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        if self._file is not None:
+            event.listen(self.engine.sync_engine, "do_connect", self._file.check)
+            event.listen(self.engine.sync_engine, "begin", self._file.check)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -166,12 +175,16 @@ class Database:
         _, parameters = self.engine.dialect.create_connect_args(self.engine.url)
         return notifications(parameters, channel)
 
-    async def migrate(self) -> None:
-        """Apply the migrations; a lock serialises processes that start together."""
+    async def migrate(self) -> bool:
+        """Apply the migrations; a lock serialises processes that start together. True where the database was empty."""
         async with self.engine.connect() as connection:
             await self._lock_for_writing(connection, _MIGRATION_LOCK)
+            was_empty = not await connection.run_sync(lambda sync: sqlalchemy.inspect(sync).get_table_names())
             await connection.run_sync(_upgrade)
             await connection.commit()
+        if self._file is not None:
+            self._file.watch()
+        return was_empty
 
     async def erase(self) -> bool:
         """Rewrite the database's files, so that nothing of deleted rows is left in them.
@@ -232,6 +245,33 @@ class Database:
             await connection.begin()
         elif lock is not None:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
+class _SqliteFile:
+    """The file of an SQLite database. SQLite goes on with a deleted file, and makes an empty one in its place."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._identity: tuple[int, int] | None = None
+
+    def watch(self) -> None:
+        """From now on, only the file that is there now is the database."""
+        self._identity = self._present()
+
+    def check(self, *_: object) -> None:
+        """Raises DatabaseReplaced if the file is gone, or another one."""
+        if self._identity is not None and self._present() != self._identity:
+            raise DatabaseReplaced(
+                f"the database's file {self._path} was deleted or replaced while the service ran: put it back, or "
+                "restart the service to use the file that is there"
+            )
+
+    def _present(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
 
 async def _rewrite_sqlite(connection: AsyncConnection) -> None:

@@ -1,9 +1,12 @@
 """The service's errors, and the one table that maps each kind to problem+json (RFC 9457)."""
 
+import errno
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.errors import DiskFull
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -80,6 +83,7 @@ class _Kind:
 
 _NOT_READY = _Kind(503, "not-ready", "The service cannot answer now")
 _DATABASE = _Kind(503, "database", "The database does not work now")
+_DISK_FULL = _Kind(507, "disk-full", "The disk is full")
 _NOT_FOUND = _Kind(404, "not-found", "Not found")
 
 _KINDS: dict[type[Exception], _Kind] = {
@@ -107,14 +111,28 @@ KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)
 _BY_STATUS = {
     400: _Kind(400, "bad-request", "The request cannot be read"),
     404: _NOT_FOUND,
+    403: _Kind(403, "foreign-page", "A page of another site may not do this"),
     405: _Kind(405, "method-not-allowed", "Method not allowed"),
+    408: _Kind(408, "too-slow", "The request did not arrive in time"),
     413: _Kind(413, "request-too-large", "The request is too large"),
+    421: _Kind(421, "foreign-host", "The service has another name"),
+    503: _Kind(503, "too-many-connections", "The service is busy"),
     500: _Kind(500, "internal", "The service failed"),
 }
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Whether an error is that of a full disk, of this machine or of the database's server."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or isinstance(cause, DiskFull)
+
+
 def problem_of(error: Exception, **extra: Any) -> Problem:
-    """The problem for one of KNOWN_ERRORS."""
+    """The problem for one of KNOWN_ERRORS, or of a full disk."""
+    if is_disk_full(error):
+        return _problem(_DISK_FULL, "the disk is full, so nothing was stored: make room, or delete crops", extra)
     kind = next(_KINDS[base] for base in type(error).__mro__ if base in _KINDS)
     slug = kind.slug
     if isinstance(error, InvalidRequest):

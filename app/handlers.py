@@ -16,6 +16,7 @@ from app.errors import (
     EmbeddingIncomplete,
     InvalidRequest,
     Unauthorised,
+    is_disk_full,
     problem_of,
     problem_of_status,
 )
@@ -31,10 +32,16 @@ def handle_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _os_error)
     app.add_exception_handler(Exception, _unexpected)
 
 
 async def _known(_: Request, error: Exception) -> Response:
+    return answer_to(error)
+
+
+def answer_to(error: Exception) -> Response:
+    """The answer to one of KNOWN_ERRORS."""
     headers = {}
     if isinstance(error, Unauthorised):
         headers["WWW-Authenticate"] = "APIKey"
@@ -43,7 +50,7 @@ async def _known(_: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status >= 500 and not isinstance(error, EmbeddingIncomplete):  # the reindex worker logs the progress
         _log.error("request failed", error=str(error), kind=type(error).__name__)
-    return _respond(problem, headers)
+    return respond(problem, headers)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
@@ -56,7 +63,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
     ]
     detail = "; ".join(f"{fault['where']}: {fault['message']}" for fault in faults)
     first = InvalidRequest(detail, faults[0]["where"])
-    return _respond(problem_of(first, errors=faults))
+    return respond(problem_of(first, errors=faults))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -65,7 +72,7 @@ async def _http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == status.HTTP_405_METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed_methods(request)) or headers.get("Allow", "")
-    return _respond(problem_of_status(error.status_code, str(error.detail)), headers)
+    return respond(problem_of_status(error.status_code, str(error.detail)), headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:
@@ -79,12 +86,17 @@ def _allowed_methods(request: Request) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
+async def _os_error(request: Request, error: Exception) -> Response:
+    return answer_to(error) if is_disk_full(error) else await _unexpected(request, error)
+
+
 async def _unexpected(_: Request, error: Exception) -> Response:
     _log.error("request failed unexpectedly", exc_info=error)
     problem = problem_of_status(500, "an unexpected error; the service's log has the details")
     # uvicorn closes the connection, too; without the header the client's next request may race with that
-    return _respond(problem, {"Connection": "close"})
+    return respond(problem, {"Connection": "close"})
 
 
-def _respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """The answer that is a problem."""
     return Response(problem.model_dump_json(), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

@@ -12,7 +12,9 @@ from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
-from app.database import Database, database_url_of
+from app.browsers import BrowserGuard
+from app.database import Database, database_url_of, shown_url
+from app.disk_reserve import DiskReserve, use_reserve
 from app.docs_page import serve_docs
 from app.embedding.engine import Engines
 from app.embedding.metrics import EmbeddingMetrics
@@ -36,12 +38,12 @@ from app.models.rollout import Rollout
 from app.models.service import ReindexService
 from app.models.supervisor import ModelSupervisor
 from app.openapi import CONTACT, DESCRIPTION, LICENCE, TAGS, describe, operation_id
-from app.places import adopt_misplaced_data, adopt_misplaced_files, check_database_place, local_folder
+from app.places import adopt_misplaced_data, adopt_misplaced_files, check_database_place, exclusive_use, local_folder
 from app.requests import BodyLimit, HeadAsGet, RequestLog, RootPath
 from app.search import endpoints as search_endpoints
 from app.search.erasure import Erasure
 from app.search.service import SearchService
-from app.security import require_api_key, require_api_key_or_link
+from app.security import KeyGuard, require_api_key, require_api_key_or_link
 from app.settings import Settings
 from app.start_errors import StartError
 from app.status import endpoints as status_endpoints
@@ -72,6 +74,7 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         contact=CONTACT,
         license_info=LICENCE,
         generate_unique_id_function=operation_id,
+        redirect_slashes=False,  # such a redirect names the host that the request has named
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -84,15 +87,18 @@ def create_app(settings: Settings, engines: Engines | None = None) -> FastAPI:
         },
     )
     app.add_middleware(HeadAsGet)
-    app.add_middleware(
-        BodyLimit, max_bytes=settings.max_request_bytes, by_path={"/reindex": settings.max_checkpoint_bytes}
-    )
+    pictures, checkpoint = settings.max_request_bytes, settings.max_checkpoint_bytes
+    forms = {"/embed": pictures, "/search": pictures, "/reindex": checkpoint}
+    app.add_middleware(BodyLimit, multipart_bytes=forms, seconds=settings.body_seconds)
+    if settings.api_key is not None:
+        app.add_middleware(KeyGuard, api_key=settings.api_key.get_secret_value())
+    app.add_middleware(BrowserGuard, names=settings.names)
     app.add_middleware(RequestLog, registry=registry)
     if settings.root_path:
         app.add_middleware(RootPath, prefix=settings.root_path)
     handle_errors(app)
     known_fields = Depends(refuse_unknown_fields)
-    secured = [Depends(require_api_key), known_fields]
+    secured = [Depends(require_api_key), known_fields, Depends(use_reserve)]
     secured_or_linked = [Depends(require_api_key_or_link), known_fields]
     app.include_router(search_endpoints.router, dependencies=secured)
     app.include_router(search_endpoints.pictures, dependencies=secured_or_linked)
@@ -121,11 +127,18 @@ async def running_parts(
 ) -> AsyncIterator[tuple[object, ...]]:
     """Start the parts in order, and stop them in reverse order."""
     async with AsyncExitStack() as stack:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        if settings.index_address is None:  # services with their index on a server may share the folder
+            stack.enter_context(exclusive_use(settings.data_dir.resolve()))
         find_misplaced_files(settings)
         database = Database(database_url_of(settings))
         stack.push_async_callback(database.close)
-        await database.migrate()
-
+        if await database.migrate() and await ImageStore(settings.resolved_images_url).has_images():
+            raise StartError(
+                f"the database {shown_url(database_url_of(settings))} is new, but {settings.resolved_images_url} has "
+                "pictures of a gallery: correct PASSERBY_DATABASE_URL or restore the database; for a new gallery, set "
+                "PASSERBY_IMAGES_URL or PASSERBY_DATA_DIR to an empty folder"
+            )
         async with database.read() as session:
             gallery_id = await GalleryRepository(session).gallery_id()
         await check_index_server(settings)
@@ -153,7 +166,9 @@ async def running_parts(
         await supervisor.start()
         stack.push_async_callback(supervisor.stop)
         reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.in_background)
-        yield database, active_model, gallery, search, reindex
+        reserve = DiskReserve(settings.data_dir.resolve())
+        reserve.keep()
+        yield database, active_model, gallery, search, reindex, reserve
 
 
 def find_misplaced_files(settings: Settings) -> None:

@@ -1,10 +1,14 @@
 """Where a service keeps its files: folders as paths or fsspec URLs, and what earlier versions kept elsewhere."""
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
 import fsspec
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 _FILE_SCHEME = "file://"
@@ -13,6 +17,32 @@ _SQLITE_HEADER = b"SQLite format 3\0"
 
 class MisplacedGallery(Exception):
     """An earlier version kept the database in a place that other galleries share."""
+
+
+class FolderInUse(Exception):
+    """Another service uses the data folder."""
+
+
+@contextmanager
+def exclusive_use(data_folder: Path) -> Iterator[None]:
+    """Keep other services out of a data folder; the lock ends with the process. Raises FolderInUse, OSError.
+
+    Two services would damage each other's snapshots and working files.
+    """
+    lock, owner = FileLock(data_folder / "passerby.lock", timeout=0), data_folder / "passerby.pid"
+    try:
+        lock.acquire()
+    except Timeout as error:
+        pid = owner.read_text(encoding="ascii").strip()
+        raise FolderInUse(
+            f"another service (process {pid}) uses the data folder {data_folder}: stop it, or choose another folder by "
+            "PASSERBY_DATA_DIR or --data-dir"
+        ) from error
+    try:
+        owner.write_text(f"{os.getpid()}\n", encoding="ascii")
+        yield
+    finally:
+        lock.release()
 
 
 def local_folder(place: str) -> Path | None:

@@ -1,5 +1,6 @@
 """Middleware for every request: a path prefix, HEAD, a limit of its body, a request id, one log line, metrics."""
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
@@ -11,11 +12,18 @@ from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.errors import problem_of_status
+from app.handlers import respond
 from app.kit.paths import path_of
 
 _HEADER = "X-Request-ID"
 _VALID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _QUIET = ("/health/", "/metrics")
+
+MAX_SMALL_BODY = 256 * 1024
+"""Bytes of a JSON body, and of any other that is no multipart form."""
+
+MIN_BYTES_A_SECOND = 8 * 1024
 
 _log = structlog.get_logger("app.requests")
 
@@ -56,32 +64,51 @@ class HeadAsGet:
 
 
 class BodyLimit:
-    """ASGI middleware that refuses large bodies, by their declared length or as soon as they exceed the limit."""
+    """ASGI middleware that refuses large bodies, by their declared length or as soon as they exceed the limit, and slow
+    ones.
+    """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int]) -> None:
-        """by_path: the limits in bytes of paths that do not have the general one."""
+    def __init__(self, app: ASGIApp, multipart_bytes: Mapping[str, int], seconds: float) -> None:
+        """multipart_bytes: the limits of multipart forms by path; other bodies have a small one, MAX_SMALL_BODY.
+
+        seconds: how long a client may pause within a body; on average it must also send MIN_BYTES_A_SECOND.
+        """
         self._app = app
-        self._max_bytes = max_bytes
-        self._by_path = by_path
+        self._multipart_bytes = multipart_bytes
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = self._by_path.get(path_of(scope), self._max_bytes)
-        declared = Headers(scope=scope).get("content-length", "")
-        received = int(declared) if declared.isdecimal() and int(declared) > max_bytes else 0
+        headers = Headers(scope=scope)
+        is_form = headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data"
+        max_bytes = self._multipart_bytes.get(path_of(scope), MAX_SMALL_BODY) if is_form else MAX_SMALL_BODY
+        too_large = f"the request's body is larger than {max_bytes:,} bytes; send less at once"
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > max_bytes:
+            await respond(problem_of_status(413, too_large))(scope, receive, send)
+            return
+        received, began, more = 0, time.monotonic(), True
 
-        async def counted() -> Message:
-            nonlocal received
-            if received <= max_bytes:
-                message = await receive()
-                received += len(message.get("body", b""))
-                if received <= max_bytes:
-                    return message
-            raise HTTPException(413, f"the request's body is larger than {max_bytes:,} bytes; send less at once")
+        async def limited() -> Message:
+            nonlocal received, more
+            if not more:  # the next message is the client's disconnect
+                return await receive()
+            left = began + self._seconds + received / MIN_BYTES_A_SECOND - time.monotonic()
+            try:
+                async with asyncio.timeout(min(left, self._seconds)):
+                    message = await receive()
+            except TimeoutError as error:
+                slow = "the request's body came too slowly; send less at once, or over a faster connection"
+                raise HTTPException(408, slow, {"Connection": "close"}) from error
+            received += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            if received > max_bytes:
+                raise HTTPException(413, too_large)
+            return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, limited, send)
 
 
 class RequestLog:
@@ -124,6 +151,7 @@ class RequestLog:
         if not path.startswith(_QUIET):
             _log.info(
                 "request",
+                client=(scope.get("client") or [None])[0],
                 method=scope["method"],
                 path=path,
                 status=status,

@@ -3,18 +3,21 @@
 import asyncio
 import errno
 import logging
+import os
 import re
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.connections import ConnectionLimits, connection_with
 from app.gallery.images import ImageStore
 from app.logs import configure_logging
 from app.main import create_app
@@ -31,18 +34,19 @@ def serve(settings: Settings) -> None:
     database, the server of the index and the checkpoint.
     """
     configure_logging(settings.log_format, settings.log_level)
+    os.umask(0o077)  # pictures of people and the database are this user's alone
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn shuts down, then raises the signal again
     try:
         check_folders(settings)
         sockets = bound_sockets(settings.host, settings.port)
         app = _StartWatch(create_app(settings), [_url(bound) for bound in sockets])
-        _run(app, sockets)
+        _run(app, settings, sockets)
     except Exception as error:
         raise start_error(error, settings) from error
 
 
-def _run(app: "_StartWatch", sockets: list[socket.socket]) -> None:
-    config = uvicorn.Config(app, lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=30)
+def _run(app: "_StartWatch", settings: Settings, sockets: list[socket.socket]) -> None:
+    config = server_config(app, settings)
     try:
         uvicorn.Server(config).run(sockets)
     except (KeyboardInterrupt, SystemExit) as end:
@@ -52,11 +56,27 @@ def _run(app: "_StartWatch", sockets: list[socket.socket]) -> None:
         raise app.error
 
 
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    limits = ConnectionLimits(settings.max_connections, settings.header_seconds)
+    return uvicorn.Config(
+        app,
+        http=connection_with(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
+
+
 def check_folders(settings: Settings) -> None:
     """Create the data folder, and write into it and into the image store. Raises StartError."""
     folder = settings.data_dir.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        close_to_others(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -73,6 +93,12 @@ def check_folders(settings: Settings) -> None:
             f"cannot store pictures in {place}: {reason}; let this user write there, or set PASSERBY_IMAGES_URL to "
             "another place"
         ) from error
+
+
+def close_to_others(folder: Path) -> None:
+    """Let no other user into a folder that versions before 0.3 made, if it is this user's. Raises OSError."""
+    if os.name == "posix" and folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)
 
 
 def bound_sockets(host: str, port: int) -> list[socket.socket]:

@@ -4,6 +4,7 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Literal
 
 from pydantic import Field, JsonValue, SecretStr, field_validator, model_validator
@@ -39,6 +40,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs an API key")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    hosts: str = Field(
+        "",
+        description="Names of the service, separated by commas, such as `passerby.example.org`; it answers requests to "
+        "other names with 421, except addresses, names without a dot, and those in .localhost, .local and .internal",
+    )
     root_path: str = Field(
         "",
         description="Path prefix of the service behind a proxy, such as `/passerby`; the proxy may strip it or not",
@@ -103,6 +109,16 @@ class Settings(BaseSettings):
     max_checkpoint_bytes: int = Field(
         2 * 1024**3, ge=1024, json_schema_extra=_BYTES, description="Largest checkpoint that `reindex` accepts"
     )
+    max_connections: int = Field(512, ge=1, description="Maximum number of connections; more are refused with 503")
+    header_seconds: float = Field(
+        10.0, gt=0, json_schema_extra=_SECONDS, description="Time for the headers of a request to arrive"
+    )
+    body_seconds: float = Field(
+        30.0,
+        gt=0,
+        json_schema_extra=_SECONDS,
+        description="How long a client may pause within a body; on average it must send 8 KiB a second, too",
+    )
     max_files: int = Field(256, ge=1, le=10_000, description="Maximum number of pictures, or of boxes, in one request")
     max_pixels: int = Field(
         50_000_000, ge=1024, json_schema_extra=_PIXELS, description="Maximum number of pixels of one picture"
@@ -160,6 +176,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"there is no setting {shown(name)}{did_you_mean(name.upper(), known, PREFIX)}")
         return values
 
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: str) -> str:
+        for name in filter(None, map(str.strip, hosts.split(","))):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+                raise ValueError(f"{shown(name)} is no name of a host: write it without scheme, port and path")
+        return hosts
+
     @field_validator("root_path")
     @classmethod
     def _is_path(cls, path: str) -> str:
@@ -206,6 +230,11 @@ class Settings(BaseSettings):
     def variables(cls) -> frozenset[str]:
         """The environment variables that begin with the prefix and may be set."""
         return frozenset(f"{PREFIX}{name.upper()}" for name in (*cls.model_fields, *_OTHER_VARIABLES))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the service is called, besides addresses and names that nobody can register."""
+        return frozenset({self.host, gethostname(), *filter(None, map(str.strip, self.hosts.split(",")))})
 
     @property
     def database_file(self) -> Path:

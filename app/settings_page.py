@@ -8,10 +8,19 @@ from pydantic_core import PydanticUndefined
 from app.settings import PREFIX, Settings
 
 TOPICS = {
-    "Where it listens, and for whom": ("host", "port", "root_path", "api_key"),
+    "Where it listens, and for whom": ("host", "port", "hosts", "root_path", "api_key"),
     "Where it keeps what": ("data_dir", "database_url", "images_url"),
     "Model and engine": ("checkpoint", "engine", "threads", "batch_size", "queue_capacity", "stall_seconds"),
-    "Limits of requests": ("max_request_bytes", "max_checkpoint_bytes", "max_files", "max_pixels", "min_side"),
+    "Limits of requests": (
+        "max_request_bytes",
+        "max_checkpoint_bytes",
+        "max_files",
+        "max_pixels",
+        "min_side",
+        "max_connections",
+        "header_seconds",
+        "body_seconds",
+    ),
     "Index and change log": (
         "index_url",
         "index_exact_limit",

@@ -8,7 +8,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.database import DatabaseUrlError, database_url_of, shown_url
 from app.embedding.engine import EngineError
 from app.index.port import IndexLost, IndexUnreachable
-from app.places import MisplacedGallery
+from app.places import FolderInUse, MisplacedGallery
 from app.settings import Settings
 from model.errors import ModelError
 
@@ -31,7 +31,15 @@ def _sentence(error: Exception, settings: Settings) -> str:
     match error:
         case EngineError() | ModelError() if settings.checkpoint is not None:
             return f"{error}; PASSERBY_CHECKPOINT is {settings.checkpoint}, without it the bundled checkpoint is used"
-        case EngineError() | ModelError() | DatabaseUrlError() | MisplacedGallery() | IndexUnreachable() | IndexLost():
+        case (
+            EngineError()
+            | ModelError()
+            | DatabaseUrlError()
+            | FolderInUse()
+            | MisplacedGallery()
+            | IndexUnreachable()
+            | IndexLost()
+        ):
             return str(error)
         case CommandError():
             return f"{_database(settings)} was written by another version of Passerby: {error}; start that version"

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import Database
+from app.database import Database, DatabaseReplaced
+from app.disk_reserve import DiskReserve
 from app.errors import NotReady
 from app.gallery.embedding_repository import EmbeddingRepository
 from app.index.port import IndexLost, IndexUnreachable
@@ -19,6 +20,7 @@ from app.status.schemas import Alive, ModelOut, Ready
 
 DatabaseDep = Annotated[Database, Depends(provided(Database))]
 ActiveModelDep = Annotated[ActiveModel, Depends(provided(ActiveModel))]
+ReserveDep = Annotated[DiskReserve, Depends(provided(DiskReserve))]
 RegistryDep = Annotated[CollectorRegistry, Depends(provided(CollectorRegistry))]
 
 health = APIRouter(tags=["service"])
@@ -32,13 +34,15 @@ async def get_live() -> Alive:
 
 
 @health.get("/health/ready", summary="Does everything work?")
-async def get_ready(active_model: ActiveModelDep, database: DatabaseDep) -> Ready:
+async def get_ready(active_model: ActiveModelDep, database: DatabaseDep, reserve: ReserveDep) -> Ready:
     """Green once the model is warm and has embedded all crops, the index is up to date and the database answers.
 
     Where no model is active because the next one has not embedded all crops, the problem has `embedded` and `total`.
     """
     model = active_model.current
     broken = [active_model.trouble] if active_model.ready and active_model.trouble is not None else []
+    if (full := await asyncio.to_thread(lambda: reserve.trouble)) is not None:
+        broken.append(full)
     if model.embedding.trouble is not None:
         broken.append(f"the model does not run: {model.embedding.trouble}")
     gallery_size = 0
@@ -49,6 +53,8 @@ async def get_ready(active_model: ActiveModelDep, database: DatabaseDep) -> Read
         broken.append(str(error))
     try:
         progress = await _reindex_progress(database)
+    except DatabaseReplaced as error:
+        raise NotReady("; ".join([*broken, str(error)])) from error
     except (SQLAlchemyError, OSError) as error:
         raise NotReady("; ".join([*broken, f"the database does not answer ({type(error).__name__})"])) from error
     if (readiness_error := await active_model.readiness_error(*broken)) is not None:

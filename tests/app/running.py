@@ -13,6 +13,7 @@ import uvicorn
 
 from app.embedding.engine import Engines
 from app.main import create_app
+from app.server import server_config
 from app.settings import Settings
 from tests.app.factories import encoded, picture
 
@@ -46,7 +47,7 @@ def running_service(settings: Settings, engines: Engines | None = None) -> Itera
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = _PromptServer(uvicorn.Config(create_app(settings, engines), log_config=None, access_log=False))
+        server = _PromptServer(server_config(create_app(settings, engines), settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -55,6 +55,15 @@ def test_an_images_folder_that_cannot_be_written(sentence: Serve, tmp_path: Path
     assert "PASSERBY_IMAGES_URL" in said
 
 
+def test_a_new_database_beside_the_pictures_of_a_gallery(sentence: Serve, tmp_path: Path) -> None:
+    pictures = tmp_path / "data" / "images" / "ab" / "cd"
+    pictures.mkdir(parents=True)
+    (pictures / f"abcd{60 * '0'}").write_bytes(b"a picture")
+    said = sentence()
+    assert f"passerby.sqlite3 is new, but {tmp_path / 'data' / 'images'} has pictures of a gallery" in said
+    assert "restore the database" in said
+
+
 def test_an_image_store_of_an_unknown_kind(sentence: Serve) -> None:
     assert "cannot store pictures in nowhere://bucket: Protocol not known: nowhere" in sentence(
         IMAGES_URL="nowhere://bucket"

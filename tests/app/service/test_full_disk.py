@@ -1,0 +1,61 @@
+"""A full disk: nothing is stored, the service says so, and deletions make room."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.app.running import embed, found, jpeg, stored
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MiB for the data folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def database_url(disk: Path) -> str:
+    """On the small disk."""
+    return f"sqlite:///{disk / 'test.sqlite3'}"
+
+
+def fill(disk: Path) -> Path:
+    """Write a file that leaves no room."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (2**20, 4096, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
+def test_nothing_is_stored_and_deletions_make_room(client: httpx.Client, settings: Settings, disk: Path) -> None:
+    crops = stored(client, *range(10))
+    filler = fill(disk)
+    answer = embed(client, jpeg(20))
+    assert (answer.status_code, answer.json()["type"]) == (507, "urn:passerby:problem:disk-full")
+    ready = client.get("/health/ready")
+    assert ready.status_code == 503
+    assert f"the disk of {settings.data_dir} is full" in ready.json()["detail"]
+    assert client.delete(f"/crops/{crops[0]['id']}").status_code == 204
+    assert client.delete("/crops", params={"camera_ids": "gate"}).json()["deleted"] == 9
+    filler.unlink()
+    assert client.get("/health/ready").status_code == 200
+    (crop,) = stored(client, 20)
+    assert found(client, 20) == [crop["id"]]
+    assert (disk / "reserve").exists()
