@@ -165,7 +165,7 @@ async def running_parts(
         supervisor = ModelSupervisor(active_model, rollout, settings.index_poll_seconds)
         await supervisor.start()
         stack.push_async_callback(supervisor.stop)
-        reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.in_background)
+        reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.on_trial)
         reserve = DiskReserve(settings.data_dir.resolve())
         reserve.keep()
         yield database, active_model, gallery, search, reindex, reserve

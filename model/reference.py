@@ -41,10 +41,20 @@ class Reference(FrozenModel):
 
         NaN if an embedding is not finite. The arguments are those of `of`.
         """
-        stored = np.frombuffer(base64.b64decode(self.parts), "<f2").reshape(CROPS, len(PARTS) * PART_DIM)
-        embedded = embed(reference_crops(size)).reshape(CROPS, -1).astype(np.float64)
-        lengths = np.linalg.norm(embedded, axis=1) * np.linalg.norm(stored.astype(np.float64), axis=1)
+        return self._lowest_cosine(embed(reference_crops(size)).reshape(CROPS, -1).astype(np.float64))
+
+    def is_of_same_model(self, other: "Reference") -> bool:
+        """Whether two checkpoints give the same embeddings, as two forms of one model do."""
+        return self._lowest_cosine(other._embeddings()) >= MIN_COSINE
+
+    def _lowest_cosine(self, embedded: NDArray[np.float64]) -> float:
+        stored = self._embeddings()
+        lengths = np.linalg.norm(embedded, axis=1) * np.linalg.norm(stored, axis=1)
         return float(((embedded * stored).sum(axis=1) / lengths).min())
+
+    def _embeddings(self) -> NDArray[np.float64]:
+        stored = np.frombuffer(base64.b64decode(self.parts), "<f2").reshape(CROPS, len(PARTS) * PART_DIM)
+        return stored.astype(np.float64)
 
 
 def reference_crops(size: tuple[int, int]) -> Crops:

@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -26,8 +27,12 @@ from app.embedding.engine import Engine, EngineError, load_engines
 from app.embedding.start_up import check
 from app.embedding.worker import outcomes_of
 from app.engine_kinds import EngineKind
+from model.checkpoint import CheckpointMetadata
 from model.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from model.errors import CheckpointError
+
+if sys.platform == "linux":
+    import resource
 
 NICENESS = 10
 """A thread of this process gets about a tenth of a core that it shares with a thread of the service (Linux, CFS)."""
@@ -57,12 +62,16 @@ class BackgroundEmbedder:
         threads: int | None,
         limits: PictureLimits,
         niceness: int = NICENESS,
+        max_bytes: int | None = None,
     ) -> None:
-        """checkpoint, kind, threads: as for `load_engines`; niceness: in addition to that of this process."""
-        self.model_id = ""
+        """checkpoint, kind, threads: as for `load_engines`; niceness: in addition to that of this process.
+
+        max_bytes: of memory that the process may take, where the system can limit it.
+        """
+        self._metadata: CheckpointMetadata | None = None
         self._killed = False
         self._task = _Task(checkpoint, kind, threads, limits)
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (niceness,))
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (niceness, max_bytes))
 
     async def __aenter__(self) -> "BackgroundEmbedder":
         """Load the checkpoint, check its reference embeddings, and embed a blank crop.
@@ -70,7 +79,7 @@ class BackgroundEmbedder:
         Raises EngineError, CheckpointError.
         """
         try:
-            self.model_id = await self._run(_load, self._task)
+            self._metadata = await self._run(_load, self._task)
         except BaseException:
             await self.__aexit__()
             raise
@@ -79,6 +88,13 @@ class BackgroundEmbedder:
     async def __aexit__(self, *_: object) -> None:
         self.kill()
         await asyncio.to_thread(self._pool.shutdown)
+
+    @property
+    def metadata(self) -> CheckpointMetadata:
+        """The checkpoint's metadata, once the process is entered."""
+        if self._metadata is None:
+            raise RuntimeError("the checkpoint is not loaded")
+        return self._metadata
 
     def kill(self) -> None:
         """Kill the process, which has no state to lose; a running call raises EngineError."""
@@ -102,11 +118,13 @@ class BackgroundEmbedder:
             raise EngineError("the process that embeds in the background ended") from error
 
 
-def _start(niceness: int) -> None:
+def _start(niceness: int, max_bytes: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the service handles Ctrl-C, and ends this process
     os.dup2(2, 1)  # the standard output is the service's
     if hasattr(os, "nice"):
         os.nice(niceness)
+    if max_bytes is not None and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -118,7 +136,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _load(task: _Task) -> str:
+def _load(task: _Task) -> CheckpointMetadata:
     try:
         engine = _engines(task)[0]
         (outcome,) = outcomes_of(engine, np.zeros((1, *engine.metadata.input.size, 3), dtype=np.uint8))
@@ -128,7 +146,7 @@ def _load(task: _Task) -> str:
         raise EngineError(f"{type(error).__name__}: {error}") from None
     if isinstance(outcome, EngineError):
         raise outcome
-    return engine.metadata.model_id
+    return engine.metadata
 
 
 @cache

@@ -1,8 +1,10 @@
 """The rules of reindexing: begin the switch to another model, report its progress, cancel it."""
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,16 +12,21 @@ from app.database import Database
 from app.embedding.background import BackgroundEmbedder
 from app.embedding.engine import EngineError
 from app.errors import Conflict, InvalidRequest, NotFound
+from app.kit.names import shown
 from app.models.active import ActiveModel
-from app.models.checkpoints import CheckpointStore
+from app.models.checkpoints import CheckpointLost, CheckpointStore
 from app.models.repository import ModelRepository
 from app.models.rollout import Rollout
 from app.models.supervisor import ModelSupervisor
 from app.models.tables import ACTIVE, DROPPED, KEPT, NEXT, KnownModel
+from model.checkpoint import BUNDLED, CheckpointMetadata, load_checkpoint
 from model.errors import CheckpointError
+from model.onnx_session import open_session
+from model.reference import Reference
 
 _LISTED = 100  # unreadable crops
-_CHECK_SECONDS = 240.0  # less than the command line waits for a response
+_CHECK_SECONDS = 60.0  # less than the command line waits for a response
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -51,15 +58,15 @@ class ReindexService:
         active_model: ActiveModel,
         rollout: Rollout,
         supervisor: ModelSupervisor,
-        in_background: Callable[[Path, int], BackgroundEmbedder],
+        on_trial: Callable[[Path], BackgroundEmbedder],
     ) -> None:
-        """in_background: a process of a niceness that embeds with a checkpoint."""
+        """on_trial: a process that tries a checkpoint."""
         self._database = database
         self._checkpoints = checkpoints
         self._active_model = active_model
         self._rollout = rollout
         self._supervisor = supervisor
-        self._in_background = in_background
+        self._on_trial = on_trial
 
     async def begin(self, content: BinaryIO, filename: str, allow_missing: bool) -> ReindexProgress:
         """Switch to the model of a checkpoint once all crops are embedded with it.
@@ -144,13 +151,46 @@ class ReindexService:
     async def _check(self, path: Path, filename: str) -> str:
         """The id of a checkpoint's model, after a process of its own has embedded a crop. Raises InvalidRequest."""
         try:
-            async with asyncio.timeout(_CHECK_SECONDS), self._in_background(path, 0) as embedder:
-                return embedder.model_id
+            async with asyncio.timeout(_CHECK_SECONDS), self._on_trial(path) as embedder:
+                metadata = embedder.metadata
+            await self._check_identity(metadata)
+            return metadata.model_id
         except (EngineError, CheckpointError) as error:
             reason = str(error).replace(str(path), filename)
         except TimeoutError:
             reason = f"{filename} has not embedded one crop within {_CHECK_SECONDS:.0f} s"
         raise InvalidRequest(f"this checkpoint cannot be used: {reason}", "checkpoint")
+
+    async def _check_identity(self, metadata: CheckpointMetadata) -> None:
+        """Raise CheckpointError where a checkpoint cannot show that it is the model whose id it has.
+
+        Its embeddings of the reference crops are its own, as the trial has shown.
+        """
+        model_id = metadata.model_id
+        if not _MODEL_ID.fullmatch(model_id):
+            raise CheckpointError(f"{shown(model_id)} is no id of a model: use letters, digits and ._-")
+        if metadata.reference is None:
+            raise CheckpointError("it has no reference embeddings; write it again with `python -m model export`")
+        known = await self._known_reference(model_id)
+        if known is not None and not known.is_of_same_model(metadata.reference):
+            raise CheckpointError(f"it claims to be {model_id}, and embeds otherwise than that model")
+
+    async def _known_reference(self, model_id: str) -> Reference | None:
+        """The reference embeddings of a model that this service has, or that is bundled."""
+        if model_id == self._active_model.current.id:
+            return self._active_model.current.embedding.metadata.reference
+        for metadata in await asyncio.to_thread(_bundled):
+            if metadata.model_id == model_id:
+                return metadata.reference
+        async with self._database.read() as session:
+            model = await ModelRepository(session).model(model_id)
+        if model is None or not model.checkpoint:
+            return None
+        try:
+            path = await self._checkpoints.path(model.checkpoint)
+        except CheckpointLost:
+            return None
+        return (await asyncio.to_thread(_metadata_of, path)).reference
 
     async def _begin(self, model_id: str, checkpoint: str, allow_missing: bool) -> ReindexProgress:
         async with self._database.write() as session:
@@ -181,3 +221,14 @@ class ReindexService:
             )
         if next_model is not None and next_model.model_id != model_id and self._active_model.ready:
             raise Conflict(f"{next_model.model_id} is already the next model: wait, or cancel it with DELETE /reindex")
+
+
+@cache
+def _bundled() -> Sequence[CheckpointMetadata]:
+    """The metadata of the bundled checkpoints."""
+    return [_metadata_of(path) for path in sorted(BUNDLED.parent.glob("*.safetensors"))]
+
+
+def _metadata_of(path: Path) -> CheckpointMetadata:
+    """The metadata of a checkpoint that has been used. Raises CheckpointError."""
+    return open_session(path, threads=1)[1] if path.suffix == ".onnx" else load_checkpoint(path).metadata

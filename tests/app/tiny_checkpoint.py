@@ -1,14 +1,18 @@
 """A tiny checkpoint for fast starts of a service, in tests that do not depend on the model."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from model.architecture import EMBEDDING_DIM, PART_DIM, PARTS, MGNConfig
 from model.checkpoint import METADATA_KEY, CheckpointMetadata, InputFormat, TrainingData
+from model.onnx_session import run_session
+from model.reference import Reference
 
 
 def tiny_metadata(height: int = 64, width: int = 32, name: str = "tiny") -> CheckpointMetadata:
@@ -31,11 +35,13 @@ def write_tiny_checkpoint(
     metadata: CheckpointMetadata | None = None,
     seed: int = 20240607,
     part_weights: Sequence[float] = _EQUAL,
+    referenced: bool = True,
 ) -> Path:
     """Write an ONNX checkpoint that embeds a crop as random projections of its colours in an 8 x 4 grid.
 
     Those of another seed give embeddings that have nothing to do with these; let `metadata` say another name then.
-    part_weights: the norm of each part, of which the sum of squares is 1.
+    part_weights: the norm of each part, of which the sum of squares is 1. referenced: whether it has reference
+    embeddings.
     """
     metadata = metadata or tiny_metadata()
     height, width = metadata.input.size
@@ -71,7 +77,11 @@ def write_tiny_checkpoint(
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     onnx.checker.check_model(model)
+    if referenced and metadata.reference is None:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        reference = Reference.of(partial(run_session, session), metadata.input.size)
+        metadata = metadata.model_copy(update={"reference": reference})
+    helper.set_model_props(model, {METADATA_KEY: metadata.model_dump_json()})
     onnx.save(model, path)
     return path

@@ -53,7 +53,7 @@ async def test_a_checkpoint_that_cannot_be_loaded_is_an_error(tmp_path: Path) ->
 
 async def test_a_killed_process_ends_a_running_call(tiny_checkpoint: Path) -> None:
     async with embedder(tiny_checkpoint) as background:
-        assert background.model_id == "tiny-0123456789ab"
+        assert background.metadata.model_id == "tiny-0123456789ab"
         embedding = asyncio.create_task(background.embed([encoded(picture(1))] * 5000))
         await asyncio.sleep(0)
         background.kill()

@@ -84,8 +84,9 @@ def test_bfloat16_is_not_used_where_it_changes_embeddings(monkeypatch: pytest.Mo
     assert openvino_engine.best_precision(ONNX) == "bfloat16"
 
 
-def test_bfloat16_is_not_used_without_reference_embeddings(tiny_checkpoint: Path) -> None:
-    assert openvino_engine.best_precision(tiny_checkpoint) == "float32"
+def test_bfloat16_is_not_used_without_reference_embeddings(tmp_path: Path) -> None:
+    path = write_tiny_checkpoint(tmp_path / "plain.onnx", referenced=False)
+    assert openvino_engine.best_precision(path) == "float32"
 
 
 def test_bfloat16_is_not_used_where_the_processor_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,11 +111,14 @@ print(*Path.home().iterdir())
 """
 
 
-def test_no_telemetry_is_sent(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_no_telemetry_is_sent(tmp_path: Path) -> None:
     """In a separate process, as the import of OpenVINO would send it, by a file in the user's home."""
-    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
-    asked = [sys.executable, "-c", _LOAD, str(tiny_checkpoint)]
-    ended = subprocess.run(asked, env=home, capture_output=True, text=True, check=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    variables = {"HOME": str(home), "USERPROFILE": str(home), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny.onnx", referenced=False)  # no precision is logged
+    asked = [sys.executable, "-c", _LOAD, str(checkpoint)]
+    ended = subprocess.run(asked, env=variables, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []
 
 
