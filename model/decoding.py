@@ -22,6 +22,7 @@ PictureErrorKind = Literal[
     "not-a-picture",
     "unsupported-format",
     "too-many-pixels",
+    "too-many-scans",
     "too-small",
     "outside-frame",
     "too-many-bytes",
@@ -38,6 +39,10 @@ NO_LOCK = nullcontext()
 
 LARGE_PIXELS = 4_000_000
 """A picture of more pixels is large; Pillow takes up to 16 bytes a pixel while it decodes one."""
+
+MAX_SCANNED_PIXELS = 1_000_000_000
+"""Scans of a JPEG times its pixels: the largest pictures may have twenty, of which progressive ones have about ten.
+It bounds the time for a picture, as every scan goes through all pixels."""
 
 PIXELS_VERSION = 2
 """Increased with each change of the pixels that a file decodes to: cached pixels of another version are not used."""
@@ -71,6 +76,8 @@ _UNREADABLE_MODES = frozenset({"I", "F", "I;16B", "I;16L", "I;16N"})
 
 _PNG_END = b"IEND\xaeB`\x82"
 
+_JPEG_SCAN = b"\xff\xda"
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,6 +90,20 @@ _UPRIGHT = {
 """The transposition that sets a picture upright, by its EXIF orientation."""
 
 _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
+
+
+class LargePicture(Exception):
+    """The picture has more than LARGE_PIXELS, see RefuseLarge."""
+
+
+class RefuseLarge(AbstractContextManager[None]):
+    """In place of a lock: raises LargePicture for large pictures, before they are decoded."""
+
+    def __enter__(self) -> None:
+        raise LargePicture
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was entered."""
 
 
 class PictureError(Exception):
@@ -218,7 +239,7 @@ def _picture_errors(limits: PictureLimits) -> Iterator[None]:
     """Convert Pillow's exceptions to PictureError."""
     try:
         yield
-    except (PictureError, MemoryError):
+    except (PictureError, LargePicture, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(
@@ -234,6 +255,8 @@ def _opened(content: bytes, media_type: MediaType, limits: PictureLimits) -> Ima
     """A picture with a checked header; its pixels are not decoded yet."""
     picture = Image.open(BytesIO(content), formats=(_PILLOW_FORMATS[media_type],))
     _check_size(*picture.size, limits)
+    if media_type == "image/jpeg":
+        _check_scans(content, picture)
     if media_type == "image/png" and _PNG_END not in content:  # Pillow accepts such a file
         raise PictureError("damaged", "the file is damaged or cut off: the PNG has no end")
     return picture
@@ -241,6 +264,17 @@ def _opened(content: bytes, media_type: MediaType, limits: PictureLimits) -> Ima
 
 def _held(large_picture_lock: AbstractContextManager[object], picture: Image.Image) -> AbstractContextManager[object]:
     return large_picture_lock if picture.width * picture.height > LARGE_PIXELS else NO_LOCK
+
+
+def _check_scans(content: bytes, picture: Image.Image) -> None:
+    """Raise PictureError for a JPEG with so many scans that it takes long to decode."""
+    scans = content.count(_JPEG_SCAN)  # with those of a thumbnail in its EXIF block
+    if scans * picture.width * picture.height > MAX_SCANNED_PIXELS:
+        raise PictureError(
+            "too-many-scans",
+            f"the JPEG has {scans:,} scans of {picture.width} x {picture.height} pixels, which take long to decode: "
+            "save it again, as a usual JPEG",
+        )
 
 
 def _check_size(width: int, height: int, limits: PictureLimits) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import math
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -18,7 +20,15 @@ from app.embedding.frames import Box, CropFile, cut
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.worker import Outcome
 from app.kit.cores import available_cores
-from model.decoding import DecodedCrop, PictureError, PictureFacts, PictureLimits, decode
+from model.decoding import (
+    DecodedCrop,
+    LargePicture,
+    PictureError,
+    PictureFacts,
+    PictureLimits,
+    RefuseLarge,
+    decode,
+)
 
 FILES_PER_JOB = 8
 """Files for one job of a decoding thread: few enough to spread a request over threads, enough to be cheap."""
@@ -33,6 +43,8 @@ class EmbeddedCrop:
 
 
 Result = EmbeddedCrop | PictureError | EngineError
+
+_REFUSE = RefuseLarge()
 
 
 class EmbeddingService:
@@ -67,6 +79,7 @@ class EmbeddingService:
         self._workers = len(engines.workers)
         self._batches_ahead = self._workers + math.ceil(threads * FILES_PER_JOB / max_batch)
         """Batches of one request in progress: one in each engine, and as many as occupy the decoding threads."""
+        self._large_decoder = ThreadPoolExecutor(1, "decode-large")
         self._large_lock = threading.Lock()
         self._warm = False
 
@@ -89,7 +102,7 @@ class EmbeddingService:
     async def stop(self, drain_seconds: float = 30.0) -> None:
         """Finish the accepted crops, for at most `drain_seconds`, then stop."""
         await self._queue.stop(drain_seconds)
-        for decoder in self._decoders.values():
+        for decoder in (*self._decoders.values(), self._large_decoder):
             decoder.shutdown(wait=False)
 
     async def embed(self, contents: Sequence[bytes], priority: Priority) -> list[Result]:
@@ -111,7 +124,10 @@ class EmbeddingService:
         """
         with self._queue.admit(len(boxes), Priority.BULK):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._decoders[Priority.BULK], self._cut, frame, boxes)
+            try:
+                return await loop.run_in_executor(self._decoders[Priority.BULK], self._cut, frame, boxes, _REFUSE)
+            except LargePicture:
+                return await loop.run_in_executor(self._large_decoder, self._cut, frame, boxes, self._large_lock)
 
     async def _embed_batch(
         self, contents: Sequence[bytes], priority: Priority, embed: EmbedAdmitted, ahead: asyncio.Semaphore
@@ -124,33 +140,52 @@ class EmbeddingService:
             return [crop if isinstance(crop, PictureError) else _result(crop, next(outcomes)) for crop in decoded]
 
     async def _decode_all(self, contents: Sequence[bytes], priority: Priority) -> list[DecodedCrop | PictureError]:
+        """Decode files; large pictures one after the other in a thread of their own, in which requests take turns."""
         loop = asyncio.get_running_loop()
         jobs = [
             loop.run_in_executor(self._decoders[priority], self._decode_share, contents[i : i + FILES_PER_JOB])
             for i in range(0, len(contents), FILES_PER_JOB)
         ]
-        return list(chain.from_iterable(await asyncio.gather(*jobs)))
+        decoded = list(chain.from_iterable(await asyncio.gather(*jobs)))
+        return [
+            await loop.run_in_executor(self._large_decoder, self._decode, content, self._large_lock)
+            if crop is None
+            else crop
+            for content, crop in zip(contents, decoded, strict=True)
+        ]
 
-    def _decode_share(self, contents: Sequence[bytes]) -> list[DecodedCrop | PictureError]:
-        return [self._decode(content) for content in contents]
+    def _decode_share(self, contents: Sequence[bytes]) -> list[DecodedCrop | PictureError | None]:
+        """The outcome of each file; None of a large picture."""
+        return [self._decode_small(content) for content in contents]
 
-    def _decode(self, content: bytes) -> DecodedCrop | PictureError:
-        with self._metrics.decode_seconds.time():
-            try:
-                return decode(content, self._limits, self.metadata.input, self._large_lock)
-            except PictureError as error:
-                self._metrics.rejected.labels(error.kind).inc()
-                return PictureError(
-                    error.kind, str(error)
-                )  # a copy, as the traceback of the raised one references the files
+    def _decode_small(self, content: bytes) -> DecodedCrop | PictureError | None:
+        try:
+            return self._decode(content, _REFUSE)
+        except LargePicture:
+            return None
 
-    def _cut(self, frame: bytes, boxes: Sequence[Box]) -> list[CropFile | PictureError]:
-        with self._metrics.cut_seconds.time():
-            try:
-                cuts = cut(frame, boxes, self._limits, self._large_lock)
-            except PictureError as error:
-                self._metrics.rejected.labels(error.kind).inc(len(boxes))
-                raise
+    def _decode(self, content: bytes, large: AbstractContextManager[object]) -> DecodedCrop | PictureError:
+        began = time.perf_counter()
+        outcome: DecodedCrop | PictureError
+        try:
+            outcome = decode(content, self._limits, self.metadata.input, large)
+        except PictureError as error:
+            self._metrics.rejected.labels(error.kind).inc()
+            # A copy, as the traceback of the raised one references the files.
+            outcome = PictureError(error.kind, str(error))
+        self._metrics.decode_seconds.observe(time.perf_counter() - began)
+        return outcome
+
+    def _cut(
+        self, frame: bytes, boxes: Sequence[Box], large: AbstractContextManager[object]
+    ) -> list[CropFile | PictureError]:
+        began = time.perf_counter()
+        try:
+            cuts = cut(frame, boxes, self._limits, large)
+        except PictureError as error:
+            self._metrics.rejected.labels(error.kind).inc(len(boxes))
+            raise
+        self._metrics.cut_seconds.observe(time.perf_counter() - began)
         for crop in cuts:
             if isinstance(crop, PictureError):
                 self._metrics.rejected.labels(crop.kind).inc()

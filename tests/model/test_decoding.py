@@ -5,6 +5,7 @@ import struct
 import time
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from model.decoding import DecodedCrop, PictureError, PictureLimits, decode
 from model.transforms import to_input
 from tests.app.factories import encoded, exif, laid, picture
 from tests.mutating import mutated
+
+CASES = Path(__file__).parents[1] / "cases"
 
 INPUT = InputFormat(height=192, width=96)
 LIMITS = PictureLimits()
@@ -190,6 +193,21 @@ def test_a_huge_header_is_refused_before_anything_is_decoded(side: int) -> None:
     started = time.thread_time()  # of this thread alone: other work on the machine does not count
     assert refusal(bomb).kind == "too-many-pixels"
     assert time.thread_time() - started < 0.2
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_anything_is_decoded() -> None:
+    content = (CASES / "jpeg_prog_scans.jpg").read_bytes()
+    started = time.thread_time()
+    error = refusal(content)
+    assert error.kind == "too-many-scans"
+    assert "2,010 scans of 4000 x 3000 pixels" in str(error)
+    assert time.thread_time() - started < 0.2
+
+
+def test_a_large_progressive_jpeg_is_read() -> None:
+    content = encoded(Image.new("RGB", (7_000, 7_000)), progressive=True)
+    assert content.count(b"\xff\xda") > 5
+    assert decoded(content).facts.width == 7_000
 
 
 @pytest.mark.parametrize("pillow_format", FORMATS)

@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from app.embedding.batch_queue import QueueClosed, QueueFull
@@ -16,7 +19,7 @@ from app.embedding.engine import Engine, EngineError, Engines, load_engines
 from app.embedding.frames import Box, CropFile
 from app.embedding.metrics import EmbeddingMetrics
 from app.embedding.service import EmbeddedCrop, EmbeddingService, Result
-from model.decoding import DecodedCrop, PictureError, PictureLimits, decode
+from model.decoding import DecodedCrop, PictureError, PictureLimits, RefuseLarge, decode
 from tests.app.embedding.scripted_engine import DIES, GIVES_NAN, ScriptedEngine, flat
 from tests.app.factories import encoded, picture
 from tests.app.waiting import eventually
@@ -201,6 +204,33 @@ async def test_cancelling_stops_decoding_further_files() -> None:
         assert kinds(await service.embed([flat(2)], Priority.BULK)) == ["crop"]
     assert decoded(registry) == 64 + 1
     assert registry.get_sample_value("passerby_embedding_dropped_total") == 32
+
+
+@pytest.mark.parametrize("priority", Priority)
+async def test_large_pictures_do_not_hold_up_small_ones_and_requests_take_turns_with_them(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, priority: Priority
+) -> None:
+    large = encoded(Image.new("RGB", (2_100, 2_000)), "PNG")
+    began, go, order = threading.Event(), threading.Event(), list[bytes]()
+
+    def decode_large(content: bytes, *rest: Any) -> DecodedCrop:
+        if content.startswith(large) and not isinstance(rest[-1], RefuseLarge):
+            began.set()
+            assert go.wait(10)
+            order.append(content)
+        return decode(content, *rest)
+
+    monkeypatch.setattr("app.embedding.service.decode", decode_large)
+    async with running(load_engines(tiny_checkpoint).workers[0]) as service:
+        first = asyncio.create_task(service.embed([large + b"first"] * 20, priority))
+        assert await asyncio.to_thread(began.wait, 10)
+        second = asyncio.create_task(service.embed([large + b"second"], priority))
+        small = await service.embed([encoded(picture(seed)) for seed in range(20)], priority)
+        assert kinds(small) == ["crop"] * 20
+        go.set()
+        assert kinds(await second) == ["crop"]
+        assert order[:2] == [large + b"first", large + b"second"]
+        assert kinds(await first) == ["crop"] * 20
 
 
 async def test_the_service_is_ready_from_warm_up_to_stop(tiny_checkpoint: Path) -> None:
