@@ -100,6 +100,8 @@ class SearchService:
         self._images = images
         self._gallery = gallery
         self._active_model = active_model
+        self._drawing = asyncio.Semaphore(1)
+        """One contact sheet at a time, as its pictures may take hundreds of megabytes and a core for seconds."""
 
     async def search(self, request: SearchRequest, disconnect: Disconnect) -> SearchResult:
         """Rank the gallery with one model from start to end, and store the search.
@@ -194,23 +196,24 @@ class SearchService:
             for crop_id in result.search.query_crop_ids
         ]
         drawn = [match.crop.image_sha256 for match in result.matches[:MAX_MATCHES]]
-        contents = await self._read_images([*queries, *drawn])
-        sheet = Sheet(
-            queries=[*(content or None for content in posted), *(contents.get(sha256) for sha256 in queries)],
-            matches=[
-                SheetMatch(
-                    picture=contents.get(match.crop.image_sha256),
-                    rank=match.rank,
-                    camera=_label(cameras[match.crop.camera_id]),
-                    captured_at=local_time(match.crop, cameras[match.crop.camera_id]),
-                    similarity=match.similarity,
-                )
-                for match in result.matches
-            ],
-            title=f"{len(result.matches)} matches among {result.search.compared:,} crops",
-            subtitle=_subtitle(result.search),
-        )
-        return await asyncio.to_thread(draw_sheet, sheet)
+        async with self._drawing:
+            contents = await self._read_images([*queries, *drawn])
+            sheet = Sheet(
+                queries=[*(content or None for content in posted), *(contents.get(sha256) for sha256 in queries)],
+                matches=[
+                    SheetMatch(
+                        picture=contents.get(match.crop.image_sha256),
+                        rank=match.rank,
+                        camera=_label(cameras[match.crop.camera_id]),
+                        captured_at=local_time(match.crop, cameras[match.crop.camera_id]),
+                        similarity=match.similarity,
+                    )
+                    for match in result.matches
+                ],
+                title=f"{len(result.matches)} matches among {result.search.compared:,} crops",
+                subtitle=_subtitle(result.search),
+            )
+            return await asyncio.to_thread(draw_sheet, sheet)
 
     async def _embed(
         self, model: RunningModel, query_pictures: Sequence[QueryPicture], disconnect: Disconnect
