@@ -116,7 +116,7 @@ def test_a_wrong_password(sentence: Serve, postgresql: Callable[[], str]) -> Non
         lines = "host all guarded all scram-sha-256\nlocal all guarded scram-sha-256\n"
         Path(rules).write_text(lines + Path(rules).read_text())
         connection.execute("SELECT pg_reload_conf()")
-    wrong = url.set(username="guarded", password="the wrong one")  # noqa: S106
+    wrong = url.set(username="guarded", password="the wrong one")
     said = sentence(DATABASE_URL=wrong.render_as_string(hide_password=False))
     assert 'password authentication failed for user "guarded"' in said
     assert "PASSERBY_DATABASE_URL" in said
