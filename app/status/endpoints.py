@@ -39,10 +39,11 @@ async def get_ready(active_model: ActiveModelDep, database: DatabaseDep, reserve
 
     Where no model is active because the next one has not embedded all crops, the problem has `embedded` and `total`.
     """
-    model = active_model.current
-    broken = [active_model.trouble] if active_model.ready and active_model.trouble is not None else []
-    if (full := await asyncio.to_thread(lambda: reserve.trouble)) is not None:
-        broken.append(full)
+    full = await asyncio.to_thread(lambda: reserve.trouble)
+    model = active_model.current  # after waiting, as a model that is replaced in between is stopped
+    broken = [] if full is None else [full]
+    if active_model.ready and active_model.trouble is not None:
+        broken.append(active_model.trouble)
     if model.embedding.trouble is not None:
         broken.append(f"the model does not run: {model.embedding.trouble}")
     gallery_size = 0
