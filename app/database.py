@@ -134,6 +134,11 @@ class Database:
             event.listen(self.engine.sync_engine, "do_connect", self._file.check)
             event.listen(self.engine.sync_engine, "begin", self._file.check)
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of an SQLite file."""
+        return None if self._file is None else self._file.path.parent
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A unit of work that only reads, from one snapshot of the database."""
@@ -251,7 +256,7 @@ class _SqliteFile:
     """The file of an SQLite database. SQLite goes on with a deleted file, and makes an empty one in its place."""
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        self.path = Path(path)
         self._identity: tuple[int, int] | None = None
 
     def watch(self) -> None:
@@ -262,13 +267,13 @@ class _SqliteFile:
         """Raises DatabaseReplaced if the file is gone, or another one."""
         if self._identity is not None and self._present() != self._identity:
             raise DatabaseReplaced(
-                f"the database's file {self._path} was deleted or replaced while the service ran: put it back, or "
+                f"the database's file {self.path} was deleted or replaced while the service ran: put it back, or "
                 "restart the service to use the file that is there"
             )
 
     def _present(self) -> tuple[int, int] | None:
         try:
-            found = self._path.stat()
+            found = self.path.stat()
         except FileNotFoundError:
             return None
         return found.st_dev, found.st_ino

@@ -15,26 +15,29 @@ _SIZE = 16 * 1024 * 1024
 class DiskReserve:
     """A file that takes room as long as there is some, and is given up when a deletion needs it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = folder / "reserve"
+    def __init__(self, database: Path | None, images: Path | None) -> None:
+        """database, images: the folders of an SQLite file and of local pictures; all else can be rebuilt."""
+        self._folders = [folder for folder in (database, images) if folder is not None]
+        self._file = None if database is None else database / "passerby.reserve"
 
     @property
     def trouble(self) -> str | None:
-        """That the disk is full; None as long as it is not."""
-        free = shutil.disk_usage(self._folder).free
-        if free >= _SIZE:
-            return None
-        return f"the disk of {self._folder} is full: {free // 2**20} MiB are left; make room, or delete crops"
+        """That a disk is full; None as long as there is room."""
+        for folder in self._folders:
+            free = shutil.disk_usage(folder).free
+            if free < _SIZE:
+                return f"the disk of {folder} is full: {free // 2**20} MiB are left; make room, or delete crops"
+        return None
 
     def keep(self) -> None:
         """Take the room, if there is enough for the service, too."""
-        if not self._file.exists() and shutil.disk_usage(self._folder).free > 2 * _SIZE:
-            self._file.write_bytes(bytes(_SIZE))
+        file = self._file
+        if file is not None and not file.exists() and shutil.disk_usage(file.parent).free > 2 * _SIZE:
+            file.write_bytes(bytes(_SIZE))
 
     def give_up(self) -> None:
-        """Make room, if the disk is full."""
-        if self.trouble is not None:
+        """Make room, if a disk is full."""
+        if self._file is not None and self.trouble is not None:
             self._file.unlink(missing_ok=True)
 
 

@@ -166,7 +166,7 @@ async def running_parts(
         await supervisor.start()
         stack.push_async_callback(supervisor.stop)
         reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.on_trial)
-        reserve = DiskReserve(settings.data_dir.resolve())
+        reserve = DiskReserve(database.folder, local_folder(settings.resolved_images_url))
         reserve.keep()
         yield database, active_model, gallery, search, reindex, reserve
 

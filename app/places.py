@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -33,13 +33,14 @@ def exclusive_use(data_folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        pid = owner.read_text(encoding="ascii").strip()
+        pid = owner.read_text(encoding="ascii").strip() if owner.exists() else ""
         raise FolderInUse(
-            f"another service (process {pid}) uses the data folder {data_folder}: stop it, or choose another folder by "
-            "PASSERBY_DATA_DIR or --data-dir"
+            f"another service (process {pid or 'unknown'}) uses the data folder {data_folder}: stop it, or choose "
+            "another folder by PASSERBY_DATA_DIR or --data-dir"
         ) from error
     try:
-        owner.write_text(f"{os.getpid()}\n", encoding="ascii")
+        with suppress(OSError):  # for a message alone, and a full disk keeps no service from starting
+            owner.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield
     finally:
         lock.release()

@@ -1,14 +1,14 @@
 """A full disk: nothing is stored, the service says so, and deletions make room."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.settings import Settings
-from tests.app.running import embed, found, jpeg, stored
+from tests.app.running import embed, found, jpeg, running_service, stored
 
 
 @pytest.fixture
@@ -58,4 +58,18 @@ def test_nothing_is_stored_and_deletions_make_room(client: httpx.Client, setting
     assert client.get("/health/ready").status_code == 200
     (crop,) = stored(client, 20)
     assert found(client, 20) == [crop["id"]]
-    assert (disk / "reserve").exists()
+    assert (disk / "passerby.reserve").exists()
+
+
+def test_a_service_starts_where_only_what_can_be_rebuilt_is_on_a_full_disk(
+    run: Callable[[Settings], httpx.Client], settings: Settings, disk: Path, tmp_path: Path
+) -> None:
+    elsewhere = {"database_url": f"sqlite:///{tmp_path / 'other.sqlite3'}", "images_url": str(tmp_path / "images")}
+    safe = settings.model_copy(update=elsewhere)
+    with running_service(safe) as before:
+        stored(before, 2)
+    fill(disk)
+    client = run(safe)
+    assert client.get("/health/ready").status_code == 200
+    (crop,) = stored(client, 1)
+    assert found(client, 1, top_k=1) == [crop["id"]]
