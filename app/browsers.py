@@ -33,7 +33,7 @@ class BrowserGuard:
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
-        """names: what the service is called, besides addresses and names that nobody can register."""
+        """names: what the service is called, other than addresses and names that nobody can register."""
         self._app = app
         self._names = frozenset(name.lower() for name in names)
 

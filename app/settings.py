@@ -233,7 +233,7 @@ class Settings(BaseSettings):
 
     @property
     def names(self) -> frozenset[str]:
-        """What the service is called, besides addresses and names that nobody can register."""
+        """What the service is called, other than addresses and names that nobody can register."""
         return frozenset({self.host, gethostname(), *filter(None, map(str.strip, self.hosts.split(",")))})
 
     @property
