@@ -22,12 +22,20 @@ class DiskReserve:
 
     @property
     def trouble(self) -> str | None:
-        """That a disk is full; None as long as there is room."""
+        """That a folder is gone or its disk full; None as long as there is room."""
         for folder in self._folders:
+            if not folder.exists():
+                return f"the folder {folder} is gone: put it back"
             free = shutil.disk_usage(folder).free
             if free < _SIZE:
                 return f"the disk of {folder} is full: {free // 2**20} MiB are left; make room, or delete crops"
         return None
+
+    def start(self) -> None:
+        """Create the folders, and take the room."""
+        for folder in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.keep()
 
     def keep(self) -> None:
         """Take the room, if there is enough for the service, too."""

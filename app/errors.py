@@ -110,14 +110,14 @@ KNOWN_ERRORS: tuple[type[Exception], ...] = tuple(_KINDS)
 
 _BY_STATUS = {
     400: _Kind(400, "bad-request", "The request cannot be read"),
-    404: _NOT_FOUND,
     403: _Kind(403, "foreign-page", "A page of another site may not do this"),
+    404: _NOT_FOUND,
     405: _Kind(405, "method-not-allowed", "Method not allowed"),
     408: _Kind(408, "too-slow", "The request did not arrive in time"),
     413: _Kind(413, "request-too-large", "The request is too large"),
     421: _Kind(421, "foreign-host", "The service has another name"),
-    503: _Kind(503, "too-many-connections", "The service is busy"),
     500: _Kind(500, "internal", "The service failed"),
+    503: _Kind(503, "too-many-connections", "The service is busy"),
 }
 
 

@@ -133,7 +133,8 @@ async def running_parts(
         find_misplaced_files(settings)
         database = Database(database_url_of(settings))
         stack.push_async_callback(database.close)
-        if await database.migrate() and await ImageStore(settings.resolved_images_url).has_images():
+        images = ImageStore(settings.resolved_images_url)
+        if await database.migrate() and await images.has_images():
             raise StartError(
                 f"the database {shown_url(database_url_of(settings))} is new, but {settings.resolved_images_url} has "
                 "pictures of a gallery: correct PASSERBY_DATABASE_URL or restore the database; for a new gallery, set "
@@ -152,7 +153,6 @@ async def running_parts(
         stack.push_async_callback(active_model.stop)
         await active_model.start()
 
-        images = ImageStore(settings.resolved_images_url)
         gallery = GalleryService(database, images, active_model)
         await gallery.delete_orphaned_images()
         search = SearchService(database, images, active_model, gallery)
@@ -167,7 +167,7 @@ async def running_parts(
         stack.push_async_callback(supervisor.stop)
         reindex = ReindexService(database, checkpoints, active_model, rollout, supervisor, models.on_trial)
         reserve = DiskReserve(database.folder, local_folder(settings.resolved_images_url))
-        reserve.keep()
+        reserve.start()
         yield database, active_model, gallery, search, reindex, reserve
 
 

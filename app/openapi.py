@@ -32,9 +32,10 @@ TAGS = [
 ]
 
 _PROBLEM_RESPONSE = {
-    "description": "An error; `detail` says what was wrong and what to do. 400, 413, 422: the request; 401: its API "
-    "key or link; 404: there is no such thing; 409: a conflict with what is going on; 429: too many requests, and when "
-    "to try again; 500, 503: the service.",
+    "description": "An error; `detail` says what was wrong and what to do. 400, 408, 413, 422: the request; 401: its "
+    "API key or link; 403: a web page of another site; 404: there is no such thing; 409: a conflict with what is going "
+    "on; 421: another name than the service's; 429: too many requests, and when to try again; 500, 503: the service; "
+    "507: its disk is full.",
     "headers": {
         "Retry-After": {"description": "Seconds after which to try again, where known", "schema": {"type": "integer"}}
     },

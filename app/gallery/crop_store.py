@@ -77,6 +77,19 @@ class CropStore:
             await self._index.catch_up()
         return known
 
+    async def mend(self, contents: Mapping[Identity, bytes]) -> None:
+        """Write the pictures of stored crops again where their files are gone or damaged.
+
+        Crops that were deleted since are left out: no file is removed during a transaction that writes.
+        """
+        unsound = set(await self._images.unsound({sha256: content for (_, _, sha256), content in contents.items()}))
+        if not unsound:
+            return
+        async with self._database.write() as session:
+            wanted = [identity for identity in contents if identity[2] in unsound]
+            rows = await GalleryRepository(session).crops_by_identity(wanted)
+            await self._images.put({identity[2]: contents[identity] for identity in rows})
+
     async def store(self, crops: NewCrops) -> StoredCrops:
         """Store crops: image files, then everything else, then the index.
 

@@ -1,6 +1,7 @@
 """Image files, named by their content's hash, on any file system that fsspec knows; another content is never served."""
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ _WRITERS = 8
 _ABANDONED_SECONDS = 600.0
 """Age of a temporary file that no process can be writing any more."""
 
+_IMAGE = re.compile(r"/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}$")
+
 _log = structlog.get_logger()
 
 
@@ -40,6 +43,12 @@ class ImageStore:
     async def put(self, images: Mapping[str, bytes]) -> None:
         """Store images by hash; files with that content are left as they are, damaged ones are replaced."""
         await asyncio.to_thread(self._put_all, images)
+
+    async def unsound(self, images: Mapping[str, bytes]) -> list[str]:
+        """The hashes of images that have no file, or one with another content."""
+        return await asyncio.to_thread(
+            lambda: [sha for sha, content in images.items() if self._content(sha) != content]
+        )
 
     async def missing(self, hashes: Iterable[str]) -> list[str]:
         """The images that have no file."""
@@ -104,8 +113,8 @@ class ImageStore:
             folders = self._files.ls(self._root, detail=False)
         except FileNotFoundError:
             return False
-        prefixes = [folder for folder in folders if len(folder.rstrip("/").rpartition("/")[2]) == 2]
-        return any(self._files.find(prefix) for prefix in prefixes)
+        prefixes = [folder for folder in folders if re.search(r"/[0-9a-f]{2}/?$", folder)]
+        return any(_IMAGE.search(path) for prefix in prefixes for path in self._files.find(prefix))
 
     def _delete_abandoned(self) -> None:
         latest = time.time() - _ABANDONED_SECONDS

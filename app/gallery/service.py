@@ -117,12 +117,9 @@ class GalleryService:
         hashes = await sha256_of_all([crop.content for crop in crops])
         identities = [crop.metadata.identity(sha256) for crop, sha256 in zip(crops, hashes, strict=True)]
         known = await store.find(set(identities))
-        present = {
-            sha256: crop.content
-            for identity, sha256, crop in zip(identities, hashes, crops, strict=True)
-            if identity in known
-        }
-        await self._images.put(present)  # mends files that are gone or damaged
+        await store.mend(
+            {identity: crop.content for identity, crop in zip(identities, crops, strict=True) if identity in known}
+        )
         new: dict[Identity, NewCrop] = {}
         for identity, crop in zip(identities, crops, strict=True):
             if identity not in known:

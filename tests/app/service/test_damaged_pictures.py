@@ -1,10 +1,14 @@
 """Picture files that are gone or damaged: no other picture is served in their place, and posting again mends them."""
 
+import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.gallery.crop_store import CropStore
+from app.gallery.repository import Identity
 from app.settings import Settings
 from tests.app.logged import Logged
 from tests.app.running import embed, found, jpeg, search, stored
@@ -43,6 +47,22 @@ def test_no_other_picture_is_served_and_posting_mends_it(
     (item,) = embed(client, jpeg(1)).json()["items"]
     assert item["status"] == "existing"
     assert client.get(crop["image_url"]).content == jpeg(1) == file.read_bytes()
+
+
+def test_a_crop_that_is_deleted_while_it_is_posted_again_leaves_no_file(
+    client: httpx.Client, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mend, (crop,) = CropStore.mend, client.get("/crops").json()["items"]
+
+    async def delete_first(store: CropStore, contents: Mapping[Identity, bytes]) -> None:
+        assert contents
+        assert (await asyncio.to_thread(client.delete, f"/crops/{crop['id']}")).status_code == 204
+        await mend(store, contents)
+
+    monkeypatch.setattr(CropStore, "mend", delete_first)
+    with httpx.Client(base_url=client.base_url) as other:
+        assert embed(other, jpeg(1)).status_code == 201
+    assert not file.exists()
 
 
 def test_a_new_crop_with_the_picture_mends_it_too(client: httpx.Client, file: Path) -> None:

@@ -1,12 +1,16 @@
 """A full disk: nothing is stored, the service says so, and deletions make room."""
 
+import errno
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from psycopg.errors import DiskFull
+from sqlalchemy.exc import OperationalError
 
+from app.gallery.images import ImageStore
 from app.settings import Settings
 from tests.app.running import embed, found, jpeg, running_service, stored
 
@@ -15,7 +19,7 @@ from tests.app.running import embed, found, jpeg, running_service, stored
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 MiB for the data folder."""
     folder = tmp_path / "data"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
@@ -26,9 +30,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def database_url(disk: Path) -> str:
-    """On the small disk."""
-    return f"sqlite:///{disk / 'test.sqlite3'}"
+def database_url(tmp_path: Path) -> str:
+    """In the data folder, which the fixture `disk` makes a small disk."""
+    (tmp_path / "data").mkdir(exist_ok=True)
+    return f"sqlite:///{tmp_path / 'data' / 'test.sqlite3'}"
 
 
 def fill(disk: Path) -> Path:
@@ -44,7 +49,28 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_nothing_is_stored_and_deletions_make_room(client: httpx.Client, settings: Settings, disk: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OperationalError("INSERT", {}, DiskFull("could not extend file")),
+    ],
+    ids=["disk", "quota", "PostgreSQL"],
+)
+def test_each_form_of_a_full_disk_is_507(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ImageStore, "put", fail)
+    answer = embed(client, jpeg(1))
+    assert (answer.status_code, answer.json()["type"]) == (507, "urn:passerby:problem:disk-full")
+    assert client.get("/crops").json()["items"] == []
+
+
+def test_nothing_is_stored_and_deletions_make_room(disk: Path, client: httpx.Client, settings: Settings) -> None:
     crops = stored(client, *range(10))
     filler = fill(disk)
     answer = embed(client, jpeg(20))
@@ -62,7 +88,7 @@ def test_nothing_is_stored_and_deletions_make_room(client: httpx.Client, setting
 
 
 def test_a_service_starts_where_only_what_can_be_rebuilt_is_on_a_full_disk(
-    run: Callable[[Settings], httpx.Client], settings: Settings, disk: Path, tmp_path: Path
+    disk: Path, run: Callable[[Settings], httpx.Client], settings: Settings, tmp_path: Path
 ) -> None:
     elsewhere = {"database_url": f"sqlite:///{tmp_path / 'other.sqlite3'}", "images_url": str(tmp_path / "images")}
     safe = settings.model_copy(update=elsewhere)
